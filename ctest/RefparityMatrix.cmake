@@ -1,0 +1,263 @@
+# refparity_add_matrix(MATRIX [PREFIX name/] [STORE dir...] [LABELS label...] [RECORD_COMMAND cmd])
+#
+# Makes the tests of a matrix: for each pair one generated .c, one program, and one ctest test per
+# slot, in the scheme
+#
+#   <pair>/run       FIXTURES_SETUP: runs the engine once and records what happened
+#   <pair>/engine    did it exit well and complete its dump?
+#   <pair>/tokens, emb, h00 .. hNN, post_norm, logits
+#   <pair>/report    FIXTURES_CLEANUP: compares the whole pair and writes its reports
+#
+# between session/begin and session/end, which keep this ctest run's results apart from older ones
+# and write results.json and junit.xml. STORE: folders with recorded fixtures.
+#
+# CMake reads names and counts from the matrix, nothing else: string(JSON) rewrites numbers and
+# splits on ";", so prompts, limits and argv are left to C. That also checks the matrix; a mistake
+# that gets past this file is reported by every test, with line and column.
+include_guard(GLOBAL)
+
+set(REFPARITY_CASE_TEMPLATE "${CMAKE_CURRENT_LIST_DIR}/../cases/case.c.in"
+  CACHE INTERNAL "what a generated case is made from")
+
+# out = the value at the path in json, or default when there is none.
+function(_refparity_json out default json)
+  string(JSON value ERROR_VARIABLE error GET "${json}" ${ARGN})
+  if(error)
+    set(value "${default}")
+  endif()
+  set(${out} "${value}" PARENT_SCOPE)
+endfunction()
+
+# out = the length of the array at the path, 0 when there is none.
+function(_refparity_json_length out json)
+  string(JSON length ERROR_VARIABLE error LENGTH "${json}" ${ARGN})
+  if(error)
+    set(length 0)
+  endif()
+  set(${out} ${length} PARENT_SCOPE)
+endfunction()
+
+function(_refparity_check_name where name)
+  if(NOT name MATCHES "^[A-Za-z0-9._:-]+$")
+    message(FATAL_ERROR "${where}: \"${name}\" is no name: expected [A-Za-z0-9._-]+ "
+      "(refparity check-matrix gives line and column)")
+  endif()
+endfunction()
+
+# text as a C or JSON string's inside.
+function(_refparity_escape out text)
+  string(REPLACE "\\" "\\\\" text "${text}")
+  string(REPLACE "\"" "\\\"" text "${text}")
+  set(${out} "${text}" PARENT_SCOPE)
+endfunction()
+
+# config.json: what the programs of this build tree have to know (framework/run/context.h).
+function(_refparity_write_config path matrix prefix dir reports targets stores record_command)
+  set(store_items "")
+  foreach(store IN LISTS stores)
+    file(REAL_PATH "${store}" store)
+    _refparity_escape(store "${store}")
+    list(APPEND store_items "\"${store}\"")
+  endforeach()
+  list(JOIN store_items ", " store_items)
+  set(target_items "")
+  foreach(target IN LISTS targets)
+    list(APPEND target_items "\"${target}\": \"$<TARGET_FILE:${target}>\"")
+  endforeach()
+  list(JOIN target_items ", " target_items)
+  foreach(name matrix prefix dir reports record_command CMAKE_BINARY_DIR)
+    _refparity_escape(${name} "${${name}}")
+  endforeach()
+  file(GENERATE OUTPUT "${path}" CONTENT "{
+  \"matrix\": \"${matrix}\",
+  \"prefix\": \"${prefix}\",
+  \"build_dir\": \"${CMAKE_BINARY_DIR}\",
+  \"work_dir\": \"${dir}\",
+  \"reports_dir\": \"${reports}\",
+  \"record_command\": \"${record_command}\",
+  \"stores\": [${store_items}],
+  \"targets\": {${target_items}}
+}
+")
+endfunction()
+
+# The slots of a model with n layers, as test names and as the C functions of a case.
+function(_refparity_slots n out_names out_functions out_tests)
+  math(EXPR last "${n} - 1")
+  string(LENGTH "${last}" width)
+  if(width LESS 2)
+    set(width 2)
+  endif()
+  set(names emb)
+  set(functions "static void emb(void **state) { rp_case_slot(state, \"emb\"); }\n")
+  foreach(layer RANGE ${last})
+    string(LENGTH "${layer}" digits)
+    math(EXPR zeros "${width} - ${digits}")
+    string(REPEAT "0" ${zeros} zeros)
+    list(APPEND names h${zeros}${layer})
+    string(APPEND functions
+      "static void h${zeros}${layer}(void **state) { rp_case_slot(state, \"h${layer}\"); }\n")
+  endforeach()
+  foreach(slot post_norm logits)
+    list(APPEND names ${slot})
+    string(APPEND functions
+      "static void ${slot}(void **state) { rp_case_slot(state, \"${slot}\"); }\n")
+  endforeach()
+  set(tests "")
+  foreach(name IN LISTS names)
+    string(APPEND tests "        cmocka_unit_test(${name}),\n")
+  endforeach()
+  set(${out_names} "${names}" PARENT_SCOPE)
+  set(${out_functions} "${functions}" PARENT_SCOPE)
+  set(${out_tests} "${tests}" PARENT_SCOPE)
+endfunction()
+
+# One pair: its program and its tests. Reads the caller's entry, engine_name and so on.
+function(_refparity_add_pair mode prompt)
+  set(pair "${entry}/${prompt}")
+  if(mode)
+    string(REPLACE ":" "-" mode_in_name "${mode}")
+    set(pair "${entry}/${mode_in_name}/${prompt}")
+  endif()
+  string(REPLACE "/" "." program "case.${id}.${pair}")
+  set(source "${dir}/cases/${program}.c")
+  list(GET slot_names 1 first_layer)
+  configure_file("${REFPARITY_CASE_TEMPLATE}" "${source}" @ONLY)
+  add_executable(${program} "${source}")
+  target_link_libraries(${program} PRIVATE refparity::cases)
+  set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${dir}/cases"
+    C_STANDARD 11 FOLDER "refparity/${id}")
+  if(engine_targets)
+    add_dependencies(${program} ${engine_targets})
+  endif()
+
+  set(test "${arg_PREFIX}${pair}")
+  set(all run engine tokens ${slot_names} report)
+  foreach(name IN LISTS all)
+    add_test(NAME "${test}/${name}" COMMAND ${program} ${name})
+  endforeach()
+  list(TRANSFORM all PREPEND "${test}/")
+  set(labels "${entry}" "${engine_name}" ${arg_LABELS})
+  set_tests_properties(${all} PROPERTIES SKIP_RETURN_CODE 77
+    SKIP_REGULAR_EXPRESSION "(^|\n)refparity: SKIP: " DISABLED ${disabled})
+  list(TRANSFORM slot_names PREPEND "${test}/" OUTPUT_VARIABLE judged)
+  list(POP_BACK judged)
+  set_tests_properties(${judged} PROPERTIES FIXTURES_REQUIRED "${test}" LABELS "${labels};layer")
+  foreach(name engine tokens logits)
+    set_tests_properties("${test}/${name}" PROPERTIES
+      FIXTURES_REQUIRED "${test}" LABELS "${labels};${name}")
+  endforeach()
+  set_tests_properties("${test}/run" PROPERTIES FIXTURES_SETUP "${test}"
+    FIXTURES_REQUIRED "${id}-session" LABELS "${labels};run" PROCESSORS ${processors}
+    TIMEOUT ${timeout})
+  if(serial)
+    set_tests_properties("${test}/run" PROPERTIES RESOURCE_LOCK "refparity-${engine_name}")
+  endif()
+  set_tests_properties("${test}/report" PROPERTIES FIXTURES_CLEANUP "${test}"
+    FIXTURES_REQUIRED "${id}-session" LABELS "${labels};report")
+endfunction()
+
+# One entry: reads what its pairs have in common, then adds them.
+function(_refparity_add_entry entry_json)
+  _refparity_json(entry "" "${entry_json}" name)
+  _refparity_check_name("${matrix}" "${entry}")
+  _refparity_json(hf_model "" "${entry_json}" hf_model)
+  string(REGEX REPLACE "[^A-Za-z0-9._/-]" "_" hf_model "${hf_model}")
+  _refparity_json(n_layers "" "${entry_json}" n_layers)
+  if(NOT n_layers MATCHES "^[1-9][0-9]?[0-9]?[0-9]?$")
+    message(FATAL_ERROR "${matrix}: entry ${entry}: expected n_layers, the number of the model's "
+      "layers (num_hidden_layers in its config.json), found \"${n_layers}\"")
+  endif()
+  _refparity_json(disabled OFF "${entry_json}" _disabled)
+  if(disabled STREQUAL "OFF" OR disabled STREQUAL "")
+    set(disabled FALSE)
+  else()
+    set(disabled TRUE)
+  endif()
+
+  _refparity_json(engine_name "" "${entry_json}" engine)
+  _refparity_check_name("${matrix}" "${engine_name}")
+  _refparity_json(engine_json "{}" "${engines_json}" "${engine_name}")
+  _refparity_json(processors 1 "${engine_json}" processors)
+  _refparity_json(timeout 600 "${engine_json}" timeout_s)
+  _refparity_json(serial OFF "${engine_json}" serial)
+  string(REGEX REPLACE "[.].*" "" timeout "${timeout}")
+  math(EXPR timeout "${timeout} + 120") # the harness ends the engine itself, long before
+  string(REGEX MATCHALL "{target:[A-Za-z0-9_.+-]+}" engine_targets "${engine_json}")
+  list(TRANSFORM engine_targets REPLACE "{target:(.*)}" "\\1")
+
+  _refparity_slots(${n_layers} slot_names slot_functions slot_tests)
+  set(modes "")
+  _refparity_json_length(n_modes "${entry_json}" modes)
+  foreach(i RANGE ${n_modes})
+    if(i LESS n_modes)
+      string(JSON mode GET "${entry_json}" modes ${i})
+      _refparity_check_name("${matrix}" "${mode}")
+      list(APPEND modes "${mode}")
+    endif()
+  endforeach()
+  _refparity_json_length(n_prompts "${entry_json}" prompts)
+  foreach(i RANGE ${n_prompts})
+    if(i LESS n_prompts)
+      _refparity_json(prompt "p${i}" "${entry_json}" prompts ${i} id)
+      _refparity_check_name("${matrix}" "${prompt}")
+      if(NOT modes)
+        _refparity_add_pair("" "${prompt}")
+      endif()
+      foreach(mode IN LISTS modes)
+        _refparity_add_pair("${mode}" "${prompt}")
+      endforeach()
+    endif()
+  endforeach()
+endfunction()
+
+function(refparity_add_matrix matrix)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "PREFIX;RECORD_COMMAND" "STORE;LABELS")
+  if(arg_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "refparity_add_matrix: unknown argument ${arg_UNPARSED_ARGUMENTS}")
+  endif()
+  file(REAL_PATH "${matrix}" matrix)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${matrix}")
+  if(NOT EXISTS "${matrix}")
+    message(FATAL_ERROR "refparity_add_matrix: no such file: ${matrix}")
+  endif()
+  file(READ "${matrix}" json)
+  string(JSON n_entries ERROR_VARIABLE error LENGTH "${json}" tests)
+  if(error)
+    message(FATAL_ERROR "${matrix}: ${error} (refparity check-matrix gives line and column)")
+  endif()
+  _refparity_json(engines_json "{}" "${json}" engines)
+
+  set(id refparity)
+  set(dir "${CMAKE_BINARY_DIR}/refparity")
+  set(reports "${CMAKE_BINARY_DIR}/reports")
+  if(arg_PREFIX)
+    string(REGEX REPLACE "[^A-Za-z0-9._-]" "_" id "${arg_PREFIX}")
+    string(APPEND dir "/${id}")
+    string(APPEND reports "/${id}")
+  endif()
+  if(NOT arg_RECORD_COMMAND)
+    set(arg_RECORD_COMMAND "hf_reference.py --matrix ${matrix} --filter")
+  endif()
+  set(config "${dir}/config.json")
+  string(REGEX MATCHALL "{target:[A-Za-z0-9_.+-]+}" targets "${json}")
+  list(TRANSFORM targets REPLACE "{target:(.*)}" "\\1")
+  list(REMOVE_DUPLICATES targets)
+  _refparity_write_config("${config}" "${matrix}" "${arg_PREFIX}" "${dir}" "${reports}"
+    "${targets}" "${arg_STORE}" "${arg_RECORD_COMMAND}")
+  _refparity_escape(config "${config}")
+
+  add_test(NAME "${arg_PREFIX}session/begin" COMMAND refparity::tool report --begin "${config}")
+  add_test(NAME "${arg_PREFIX}session/end" COMMAND refparity::tool report --write-only "${config}")
+  set_tests_properties("${arg_PREFIX}session/begin" PROPERTIES
+    FIXTURES_SETUP "${id}-session" LABELS "session;${arg_LABELS}")
+  set_tests_properties("${arg_PREFIX}session/end" PROPERTIES
+    FIXTURES_CLEANUP "${id}-session" LABELS "session;${arg_LABELS}")
+
+  foreach(i RANGE ${n_entries})
+    if(i LESS n_entries)
+      string(JSON entry_json GET "${json}" tests ${i})
+      _refparity_add_entry("${entry_json}")
+    endif()
+  endforeach()
+endfunction()

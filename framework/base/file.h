@@ -1,0 +1,43 @@
+/* Files and folders: map, read, replace, make, remove, join paths. POSIX.
+ * Not for formats: what the bytes mean is the caller's business. */
+#ifndef REFPARITY_BASE_FILE_H
+#define REFPARITY_BASE_FILE_H
+
+#include "refparity/status.h"
+
+/* Maps the regular file at path read-only (symbolic links are followed): *bytes is [*size] and never
+ * NULL, also when the file is empty. A FIFO, device, socket or folder is refused, and never waited
+ * for. A file that another process truncates while it is mapped raises SIGBUS, as with any mmap.
+ * RP_ERR_MISSING (no such file), RP_ERR_IO, RP_ERR_UNSUPPORTED (not a regular file). */
+enum rp_status rp_file_map(const char *path, const void **bytes, size_t *size,
+                           struct rp_error *err);
+void rp_file_unmap(const void *bytes, size_t size); /* NULL with 0 is allowed */
+
+/* Reads the regular file at path. *bytes is [*length] followed by a NUL that *length does not
+ * count; the caller frees it. RP_ERR_MISSING (no such file), RP_ERR_IO, RP_ERR_MEMORY,
+ * RP_ERR_UNSUPPORTED (not a regular file, or longer than max). */
+enum rp_status rp_file_read(const char *path, size_t max, char **bytes, size_t *length,
+                            struct rp_error *err);
+
+/* Replaces path by a file of these bytes: written under a temporary name in the same folder, then
+ * renamed, so that a reader sees the old file or the new one, never a part. The temporary file is
+ * removed on failure. bytes may be NULL when n is 0. RP_ERR_IO, RP_ERR_ARGUMENT (path too long). */
+enum rp_status rp_file_write_atomic(const char *path, const void *bytes, size_t n,
+                                    struct rp_error *err);
+
+/* Makes the folder and its missing parents (mkdir -p). RP_ERR_IO, RP_ERR_ARGUMENT. */
+enum rp_status rp_make_dirs(const char *path, struct rp_error *err);
+
+/* Removes the file or the folder with all that is in it. A symbolic link is removed, never
+ * followed. Nothing there is RP_OK. RP_ERR_IO, RP_ERR_UNSUPPORTED (nested deeper than 256 folders),
+ * RP_ERR_ARGUMENT (a path that ends in "/", "." or ".." alone, or is empty). */
+enum rp_status rp_remove_tree(const char *path, struct rp_error *err);
+
+/* Writes "a/b" into buf[size] (b alone when a is empty or b is absolute; no doubled slash).
+ * RP_ERR_ARGUMENT when it does not fit; buf is then the empty string. */
+enum rp_status rp_path_join(char *buf, size_t size, const char *a, const char *b,
+                            struct rp_error *err);
+
+int rp_path_exists(const char *path); /* of any kind; a dangling symbolic link does not exist */
+
+#endif

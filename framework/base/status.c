@@ -1,0 +1,45 @@
+/* See refparity/status.h. */
+#include "refparity/status.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+enum rp_status rp_fail(struct rp_error *err, enum rp_status code, const char *where,
+                       long long offset, const char *fmt, ...)
+{
+    if (!err)
+        return code;
+    err->code = code;
+    err->offset = offset;
+    snprintf(err->where, sizeof err->where, "%s", where ? where : "");
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(err->message, sizeof err->message, fmt, args);
+    va_end(args);
+    return code;
+}
+
+const char *rp_error_text(const struct rp_error *err, char *buf, size_t size)
+{
+    const char *colon = err->where[0] ? ": " : "";
+    if (err->offset >= 0)
+        snprintf(buf, size, "%s%sbyte %lld: %s", err->where, colon, err->offset, err->message);
+    else
+        snprintf(buf, size, "%s%s%s", err->where, colon, err->message);
+    return buf;
+}
+
+const char *rp_status_name(enum rp_status code)
+{
+    switch (code) {
+    case RP_OK: return "ok";
+    case RP_ERR_IO: return "io";
+    case RP_ERR_MEMORY: return "memory";
+    case RP_ERR_FORMAT: return "format";
+    case RP_ERR_UNSUPPORTED: return "unsupported";
+    case RP_ERR_MISSING: return "missing";
+    case RP_ERR_MISMATCH: return "mismatch";
+    case RP_ERR_ARGUMENT: return "argument";
+    }
+    return "unknown";
+}

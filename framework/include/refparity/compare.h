@@ -1,0 +1,109 @@
+/* The rule: reference against engine, slot by slot, with a verdict for each.
+ * Not for saying where a divergence began: see diagnose.h. Not for running engines or finding
+ * fixtures: it takes two open tensor sets. */
+#ifndef REFPARITY_COMPARE_H
+#define REFPARITY_COMPARE_H
+
+#include "refparity/limits.h"
+#include "refparity/metrics.h"
+#include "refparity/tensor_set.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum rp_verdict {
+    RP_PASS,
+    RP_MARGINAL, /* over the limit, but explained by measured quantization; passes, and is shown */
+    RP_FAIL,     /* the engine diverges from the reference */
+    RP_SKIP,     /* a prerequisite is missing, or there is nothing on one side to compare with */
+    RP_ERROR     /* the harness, a file or the engine is broken */
+};
+const char *rp_verdict_name(enum rp_verdict verdict); /* "PASS", … */
+
+/* Exit codes of every refparity program. */
+enum { RP_EXIT_PASS = 0, RP_EXIT_FAIL = 1, RP_EXIT_ERROR = 2, RP_EXIT_SKIP = 77 };
+int rp_verdict_exit_code(enum rp_verdict verdict);
+
+struct rp_limits rp_limits_default(void);
+/* The limit on slot's L2_rel. */
+double rp_limits_l2_rel(const struct rp_limits *limits, const char *slot);
+
+/* What is compared. Both sets stay owned by the caller. */
+struct rp_comparison {
+    struct rp_tensor_set *reference;
+    struct rp_tensor_set *engine;
+    struct rp_limits limits;
+    int n_layers;
+    /* [n_positions] ascending, or NULL for every position of the reference. A position that is
+     * asked for by number has to be in both sets; of all positions, those that the engine lacks
+     * are counted and reported. */
+    const int64_t *positions;
+    size_t n_positions;
+};
+
+struct rp_position_metrics {
+    int64_t position; /* -1: none */
+    struct rp_metrics metrics;
+};
+
+/* One slot's comparison. The message is one line, in the words of a failure report:
+ * "L2_rel 0.1832 at position 12, limit 0.05". */
+struct rp_slot_result {
+    char slot[RP_SLOT_NAME_SIZE];
+    enum rp_verdict verdict;
+    int required; /* emb, h{l}, post_norm, logits; the rest is evidence */
+    size_t dim;
+    size_t n_compared;                /* positions compared */
+    size_t n_missing;                 /* positions of the reference that the engine's slot lacks */
+    size_t n_extra;                   /* positions of the engine's slot that the reference lacks */
+    size_t n_failing;                 /* positions over the limit */
+    double limit;                     /* on L2_rel; for logits, on the cosine */
+    struct rp_position_metrics worst; /* largest L2_rel; for logits, smallest cosine */
+    struct rp_position_metrics first; /* the first position over the limit */
+    size_t worst_channel;             /* of the first failing position: where |e - r| is largest */
+    /* Logits only, over the compared positions. */
+    size_t n_top1_equal;
+    double top_k_overlap;                  /* mean, 0..1 */
+    double kl_max;                         /* nats */
+    char downstream_of[RP_SLOT_NAME_SIZE]; /* the first divergence, when it is an earlier slot */
+    char message[512];
+};
+
+/* Compares one slot; whatever goes wrong is in result->verdict and result->message.
+ * Does not fill downstream_of: see diagnose.h. */
+void rp_compare_slot(const struct rp_comparison *comparison, const char *slot,
+                     struct rp_slot_result *result);
+
+/* The token ids of both sides. */
+struct rp_tokens_result {
+    enum rp_verdict verdict; /* SKIP when one side has no ids */
+    size_t n_ref, n_engine;
+    long long first_difference; /* index, -1 when there is none */
+    char message[400];
+};
+void rp_compare_tokens(const struct rp_comparison *comparison, struct rp_tokens_result *result);
+
+/* As rp_compare_slot, but when the tokens differ the slot is SKIP, not comparable, with the tokens'
+ * message: one wrong token would otherwise show as forty wrong layers. */
+void rp_compare_slot_after_tokens(const struct rp_comparison *comparison,
+                                  const struct rp_tokens_result *tokens, const char *slot,
+                                  struct rp_slot_result *result);
+
+struct rp_pair_result {
+    struct rp_tokens_result tokens;
+    struct rp_slot_result *slots; /* [n_slots] in forward order, evidence included */
+    size_t n_slots;
+    enum rp_verdict verdict; /* the worst: ERROR, FAIL, then PASS; SKIP when nothing was compared */
+};
+
+/* Compares the tokens and every slot that is required or that either side has. When the tokens
+ * differ, the slots are not comparable and are SKIP. RP_ERR_MEMORY only. */
+enum rp_status rp_compare_pair(const struct rp_comparison *comparison,
+                               struct rp_pair_result *result, struct rp_error *err);
+void rp_pair_result_free(struct rp_pair_result *result);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

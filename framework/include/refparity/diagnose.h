@@ -1,0 +1,34 @@
+/* Where engine and reference part: the first failing slot, its first position, its sub-stage.
+ * A diagnosis explains verdicts (compare.h) and never changes one. */
+#ifndef REFPARITY_DIAGNOSE_H
+#define REFPARITY_DIAGNOSE_H
+
+#include "refparity/compare.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct rp_divergence {
+    char slot[RP_SLOT_NAME_SIZE]; /* the first required slot that fails; "" when none does */
+    int layer;                    /* -1 for emb, post_norm and logits */
+    int64_t position;             /* the first position at which it fails */
+    /* The first sub-stage that brings the error in at that position; "" when the two sides do not
+     * both have it, or when it came in before the layer. */
+    char sub_stage[RP_SLOT_NAME_SIZE];
+    char explanation[512]; /* one sentence, with the numbers that it rests on */
+};
+
+/* Finds the divergence in a compared pair and marks later failing slots as downstream of it. */
+void rp_diagnose_pair(const struct rp_comparison *comparison, struct rp_pair_result *pair,
+                      struct rp_divergence *divergence);
+
+/* The same for one failing slot: compares the required slots before it as far as needed, and sets
+ * result->downstream_of when one of those fails first. */
+void rp_diagnose_slot(const struct rp_comparison *comparison, struct rp_slot_result *result,
+                      struct rp_divergence *divergence);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

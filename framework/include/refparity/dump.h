@@ -1,0 +1,543 @@
+/* Writes an engine's hidden states as a dump that refparity compares with Hugging Face's. One file,
+ * C99 or C++11, libc only; vendor it as it is. Not for reading dumps: see refparity/tensor_set.h.
+ *
+ *     #define REFPARITY_DUMP_IMPLEMENTATION             // in one source file only
+ *     #include "refparity/dump.h"
+ *
+ *     struct rp_dump *d = rp_dump_open(getenv("DUMP"), n_layers, "my engine 1.2");
+ *     rp_dump_tokens(d, ids, n);                        // int32_t ids[n]: what the model is fed
+ *     rp_dump_rows(d, "emb", pos, n, dim, x);           // float x[n][dim], positions pos .. pos+n-1
+ *     for (l = 0; l < n_layers; l++)                    // after each layer:
+ *         rp_dump_layer(d, l, NULL, pos, n, dim, x);    // "h7"; part "in" would be "h7_in"
+ *     rp_dump_rows(d, "post_norm", pos, n, dim, x);
+ *     rp_dump_rows(d, "logits", pos + n - 1, 1, n_vocab, logits);
+ *     if (rp_dump_finish(d) != 0)                       // once, at the end of the run
+ *         fprintf(stderr, "dump: %s\n", rp_dump_error(d));
+ *     rp_dump_close(d);
+ *
+ * A NULL dump (getenv above found nothing) means "off": every call returns 0 at once. The first
+ * failure sticks: later calls write nothing and return -1, so checking once at the end is enough.
+ * Each call's rows are with the kernel when it returns, so an engine that crashes loses none.
+ * Not thread-safe: calls on one dump have to come one after another. */
+#ifndef REFPARITY_DUMP_H
+#define REFPARITY_DUMP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct rp_dump;
+
+/* Opens folder, which is made if missing (its parent has to exist) and must not hold a dump yet: a
+ * dump.json, or the file of a slot that is written, is an error, so runs never mix.
+ * n_layers: the model's number of layers, negative when unknown. engine: free text for dump.json,
+ * non-ASCII bytes become '?'; NULL is "".
+ * Returns NULL (off) when folder is NULL or "". Otherwise never NULL, failures included: those are
+ * in rp_dump_error. End with rp_dump_close. */
+struct rp_dump *rp_dump_open(const char *folder, int n_layers, const char *engine);
+
+/* Appends ids[n] to the prompt's token ids. 0, or -1 on failure. */
+int rp_dump_tokens(struct rp_dump *dump, const int32_t *ids, size_t n);
+
+/* Appends rows[n_positions][dim], of positions first_position, first_position + 1, ..., to a slot:
+ * "emb", "h0_in", "h0_postattn", "h0_preffn", "h0_ffnout", "h0", ..., "post_norm", "logits",
+ * or a name of your own of at most 63 of A-Z a-z 0-9 _ . -, the first neither '.' nor '-'.
+ * Within a slot positions ascend (gaps are allowed) and dim stays the same. n_positions 0 does
+ * nothing. 0, or -1 on failure. */
+int rp_dump_rows(struct rp_dump *dump, const char *slot, long long first_position,
+                 size_t n_positions, size_t dim, const float *rows);
+
+/* rp_dump_rows of slot h{layer}, or h{layer}_{part} when part is neither NULL nor "". */
+int rp_dump_layer(struct rp_dump *dump, int layer, const char *part, long long first_position,
+                  size_t n_positions, size_t dim, const float *rows);
+
+/* Marks the dump as complete: all that the run computes has been written. Later writes fail.
+ * 0, or -1 when anything failed since rp_dump_open; the dump then stays marked as incomplete. */
+int rp_dump_finish(struct rp_dump *dump);
+
+/* rp_dump_finish, if that was not called, then frees dump. Returns as rp_dump_finish. */
+int rp_dump_close(struct rp_dump *dump);
+
+/* The first failure's text, valid until rp_dump_close; NULL when there is none. */
+const char *rp_dump_error(const struct rp_dump *dump);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* REFPARITY_DUMP_H */
+
+#ifdef REFPARITY_DUMP_IMPLEMENTATION
+#ifndef REFPARITY_DUMP_IMPLEMENTED
+#define REFPARITY_DUMP_IMPLEMENTED
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#ifdef _WIN32
+#include <direct.h>
+#endif
+
+/* numpy format 1.0: magic, version, length of the dict's text, the dict, spaces, newline. 128 bytes
+ * hold any shape, so the header is rewritten in place as rows are added. */
+#define RP_DUMP_HEADER_SIZE 128
+#define RP_DUMP_NAME_SIZE 64
+/* Slots beyond these are opened for each call: slower, but a 200-layer model needs 1,000 files. */
+#define RP_DUMP_MAX_OPEN 256
+#define RP_DUMP_MAX_POSITION 9007199254740992LL /* 2^53: exact in any JSON reader */
+
+typedef char rp_dump_float_has_4_bytes[sizeof(float) == 4 ? 1 : -1];
+
+struct rp_dump_jump {
+    unsigned long long row;
+    long long position;
+};
+
+struct rp_dump_file {
+    char name[RP_DUMP_NAME_SIZE];
+    FILE *stream; /* NULL while closed */
+    unsigned long long n_rows;
+    size_t dim; /* 0: a vector of int64, the tokens */
+    long long next_position;
+    struct rp_dump_jump *jumps;
+    size_t n_jumps, max_jumps;
+};
+
+struct rp_dump {
+    char *folder, *path, *engine; /* path: room for folder, '/' and any file's name */
+    size_t path_size;
+    int n_layers;
+    int finished, failed, has_json;
+    struct rp_dump_file *files;
+    size_t n_files, max_files, n_open;
+    size_t last_file; /* slots come in the same order for each token: look at the next one first */
+    char error[1024];
+};
+
+static int rp_dump_fail(struct rp_dump *dump, const char *what, const char *name,
+                        const char *detail)
+{
+    if (!dump->failed) {
+        dump->failed = 1;
+        snprintf(dump->error, sizeof dump->error, "%s%s%s: %s", what, name[0] ? " " : "", name,
+                 detail);
+    }
+    return -1;
+}
+
+static int rp_dump_fail_errno(struct rp_dump *dump, const char *what)
+{
+    return rp_dump_fail(dump, what, dump->path, errno ? strerror(errno) : "failed");
+}
+
+static const char *rp_dump_path(struct rp_dump *dump, const char *name, const char *suffix)
+{
+    snprintf(dump->path, dump->path_size, "%s/%s%s", dump->folder, name, suffix);
+    return dump->path;
+}
+
+static int rp_dump_file_exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+static void rp_dump_json_string(FILE *out, const char *text)
+{
+    fputc('"', out);
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c == '"' || c == '\\')
+            fprintf(out, "\\%c", c);
+        else if (c < 0x20 || c == 0x7f)
+            fprintf(out, "\\u%04x", (unsigned)c);
+        else
+            fputc(c < 0x80 ? c : '?', out);
+    }
+    fputc('"', out);
+}
+
+static void rp_dump_json_text(const struct rp_dump *dump, FILE *out)
+{
+    const char *between = "";
+    fprintf(out, "{\"format\": \"refparity-dump\", \"version\": 1, \"engine\": ");
+    rp_dump_json_string(out, dump->engine);
+    if (dump->n_layers >= 0)
+        fprintf(out, ", \"n_layers\": %d", dump->n_layers);
+    fprintf(out, ", \"complete\": %s", dump->finished && !dump->failed ? "true" : "false");
+    if (dump->failed) {
+        fprintf(out, ", \"error\": ");
+        rp_dump_json_string(out, dump->error);
+    }
+    fprintf(out, ", \"positions\": {");
+    for (size_t i = 0; i < dump->n_files; i++) {
+        const struct rp_dump_file *file = &dump->files[i];
+        if (file->n_jumps == 0)
+            continue;
+        fprintf(out, "%s\"%s\": [", between, file->name);
+        for (size_t j = 0; j < file->n_jumps; j++)
+            fprintf(out, "%s[%llu, %lld]", j ? ", " : "", file->jumps[j].row,
+                    file->jumps[j].position);
+        fprintf(out, "]");
+        between = ", ";
+    }
+    fprintf(out, "}}\n");
+}
+
+/* Replaces dump.json by renaming a finished file, so that a reader never sees half of it. */
+static int rp_dump_write_json(struct rp_dump *dump)
+{
+    int bad;
+    char *target;
+    FILE *out;
+    errno = 0;
+    out = fopen(rp_dump_path(dump, "dump.json", ".tmp"), "wb");
+    if (!out)
+        return rp_dump_fail_errno(dump, "cannot create");
+    rp_dump_json_text(dump, out);
+    bad = ferror(out);
+    if (fclose(out) != 0 || bad)
+        return rp_dump_fail_errno(dump, "cannot write");
+    target = (char *)malloc(dump->path_size);
+    if (!target)
+        return rp_dump_fail(dump, "dump.json", "", "out of memory");
+    snprintf(target, dump->path_size, "%s/dump.json", dump->folder);
+#ifdef _WIN32
+    remove(target); /* rename does not replace there */
+#endif
+    bad = rename(dump->path, target);
+    free(target);
+    if (bad)
+        return rp_dump_fail_errno(dump, "cannot rename to dump.json");
+    dump->has_json = 1;
+    return 0;
+}
+
+static char *rp_dump_copy(const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *copy = (char *)malloc(size);
+    if (copy)
+        memcpy(copy, text, size);
+    return copy;
+}
+
+static int rp_dump_make_folder(const char *path)
+{
+#ifdef _WIN32
+    return _mkdir(path);
+#else
+    return mkdir(path, 0777);
+#endif
+}
+
+/* What rp_dump_open returns when it cannot even allocate a dump. */
+static struct rp_dump *rp_dump_out_of_memory(void)
+{
+    static struct rp_dump dump;
+    dump.failed = 1;
+    memcpy(dump.error, "out of memory", sizeof "out of memory");
+    return &dump;
+}
+
+struct rp_dump *rp_dump_open(const char *folder, int n_layers, const char *engine)
+{
+    const unsigned one = 1;
+    struct rp_dump *dump;
+    if (!folder || !folder[0])
+        return NULL;
+    dump = (struct rp_dump *)calloc(1, sizeof *dump);
+    if (!dump)
+        return rp_dump_out_of_memory();
+    dump->n_layers = n_layers;
+    dump->folder = rp_dump_copy(folder);
+    dump->engine = rp_dump_copy(engine ? engine : "");
+    dump->path_size = strlen(folder) + RP_DUMP_NAME_SIZE + 16; /* never 0 */
+    dump->path = (char *)malloc(dump->path_size);
+    if (!dump->folder || !dump->engine || !dump->path) {
+        rp_dump_fail(dump, "open", "", "out of memory");
+        return dump;
+    }
+    if (*(const unsigned char *)&one != 1) {
+        rp_dump_fail(dump, "open", "", "dumps are little-endian, and this machine is not");
+        return dump;
+    }
+    if (rp_dump_make_folder(folder) != 0 && errno != EEXIST)
+        rp_dump_fail(dump, "cannot make the folder", folder, strerror(errno));
+    else if (rp_dump_file_exists(rp_dump_path(dump, "dump.json", "")))
+        rp_dump_fail(dump, "will not mix two dumps: there is already", dump->path,
+                     "dump into an empty folder");
+    else
+        rp_dump_write_json(dump);
+    return dump;
+}
+
+const char *rp_dump_error(const struct rp_dump *dump)
+{
+    return dump && dump->failed ? dump->error : NULL;
+}
+
+static int rp_dump_is_name(const char *name)
+{
+    size_t n;
+    for (n = 0; name[n]; n++) {
+        char c = name[n];
+        int letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (n + 1 >= RP_DUMP_NAME_SIZE ||
+            !(letter || c == '_' || (n > 0 && (c == '.' || c == '-'))))
+            return 0;
+    }
+    return n > 0 && strcmp(name, "tokens") != 0 && strcmp(name, "positions") != 0 &&
+           strcmp(name, "manifest") != 0;
+}
+
+/* The slot's entry, added when it is new; NULL when memory ran out. */
+static struct rp_dump_file *rp_dump_find(struct rp_dump *dump, const char *name)
+{
+    size_t i, n = dump->n_files;
+    for (i = 0; i < n; i++) {
+        size_t at = (dump->last_file + 1 + i) % n;
+        if (strcmp(dump->files[at].name, name) == 0) {
+            dump->last_file = at;
+            return &dump->files[at];
+        }
+    }
+    if (n == dump->max_files) {
+        size_t more = n ? 2 * n : 64;
+        void *grown = realloc(dump->files, more * sizeof *dump->files);
+        if (!grown)
+            return NULL;
+        dump->files = (struct rp_dump_file *)grown;
+        dump->max_files = more;
+    }
+    memset(&dump->files[n], 0, sizeof dump->files[n]);
+    snprintf(dump->files[n].name, RP_DUMP_NAME_SIZE, "%s", name);
+    dump->last_file = n;
+    dump->n_files++;
+    return &dump->files[n];
+}
+
+static int rp_dump_add_jump(struct rp_dump_file *file, long long position)
+{
+    if (file->n_jumps == file->max_jumps) {
+        size_t more = file->max_jumps ? 2 * file->max_jumps : 4;
+        void *grown = realloc(file->jumps, more * sizeof *file->jumps);
+        if (!grown)
+            return -1;
+        file->jumps = (struct rp_dump_jump *)grown;
+        file->max_jumps = more;
+    }
+    file->jumps[file->n_jumps].row = file->n_rows;
+    file->jumps[file->n_jumps].position = position;
+    file->n_jumps++;
+    return 0;
+}
+
+static int rp_dump_write_header(struct rp_dump_file *file)
+{
+    char header[RP_DUMP_HEADER_SIZE + 1];
+    char shape[64];
+    int used;
+    if (file->dim)
+        snprintf(shape, sizeof shape, "(%llu, %llu)", file->n_rows, (unsigned long long)file->dim);
+    else
+        snprintf(shape, sizeof shape, "(%llu,)", file->n_rows);
+    memset(header, ' ', sizeof header);
+    memcpy(header, "\x93NUMPY\x01\x00", 8);
+    header[8] = RP_DUMP_HEADER_SIZE - 10;
+    header[9] = 0;
+    used = snprintf(header + 10, RP_DUMP_HEADER_SIZE - 10,
+                    "{'descr': '%s', 'fortran_order': False, 'shape': %s, }",
+                    file->dim ? "<f4" : "<i8", shape);
+    header[10 + used] = ' ';
+    header[RP_DUMP_HEADER_SIZE - 1] = '\n';
+    return fseek(file->stream, 0, SEEK_SET) != 0 ||
+           fwrite(header, RP_DUMP_HEADER_SIZE, 1, file->stream) != 1;
+}
+
+/* The stream is unbuffered: what is written is with the kernel at once. */
+static int rp_dump_open_file(struct rp_dump *dump, struct rp_dump_file *file)
+{
+    const char *path;
+    int is_new = file->n_rows == 0;
+    if (file->stream)
+        return 0;
+    path = rp_dump_path(dump, file->name, ".npy");
+    if (is_new && rp_dump_file_exists(path))
+        return rp_dump_fail(dump, "will not mix two dumps: there is already", path,
+                            "dump into an empty folder");
+    errno = 0;
+    file->stream = fopen(path, is_new ? "wb" : "r+b");
+    if (!file->stream)
+        return rp_dump_fail_errno(dump, "cannot open");
+    dump->n_open++;
+    setvbuf(file->stream, NULL, _IONBF, 0);
+    if (is_new && rp_dump_write_header(file))
+        return rp_dump_fail_errno(dump, "cannot write");
+    return 0;
+}
+
+static int rp_dump_close_file(struct rp_dump *dump, struct rp_dump_file *file)
+{
+    int bad = file->stream ? fclose(file->stream) : 0;
+    if (file->stream)
+        dump->n_open--;
+    file->stream = NULL;
+    return bad;
+}
+
+/* Rows first, then the header that counts them: a reader never takes rows that are not there. */
+static int rp_dump_append(struct rp_dump *dump, struct rp_dump_file *file, const void *bytes,
+                          size_t row_size, size_t n_rows)
+{
+    if (rp_dump_open_file(dump, file) != 0)
+        return -1;
+    errno = 0;
+    if (fseek(file->stream, 0, SEEK_END) != 0 ||
+        fwrite(bytes, row_size, n_rows, file->stream) != n_rows) {
+        rp_dump_path(dump, file->name, ".npy");
+        return rp_dump_fail_errno(dump, "cannot write");
+    }
+    file->n_rows += n_rows;
+    if (rp_dump_write_header(file) ||
+        (dump->n_open > RP_DUMP_MAX_OPEN && rp_dump_close_file(dump, file) != 0)) {
+        rp_dump_path(dump, file->name, ".npy");
+        return rp_dump_fail_errno(dump, "cannot write");
+    }
+    return 0;
+}
+
+static int rp_dump_may_write(struct rp_dump *dump)
+{
+    if (dump->finished && !dump->failed) {
+        rp_dump_fail(dump, "write", "", "the dump is already finished");
+        rp_dump_write_json(dump); /* what came too late is missing: no longer complete */
+    }
+    return !dump->failed;
+}
+
+int rp_dump_tokens(struct rp_dump *dump, const int32_t *ids, size_t n)
+{
+    int64_t wide[256];
+    if (!dump)
+        return 0;
+    if (!rp_dump_may_write(dump))
+        return -1;
+    while (n > 0) {
+        size_t i, take = n < 256 ? n : 256;
+        struct rp_dump_file *file = rp_dump_find(dump, "tokens");
+        if (!file)
+            return rp_dump_fail(dump, "tokens", "", "out of memory");
+        for (i = 0; i < take; i++)
+            wide[i] = ids[i];
+        if (rp_dump_append(dump, file, wide, sizeof wide[0], take) != 0)
+            return -1;
+        ids += take;
+        n -= take;
+    }
+    return 0;
+}
+
+int rp_dump_rows(struct rp_dump *dump, const char *slot, long long first_position,
+                 size_t n_positions, size_t dim, const float *rows)
+{
+    struct rp_dump_file *file;
+    char detail[160];
+    if (!dump)
+        return 0;
+    if (!rp_dump_may_write(dump))
+        return -1;
+    if (n_positions == 0)
+        return 0;
+    if (!rp_dump_is_name(slot))
+        return rp_dump_fail(dump, "slot", slot, "not a name that a slot can have");
+    if (dim == 0 || dim > (size_t)-1 / sizeof(float) / n_positions)
+        return rp_dump_fail(dump, "slot", slot, dim ? "too large" : "dim is 0");
+    if (first_position < 0 || first_position > RP_DUMP_MAX_POSITION ||
+        n_positions > (unsigned long long)(RP_DUMP_MAX_POSITION - first_position))
+        return rp_dump_fail(dump, "slot", slot, "a position is negative or beyond 2^53");
+    file = rp_dump_find(dump, slot);
+    if (!file)
+        return rp_dump_fail(dump, "slot", slot, "out of memory");
+    if (file->n_rows == 0)
+        file->dim = dim;
+    if (dim != file->dim) {
+        snprintf(detail, sizeof detail, "dim was %llu and is now %llu",
+                 (unsigned long long)file->dim, (unsigned long long)dim);
+        return rp_dump_fail(dump, "slot", slot, detail);
+    }
+    if (first_position < file->next_position) {
+        snprintf(detail, sizeof detail,
+                 "positions have to ascend: expected %lld or a later one, got %lld",
+                 file->next_position, first_position);
+        return rp_dump_fail(dump, "slot", slot, detail);
+    }
+    if (first_position > file->next_position) {
+        if (rp_dump_add_jump(file, first_position) != 0)
+            return rp_dump_fail(dump, "slot", slot, "out of memory");
+        if (rp_dump_write_json(dump) != 0)
+            return -1;
+    }
+    file->next_position = first_position + (long long)n_positions;
+    return rp_dump_append(dump, file, rows, dim * sizeof(float), n_positions);
+}
+
+int rp_dump_layer(struct rp_dump *dump, int layer, const char *part, long long first_position,
+                  size_t n_positions, size_t dim, const float *rows)
+{
+    char name[2 * RP_DUMP_NAME_SIZE];
+    if (!dump)
+        return 0;
+    if (layer < 0 || (dump->n_layers >= 0 && layer >= dump->n_layers)) {
+        snprintf(name, sizeof name, "expected 0 to %d, got %d", dump->n_layers - 1, layer);
+        return rp_dump_fail(dump, "layer", "", name);
+    }
+    if (part && part[0])
+        snprintf(name, sizeof name, "h%d_%s", layer, part);
+    else
+        snprintf(name, sizeof name, "h%d", layer);
+    return rp_dump_rows(dump, name, first_position, n_positions, dim, rows);
+}
+
+int rp_dump_finish(struct rp_dump *dump)
+{
+    size_t i;
+    if (!dump)
+        return 0;
+    if (dump->finished)
+        return dump->failed ? -1 : 0;
+    for (i = 0; i < dump->n_files; i++) {
+        errno = 0;
+        if (rp_dump_close_file(dump, &dump->files[i]) != 0) {
+            rp_dump_path(dump, dump->files[i].name, ".npy");
+            rp_dump_fail_errno(dump, "cannot write");
+        }
+    }
+    dump->finished = 1;
+    if (dump->has_json)
+        rp_dump_write_json(dump);
+    return dump->failed ? -1 : 0;
+}
+
+int rp_dump_close(struct rp_dump *dump)
+{
+    size_t i;
+    int result = rp_dump_finish(dump);
+    if (!dump || dump->path_size == 0) /* off, or rp_dump_out_of_memory's */
+        return result;
+    for (i = 0; i < dump->n_files; i++)
+        free(dump->files[i].jumps);
+    free(dump->files);
+    free(dump->folder);
+    free(dump->path);
+    free(dump->engine);
+    free(dump);
+    return result;
+}
+
+#endif /* REFPARITY_DUMP_IMPLEMENTED */
+#endif /* REFPARITY_DUMP_IMPLEMENTATION */

@@ -1,0 +1,141 @@
+/* Reads GGUF files, versions 2 and 3, little-endian: metadata, tensor list, and rows as FP32.
+ * Every offset and count is checked when the file is opened. Not a writer, and it knows nothing
+ * of any architecture: that is model.h. Format: ggml's docs/gguf.md. */
+#ifndef REFPARITY_GGUF_H
+#define REFPARITY_GGUF_H
+
+#include <stdbool.h>
+
+#include "refparity/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RP_GGUF_NAME_SIZE 64 /* longest tensor name, its NUL included: ggml's GGML_MAX_NAME */
+#define RP_GGUF_MAX_DIMS 4
+#define RP_GGUF_MAX_NESTING 4 /* arrays of arrays, deeper ones are refused */
+
+/* Kinds of metadata values, as the file numbers them. */
+enum rp_gguf_kind {
+    RP_GGUF_UINT8,
+    RP_GGUF_INT8,
+    RP_GGUF_UINT16,
+    RP_GGUF_INT16,
+    RP_GGUF_UINT32,
+    RP_GGUF_INT32,
+    RP_GGUF_FLOAT32,
+    RP_GGUF_BOOL,
+    RP_GGUF_STRING,
+    RP_GGUF_ARRAY,
+    RP_GGUF_UINT64,
+    RP_GGUF_INT64,
+    RP_GGUF_FLOAT64
+};
+
+/* Tensor types that rows can be read of, as ggml numbers them. The file may hold others. */
+enum { RP_GGML_F32 = 0, RP_GGML_F16 = 1, RP_GGML_Q4_0 = 2, RP_GGML_Q8_0 = 8, RP_GGML_BF16 = 30 };
+
+/* Bytes inside the file; not NUL-terminated, may be any bytes at all. */
+struct rp_gguf_string {
+    const char *data; /* [length] */
+    size_t length;
+};
+
+/* One metadata entry. */
+struct rp_gguf_value {
+    struct rp_gguf_string key;
+    enum rp_gguf_kind kind;
+    enum rp_gguf_kind element_kind; /* of an array; equal to kind otherwise */
+    size_t n_elements;              /* of an array; 1 otherwise */
+    size_t offset;                  /* in the file, of the value or of the first element */
+};
+
+/* One tensor. dims[0] is the length of a row (numpy's last axis); unused dims are 1. */
+struct rp_gguf_tensor {
+    char name[RP_GGUF_NAME_SIZE];
+    unsigned n_dims;
+    size_t dims[RP_GGUF_MAX_DIMS];
+    uint32_t type;             /* ggml's number, see rp_ggml_type_name */
+    size_t n_rows;             /* product of dims[1..] */
+    size_t row_bytes;          /* encoded */
+    size_t offset;             /* of the data, in the file */
+    const unsigned char *data; /* [n_rows][row_bytes], inside the mapping */
+};
+
+struct rp_gguf;
+
+/* Maps the file at path. On success *gguf is to be closed with rp_gguf_close; everything that the
+ * functions below return points into it. RP_ERR_MISSING, RP_ERR_IO, RP_ERR_MEMORY, RP_ERR_FORMAT,
+ * RP_ERR_UNSUPPORTED (another version, big-endian, an unknown tensor type). */
+enum rp_status rp_gguf_open(const char *path, struct rp_gguf **gguf, struct rp_error *err);
+
+/* The same from bytes[size], which have to outlive *gguf; name stands for the path in errors. */
+enum rp_status rp_gguf_open_memory(const void *bytes, size_t size, const char *name,
+                                   struct rp_gguf **gguf, struct rp_error *err);
+void rp_gguf_close(struct rp_gguf *gguf); /* NULL is allowed */
+
+const char *rp_gguf_path(const struct rp_gguf *gguf);
+uint32_t rp_gguf_version(const struct rp_gguf *gguf);
+
+/* ---- metadata ---- */
+
+/* In file order, 0 <= index < rp_gguf_n_values. */
+size_t rp_gguf_n_values(const struct rp_gguf *gguf);
+const struct rp_gguf_value *rp_gguf_value(const struct rp_gguf *gguf, size_t index);
+/* NULL when there is no such key. */
+const struct rp_gguf_value *rp_gguf_find_value(const struct rp_gguf *gguf, const char *key);
+
+/* Typed access. RP_ERR_MISSING when the key is absent, RP_ERR_FORMAT when it is of another kind,
+ * RP_ERR_UNSUPPORTED when the number is outside [low, high]; *out is then untouched. Integers of
+ * any width and sign are accepted; float accepts both widths. */
+enum rp_status rp_gguf_get_int(const struct rp_gguf *gguf, const char *key, int64_t low,
+                               int64_t high, int64_t *out, struct rp_error *err);
+enum rp_status rp_gguf_get_float(const struct rp_gguf *gguf, const char *key, double *out,
+                                 struct rp_error *err);
+enum rp_status rp_gguf_get_bool(const struct rp_gguf *gguf, const char *key, bool *out,
+                                struct rp_error *err);
+enum rp_status rp_gguf_get_string(const struct rp_gguf *gguf, const char *key,
+                                  struct rp_gguf_string *out, struct rp_error *err);
+/* Arrays: *items is [*n], allocated, and freed by the caller (NULL when *n is 0). */
+enum rp_status rp_gguf_get_ints(const struct rp_gguf *gguf, const char *key, int64_t **items,
+                                size_t *n, struct rp_error *err);
+enum rp_status rp_gguf_get_floats(const struct rp_gguf *gguf, const char *key, double **items,
+                                  size_t *n, struct rp_error *err);
+enum rp_status rp_gguf_get_strings(const struct rp_gguf *gguf, const char *key,
+                                   struct rp_gguf_string **items, size_t *n, struct rp_error *err);
+
+/* "uint32", "array", …; "unknown" for a number that is no kind. */
+const char *rp_gguf_kind_name(enum rp_gguf_kind kind);
+
+/* The value for a reader, on one line: control characters become \xNN, long strings and arrays end
+ * in "…". Cut to fit buf[size], NUL-terminated; returns buf. */
+const char *rp_gguf_value_text(const struct rp_gguf *gguf, const struct rp_gguf_value *value,
+                               char *buf, size_t size);
+
+/* ---- tensors ---- */
+
+/* In file order. */
+size_t rp_gguf_n_tensors(const struct rp_gguf *gguf);
+const struct rp_gguf_tensor *rp_gguf_tensor(const struct rp_gguf *gguf, size_t index);
+/* NULL when there is no such tensor. */
+const struct rp_gguf_tensor *rp_gguf_find_tensor(const struct rp_gguf *gguf, const char *name);
+
+/* "BF16", "Q4_K", …; NULL for a number that ggml does not define. */
+const char *rp_ggml_type_name(uint32_t type);
+/* Whether rp_gguf_rows can decode it. */
+bool rp_ggml_type_is_readable(uint32_t type);
+
+/* Decodes rows first .. first + n - 1 to out [n][dims[0]], exactly as ggml's dequantize_row_* and
+ * gguf.quants.dequantize do. tensor belongs to gguf. RP_ERR_UNSUPPORTED names a type that cannot
+ * be read, RP_ERR_ARGUMENT rows that are not there. */
+enum rp_status rp_gguf_rows(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor,
+                            size_t first, size_t n, float *out, struct rp_error *err);
+/* One row, out [dims[0]]. */
+enum rp_status rp_gguf_row(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor,
+                           size_t row, float *out, struct rp_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,141 @@
+/* The matrix (matrix.json): which engines run which models on which prompts, and how close they
+ * have to come. Parsed and checked as a whole, so that a matrix that loads can be relied on.
+ * Not for running anything: see cases/; nor for what a placeholder becomes: matrix/expand.h. */
+#ifndef REFPARITY_MATRIX_H
+#define REFPARITY_MATRIX_H
+
+#include "refparity/limits.h"
+#include "refparity/status.h"
+#include "refparity/tensor_set.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RP_MATRIX_NAME_MAX 64 /* bytes of an entry's, engine's or mode's name, of a prompt's id */
+#define RP_MATRIX_MAX_ENGINES 1000
+#define RP_MATRIX_MAX_ENTRIES 10000
+#define RP_MATRIX_MAX_ARGUMENTS 1024  /* of argv, of env */
+#define RP_MATRIX_MAX_PROMPTS 1000    /* per entry */
+#define RP_MATRIX_MAX_MODES 64        /* per entry */
+#define RP_MATRIX_MAX_LAYERS 1024     /* per model */
+#define RP_MATRIX_MAX_POSITIONS 65536 /* listed by one entry */
+#define RP_MATRIX_MAX_PROMPT_BYTES ((size_t)1 << 20)
+#define RP_MATRIX_MAX_PROMPT_FILES ((size_t)64 << 20) /* bytes of all prompt files together */
+#define RP_PAIR_NAME_SIZE (3 * RP_MATRIX_NAME_MAX + 8)
+
+#define RP_DEFAULT_TIMEOUT_S 600.0
+
+/* Everything below is owned by the matrix and lives until rp_matrix_free. */
+
+struct rp_env {
+    const char *name;
+    const char *value; /* a template */
+};
+
+/* How to run an engine. argv and the values of env are templates: see matrix/expand.h. */
+struct rp_engine {
+    const char *name;
+    const char **argv; /* [n_argv], n_argv >= 1 */
+    size_t n_argv;
+    const struct rp_env *env; /* [n_env], added to the environment; in the order of the file */
+    size_t n_env;
+    enum rp_layout layout; /* RP_LAYOUT_NPY or RP_LAYOUT_BIN */
+    double timeout_s;      /* of one run, > 0 */
+    int processors;        /* that one run keeps busy, for ctest's scheduler; >= 1 */
+    int serial;            /* 1: no two runs of this engine at once */
+    int single_position;   /* 1: NAME.bin holds the one position that each entry then lists */
+    int line;              /* of its value in the matrix, from 1 */
+    int column;
+};
+
+struct rp_prompt {
+    const char *id;   /* its "id", or "p<idx>" */
+    const char *text; /* [length] bytes of UTF-8 without NUL, then a NUL; length >= 1 */
+    size_t length;
+    const char *file; /* absolute path it was read from; NULL when the matrix holds the text */
+};
+
+/* One row: a model, an engine, limits. */
+struct rp_entry {
+    const char *name;
+    const char *hf_model;
+    const char *revision; /* "main" by default */
+    const char *dtype;    /* "float32" by default */
+    int n_layers;
+    const struct rp_engine *engine;
+    const char **modes; /* [n_modes]; NULL, 0 when the engine has only one way to run */
+    size_t n_modes;
+    const char *engine_gguf;         /* as written; NULL when there is none. See rp_entry_gguf */
+    const struct rp_prompt *prompts; /* [n_prompts], n_prompts >= 1 */
+    size_t n_prompts;
+    struct rp_limits limits;  /* threshold_l2_rel and threshold_cosine */
+    const int64_t *positions; /* [n_positions], ascending; NULL, 0 means all */
+    size_t n_positions;
+    int disabled;                /* its pairs are listed, but are not to be run */
+    const char *disabled_reason; /* NULL when the matrix gives none */
+    const char *note;            /* NULL when there is none */
+    int line;                    /* of the row in the matrix, from 1 */
+    int column;
+    size_t first_pair; /* index of its first pair */
+};
+
+/* An entry and one of its prompts, in one of its modes. A copy that the caller owns; what it
+ * points to belongs to the matrix. */
+struct rp_pair {
+    const struct rp_entry *entry;
+    const char *mode; /* NULL when the entry has none */
+    const struct rp_prompt *prompt;
+    size_t prompt_index;
+    /* "<entry>/<prompt id>" or "<entry>/<mode>/<prompt id>"; a ':' in the mode is a '-' here. */
+    char name[RP_PAIR_NAME_SIZE];
+    /* "<entry>__p<idx>" or "<entry>__<mode>__p<idx>", for the names of reports. Unique. */
+    char report_stem[RP_PAIR_NAME_SIZE];
+};
+
+struct rp_matrix;
+
+/* Reads and checks the matrix at path, prompt files included. *matrix is to be freed with
+ * rp_matrix_free. Errors carry path:line:column. RP_ERR_FORMAT (not JSON, or not a matrix),
+ * RP_ERR_MISSING (a key that has to be there, or a file: the matrix or a prompt), RP_ERR_IO,
+ * RP_ERR_MEMORY, RP_ERR_UNSUPPORTED (a file is too long, or not a regular file). */
+enum rp_status rp_matrix_load(const char *path, struct rp_matrix **matrix, struct rp_error *err);
+
+/* The same for text[length] already in memory. path names it in errors, and its folder is where
+ * prompt files are looked for; nothing has to exist there when no prompt has a file. */
+enum rp_status rp_matrix_parse(const char *text, size_t length, const char *path,
+                               struct rp_matrix **matrix, struct rp_error *err);
+
+void rp_matrix_free(struct rp_matrix *matrix); /* NULL is allowed */
+
+const char *rp_matrix_path(const struct rp_matrix *matrix); /* as given */
+
+size_t rp_matrix_n_engines(const struct rp_matrix *matrix);
+const struct rp_engine *rp_matrix_engine(const struct rp_matrix *matrix, size_t index);
+size_t rp_matrix_n_entries(const struct rp_matrix *matrix);
+const struct rp_entry *rp_matrix_entry(const struct rp_matrix *matrix, size_t index);
+/* NULL when there is no entry of that name. */
+const struct rp_entry *rp_matrix_find_entry(const struct rp_matrix *matrix, const char *name);
+
+/* Pairs run in the order of the matrix: by entry, then by mode, then by prompt. Those of disabled
+ * entries count. index < rp_matrix_n_pairs. */
+size_t rp_matrix_n_pairs(const struct rp_matrix *matrix);
+void rp_matrix_pair(const struct rp_matrix *matrix, size_t index, struct rp_pair *pair);
+
+/* mode: as the matrix or as a pair's name spells it; NULL or "" for an entry without modes.
+ * RP_ERR_MISSING names what there is instead. */
+enum rp_status rp_matrix_find_pair(const struct rp_matrix *matrix, const char *entry,
+                                   const char *mode, const char *prompt_id, struct rp_pair *pair,
+                                   struct rp_error *err);
+
+/* Finds the entry's engine_gguf: as an absolute path; or below models_dir (the value of
+ * REFPARITY_MODELS; NULL or "" when that is not set); or relative to the matrix's folder. Writes
+ * its path into out[size]. RP_ERR_MISSING lists where it was looked for; RP_ERR_ARGUMENT: the
+ * entry has no engine_gguf, or out is too small. */
+enum rp_status rp_entry_gguf(const struct rp_matrix *matrix, const struct rp_entry *entry,
+                             const char *models_dir, char *out, size_t size, struct rp_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,128 @@
+/* A decoder-only transformer in plain FP32, from a GGUF file, one layer in memory at a time.
+ * It is what an engine is held against, so it favours being checkable over being fast.
+ * Architectures: "qwen3", "llama". Not a tokenizer, and it samples nothing. */
+#ifndef REFPARITY_MODEL_H
+#define REFPARITY_MODEL_H
+
+#include "refparity/gguf.h"
+#include "refparity/ops.h"
+#include "refparity/status.h"
+#include "refparity/tensor_set.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct rp_model;
+
+/* Opens the file and checks it as a whole: the configuration, and that exactly the tensors which
+ * the architecture uses are there, with the shapes that the configuration implies. No weights are
+ * decoded yet, except for output_norm and rope_freqs. On success *model is to be closed with
+ * rp_model_close. Errors: those of rp_gguf_open; RP_ERR_MISSING (a key or tensor),
+ * RP_ERR_MISMATCH (two of them contradict each other), RP_ERR_UNSUPPORTED (an architecture, rope
+ * scaling, experts, an unused tensor or a tensor type that this model does not compute). */
+enum rp_status rp_model_open(const char *path, struct rp_model **model, struct rp_error *err);
+void rp_model_close(struct rp_model *model); /* NULL is allowed */
+
+const struct rp_model_config *rp_model_config(const struct rp_model *model);
+const struct rp_gguf *rp_model_gguf(const struct rp_model *model);
+
+/* ---- one layer ---- */
+
+struct rp_weight {
+    const float *data;  /* [n_out][n_in]; a norm's is [1][n_in]; NULL: the layer has none */
+    size_t n_out, n_in; /* 0 where data is NULL */
+    uint32_t type;      /* ggml's, of the weight in the file */
+};
+
+/* A layer's weights, decoded. The caller may exchange entries, as long as the shapes stay. */
+struct rp_layer {
+    struct rp_weight weights[RP_N_LAYER_WEIGHTS];
+    float *owned; /* private: the memory behind the weights as loaded */
+};
+
+/* Decodes layer's weights; release them with rp_layer_free. */
+enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct rp_layer *weights,
+                             struct rp_error *err);
+void rp_layer_free(struct rp_layer *weights); /* a zeroed one is allowed */
+
+/* What a layer remembers of earlier positions: its KV cache. */
+struct rp_layer_state;
+
+/* An empty state with room for capacity positions; close it with rp_layer_state_close. */
+enum rp_status rp_layer_state_open(const struct rp_model *model, size_t layer, size_t capacity,
+                                   struct rp_layer_state **state, struct rp_error *err);
+void rp_layer_state_close(struct rp_layer_state *state); /* NULL is allowed */
+
+/* Some rows of a slot, as they have just been computed; valid during the call only. */
+struct rp_tap {
+    const char *slot; /* "emb", "h3_in", …, see tensor_set.h */
+    enum rp_slot_part part;
+    int layer; /* -1: belongs to no layer */
+    size_t n_positions;
+    const int64_t *positions; /* [n_positions] */
+    size_t dim;
+    const float *rows; /* [n_positions][dim] */
+};
+
+/* Anything but RP_OK ends the computation with that status; err is the caller's. */
+typedef enum rp_status rp_tap_fn(void *context, const struct rp_tap *tap, struct rp_error *err);
+
+/* How the functions below compute. */
+struct rp_forward {
+    const struct rp_model *model;
+    const struct rp_ops *ops; /* NULL: rp_ops_default() */
+    enum rp_mode mode;        /* told to the operations; the arithmetic is the same */
+    rp_tap_fn *tap;           /* NULL: none */
+    void *tap_context;
+};
+
+/* Runs one layer over n positions (strictly ascending, and later than those in state), and appends
+ * them to state. hidden [n][hidden_size] is the layer's input and becomes its output. layer is
+ * what operations and taps are told; weights may be another layer's. Taps h{l}_in, h{l}_postattn,
+ * h{l}_preffn, h{l}_ffnout and h{l}. RP_ERR_ARGUMENT (no room in state, positions that do not
+ * ascend), RP_ERR_MEMORY, or what an operation or the tap returns. */
+enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
+                                const struct rp_layer *weights, struct rp_layer_state *state,
+                                size_t n, const int64_t *positions, float *hidden,
+                                struct rp_error *err);
+
+/* ---- before and after the layers ---- */
+
+/* hidden [n][hidden_size] from tokens[n]; taps emb. RP_ERR_ARGUMENT for an id outside the
+ * vocabulary. */
+enum rp_status rp_model_embed(const struct rp_forward *forward, size_t n, const int64_t *positions,
+                              const int32_t *tokens, float *hidden, struct rp_error *err);
+/* In place, hidden [n][hidden_size]; taps post_norm. */
+enum rp_status rp_model_final_norm(const struct rp_forward *forward, size_t n,
+                                   const int64_t *positions, float *hidden, struct rp_error *err);
+/* logits [n][vocab_size] from normed [n][hidden_size], chunk positions (0: all) per linear call;
+ * taps logits chunk by chunk. The output matrix is decoded in blocks of rows, once per call. */
+enum rp_status rp_model_logits(const struct rp_forward *forward, size_t n,
+                               const int64_t *positions, size_t chunk, const float *normed,
+                               float *logits, struct rp_error *err);
+
+/* ---- everything ---- */
+
+struct rp_run {
+    const struct rp_ops *ops; /* NULL: rp_ops_default() */
+    const int32_t *tokens;    /* [n_tokens] */
+    size_t n_tokens;          /* at least 1 */
+    int64_t first_position;   /* of tokens[0]; 0 for a prompt of its own */
+    enum rp_mode mode;
+    size_t chunk;   /* positions per batch, 0 for all; ignored when per token */
+    rp_tap_fn *tap; /* NULL: none */
+    void *tap_context;
+};
+
+/* Runs the model over the tokens. Layer by layer, also in RP_MODE_PER_TOKEN: each position of a
+ * layer reads only that layer's earlier positions, so the results are those of going token by
+ * token, and one layer's weights are in memory at a time. Hence all of a slot's rows come before
+ * the next slot's. RP_ERR_ARGUMENT for no tokens, an id outside the vocabulary. */
+enum rp_status rp_model_run(const struct rp_model *model, const struct rp_run *run,
+                            struct rp_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

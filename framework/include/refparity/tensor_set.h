@@ -1,0 +1,116 @@
+/* A tensor set: what the reference or the engine computed, as slot -> FP32 [n_positions][dim].
+ * One reader for a fixture (.npz) and for both dump layouts (a folder of .npy, or of .bin).
+ * Not for judging it: see compare.h. */
+#ifndef REFPARITY_TENSOR_SET_H
+#define REFPARITY_TENSOR_SET_H
+
+#include "refparity/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RP_SLOT_NAME_SIZE 64 /* longest slot name, its NUL included */
+
+enum rp_layout {
+    RP_LAYOUT_AUTO, /* a file: npz; a folder: npy if it holds dump.json or any .npy, else bin */
+    RP_LAYOUT_NPZ,
+    RP_LAYOUT_NPY, /* folder of NAME.npy, dump.json, tokens.npy; written by refparity/dump.h */
+    RP_LAYOUT_BIN  /* folder of NAME.bin (one position) or NAME_p{pos}.bin, raw FP32 LE */
+};
+
+/* What is known of a slot without reading its data. Owned by the set. */
+struct rp_slot_info {
+    char name[RP_SLOT_NAME_SIZE];
+    size_t n_positions;
+    size_t dim;
+    const int64_t *positions; /* [n_positions], strictly ascending */
+    /* RP_OK, or why this slot cannot be read (a short file, a wrong dtype …): such a slot does not
+     * keep the others from being read. rp_tensor_load returns the same error. */
+    struct rp_error error;
+};
+
+/* A slot's data, ready to read. data may be unaligned (npz members are): read it with memcpy, or
+ * with what metrics.h offers. Row i belongs to position positions[i]. */
+struct rp_tensor {
+    const void *data; /* FP32 little-endian [n_positions][dim] */
+    size_t n_positions;
+    size_t dim;
+    const int64_t *positions; /* [n_positions]; owned by the set */
+    void *owned;              /* private: heap memory behind data, NULL when it is mapped */
+};
+
+struct rp_tensor_set;
+
+/* Opens path and reads the list of its slots, not their data.
+ * single_position: for RP_LAYOUT_BIN, the position that a plain NAME.bin holds (0 in the field's
+ * scripts); ignored otherwise.
+ * Errors of the whole set only: RP_ERR_MISSING (nothing there), RP_ERR_IO, RP_ERR_FORMAT,
+ * RP_ERR_UNSUPPORTED, RP_ERR_MEMORY. On success *set is to be closed with rp_tensor_set_close. */
+enum rp_status rp_tensor_set_open(const char *path, enum rp_layout layout, int64_t single_position,
+                                  struct rp_tensor_set **set, struct rp_error *err);
+void rp_tensor_set_close(struct rp_tensor_set *set); /* NULL is allowed */
+
+const char *rp_tensor_set_path(const struct rp_tensor_set *set);
+enum rp_layout rp_tensor_set_layout(const struct rp_tensor_set *set); /* never RP_LAYOUT_AUTO */
+
+/* Slots in forward order (emb, h0_in, h0_postattn, h0_preffn, h0_ffnout, h0, h1_in …, post_norm,
+ * logits), then slots that refparity does not know, by name. */
+size_t rp_tensor_set_n_slots(const struct rp_tensor_set *set);
+const struct rp_slot_info *rp_tensor_set_slot(const struct rp_tensor_set *set, size_t index);
+/* NULL when the set has no such slot. */
+const struct rp_slot_info *rp_tensor_set_find(const struct rp_tensor_set *set, const char *slot);
+
+/* The prompt's token ids: *ids is [*n], owned by the set. *ids = NULL, *n = 0 when the set carries
+ * none (a valid state: many engines write none). */
+enum rp_status rp_tensor_set_tokens(const struct rp_tensor_set *set, const int64_t **ids, size_t *n,
+                                    struct rp_error *err);
+
+/* JSON text of how the set was made: the fixture's manifest, or the dump's dump.json. NULL, 0 when
+ * it carries none. Not NUL-terminated. Owned by the set. */
+const char *rp_tensor_set_manifest(const struct rp_tensor_set *set, size_t *length);
+
+/* Number of layers that the manifest declares; -1 when it declares none. */
+int rp_tensor_set_n_layers(const struct rp_tensor_set *set);
+/* One more than the largest l of any slot named h{l}; 0 when there is none. */
+int rp_tensor_set_n_layers_seen(const struct rp_tensor_set *set);
+
+/* False when an npy dump's dump.json says that the engine did not finish (it has to call
+ * rp_dump_close), true otherwise: the other layouts cannot tell. */
+int rp_tensor_set_complete(const struct rp_tensor_set *set);
+
+/* Makes slot's data readable; checks an npz member's CRC. RP_ERR_MISSING when the set lacks it.
+ * Release with rp_tensor_release (also allowed on a zeroed tensor). */
+enum rp_status rp_tensor_load(struct rp_tensor_set *set, const char *slot, struct rp_tensor *tensor,
+                              struct rp_error *err);
+void rp_tensor_release(struct rp_tensor *tensor);
+
+/* ---- slot names ---- */
+
+/* Parts of a layer, in forward order; RP_PART_OUTPUT is h{l} itself. */
+enum rp_slot_part {
+    RP_PART_EMB,
+    RP_PART_IN,
+    RP_PART_POSTATTN,
+    RP_PART_PREFFN,
+    RP_PART_FFNOUT,
+    RP_PART_OUTPUT,
+    RP_PART_POST_NORM,
+    RP_PART_LOGITS,
+    RP_PART_OTHER /* a name that refparity does not know */
+};
+
+/* Splits a slot's name; *layer is -1 where the part belongs to no layer. "h007" and "h7_x" are
+ * RP_PART_OTHER. */
+enum rp_slot_part rp_slot_parse(const char *slot, int *layer);
+/* Writes the name into out[RP_SLOT_NAME_SIZE] and returns out. */
+char *rp_slot_name(enum rp_slot_part part, int layer, char *out);
+/* Order of execution: negative, 0, positive as for strcmp; unknown names come last, by name. */
+int rp_slot_order(const char *a, const char *b);
+/* emb, h{l}, post_norm and logits: the slots that fail a test. Sub-stages are evidence only. */
+int rp_slot_is_required(const char *slot);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
