@@ -1,0 +1,227 @@
+/* GGUF metadata -> struct rp_model_config, for the keys that llama.cpp's converter writes.
+ * Keys that would change the computation and are not computed here are errors. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "model/model_internal.h"
+
+#define MAX_LAYERS 4096
+#define MAX_SIZE (1 << 24)    /* of any one dimension; products of two stay far below SIZE_MAX */
+#define DEFAULT_THETA 10000.0 /* llama.cpp's, where the key is absent */
+#define KEY_SIZE 128
+
+struct reader {
+    const struct rp_gguf *gguf;
+    const char *architecture;
+    struct rp_error *err;
+};
+
+static const char *make_key(const struct reader *reader, const char *name, char *key)
+{
+    snprintf(key, KEY_SIZE, "%s.%s", reader->architecture, name);
+    return key;
+}
+
+static const struct rp_gguf_value *find(const struct reader *reader, const char *name)
+{
+    char key[KEY_SIZE];
+    return rp_gguf_find_value(reader->gguf, make_key(reader, name, key));
+}
+
+static enum rp_status read_size(const struct reader *reader, const char *name, int64_t max,
+                                size_t *out)
+{
+    char key[KEY_SIZE];
+    int64_t value;
+    enum rp_status status = rp_gguf_get_int(reader->gguf, make_key(reader, name, key), 1, max,
+                                            &value, reader->err);
+    if (status == RP_OK)
+        *out = (size_t)value;
+    return status;
+}
+
+/* Leaves *out, the default, where the key is absent. */
+static enum rp_status read_optional_size(const struct reader *reader, const char *name,
+                                         int64_t max, size_t *out)
+{
+    return find(reader, name) ? read_size(reader, name, max, out) : RP_OK;
+}
+
+/* A finite number above 0. */
+static enum rp_status read_positive(const struct reader *reader, const char *name, float *out)
+{
+    char key[KEY_SIZE];
+    double value;
+    enum rp_status status =
+        rp_gguf_get_float(reader->gguf, make_key(reader, name, key), &value, reader->err);
+    if (status != RP_OK)
+        return status;
+    if (!(value > 0 && isfinite(value)))
+        return rp_fail(reader->err, RP_ERR_FORMAT, rp_gguf_path(reader->gguf), -1,
+                       "key '%s' is %g, expected a number above 0", key, value);
+    *out = (float)value;
+    return RP_OK;
+}
+
+static enum rp_status mismatch(const struct reader *reader, const char *name, size_t value,
+                               const char *expected)
+{
+    return rp_fail(reader->err, RP_ERR_MISMATCH, rp_gguf_path(reader->gguf), -1,
+                   "key '%s.%s' is %zu, expected %s", reader->architecture, name, value, expected);
+}
+
+static enum rp_status read_heads(const struct reader *reader, struct rp_model_config *config)
+{
+    char expected[64];
+    size_t value_length;
+    enum rp_status status =
+        read_size(reader, "attention.head_count", MAX_SIZE, &config->n_heads);
+    config->n_kv_heads = config->n_heads;
+    if (status == RP_OK)
+        status = read_optional_size(reader, "attention.head_count_kv", MAX_SIZE,
+                                    &config->n_kv_heads);
+    if (status != RP_OK)
+        return status;
+    if (config->n_heads % config->n_kv_heads != 0) {
+        snprintf(expected, sizeof expected, "a divisor of head_count, %zu", config->n_heads);
+        return mismatch(reader, "attention.head_count_kv", config->n_kv_heads, expected);
+    }
+    config->head_dim = config->hidden_size / config->n_heads;
+    if (find(reader, "attention.key_length"))
+        status = read_size(reader, "attention.key_length", MAX_SIZE, &config->head_dim);
+    else if (config->hidden_size % config->n_heads != 0)
+        return mismatch(reader, "attention.head_count", config->n_heads,
+                        "a divisor of embedding_length where key_length is absent");
+    value_length = config->head_dim;
+    if (status == RP_OK)
+        status = read_optional_size(reader, "attention.value_length", MAX_SIZE, &value_length);
+    if (status != RP_OK)
+        return status;
+    if (value_length != config->head_dim)
+        return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
+                       "key '%s.attention.value_length' is %zu and key_length %zu; only equal "
+                       "lengths are computed",
+                       reader->architecture, value_length, config->head_dim);
+    config->attention_scale = 1.0f / sqrtf((float)config->head_dim);
+    return RP_OK;
+}
+
+static enum rp_status read_rope(const struct reader *reader, struct rp_model_config *config)
+{
+    static const char scaling_key[] = "rope.scaling.type";
+    char key[KEY_SIZE];
+    char expected[64];
+    struct rp_gguf_string scaling;
+    enum rp_status status = RP_OK;
+    config->n_rot = config->head_dim;
+    config->rope_theta = (float)DEFAULT_THETA;
+    status =
+        read_optional_size(reader, "rope.dimension_count", MAX_SIZE, &config->n_rot);
+    if (status == RP_OK && (config->n_rot % 2 != 0 || config->n_rot > config->head_dim)) {
+        snprintf(expected, sizeof expected, "an even number up to the head size, %zu",
+                 config->head_dim);
+        return mismatch(reader, "rope.dimension_count", config->n_rot, expected);
+    }
+    if (status == RP_OK && find(reader, "rope.freq_base"))
+        status = read_positive(reader, "rope.freq_base", &config->rope_theta);
+    if (status != RP_OK || !find(reader, scaling_key))
+        return status;
+    status = rp_gguf_get_string(reader->gguf, make_key(reader, scaling_key, key), &scaling,
+                                reader->err);
+    if (status == RP_OK && !(scaling.length == 4 && memcmp(scaling.data, "none", 4) == 0))
+        return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
+                       "key '%s' is not \"none\"; rope scaling is computed only as the tensor "
+                       "'rope_freqs.weight'",
+                       key);
+    return status;
+}
+
+/* Keys of features that change the result; zero, or absent, means that they are off. */
+static enum rp_status refuse_features(const struct reader *reader)
+{
+    static const char *const names[] = {"expert_count", "expert_used_count",
+                                        "attention.sliding_window"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char key[KEY_SIZE];
+        int64_t value = 0;
+        enum rp_status status = RP_OK;
+        if (find(reader, names[i]))
+            status = rp_gguf_get_int(reader->gguf, make_key(reader, names[i], key), 0, INT64_MAX,
+                                     &value, reader->err);
+        if (status == RP_OK && value != 0)
+            return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
+                           "key '%s' is %lld, which this model does not compute", key,
+                           (long long)value);
+        if (status != RP_OK)
+            return status;
+    }
+    return RP_OK;
+}
+
+static enum rp_status read_vocab(const struct reader *reader, struct rp_model_config *config)
+{
+    static const char tokens_key[] = "tokenizer.ggml.tokens";
+    const struct rp_gguf_tensor *table = rp_gguf_find_tensor(reader->gguf, "token_embd.weight");
+    const struct rp_gguf_value *tokens = rp_gguf_find_value(reader->gguf, tokens_key);
+    char expected[64];
+    size_t declared;
+    if (!table)
+        return rp_fail(reader->err, RP_ERR_MISSING, rp_gguf_path(reader->gguf), -1,
+                       "tensor 'token_embd.weight' is missing");
+    config->vocab_size = declared = table->n_rows;
+    enum rp_status status = read_optional_size(reader, "vocab_size", INT32_MAX, &declared);
+    if (status != RP_OK)
+        return status;
+    snprintf(expected, sizeof expected, "the rows of 'token_embd.weight', %zu", table->n_rows);
+    if (declared != table->n_rows)
+        return mismatch(reader, "vocab_size", declared, expected);
+    if (tokens && tokens->n_elements != table->n_rows)
+        return rp_fail(reader->err, RP_ERR_MISMATCH, rp_gguf_path(reader->gguf), -1,
+                       "key '%s' lists %zu tokens, expected %s", tokens_key, tokens->n_elements,
+                       expected);
+    if (table->n_rows > INT32_MAX)
+        return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
+                       "'token_embd.weight' has %zu rows, expected at most %d", table->n_rows,
+                       INT32_MAX);
+    return RP_OK;
+}
+
+enum rp_status rp_config_read(const struct rp_gguf *gguf,
+                              const struct rp_architecture **architecture,
+                              struct rp_model_config *config, struct rp_error *err)
+{
+    static const char key[] = "general.architecture";
+    struct rp_gguf_string name;
+    struct reader reader = {.gguf = gguf, .err = err};
+    enum rp_status status = rp_gguf_get_string(gguf, key, &name, err);
+    if (status != RP_OK)
+        return status;
+    *architecture = rp_architecture_find(name);
+    if (!*architecture) {
+        char text[RP_GGUF_NAME_SIZE];
+        return rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(gguf), -1,
+                       "architecture %s; \"llama\" and \"qwen3\" are computed",
+                       rp_gguf_value_text(gguf, rp_gguf_find_value(gguf, key), text, sizeof text));
+    }
+    memset(config, 0, sizeof *config);
+    snprintf(config->architecture, sizeof config->architecture, "%s", (*architecture)->name);
+    config->rope_ordering = (*architecture)->rope_ordering;
+    reader.architecture = config->architecture;
+    status = read_size(&reader, "block_count", MAX_LAYERS, &config->n_layers);
+    if (status == RP_OK)
+        status = read_size(&reader, "embedding_length", MAX_SIZE, &config->hidden_size);
+    if (status == RP_OK)
+        status = read_size(&reader, "feed_forward_length", MAX_SIZE, &config->intermediate_size);
+    if (status == RP_OK)
+        status = read_positive(&reader, "attention.layer_norm_rms_epsilon", &config->rms_norm_eps);
+    if (status == RP_OK)
+        status = read_heads(&reader, config);
+    if (status == RP_OK)
+        status = read_rope(&reader, config);
+    if (status == RP_OK)
+        status = refuse_features(&reader);
+    if (status == RP_OK)
+        status = read_vocab(&reader, config);
+    return status;
+}

@@ -1,0 +1,63 @@
+/* What the three gguf*.c files share. Nothing outside this folder includes it. */
+#ifndef REFPARITY_MODEL_GGUF_INTERNAL_H
+#define REFPARITY_MODEL_GGUF_INTERNAL_H
+
+#include <string.h>
+
+#include "refparity/gguf.h"
+
+struct rp_gguf {
+    char *path;
+    const unsigned char *bytes; /* [size] */
+    size_t size;
+    int is_mapped; /* bytes are ours to unmap */
+    uint32_t version;
+    size_t n_values;
+    struct rp_gguf_value *values;               /* [n_values], file order */
+    const struct rp_gguf_value **values_by_key; /* [n_values], sorted */
+    size_t n_tensors;
+    struct rp_gguf_tensor *tensors;                /* [n_tensors], file order */
+    const struct rp_gguf_tensor **tensors_by_name; /* [n_tensors], sorted */
+};
+
+static inline uint16_t rp_load_u16(const unsigned char *bytes)
+{
+    return (uint16_t)(bytes[0] | bytes[1] << 8);
+}
+
+static inline uint32_t rp_load_u32(const unsigned char *bytes)
+{
+    return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 |
+           (uint32_t)bytes[3] << 24;
+}
+
+static inline uint64_t rp_load_u64(const unsigned char *bytes)
+{
+    return (uint64_t)rp_load_u32(bytes) | (uint64_t)rp_load_u32(bytes + 4) << 32;
+}
+
+static inline float rp_float_from_bits(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline double rp_load_f64(const unsigned char *bytes)
+{
+    uint64_t bits = rp_load_u64(bytes);
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Bytes of one scalar; 0 for strings, arrays and numbers that are no kind. */
+size_t rp_gguf_kind_size(enum rp_gguf_kind kind);
+
+/* Values per block and bytes per block of a tensor type; false when ggml does not define it. */
+bool rp_ggml_type_layout(uint32_t type, size_t *block_values, size_t *block_bytes);
+
+/* Positive, 0, negative as for strcmp, by bytes. */
+int rp_gguf_string_compare(struct rp_gguf_string a, struct rp_gguf_string b);
+
+#endif

@@ -1,0 +1,165 @@
+/* The tensors of an open GGUF file: lookup by name, types, and rows decoded to FP32.
+ * Block formats as in ggml-common.h, arithmetic as in ggml-quants.c: one multiplication each, so
+ * that the results are the same to the bit. */
+#include <stdlib.h>
+
+#include "model/gguf_internal.h"
+
+#define BLOCK_VALUES 32 /* QK4_0, QK8_0 */
+
+struct type_layout {
+    const char *name; /* NULL: ggml has no such type, or no longer */
+    uint16_t block_values, block_bytes;
+};
+
+static const struct type_layout type_layouts[] = {
+    [0] = {"F32", 1, 4},         [1] = {"F16", 1, 2},         [2] = {"Q4_0", 32, 18},
+    [3] = {"Q4_1", 32, 20},      [6] = {"Q5_0", 32, 22},      [7] = {"Q5_1", 32, 24},
+    [8] = {"Q8_0", 32, 34},      [9] = {"Q8_1", 32, 40},      [10] = {"Q2_K", 256, 84},
+    [11] = {"Q3_K", 256, 110},   [12] = {"Q4_K", 256, 144},   [13] = {"Q5_K", 256, 176},
+    [14] = {"Q6_K", 256, 210},   [15] = {"Q8_K", 256, 292},   [16] = {"IQ2_XXS", 256, 66},
+    [17] = {"IQ2_XS", 256, 74},  [18] = {"IQ3_XXS", 256, 98}, [19] = {"IQ1_S", 256, 50},
+    [20] = {"IQ4_NL", 32, 18},   [21] = {"IQ3_S", 256, 110},  [22] = {"IQ2_S", 256, 82},
+    [23] = {"IQ4_XS", 256, 136}, [24] = {"I8", 1, 1},         [25] = {"I16", 1, 2},
+    [26] = {"I32", 1, 4},        [27] = {"I64", 1, 8},        [28] = {"F64", 1, 8},
+    [29] = {"IQ1_M", 256, 56},   [30] = {"BF16", 1, 2},       [34] = {"TQ1_0", 256, 54},
+    [35] = {"TQ2_0", 256, 66},   [39] = {"MXFP4", 32, 17},    [40] = {"NVFP4", 64, 36},
+    [41] = {"Q1_0", 128, 18},
+};
+
+bool rp_ggml_type_layout(uint32_t type, size_t *block_values, size_t *block_bytes)
+{
+    if (!rp_ggml_type_name(type))
+        return false;
+    *block_values = type_layouts[type].block_values;
+    *block_bytes = type_layouts[type].block_bytes;
+    return true;
+}
+
+const char *rp_ggml_type_name(uint32_t type)
+{
+    return type < sizeof type_layouts / sizeof *type_layouts ? type_layouts[type].name : NULL;
+}
+
+size_t rp_gguf_n_tensors(const struct rp_gguf *gguf)
+{
+    return gguf->n_tensors;
+}
+
+const struct rp_gguf_tensor *rp_gguf_tensor(const struct rp_gguf *gguf, size_t index)
+{
+    return &gguf->tensors[index];
+}
+
+static int compare_name(const void *name, const void *element)
+{
+    const struct rp_gguf_tensor *const *tensor = element;
+    return strcmp(name, (*tensor)->name);
+}
+
+const struct rp_gguf_tensor *rp_gguf_find_tensor(const struct rp_gguf *gguf, const char *name)
+{
+    const struct rp_gguf_tensor **found =
+        bsearch(name, gguf->tensors_by_name, gguf->n_tensors, sizeof(struct rp_gguf_tensor *),
+                compare_name);
+    return found ? *found : NULL;
+}
+
+/* Exact, subnormals included: the exponent is rebased by a multiplication, and for subnormals the
+ * mantissa is placed behind 0.5, which is then subtracted. From Marat Dukhan's FP16 library. */
+static float float_from_half(uint16_t half)
+{
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
+    uint32_t shifted = (uint32_t)half << 17; /* the sign is shifted out */
+    float normal = rp_float_from_bits((shifted >> 4) + (0xe0u << 23)) * 0x1p-112f;
+    float subnormal = rp_float_from_bits((shifted >> 17) | (126u << 23)) - 0.5f;
+    uint32_t bits;
+    float magnitude = shifted < (1u << 27) ? subnormal : normal;
+    memcpy(&bits, &magnitude, sizeof bits);
+    return rp_float_from_bits(sign | bits);
+}
+
+static void decode_f32(const unsigned char *in, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = rp_float_from_bits(rp_load_u32(in + 4 * i));
+}
+
+static void decode_f16(const unsigned char *in, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = float_from_half(rp_load_u16(in + 2 * i));
+}
+
+static void decode_bf16(const unsigned char *in, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = rp_float_from_bits((uint32_t)rp_load_u16(in + 2 * i) << 16);
+}
+
+/* A block: F16 scale, then 32 signed bytes. */
+static void decode_q8_0(const unsigned char *in, size_t n, float *out)
+{
+    for (size_t block = 0; block < n / BLOCK_VALUES; block++, in += 2 + BLOCK_VALUES) {
+        float scale = float_from_half(rp_load_u16(in));
+        for (size_t i = 0; i < BLOCK_VALUES; i++)
+            *out++ = (float)(signed char)in[2 + i] * scale;
+    }
+}
+
+/* A block: F16 scale, then 16 bytes: value i in the low half of byte i, 16 + i in the high half;
+ * both are 8 too large. */
+static void decode_q4_0(const unsigned char *in, size_t n, float *out)
+{
+    for (size_t block = 0; block < n / BLOCK_VALUES; block++, in += 2 + BLOCK_VALUES / 2) {
+        float scale = float_from_half(rp_load_u16(in));
+        for (size_t i = 0; i < BLOCK_VALUES / 2; i++) {
+            out[i] = (float)((in[2 + i] & 0x0f) - 8) * scale;
+            out[i + BLOCK_VALUES / 2] = (float)((in[2 + i] >> 4) - 8) * scale;
+        }
+        out += BLOCK_VALUES;
+    }
+}
+
+typedef void decode_fn(const unsigned char *in, size_t n, float *out);
+
+static decode_fn *decoder(uint32_t type)
+{
+    switch (type) {
+    case RP_GGML_F32: return decode_f32;
+    case RP_GGML_F16: return decode_f16;
+    case RP_GGML_BF16: return decode_bf16;
+    case RP_GGML_Q8_0: return decode_q8_0;
+    case RP_GGML_Q4_0: return decode_q4_0;
+    default: return NULL;
+    }
+}
+
+bool rp_ggml_type_is_readable(uint32_t type)
+{
+    return decoder(type) != NULL;
+}
+
+enum rp_status rp_gguf_rows(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor,
+                            size_t first, size_t n, float *out, struct rp_error *err)
+{
+    decode_fn *decode = decoder(tensor->type);
+    if (!decode)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, gguf->path, (long long)tensor->offset,
+                       "tensor '%s' is of type %s; F32, F16, BF16, Q8_0 and Q4_0 are read",
+                       tensor->name, rp_ggml_type_name(tensor->type));
+    if (first > tensor->n_rows || n > tensor->n_rows - first)
+        return rp_fail(err, RP_ERR_ARGUMENT, gguf->path, (long long)tensor->offset,
+                       "rows %zu to %zu of tensor '%s', which has %zu", first, first + n - 1,
+                       tensor->name, tensor->n_rows);
+    for (size_t row = 0; row < n; row++)
+        decode(tensor->data + (first + row) * tensor->row_bytes, tensor->dims[0],
+               out + row * tensor->dims[0]);
+    return RP_OK;
+}
+
+enum rp_status rp_gguf_row(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor,
+                           size_t row, float *out, struct rp_error *err)
+{
+    return rp_gguf_rows(gguf, tensor, row, 1, out, err);
+}

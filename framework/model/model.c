@@ -1,0 +1,219 @@
+/* Opens a model: which tensors there have to be, with which shapes, and decoding a layer's weights.
+ * Running it is in forward.c and run.c. */
+#include "refparity/model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "model/model_internal.h"
+
+enum rp_status rp_float_alloc(size_t n, size_t width, float **floats, struct rp_error *err)
+{
+    *floats = NULL;
+    if (width == 0 || n <= SIZE_MAX / sizeof(float) / width)
+        *floats = calloc(n * width + (n * width == 0), sizeof(float));
+    if (!*floats)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows of %zu floats", n,
+                       width);
+    return RP_OK;
+}
+
+static enum rp_status check_tensor(const struct rp_model *model, enum rp_weight_id which,
+                                   const struct rp_gguf_tensor *tensor, struct rp_error *err)
+{
+    const char *path = rp_gguf_path(model->gguf);
+    const size_t *dims = tensor->dims;
+    size_t n_out, n_in;
+    rp_weight_shape(&model->config, which, &n_out, &n_in);
+    if (dims[0] != n_in || dims[1] != n_out || dims[2] != 1 || dims[3] != 1)
+        return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
+                       "tensor '%s' is [%zu][%zu][%zu][%zu], expected [1][1][%zu][%zu] from the "
+                       "configuration",
+                       tensor->name, dims[3], dims[2], dims[1], dims[0], n_out, n_in);
+    if (!rp_ggml_type_is_readable(tensor->type))
+        return rp_gguf_row(model->gguf, tensor, 0, NULL, err);
+    return RP_OK;
+}
+
+/* *tensor is NULL only where is_optional and the file has none. used [n_tensors] is set. */
+static enum rp_status bind(const struct rp_model *model, enum rp_weight_id which, size_t layer,
+                           bool is_optional, const struct rp_gguf_tensor **tensor, bool *used,
+                           struct rp_error *err)
+{
+    char name[RP_GGUF_NAME_SIZE];
+    if (which < RP_N_LAYER_WEIGHTS)
+        snprintf(name, sizeof name, "blk.%zu.%s.weight", layer, rp_weight_name(which));
+    else
+        snprintf(name, sizeof name, "%s.weight", rp_weight_name(which));
+    *tensor = rp_gguf_find_tensor(model->gguf, name);
+    if (!*tensor && is_optional)
+        return RP_OK;
+    if (!*tensor)
+        return rp_fail(err, RP_ERR_MISSING, rp_gguf_path(model->gguf), -1,
+                       "tensor '%s' is missing", name);
+    used[*tensor - rp_gguf_tensor(model->gguf, 0)] = true;
+    return check_tensor(model, which, *tensor, err);
+}
+
+static enum rp_status decode_vector(const struct rp_model *model,
+                                    const struct rp_gguf_tensor *tensor, float **vector,
+                                    struct rp_error *err)
+{
+    enum rp_status status = rp_float_alloc(1, tensor->dims[0], vector, err);
+    if (status == RP_OK)
+        status = rp_gguf_row(model->gguf, tensor, 0, *vector, err);
+    return status;
+}
+
+static enum rp_status bind_globals(struct rp_model *model, bool *used, struct rp_error *err)
+{
+    const struct rp_gguf_tensor *norm, *freqs = NULL;
+    enum rp_status status = bind(model, RP_TOKEN_EMBD, 0, false, &model->token_embd, used, err);
+    if (status == RP_OK)
+        status = bind(model, RP_OUTPUT, 0, true, &model->output, used, err);
+    if (status == RP_OK)
+        status = bind(model, RP_OUTPUT_NORM, 0, false, &norm, used, err);
+    if (status == RP_OK && model->architecture->may_have_rope_freqs)
+        status = bind(model, RP_ROPE_FREQS, 0, true, &freqs, used, err);
+    if (status != RP_OK)
+        return status;
+    model->config.has_tied_embeddings = !model->output;
+    if (!model->output)
+        model->output = model->token_embd;
+    status = decode_vector(model, norm, &model->output_norm, err);
+    if (status != RP_OK || !freqs)
+        return status;
+    status = decode_vector(model, freqs, &model->rope_freqs, err);
+    for (size_t i = 0; status == RP_OK && i < model->config.n_rot / 2; i++) {
+        if (!(model->rope_freqs[i] > 0 && isfinite(model->rope_freqs[i])))
+            status = rp_fail(err, RP_ERR_FORMAT, rp_gguf_path(model->gguf),
+                             (long long)freqs->offset,
+                             "tensor '%s': value %zu is %g, expected a number above 0",
+                             freqs->name, i, (double)model->rope_freqs[i]);
+    }
+    return status;
+}
+
+static enum rp_status bind_layers(struct rp_model *model, bool *used, struct rp_error *err)
+{
+    enum rp_status status = RP_OK;
+    model->layers = calloc(model->config.n_layers, sizeof *model->layers);
+    if (!model->layers)
+        return rp_fail(err, RP_ERR_MEMORY, rp_gguf_path(model->gguf), -1,
+                       "no memory for %zu layers", model->config.n_layers);
+    for (size_t layer = 0; layer < model->config.n_layers; layer++) {
+        for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS && status == RP_OK; i++) {
+            enum rp_weight_id which = (enum rp_weight_id)i;
+            if (rp_architecture_uses(model->architecture, which))
+                status = bind(model, which, layer, false, &model->layers[layer][which], used, err);
+        }
+    }
+    return status;
+}
+
+/* A bias, an adapter or a further layer that is silently left out would be found as a "bug" of
+ * every engine that does compute it. */
+static enum rp_status refuse_unused(const struct rp_model *model, const bool *used,
+                                    struct rp_error *err)
+{
+    for (size_t i = 0; i < rp_gguf_n_tensors(model->gguf); i++) {
+        if (!used[i])
+            return rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(model->gguf), -1,
+                           "tensor '%s' is not part of architecture '%s' with %zu layers",
+                           rp_gguf_tensor(model->gguf, i)->name, model->config.architecture,
+                           model->config.n_layers);
+    }
+    return RP_OK;
+}
+
+enum rp_status rp_model_open(const char *path, struct rp_model **out, struct rp_error *err)
+{
+    bool *used = NULL;
+    enum rp_status status;
+    struct rp_model *model = calloc(1, sizeof *model);
+    if (!model)
+        return rp_fail(err, RP_ERR_MEMORY, path, -1, "no memory for a model");
+    status = rp_gguf_open(path, &model->gguf, err);
+    if (status != RP_OK)
+        goto done;
+    status = rp_config_read(model->gguf, &model->architecture, &model->config, err);
+    if (status != RP_OK)
+        goto done;
+    used = calloc(rp_gguf_n_tensors(model->gguf), sizeof *used);
+    if (!used) {
+        status = rp_fail(err, RP_ERR_MEMORY, path, -1, "no memory for %zu tensors",
+                         rp_gguf_n_tensors(model->gguf));
+        goto done;
+    }
+    status = bind_globals(model, used, err);
+    if (status == RP_OK)
+        status = bind_layers(model, used, err);
+    if (status == RP_OK)
+        status = refuse_unused(model, used, err);
+done:
+    free(used);
+    if (status == RP_OK)
+        *out = model;
+    else
+        rp_model_close(model);
+    return status;
+}
+
+void rp_model_close(struct rp_model *model)
+{
+    if (!model)
+        return;
+    free(model->rope_freqs);
+    free(model->output_norm);
+    free(model->layers);
+    rp_gguf_close(model->gguf);
+    free(model);
+}
+
+const struct rp_model_config *rp_model_config(const struct rp_model *model)
+{
+    return &model->config;
+}
+
+const struct rp_gguf *rp_model_gguf(const struct rp_model *model)
+{
+    return model->gguf;
+}
+
+enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct rp_layer *weights,
+                             struct rp_error *err)
+{
+    size_t total = 0;
+    enum rp_status status = RP_OK;
+    struct rp_layer loaded = {.owned = NULL};
+    if (layer >= model->config.n_layers)
+        return rp_fail(err, RP_ERR_ARGUMENT, rp_gguf_path(model->gguf), -1,
+                       "layer %zu of a model with %zu", layer, model->config.n_layers);
+    /* Every element takes at least half a byte of the file, so the sum cannot overflow. */
+    for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
+        const struct rp_gguf_tensor *tensor = model->layers[layer][i];
+        total += tensor ? tensor->dims[0] * tensor->n_rows : 0;
+    }
+    status = rp_float_alloc(1, total, &loaded.owned, err);
+    float *at = loaded.owned;
+    for (size_t i = 0; i < RP_N_LAYER_WEIGHTS && status == RP_OK; i++) {
+        const struct rp_gguf_tensor *tensor = model->layers[layer][i];
+        if (!tensor)
+            continue;
+        loaded.weights[i] = (struct rp_weight){at, tensor->n_rows, tensor->dims[0], tensor->type};
+        status = rp_gguf_rows(model->gguf, tensor, 0, tensor->n_rows, at, err);
+        at += tensor->n_rows * tensor->dims[0];
+    }
+    if (status == RP_OK)
+        *weights = loaded;
+    else
+        rp_layer_free(&loaded);
+    return status;
+}
+
+void rp_layer_free(struct rp_layer *weights)
+{
+    free(weights->owned);
+    *weights = (struct rp_layer){.owned = NULL};
+}

@@ -1,0 +1,171 @@
+/* What stands before and after the layers, and the run over all of them.
+ * A layer itself is in forward.c. */
+#include <stdlib.h>
+
+#include "model/model_internal.h"
+
+#define OUTPUT_BLOCK_ROWS 1024 /* of the output matrix in memory at a time: 4 MiB at 1024 columns */
+#define LOGITS_POSITIONS 64    /* in memory at a time: 39 MB with 150,000 tokens */
+
+static const struct rp_ops *ops_of(const struct rp_forward *forward)
+{
+    return forward->ops ? forward->ops : rp_ops_default();
+}
+
+enum rp_status rp_model_embed(const struct rp_forward *forward, size_t n, const int64_t *positions,
+                              const int32_t *tokens, float *hidden, struct rp_error *err)
+{
+    const struct rp_model *model = forward->model;
+    const struct rp_ops *ops = ops_of(forward);
+    struct rp_site site = rp_site_make(forward, -1, n, positions, err);
+    struct rp_embed args = {
+        .gguf = model->gguf, .table = model->token_embd, .tokens = tokens, .y = hidden};
+    for (size_t i = 0; i < n; i++) {
+        if (tokens[i] < 0 || (size_t)tokens[i] >= model->config.vocab_size)
+            return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
+                           "token %zu is %ld, outside the vocabulary of %zu", i, (long)tokens[i],
+                           model->config.vocab_size);
+    }
+    enum rp_status status = ops->embed(ops->context, &site, &args);
+    if (status != RP_OK)
+        return status;
+    return rp_tap_emit(forward, RP_PART_EMB, -1, n, positions, model->config.hidden_size, hidden,
+                       err);
+}
+
+enum rp_status rp_model_final_norm(const struct rp_forward *forward, size_t n,
+                                   const int64_t *positions, float *hidden, struct rp_error *err)
+{
+    const struct rp_model *model = forward->model;
+    const struct rp_ops *ops = ops_of(forward);
+    struct rp_site site = rp_site_make(forward, -1, n, positions, err);
+    struct rp_rms_norm args = {.which = RP_OUTPUT_NORM,
+                               .weight = model->output_norm,
+                               .eps = model->config.rms_norm_eps,
+                               .n_rows = n,
+                               .dim = model->config.hidden_size,
+                               .x = hidden,
+                               .y = hidden};
+    enum rp_status status = ops->rms_norm(ops->context, &site, &args);
+    if (status != RP_OK)
+        return status;
+    return rp_tap_emit(forward, RP_PART_POST_NORM, -1, n, positions, args.dim, hidden, err);
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+enum rp_status rp_model_logits(const struct rp_forward *forward, size_t n,
+                               const int64_t *positions, size_t chunk, const float *normed,
+                               float *logits, struct rp_error *err)
+{
+    const struct rp_model *model = forward->model;
+    const struct rp_ops *ops = ops_of(forward);
+    size_t dim = model->config.hidden_size, vocab = model->config.vocab_size;
+    size_t step = chunk ? chunk : n;
+    float *weight;
+    enum rp_status status =
+        rp_float_alloc(smaller(OUTPUT_BLOCK_ROWS, vocab), dim, &weight, err);
+    for (size_t row = 0; row < vocab && status == RP_OK; row += OUTPUT_BLOCK_ROWS) {
+        size_t n_rows = smaller(OUTPUT_BLOCK_ROWS, vocab - row);
+        status = rp_gguf_rows(model->gguf, model->output, row, n_rows, weight, err);
+        for (size_t p = 0; p < n && status == RP_OK; p += step) {
+            struct rp_site site =
+                rp_site_make(forward, -1, smaller(step, n - p), positions + p, err);
+            struct rp_linear args = {.which = RP_OUTPUT,
+                                     .type = model->output->type,
+                                     .weight = weight,
+                                     .n_out = n_rows,
+                                     .n_in = dim,
+                                     .first_out = row,
+                                     .x = normed + p * dim,
+                                     .y = logits + p * vocab + row,
+                                     .y_stride = vocab};
+            status = ops->linear(ops->context, &site, &args);
+        }
+    }
+    for (size_t p = 0; p < n && status == RP_OK; p += step)
+        status = rp_tap_emit(forward, RP_PART_LOGITS, -1, smaller(step, n - p), positions + p,
+                             vocab, logits + p * vocab, err);
+    free(weight);
+    return status;
+}
+
+static enum rp_status run_layer(const struct rp_forward *forward, size_t layer, size_t n,
+                                const int64_t *positions, size_t chunk, float *hidden,
+                                struct rp_error *err)
+{
+    size_t dim = forward->model->config.hidden_size;
+    struct rp_layer weights = {.owned = NULL};
+    struct rp_layer_state *state = NULL;
+    enum rp_status status = rp_layer_load(forward->model, layer, &weights, err);
+    if (status == RP_OK)
+        status = rp_layer_state_open(forward->model, layer, n, &state, err);
+    for (size_t p = 0; p < n && status == RP_OK; p += chunk)
+        status = rp_layer_forward(forward, layer, &weights, state, smaller(chunk, n - p),
+                                  positions + p, hidden + p * dim, err);
+    rp_layer_state_close(state);
+    rp_layer_free(&weights);
+    return status;
+}
+
+/* hidden [n][hidden_size], already normed; all of it, LOGITS_POSITIONS at a time, which is a
+ * multiple of chunk where chunk is smaller. */
+static enum rp_status run_logits(const struct rp_forward *forward, size_t n,
+                                 const int64_t *positions, size_t chunk, const float *normed,
+                                 struct rp_error *err)
+{
+    const struct rp_model_config *config = &forward->model->config;
+    size_t group =
+        chunk < LOGITS_POSITIONS ? LOGITS_POSITIONS / chunk * chunk : LOGITS_POSITIONS;
+    float *logits;
+    enum rp_status status =
+        rp_float_alloc(smaller(group, n), config->vocab_size, &logits, err);
+    for (size_t p = 0; p < n && status == RP_OK; p += group)
+        status = rp_model_logits(forward, smaller(group, n - p), positions + p, chunk,
+                                 normed + p * config->hidden_size, logits, err);
+    free(logits);
+    return status;
+}
+
+enum rp_status rp_model_run(const struct rp_model *model, const struct rp_run *run,
+                            struct rp_error *err)
+{
+    size_t n = run->n_tokens, dim = model->config.hidden_size;
+    size_t chunk = run->mode == RP_MODE_PER_TOKEN ? 1 : run->chunk ? smaller(run->chunk, n) : n;
+    struct rp_forward forward = {.model = model,
+                                 .ops = run->ops,
+                                 .mode = run->mode,
+                                 .tap = run->tap,
+                                 .tap_context = run->tap_context};
+    int64_t *positions = NULL;
+    float *hidden = NULL;
+    if (n == 0)
+        return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "there are no tokens to run");
+    enum rp_status status = rp_float_alloc(n, dim, &hidden, err);
+    if (status != RP_OK)
+        return status;
+    positions = calloc(n, sizeof *positions);
+    if (!positions) {
+        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", n);
+        goto done;
+    }
+    for (size_t i = 0; i < n; i++)
+        positions[i] = run->first_position + (int64_t)i;
+    for (size_t p = 0; p < n && status == RP_OK; p += chunk)
+        status = rp_model_embed(&forward, smaller(chunk, n - p), positions + p, run->tokens + p,
+                                hidden + p * dim, err);
+    for (size_t layer = 0; layer < model->config.n_layers && status == RP_OK; layer++)
+        status = run_layer(&forward, layer, n, positions, chunk, hidden, err);
+    for (size_t p = 0; p < n && status == RP_OK; p += chunk)
+        status = rp_model_final_norm(&forward, smaller(chunk, n - p), positions + p,
+                                     hidden + p * dim, err);
+    if (status == RP_OK)
+        status = run_logits(&forward, n, positions, chunk, hidden, err);
+done:
+    free(positions);
+    free(hidden);
+    return status;
+}

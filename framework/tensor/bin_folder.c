@@ -1,0 +1,272 @@
+/* A tensor set in a folder of raw float32 files, little-endian: NAME.bin for one position, or
+ * NAME_p{pos}.bin for several. Declared in tensor/set.h. tokens.txt beside them is optional. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tensor/set.h"
+
+#define PATH_SIZE 4096
+#define MAX_TOKENS_TXT ((size_t)64 << 20)
+
+struct bin_file {
+    char slot[RP_SLOT_NAME_SIZE];
+    int64_t position; /* -1 for NAME.bin */
+    int64_t size;     /* -1 for what is not a regular file */
+};
+
+static void file_name(const char *slot, int64_t position, char *out, size_t size)
+{
+    if (position < 0)
+        snprintf(out, size, "%s.bin", slot);
+    else
+        snprintf(out, size, "%s_p%lld.bin", slot, (long long)position);
+}
+
+static const char *file_path(const struct rp_tensor_set *set, const char *slot, int64_t position,
+                             char *path)
+{
+    char name[RP_SLOT_NAME_SIZE + 32];
+    file_name(slot, position, name, sizeof name);
+    rp_path_join(path, PATH_SIZE, set->path, name, NULL); /* too long: "", which is no file */
+    return path;
+}
+
+/* "h3_in_p12" is slot h3_in, position 12; "h3_p007", "h3_p" and "_p12" are slots of that name. */
+static int split_name(const char *name, struct bin_file *file)
+{
+    size_t n = strlen(name);
+    if (n <= 4 || strcmp(name + n - 4, ".bin") != 0)
+        return 0;
+    n -= 4;
+    size_t digits = n;
+    while (digits > 0 && name[digits - 1] >= '0' && name[digits - 1] <= '9')
+        digits--;
+    size_t n_digits = n - digits;
+    file->position = -1;
+    if (n_digits >= 1 && n_digits <= 15 && (name[digits] != '0' || n_digits == 1) && digits > 2 &&
+        memcmp(name + digits - 2, "_p", 2) == 0) {
+        file->position = 0;
+        for (size_t i = digits; i < n; i++)
+            file->position = file->position * 10 + (name[i] - '0');
+        n = digits - 2;
+    }
+    if (!rp_slot_is_name(name, n))
+        return 0;
+    memcpy(file->slot, name, n);
+    file->slot[n] = '\0';
+    return 1;
+}
+
+static int by_slot_and_position(const void *a, const void *b)
+{
+    const struct bin_file *x = a, *y = b;
+    int order = strcmp(x->slot, y->slot);
+    return order ? order : (x->position > y->position) - (x->position < y->position);
+}
+
+static enum rp_status list_files(const struct rp_tensor_set *set, struct bin_file **files,
+                                 size_t *n, struct rp_error *err)
+{
+    enum rp_status code = RP_OK;
+    size_t max = 0;
+    const struct dirent *entry;
+    DIR *folder = opendir(set->path);
+    if (!folder)
+        return rp_fail(err, RP_ERR_IO, set->path, -1, "cannot list: %s", strerror(errno));
+    while (!code && (entry = readdir(folder)) != NULL) {
+        struct bin_file file;
+        struct stat info;
+        if (!split_name(entry->d_name, &file) || fstatat(dirfd(folder), entry->d_name, &info, 0))
+            continue;
+        file.size = S_ISREG(info.st_mode) ? (int64_t)info.st_size : -1;
+        if (*n == max) {
+            max = max ? 2 * max : 256;
+            struct bin_file *grown = realloc(*files, max * sizeof **files);
+            if (grown)
+                *files = grown;
+            else
+                code = rp_fail(err, RP_ERR_MEMORY, set->path, -1, "cannot allocate %zu names", max);
+        }
+        if (*n == RP_SET_MAX_FILES)
+            code = rp_fail(err, RP_ERR_UNSUPPORTED, set->path, -1, "expected at most %d .bin files",
+                           RP_SET_MAX_FILES);
+        if (!code)
+            (*files)[(*n)++] = file;
+    }
+    closedir(folder);
+    if (!code && *n > 0)
+        qsort(*files, *n, sizeof **files, by_slot_and_position);
+    return code;
+}
+
+/* files[n] are all of one slot, in order of position. */
+static enum rp_status check_files(const struct rp_tensor_set *set, const struct bin_file *files,
+                                  size_t n, struct rp_error *err)
+{
+    char path[PATH_SIZE], first[RP_SLOT_NAME_SIZE + 32];
+    if (files[0].position < 0 && n > 1)
+        return rp_fail(err, RP_ERR_MISMATCH, file_path(set, files[0].slot, -1, path), -1,
+                       "%s_p%lld.bin is there too: one of them is left over from another run",
+                       files[1].slot, (long long)files[1].position);
+    file_name(files[0].slot, files[0].position, first, sizeof first);
+    for (size_t i = 0; i < n; i++) {
+        file_path(set, files[i].slot, files[i].position, path);
+        if (files[i].size < 0)
+            return rp_fail(err, RP_ERR_UNSUPPORTED, path, -1, "expected a regular file");
+        if (files[i].size == 0 || files[i].size % 4 != 0)
+            return rp_fail(err, RP_ERR_FORMAT, path, -1,
+                           "expected one or more float32 values of 4 bytes, found %lld bytes",
+                           (long long)files[i].size);
+        if (files[i].size != files[0].size)
+            return rp_fail(err, RP_ERR_MISMATCH, path, -1,
+                           "expected %lld bytes as in %s, found %lld", (long long)files[0].size,
+                           first, (long long)files[i].size);
+    }
+    if ((uint64_t)files[0].size > SIZE_MAX / 2 / n)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, path, -1,
+                       "%zu files of %lld bytes do not fit into memory", n,
+                       (long long)files[0].size);
+    return RP_OK;
+}
+
+static enum rp_status add_slot(struct rp_tensor_set *set, const struct bin_file *files, size_t n,
+                               int64_t single_position, struct rp_error *err)
+{
+    struct rp_slot *slot;
+    enum rp_status code = rp_set_add_slot(set, files[0].slot, strlen(files[0].slot), &slot, err);
+    if (code || check_files(set, files, n, &slot->info.error))
+        return code;
+    slot->own_positions = malloc(n * sizeof *slot->own_positions);
+    if (!slot->own_positions)
+        return rp_fail(err, RP_ERR_MEMORY, set->path, -1, "cannot allocate %zu positions", n);
+    slot->is_single_file = files[0].position < 0;
+    for (size_t i = 0; i < n; i++)
+        slot->own_positions[i] = slot->is_single_file ? single_position : files[i].position;
+    slot->info.n_positions = n;
+    slot->info.dim = (size_t)files[0].size / 4;
+    return RP_OK;
+}
+
+enum rp_status rp_bin_folder_open(struct rp_tensor_set *set, int64_t single_position,
+                                  struct rp_error *err)
+{
+    struct bin_file *files = NULL;
+    size_t n_files = 0, end;
+    if (single_position < 0)
+        return rp_fail(err, RP_ERR_ARGUMENT, set->path, -1,
+                       "expected a position of 0 or more, found %lld", (long long)single_position);
+    enum rp_status code = list_files(set, &files, &n_files, err);
+    for (size_t start = 0; !code && start < n_files; start = end) {
+        end = start + 1;
+        while (end < n_files && strcmp(files[end].slot, files[start].slot) == 0)
+            end++;
+        code = add_slot(set, files + start, end - start, single_position, err);
+    }
+    free(files);
+    return code;
+}
+
+/* Reads exactly size bytes, which is what the file had when the set was opened. */
+static enum rp_status read_exactly(const char *path, char *to, size_t size, struct rp_error *err)
+{
+    struct stat info;
+    size_t done = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        int number = errno;
+        return rp_fail(err, RP_ERR_IO, path, -1, "cannot open: %s", strerror(number));
+    }
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || (uint64_t)info.st_size != size) {
+        close(fd);
+        return rp_fail(err, RP_ERR_MISMATCH, path, -1, "the file has changed since it was listed");
+    }
+    while (done < size) {
+        ssize_t got = read(fd, to + done, size - done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            break;
+        done += (size_t)got;
+    }
+    close(fd);
+    if (done < size)
+        return rp_fail(err, RP_ERR_IO, path, (long long)done, "expected %zu bytes, could read %zu",
+                       size, done);
+    return RP_OK;
+}
+
+enum rp_status rp_bin_folder_load(const struct rp_tensor_set *set, const struct rp_slot *slot,
+                                  struct rp_tensor *tensor, struct rp_error *err)
+{
+    char path[PATH_SIZE];
+    enum rp_status code = RP_OK;
+    size_t row_size = slot->info.dim * 4, n = slot->info.n_positions;
+    char *rows = malloc(row_size * n);
+    if (!rows)
+        return rp_fail(err, RP_ERR_MEMORY, set->path, -1, "%s: cannot allocate %zu bytes",
+                       slot->info.name, row_size * n);
+    for (size_t i = 0; i < n && !code; i++) {
+        int64_t position = slot->is_single_file ? -1 : slot->info.positions[i];
+        file_path(set, slot->info.name, position, path);
+        code = read_exactly(path, rows + i * row_size, row_size, err);
+    }
+    if (code) {
+        free(rows);
+        return code;
+    }
+    tensor->data = rows;
+    tensor->owned = rows;
+    return RP_OK;
+}
+
+static enum rp_status parse_tokens(struct rp_tensor_set *set, const char *path, const char *text,
+                                   size_t n, struct rp_error *err)
+{
+    size_t n_lines = 1;
+    for (size_t i = 0; i < n; i++)
+        n_lines += text[i] == '\n';
+    int64_t *tokens = malloc(n_lines * sizeof *tokens);
+    if (!tokens)
+        return rp_fail(err, RP_ERR_MEMORY, path, -1, "cannot allocate %zu tokens", n_lines);
+    size_t n_tokens = 0, i = 0;
+    while (i < n) {
+        size_t start = i;
+        int64_t id = 0;
+        for (; i < n && text[i] >= '0' && text[i] <= '9' && id <= INT32_MAX; i++)
+            id = id * 10 + (text[i] - '0');
+        size_t digits = i - start;
+        i += i < n && text[i] == '\r';
+        if (digits == 0 || id > INT32_MAX || (i < n && text[i] != '\n')) {
+            free(tokens);
+            return rp_fail(err, RP_ERR_FORMAT, path, (long long)start,
+                           "line %zu: expected a token id of 0 to 2147483647 and nothing else",
+                           n_tokens + 1);
+        }
+        tokens[n_tokens++] = id;
+        i++;
+    }
+    set->tokens = tokens;
+    set->n_tokens = n_tokens;
+    return RP_OK;
+}
+
+enum rp_status rp_bin_folder_tokens(struct rp_tensor_set *set, struct rp_error *err)
+{
+    char path[PATH_SIZE], *text;
+    size_t n;
+    enum rp_status code = rp_path_join(path, sizeof path, set->path, "tokens.txt", err);
+    if (code || !rp_path_exists(path))
+        return code;
+    code = rp_file_read(path, MAX_TOKENS_TXT, &text, &n, err);
+    if (code)
+        return code;
+    code = parse_tokens(set, path, text, n, err);
+    free(text);
+    return code;
+}

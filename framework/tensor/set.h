@@ -1,0 +1,88 @@
+/* What the three readers of a tensor set share. Private: users include refparity/tensor_set.h. */
+#ifndef REFPARITY_TENSOR_SET_PRIVATE_H
+#define REFPARITY_TENSOR_SET_PRIVATE_H
+
+#include "base/file.h"
+#include "refparity/tensor_set.h"
+#include "tensor/zip.h"
+
+#define RP_SET_MAX_SLOTS 16384
+#define RP_SET_MAX_FILES 500000 /* in a dump folder: 200 slots at 2,500 positions */
+#define RP_SET_MAX_POSITIONS ((size_t)1 << 24)
+#define RP_SET_MAX_POSITION ((int64_t)1 << 53) /* exact in JSON */
+#define RP_SET_MAX_TOKENS ((size_t)1 << 24)
+#define RP_SET_MAX_MANIFEST ((size_t)16 << 20)
+
+struct rp_slot {
+    struct rp_slot_info info;
+    int64_t *own_positions;             /* [info.n_positions]; NULL while they are the set's */
+    size_t data_offset;                 /* npz: in the member; npy: in the file */
+    const struct rp_zip_member *member; /* npz */
+    const void *map;                    /* [map_size]: npy: the whole file */
+    size_t map_size;
+    int is_single_file; /* bin: NAME.bin, not NAME_p{pos}.bin */
+};
+
+struct rp_tensor_set {
+    char *path;
+    enum rp_layout layout;
+    struct rp_slot *slots; /* [n_slots], in forward order once the set is open */
+    size_t n_slots, max_slots;
+    int64_t *positions; /* [n_positions]: the fixture's; without those 0, 1, 2 ... */
+    size_t n_positions;
+    int has_positions; /* positions are the fixture's: every slot has to have these */
+    int is_foreign;    /* nothing says which positions a slot's rows belong to */
+    int64_t *tokens;   /* [n_tokens]; NULL until they are asked for */
+    size_t n_tokens;
+    char *manifest; /* [n_manifest]; NULL when there is none */
+    size_t n_manifest;
+    int n_layers, n_layers_seen, complete;
+    const void *map; /* [map_size]: npz: the whole file */
+    size_t map_size;
+    struct rp_zip zip; /* npz */
+};
+
+/* The readers: fill a set whose path and layout are known with slots (name, n_positions, dim or
+ * error), positions and manifest. Errors as rp_tensor_set_open. */
+enum rp_status rp_npz_open(struct rp_tensor_set *set, struct rp_error *err);
+enum rp_status rp_npy_folder_open(struct rp_tensor_set *set, struct rp_error *err);
+enum rp_status rp_bin_folder_open(struct rp_tensor_set *set, int64_t single_position,
+                                  struct rp_error *err);
+
+/* Fill tensor->data and tensor->owned of a slot without error. */
+enum rp_status rp_npz_load(const struct rp_tensor_set *set, const struct rp_slot *slot,
+                           struct rp_tensor *tensor, struct rp_error *err);
+enum rp_status rp_bin_folder_load(const struct rp_tensor_set *set, const struct rp_slot *slot,
+                                  struct rp_tensor *tensor, struct rp_error *err);
+
+/* Fill set->tokens, or leave it NULL when the set has none. */
+enum rp_status rp_npz_tokens(struct rp_tensor_set *set, struct rp_error *err);
+enum rp_status rp_npy_folder_tokens(struct rp_tensor_set *set, struct rp_error *err);
+enum rp_status rp_bin_folder_tokens(struct rp_tensor_set *set, struct rp_error *err);
+
+/* True for 1 to 63 of A-Z a-z 0-9 _ . -, the first neither '.' nor '-'. */
+int rp_slot_is_name(const char *name, size_t n);
+
+/* Appends a slot; *slot is valid until the next one is added. RP_ERR_MEMORY, RP_ERR_UNSUPPORTED. */
+enum rp_status rp_set_add_slot(struct rp_tensor_set *set, const char *name, size_t n_name,
+                               struct rp_slot **slot, struct rp_error *err);
+void rp_set_sort(struct rp_tensor_set *set);
+struct rp_slot *rp_set_find(const struct rp_tensor_set *set, const char *name); /* when sorted */
+
+/* Checks a whole .npy and takes shape and data_offset from its header: bytes[n] are its first, total
+ * is its size. Errors as rp_npy_parse, rp_npy_check and rp_npy_rows. */
+enum rp_status rp_slot_from_npy(struct rp_slot *slot, const uint8_t *bytes, size_t n,
+                                uint64_t total, const char *where, struct rp_error *err);
+
+/* A one-dimensional integer .npy as int64: *values is [*n], heap. what names it in errors. */
+enum rp_status rp_set_read_int64(const uint8_t *bytes, size_t size, const char *where, size_t max_n,
+                                 int64_t **values, size_t *n, struct rp_error *err);
+
+/* Keeps text as the manifest and reads n_layers from it; format is what its "format" has to be.
+ * Where json is not NULL, it gets the document, to be freed by the caller. */
+struct rp_json;
+enum rp_status rp_set_manifest(struct rp_tensor_set *set, const char *text, size_t n,
+                               const char *where, const char *format, struct rp_json **json,
+                               struct rp_error *err);
+
+#endif

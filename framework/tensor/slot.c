@@ -1,0 +1,88 @@
+/* Slot names: their parts and their order. See refparity/tensor_set.h. */
+#include "tensor/set.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_LAYER 99999
+
+static const char *const layer_suffixes[] = {[RP_PART_IN] = "_in",
+                                             [RP_PART_POSTATTN] = "_postattn",
+                                             [RP_PART_PREFFN] = "_preffn",
+                                             [RP_PART_FFNOUT] = "_ffnout",
+                                             [RP_PART_OUTPUT] = ""};
+
+enum rp_slot_part rp_slot_parse(const char *slot, int *layer)
+{
+    int number = 0;
+    const char *p = slot + 1;
+    *layer = -1;
+    if (strcmp(slot, "emb") == 0)
+        return RP_PART_EMB;
+    if (strcmp(slot, "post_norm") == 0)
+        return RP_PART_POST_NORM;
+    if (strcmp(slot, "logits") == 0)
+        return RP_PART_LOGITS;
+    if (slot[0] != 'h' || *p < '0' || *p > '9' || (p[0] == '0' && p[1] >= '0' && p[1] <= '9'))
+        return RP_PART_OTHER;
+    for (; *p >= '0' && *p <= '9'; p++) {
+        number = number * 10 + (*p - '0');
+        if (number > MAX_LAYER)
+            return RP_PART_OTHER;
+    }
+    for (enum rp_slot_part part = RP_PART_IN; part <= RP_PART_OUTPUT; part++) {
+        if (strcmp(p, layer_suffixes[part]) == 0) {
+            *layer = number;
+            return part;
+        }
+    }
+    return RP_PART_OTHER;
+}
+
+char *rp_slot_name(enum rp_slot_part part, int layer, char *out)
+{
+    switch (part) {
+    case RP_PART_EMB: snprintf(out, RP_SLOT_NAME_SIZE, "emb"); break;
+    case RP_PART_POST_NORM: snprintf(out, RP_SLOT_NAME_SIZE, "post_norm"); break;
+    case RP_PART_LOGITS: snprintf(out, RP_SLOT_NAME_SIZE, "logits"); break;
+    case RP_PART_OTHER: out[0] = '\0'; break;
+    case RP_PART_IN:
+    case RP_PART_POSTATTN:
+    case RP_PART_PREFFN:
+    case RP_PART_FFNOUT:
+    case RP_PART_OUTPUT:
+        snprintf(out, RP_SLOT_NAME_SIZE, "h%d%s", layer, layer_suffixes[part]);
+        break;
+    }
+    return out;
+}
+
+int rp_slot_order(const char *a, const char *b)
+{
+    int layer_a, layer_b;
+    enum rp_slot_part part_a = rp_slot_parse(a, &layer_a), part_b = rp_slot_parse(b, &layer_b);
+    if (layer_a >= 0 && layer_b >= 0 && layer_a != layer_b)
+        return layer_a < layer_b ? -1 : 1;
+    if (part_a != part_b)
+        return part_a < part_b ? -1 : 1;
+    return part_a == RP_PART_OTHER ? strcmp(a, b) : 0;
+}
+
+int rp_slot_is_required(const char *slot)
+{
+    int layer;
+    enum rp_slot_part part = rp_slot_parse(slot, &layer);
+    return part == RP_PART_EMB || part == RP_PART_OUTPUT || part == RP_PART_POST_NORM ||
+           part == RP_PART_LOGITS;
+}
+
+int rp_slot_is_name(const char *name, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        char c = name[i];
+        int letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (!letter && c != '_' && (i == 0 || (c != '.' && c != '-')))
+            return 0;
+    }
+    return n > 0 && n < RP_SLOT_NAME_SIZE;
+}
