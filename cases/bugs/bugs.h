@@ -1,0 +1,47 @@
+/* The catalogue of bugs that refparity has to find: each replaces one operation of the C model, as
+ * an engine in the field got it wrong. Not for detecting them, and never linked into the plain
+ * embedded engine. */
+#ifndef REFPARITY_CASES_BUGS_H
+#define REFPARITY_CASES_BUGS_H
+
+#include "refparity/model.h"
+#include "refparity/tensor_set.h"
+
+#define RP_BUG_ALL_LAYERS (-1)
+
+/* A bug at work: what the replaced operations get as their context. */
+struct rp_bug_site {
+    struct rp_ops ops;         /* the operations with the bug */
+    const struct rp_ops *next; /* those without */
+    int layer;                 /* or RP_BUG_ALL_LAYERS */
+};
+
+struct rp_bug {
+    const char *name;
+    const char *description;
+    const char *provenance;    /* where an engine in the field had it, or one like it */
+    const char *architectures; /* where it applies, comma-separated */
+    bool in_layer;             /* false: it belongs to no layer */
+    /* What has to be reported. The first sub-stage that differs; RP_PART_OTHER: none, the tokens. */
+    enum rp_slot_part first_part;
+    bool in_per_token, in_batched; /* the modes that show it */
+    bool spares_position_0;        /* position 0 alone would not show it */
+    /* Exactly one is not NULL. */
+    void (*replace)(struct rp_ops *ops);
+    void (*change_prompt)(int32_t *tokens, size_t *n_tokens);
+};
+
+extern const struct rp_bug rp_bugs[]; /* [rp_n_bugs] */
+extern const size_t rp_n_bugs;
+
+const struct rp_bug *rp_bug_find(const char *name); /* NULL: there is none */
+
+/* Whether the bug can be put into that architecture. */
+bool rp_bug_applies(const struct rp_bug *bug, const char *architecture);
+
+/* Puts the bug into *site, whose ops then run it in that layer and next everywhere else. *site has
+ * to outlive their use. */
+void rp_bug_install(const struct rp_bug *bug, int layer, const struct rp_ops *next,
+                    struct rp_bug_site *site);
+
+#endif

@@ -1,0 +1,290 @@
+/* See case.h. cmocka's own exit status is a count of failures, wraps at 256, and is 0 when every
+ * test was skipped: so the worst verdict is kept here, and decides. */
+#include "cases/case.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "report/results.h"
+#include "report/text.h"
+#include "run/judge.h"
+#include "run/run.h"
+
+/* cmocka leaves a test by longjmp and takes no argument for its group: what the tests of a process
+ * share has to be reachable from the one pointer that each of them gets. */
+struct case_run {
+    const struct rp_case *id;
+    struct rp_context context;
+    struct rp_pair pair;
+    struct rp_judge *judge; /* opened by the first test that compares */
+    char error[2300];       /* why context or pair could not be had; "" when they could */
+    const char *test;       /* the one under way */
+    size_t n_verdicts[RP_ERROR + 1];
+};
+
+/* The rest of a verdict's output is indented, and an engine's own lines stand behind a bar: no line
+ * but this one begins with "refparity: SKIP: ", which ctest takes for a skip. */
+static _Noreturn void leave_skipped(struct case_run *run, const char *message)
+{
+    run->n_verdicts[RP_SKIP]++;
+    printf("refparity: SKIP: %s: %s\n", run->test, message);
+    fflush(stdout);
+    skip();
+    abort(); /* skip() does not return */
+}
+
+/* Every failure begins with a place to jump to: the entry in the matrix. */
+static void print_place(const struct case_run *run, const char *message)
+{
+    if (run->error[0])
+        printf("%s: error: %s: %s\n", run->id->config, run->test, message);
+    else
+        printf("%s:%d: error: %s: %s\n", rp_matrix_path(run->context.matrix), run->pair.entry->line,
+               run->test, message);
+}
+
+static _Noreturn void leave_failed(struct case_run *run, enum rp_verdict verdict)
+{
+    run->n_verdicts[verdict]++;
+    if (!run->error[0])
+        printf("  reproduce: ctest --test-dir %s --output-on-failure -R '^%s%s/%s$'\n",
+               run->context.build_dir, run->context.prefix, run->pair.name, run->test);
+    fflush(stdout);
+    if (run->error[0])
+        _fail(run->id->config, 1);
+    else
+        _fail(rp_matrix_path(run->context.matrix), run->pair.entry->line);
+    abort(); /* _fail() does not return */
+}
+
+static void leave(struct case_run *run, enum rp_verdict verdict, const char *message)
+{
+    switch (verdict) {
+    case RP_PASS:
+    case RP_MARGINAL:
+        run->n_verdicts[verdict]++;
+        printf("%s: %s: %s\n", run->test, rp_verdict_name(verdict), message);
+        return;
+    case RP_SKIP: leave_skipped(run, message);
+    case RP_FAIL:
+    case RP_ERROR: print_place(run, message); leave_failed(run, verdict);
+    }
+}
+
+static struct case_run *enter(void **state, const char *test)
+{
+    struct case_run *run = *state;
+    run->test = test;
+    if (run->error[0]) {
+        print_place(run, run->error);
+        leave_failed(run, RP_ERROR);
+    }
+    return run;
+}
+
+static struct rp_judge *judge_of(struct case_run *run)
+{
+    if (!run->judge) {
+        run->judge = malloc(sizeof *run->judge);
+        if (!run->judge)
+            leave(run, RP_ERROR, "not enough memory");
+        rp_judge_open(&run->context, &run->pair, run->judge);
+    }
+    return run->judge;
+}
+
+static void forget_judge(struct case_run *run)
+{
+    if (run->judge)
+        rp_judge_close(run->judge);
+    free(run->judge);
+    run->judge = NULL;
+}
+
+void rp_case_run(void **state)
+{
+    struct case_run *run = enter(state, "run");
+    struct rp_run_record record;
+    struct rp_error err;
+    char text[2300], tail[4096];
+    forget_judge(run);
+    if (rp_run_pair(&run->context, &run->pair, &record, &err))
+        leave(run, RP_ERROR, rp_error_text(&err, text, sizeof text));
+    rp_process_text(&record.process, record.timeout_s, text, sizeof text);
+    switch (record.outcome) {
+    case RP_RUN_SKIPPED: leave(run, RP_SKIP, record.reason); break;
+    case RP_RUN_ERROR: /* recorded: every other test of the pair says so */
+        printf("run: recorded: %s\n", record.reason);
+        break;
+    case RP_RUN_REUSED:
+        printf("run: kept the dump of an earlier run with the same inputs\n");
+        break;
+    case RP_RUN_RAN:
+        printf("run: engine %s %s after %.2f s, %llu bytes printed\n",
+               run->pair.entry->engine->name, text, record.process.wall_s,
+               record.process.output_bytes);
+        if (record.process.exit_code != 0)
+            fputs(rp_judge_log_tail(judge_of(run), 20, tail, sizeof tail), stdout);
+        break;
+    }
+    run->n_verdicts[RP_PASS]++;
+}
+
+void rp_case_engine(void **state)
+{
+    struct case_run *run = enter(state, "engine");
+    struct rp_judgement judgement;
+    char tail[4096];
+    rp_judge_engine(judge_of(run), &judgement);
+    if (judgement.verdict == RP_ERROR) {
+        print_place(run, judgement.message);
+        if (rp_judge_log_tail(run->judge, 20, tail, sizeof tail)[0])
+            printf("  end of %s:\n%s", run->judge->paths.log, tail);
+        leave_failed(run, RP_ERROR);
+    }
+    leave(run, judgement.verdict, judgement.message);
+}
+
+void rp_case_tokens(void **state)
+{
+    struct case_run *run = enter(state, "tokens");
+    struct rp_tokens_result result;
+    rp_judge_tokens(judge_of(run), &result);
+    leave(run, result.verdict, result.message);
+}
+
+void rp_case_slot(void **state, const char *slot)
+{
+    struct case_run *run = enter(state, slot);
+    char name[RP_SLOT_NAME_SIZE];
+    struct rp_slot_result result;
+    struct rp_judge *judge = judge_of(run);
+    run->test = rp_slot_test_name(slot, run->id->n_layers, name);
+    rp_judge_slot(judge, slot, &result);
+    if (result.verdict == RP_FAIL) {
+        struct rp_divergence divergence;
+        rp_diagnose_slot(&judge->comparison, &result, &divergence);
+        print_place(run, result.message);
+        rp_report_failure(stdout, &result, &divergence);
+        printf("  table: refparity diff %s %s\n", judge->fixture_path, judge->paths.dump);
+        leave_failed(run, RP_FAIL);
+    }
+    if (result.n_missing && result.verdict == RP_PASS)
+        printf("%s: %zu positions are not in the dump and were not compared\n", run->test,
+               result.n_missing);
+    leave(run, result.verdict, result.message);
+}
+
+void rp_case_report(void **state)
+{
+    struct case_run *run = enter(state, "report");
+    struct rp_error err;
+    enum rp_verdict verdict;
+    char text[2300];
+    if (rp_results_write_pair(&run->context, &run->pair, &verdict, &err))
+        leave(run, RP_ERROR, rp_error_text(&err, text, sizeof text));
+    printf("report: the pair's verdict is %s\n", rp_verdict_name(verdict));
+    run->n_verdicts[RP_PASS]++;
+}
+
+static void open_run(struct case_run *run)
+{
+    const struct rp_case *id = run->id;
+    struct rp_error err;
+    enum rp_status status = rp_context_open(id->config, &run->context, &err);
+    if (!status)
+        status = rp_matrix_find_pair(run->context.matrix, id->entry, id->mode, id->prompt,
+                                     &run->pair, &err);
+    if (!status && run->pair.entry->n_layers != id->n_layers)
+        status = rp_fail(&err, RP_ERR_MISMATCH, rp_matrix_path(run->context.matrix), -1,
+                         "n_layers of %s is %d now, the tests were made for %d: configure again",
+                         id->entry, run->pair.entry->n_layers, id->n_layers);
+    if (status)
+        rp_error_text(&err, run->error, sizeof run->error);
+}
+
+static void close_run(struct case_run *run)
+{
+    forget_judge(run);
+    rp_context_close(&run->context);
+    free(run);
+}
+
+static int is_wanted(int argc, char **argv, const char *name)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], name) == 0)
+            return 1;
+    return argc < 2;
+}
+
+static int is_test(const struct CMUnitTest *tests, size_t n_tests, const char *name)
+{
+    for (size_t i = 0; i < n_tests; i++)
+        if (strcmp(tests[i].name, name) == 0)
+            return 1;
+    return 0;
+}
+
+static int print_help(const char *program, const struct rp_case *pair,
+                      const struct CMUnitTest *tests, size_t n_tests)
+{
+    printf(
+        "usage: %s [TEST ...]\n\nThe tests of %s%s%s/%s, all of them by default, in this order:\n ",
+        program, pair->entry, pair->mode[0] ? "/" : "", pair->mode, pair->prompt);
+    for (size_t i = 0; i < n_tests; i++)
+        printf(" %s", tests[i].name);
+    printf(
+        "\n\nexit codes: 0 pass, 1 divergence, 2 environment, configuration or harness error, 77 "
+        "skip\n");
+    return RP_EXIT_PASS;
+}
+
+/* A failure that cmocka counted and no test here reported is a crash of the harness. */
+static int exit_code(const struct case_run *run, int n_failed)
+{
+    const size_t *n = run->n_verdicts;
+    if (n[RP_ERROR] > 0 || n_failed < 0 || (size_t)n_failed != n[RP_ERROR] + n[RP_FAIL])
+        return RP_EXIT_ERROR;
+    if (n[RP_FAIL] > 0)
+        return RP_EXIT_FAIL;
+    return n[RP_PASS] + n[RP_MARGINAL] > 0 ? RP_EXIT_PASS
+           : n[RP_SKIP] > 0                ? RP_EXIT_SKIP
+                                           : RP_EXIT_ERROR;
+}
+
+int rp_case_main(int argc, char **argv, const struct rp_case *pair, const struct CMUnitTest *tests,
+                 size_t n_tests)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return print_help(argv[0], pair, tests, n_tests);
+        if (!is_test(tests, n_tests, argv[i])) {
+            fprintf(stderr, "%s: error: no test \"%s\"; see --help\n", argv[0], argv[i]);
+            return RP_EXIT_ERROR;
+        }
+    }
+    struct CMUnitTest *selected = calloc(n_tests, sizeof *selected);
+    struct case_run *run = calloc(1, sizeof *run);
+    if (!selected || !run) {
+        fprintf(stderr, "%s: error: not enough memory\n", argv[0]);
+        free(selected);
+        free(run);
+        return RP_EXIT_ERROR;
+    }
+    run->id = pair;
+    open_run(run);
+    size_t n_selected = 0;
+    for (size_t i = 0; i < n_tests; i++) {
+        if (!is_wanted(argc, argv, tests[i].name))
+            continue;
+        selected[n_selected] = tests[i];
+        selected[n_selected++].initial_state = run;
+    }
+    const int n_failed = _cmocka_run_group_tests(pair->entry, selected, n_selected, NULL, NULL);
+    const int code = exit_code(run, n_failed);
+    close_run(run);
+    free(selected);
+    return code;
+}

@@ -1,0 +1,69 @@
+/* The refparity program (see cli.h): finds the subcommand. */
+#include "cli/cli.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "refparity/compare.h"
+
+#ifndef RP_VERSION
+#error "the build defines RP_VERSION"
+#endif
+
+static const struct {
+    const char *name, *summary;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"diff", "compare a fixture with an engine's dump, slot by slot", rp_cli_diff},
+    {"show", "list what is in an npz, npy, dump folder or GGUF", rp_cli_show},
+    {"check-matrix", "check a matrix.json", rp_cli_check_matrix},
+    {"report", "summarize the last ctest run and write its reports", rp_cli_report},
+};
+
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+int rp_cli_error(const struct rp_error *err)
+{
+    char text[2300];
+    fprintf(stderr, "refparity: error: %s\n", rp_error_text(err, text, sizeof text));
+    return RP_EXIT_ERROR;
+}
+
+int rp_cli_usage_error(const char *command, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    fputs("refparity: error: ", stderr);
+    vfprintf(stderr, fmt, args);
+    fprintf(stderr, "; see refparity %s%s--help\n", command, command[0] ? " " : "");
+    va_end(args);
+    return RP_EXIT_ERROR;
+}
+
+static int print_help(void)
+{
+    puts("refparity compares an LLM inference engine with Hugging Face transformers, layer by "
+         "layer.\n\nusage: refparity COMMAND ...\n");
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        printf("  %-13s %s\n", commands[i].name, commands[i].summary);
+    puts("\nrefparity COMMAND --help describes a command; --version prints the version.\n"
+         "exit codes: 0 pass, 1 divergence, 2 environment or configuration error");
+    return RP_EXIT_PASS;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+        return rp_cli_usage_error("", "expected a command");
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return print_help();
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("refparity " RP_VERSION);
+        return RP_EXIT_PASS;
+    }
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    return rp_cli_usage_error("", "no command \"%s\"", argv[1]);
+}

@@ -1,0 +1,181 @@
+/* A whole pair: its tokens, then every slot (see refparity/compare.h). */
+#include "refparity/compare.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SAY(result, ...) snprintf((result)->message, sizeof(result)->message, __VA_ARGS__)
+
+/* Ids at index, or "end of the prompt", as text. */
+static const char *id_text(const int64_t *ids, size_t n, size_t index, char *buf, size_t size)
+{
+    if (index < n)
+        snprintf(buf, size, "id %lld", (long long)ids[index]);
+    else
+        snprintf(buf, size, "no id (it has %zu)", n);
+    return buf;
+}
+
+void rp_compare_tokens(const struct rp_comparison *comparison, struct rp_tokens_result *result)
+{
+    memset(result, 0, sizeof *result);
+    result->first_difference = -1;
+    const int64_t *ref, *engine;
+    struct rp_error err;
+    if (rp_tensor_set_tokens(comparison->reference, &ref, &result->n_ref, &err) ||
+        rp_tensor_set_tokens(comparison->engine, &engine, &result->n_engine, &err)) {
+        char text[sizeof result->message];
+        result->verdict = RP_ERROR;
+        SAY(result, "%s", rp_error_text(&err, text, sizeof text));
+        return;
+    }
+    if (!ref || !engine) {
+        result->verdict = RP_SKIP;
+        SAY(result, "not compared: the %s no token ids",
+            ref ? "engine's dump has" : "reference has");
+        return;
+    }
+    const size_t shorter = result->n_ref < result->n_engine ? result->n_ref : result->n_engine;
+    size_t i = 0;
+    while (i < shorter && ref[i] == engine[i])
+        i++;
+    if (i == result->n_ref && i == result->n_engine) {
+        result->verdict = RP_PASS;
+        SAY(result, "%zu token ids are the same", i);
+        return;
+    }
+    char a[64], b[64];
+    result->verdict = RP_FAIL;
+    result->first_difference = (long long)i;
+    SAY(result,
+        "token ids differ from position %zu on: the reference has %s, the engine %s; counts "
+        "%zu and %zu%s",
+        i, id_text(ref, result->n_ref, i, a, sizeof a),
+        id_text(engine, result->n_engine, i, b, sizeof b), result->n_ref, result->n_engine,
+        i == result->n_engine ? ": the engine's prompt is truncated" : "");
+}
+
+/* The slots to compare: what is required, and the evidence that either side has. */
+struct slot_list {
+    char (*names)[RP_SLOT_NAME_SIZE]; /* [n] */
+    size_t n, capacity;
+};
+
+static enum rp_status list_add(struct slot_list *list, const char *name)
+{
+    if (list->n == list->capacity) {
+        const size_t capacity = list->capacity ? 2 * list->capacity : 64;
+        void *grown = realloc(list->names, capacity * sizeof *list->names);
+        if (!grown)
+            return RP_ERR_MEMORY;
+        list->names = grown;
+        list->capacity = capacity;
+    }
+    snprintf(list->names[list->n++], RP_SLOT_NAME_SIZE, "%s", name);
+    return RP_OK;
+}
+
+static enum rp_status list_add_set(struct slot_list *list, const struct rp_tensor_set *set)
+{
+    for (size_t i = 0; i < rp_tensor_set_n_slots(set); i++) {
+        const enum rp_status status = list_add(list, rp_tensor_set_slot(set, i)->name);
+        if (status)
+            return status;
+    }
+    return RP_OK;
+}
+
+static int by_order(const void *a, const void *b)
+{
+    return rp_slot_order(a, b);
+}
+
+static enum rp_status list_slots(const struct rp_comparison *comparison, struct slot_list *list)
+{
+    char name[RP_SLOT_NAME_SIZE];
+    enum rp_status status = list_add(list, rp_slot_name(RP_PART_EMB, -1, name));
+    for (int l = 0; !status && l < comparison->n_layers; l++)
+        status = list_add(list, rp_slot_name(RP_PART_OUTPUT, l, name));
+    if (!status)
+        status = list_add(list, rp_slot_name(RP_PART_POST_NORM, -1, name));
+    if (!status)
+        status = list_add(list, rp_slot_name(RP_PART_LOGITS, -1, name));
+    if (!status)
+        status = list_add_set(list, comparison->reference);
+    if (!status)
+        status = list_add_set(list, comparison->engine);
+    if (status)
+        return status;
+    qsort(list->names, list->n, sizeof *list->names, by_order);
+    size_t kept = 0;
+    for (size_t i = 0; i < list->n; i++)
+        if (kept == 0 || strcmp(list->names[kept - 1], list->names[i]) != 0)
+            memmove(list->names[kept++], list->names[i], RP_SLOT_NAME_SIZE);
+    list->n = kept;
+    return RP_OK;
+}
+
+static enum rp_verdict pair_verdict(const struct rp_pair_result *pair)
+{
+    size_t n_compared = 0;
+    int failed = pair->tokens.verdict == RP_FAIL, broken = pair->tokens.verdict == RP_ERROR;
+    for (size_t i = 0; i < pair->n_slots; i++) {
+        const struct rp_slot_result *slot = &pair->slots[i];
+        n_compared += slot->n_compared;
+        if (!slot->required)
+            continue;
+        failed |= slot->verdict == RP_FAIL;
+        broken |= slot->verdict == RP_ERROR;
+    }
+    if (broken)
+        return RP_ERROR;
+    if (failed)
+        return RP_FAIL;
+    return n_compared ? RP_PASS : RP_SKIP;
+}
+
+enum rp_status rp_compare_pair(const struct rp_comparison *comparison,
+                               struct rp_pair_result *result, struct rp_error *err)
+{
+    memset(result, 0, sizeof *result);
+    struct slot_list list = {0};
+    enum rp_status status = list_slots(comparison, &list);
+    if (!status) {
+        result->slots = calloc(list.n, sizeof *result->slots);
+        status = result->slots ? RP_OK : RP_ERR_MEMORY;
+    }
+    if (status) {
+        free(list.names);
+        return rp_fail(err, status, NULL, -1, "not enough memory for the list of slots");
+    }
+    result->n_slots = list.n;
+    rp_compare_tokens(comparison, &result->tokens);
+    for (size_t i = 0; i < list.n; i++)
+        rp_compare_slot_after_tokens(comparison, &result->tokens, list.names[i], &result->slots[i]);
+    result->verdict = pair_verdict(result);
+    free(list.names);
+    return RP_OK;
+}
+
+void rp_compare_slot_after_tokens(const struct rp_comparison *comparison,
+                                  const struct rp_tokens_result *tokens, const char *slot,
+                                  struct rp_slot_result *result)
+{
+    if (tokens->verdict != RP_FAIL) {
+        rp_compare_slot(comparison, slot, result);
+        return;
+    }
+    memset(result, 0, sizeof *result);
+    snprintf(result->slot, sizeof result->slot, "%s", slot);
+    result->required = rp_slot_is_required(slot);
+    result->worst.position = result->first.position = -1;
+    result->verdict = RP_SKIP;
+    SAY(result, "not comparable: %s", tokens->message);
+}
+
+void rp_pair_result_free(struct rp_pair_result *result)
+{
+    free(result->slots);
+    memset(result, 0, sizeof *result);
+}

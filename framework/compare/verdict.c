@@ -1,0 +1,198 @@
+/* The rule (see refparity/compare.h): every required slot but logits has L2_rel below its limit at
+ * every compared position; logits have a cosine above theirs. Limits are written so that NaN
+ * fails. Not for metrics (metrics.c) nor for pairing positions (align.c). */
+#include "compare/align.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *rp_verdict_name(enum rp_verdict verdict)
+{
+    switch (verdict) {
+    case RP_PASS: return "PASS";
+    case RP_MARGINAL: return "MARGINAL";
+    case RP_FAIL: return "FAIL";
+    case RP_SKIP: return "SKIP";
+    case RP_ERROR: return "ERROR";
+    }
+    return "UNKNOWN";
+}
+
+int rp_verdict_exit_code(enum rp_verdict verdict)
+{
+    switch (verdict) {
+    case RP_PASS:
+    case RP_MARGINAL: return RP_EXIT_PASS;
+    case RP_FAIL: return RP_EXIT_FAIL;
+    case RP_SKIP: return RP_EXIT_SKIP;
+    case RP_ERROR: break;
+    }
+    return RP_EXIT_ERROR;
+}
+
+struct rp_limits rp_limits_default(void)
+{
+    return (struct rp_limits){.l2_rel = RP_DEFAULT_L2_REL, .cosine = RP_DEFAULT_COSINE};
+}
+
+double rp_limits_l2_rel(const struct rp_limits *limits, const char *slot)
+{
+    for (size_t i = 0; i < limits->n_slots; i++)
+        if (strcmp(limits->slots[i].slot, slot) == 0)
+            return limits->slots[i].l2_rel;
+    return limits->l2_rel;
+}
+
+#define SAY(result, ...) snprintf((result)->message, sizeof(result)->message, __VA_ARGS__)
+
+static void set_error(struct rp_slot_result *result, const struct rp_error *err)
+{
+    char text[sizeof result->message];
+    result->verdict = RP_ERROR;
+    SAY(result, "%s", rp_error_text(err, text, sizeof text));
+}
+
+/* Whether slot is on both sides; when not, the verdict says which side lacks it. */
+static int has_both_sides(const struct rp_comparison *c, struct rp_slot_result *result)
+{
+    const struct rp_slot_info *ref = rp_tensor_set_find(c->reference, result->slot);
+    const struct rp_slot_info *engine = rp_tensor_set_find(c->engine, result->slot);
+    if (ref && engine)
+        return 1;
+    if (!ref) {
+        result->verdict = RP_SKIP;
+        SAY(result, "not compared: the reference has no %s", result->slot);
+    } else {
+        result->verdict = result->required ? RP_ERROR : RP_SKIP;
+        SAY(result, "%s: the engine's dump has no %s",
+            result->required ? "missing" : "not compared", result->slot);
+    }
+    return 0;
+}
+
+static int is_worse(const struct rp_metrics *a, const struct rp_metrics *b, int is_logits)
+{
+    const double x = is_logits ? -a->cosine : a->l2_rel, y = is_logits ? -b->cosine : b->l2_rel;
+    if (isnan(x) || isnan(y))
+        return isnan(x) && !isnan(y);
+    return x > y;
+}
+
+static void describe_nonfinite(struct rp_slot_result *result, const struct rp_row_pair *row)
+{
+    const struct rp_row_scan scan = rp_metrics_scan(row->ref, row->engine, result->dim);
+    SAY(result, "%zu NaN and %zu infinite of %zu values at position %lld, the first in channel %zu",
+        scan.n_nan, scan.n_inf, result->dim, (long long)row->position, scan.first_nonfinite);
+}
+
+static void describe_failure(struct rp_slot_result *result, const struct rp_row_pair *row,
+                             int is_logits)
+{
+    const struct rp_metrics *m = &result->first.metrics;
+    if (!m->engine_finite) {
+        describe_nonfinite(result, row);
+        return;
+    }
+    result->worst_channel = rp_metrics_scan(row->ref, row->engine, result->dim).max_abs_index;
+    if (is_logits)
+        SAY(result, "cosine %.6f at position %lld, limit %g (L2_rel %.4g)", m->cosine,
+            (long long)row->position, result->limit, m->l2_rel);
+    else
+        SAY(result,
+            "L2_rel %.4g at position %lld, limit %g (max |engine - ref| %.4g in channel %zu)",
+            m->l2_rel, (long long)row->position, result->limit, m->max_abs, result->worst_channel);
+}
+
+/* Judges one position; false when the comparison cannot go on. */
+static int judge_row(struct rp_slot_result *result, const struct rp_row_pair *row, int is_logits)
+{
+    const struct rp_position_metrics here = {row->position,
+                                             rp_metrics_row(row->ref, row->engine, result->dim)};
+    const struct rp_metrics *m = &here.metrics;
+    if (!m->ref_finite || !(m->norm_ref > 0)) {
+        result->verdict = RP_ERROR;
+        SAY(result, "the reference %s at position %lld: record the fixture again",
+            m->ref_finite ? "is all zeros, so L2_rel is undefined," : "holds NaN or infinity",
+            (long long)row->position);
+        return 0;
+    }
+    const int passes = is_logits ? m->cosine > result->limit : m->l2_rel < result->limit;
+    if (result->n_compared++ == 0 || is_worse(m, &result->worst.metrics, is_logits))
+        result->worst = here;
+    if (!passes && result->n_failing++ == 0) {
+        result->first = here;
+        describe_failure(result, row, is_logits);
+    }
+    if (is_logits && m->engine_finite) {
+        const struct rp_logits_metrics l = rp_metrics_logits(row->ref, row->engine, result->dim);
+        result->n_top1_equal += l.top1_ref == l.top1_engine;
+        result->top_k_overlap += (double)l.top_k_overlap / RP_TOP_K;
+        result->kl_max = l.kl > result->kl_max ? l.kl : result->kl_max;
+    }
+    return 1;
+}
+
+static void summarize(const struct rp_comparison *c, struct rp_slot_result *result,
+                      const struct rp_alignment *alignment, int is_logits)
+{
+    result->n_missing = alignment->n_missing;
+    result->n_extra = alignment->n_extra;
+    if (result->n_compared == 0) {
+        result->verdict = RP_ERROR;
+        SAY(result, "no position in common: the engine's slot has %zu, the reference %zu",
+            alignment->engine.n_positions, alignment->ref.n_positions);
+        return;
+    }
+    result->top_k_overlap /= (double)result->n_compared;
+    if (c->positions && result->n_compared < c->n_positions) {
+        result->verdict = RP_ERROR;
+        if (alignment->n_missing)
+            SAY(result, "the engine's dump lacks position %lld, which was asked for",
+                (long long)alignment->first_missing);
+        else
+            SAY(result, "compared %zu of the %zu positions that were asked for", result->n_compared,
+                c->n_positions);
+        return;
+    }
+    result->verdict = result->n_failing ? RP_FAIL : RP_PASS;
+    if (result->n_failing)
+        return;
+    const struct rp_position_metrics *w = &result->worst;
+    if (is_logits)
+        SAY(result, "cosine %.6f at worst, at position %lld, limit %g", w->metrics.cosine,
+            (long long)w->position, result->limit);
+    else
+        SAY(result, "L2_rel %.4g at worst, at position %lld, limit %g", w->metrics.l2_rel,
+            (long long)w->position, result->limit);
+}
+
+void rp_compare_slot(const struct rp_comparison *comparison, const char *slot,
+                     struct rp_slot_result *result)
+{
+    memset(result, 0, sizeof *result);
+    snprintf(result->slot, sizeof result->slot, "%s", slot);
+    result->required = rp_slot_is_required(slot);
+    result->worst.position = result->first.position = -1;
+    int layer;
+    const int is_logits = rp_slot_parse(slot, &layer) == RP_PART_LOGITS;
+    result->limit =
+        is_logits ? comparison->limits.cosine : rp_limits_l2_rel(&comparison->limits, slot);
+    if (!has_both_sides(comparison, result))
+        return;
+
+    struct rp_alignment alignment;
+    struct rp_error err;
+    if (rp_alignment_open(comparison, slot, &alignment, &err)) {
+        set_error(result, &err);
+    } else {
+        struct rp_row_pair row;
+        int usable = 1;
+        result->dim = alignment.dim;
+        while (usable && rp_alignment_next(comparison, &alignment, &row))
+            usable = judge_row(result, &row, is_logits);
+        if (usable)
+            summarize(comparison, result, &alignment, is_logits);
+    }
+    rp_alignment_close(&alignment);
+}

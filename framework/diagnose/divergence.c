@@ -1,0 +1,157 @@
+/* The first divergence (see refparity/diagnose.h): which slot, which position, which sub-stage.
+ * Reads metrics only; what a layer computes is not known here. */
+#include "refparity/diagnose.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "compare/align.h"
+
+/* L2_rel of slot at position; false when one side lacks it there, or it has none. */
+static int l2_rel_at(const struct rp_comparison *comparison, const char *slot, int64_t position,
+                     double *l2_rel)
+{
+    if (!rp_tensor_set_find(comparison->reference, slot) ||
+        !rp_tensor_set_find(comparison->engine, slot))
+        return 0;
+    struct rp_comparison one = *comparison;
+    one.positions = &position;
+    one.n_positions = 1;
+    struct rp_alignment alignment;
+    struct rp_row_pair row;
+    int found = 0;
+    if (!rp_alignment_open(&one, slot, &alignment, NULL) &&
+        rp_alignment_next(&one, &alignment, &row)) {
+        const struct rp_metrics m = rp_metrics_row(row.ref, row.engine, alignment.dim);
+        *l2_rel = m.l2_rel;
+        found = m.ref_finite && m.norm_ref > 0;
+    }
+    rp_alignment_close(&alignment);
+    return found;
+}
+
+/* Error that enters layer: of h{l}_in, or of the slot before it. */
+static double error_of_input(const struct rp_comparison *comparison, int layer, int64_t position)
+{
+    char name[RP_SLOT_NAME_SIZE];
+    double l2_rel = 0;
+    if (l2_rel_at(comparison, rp_slot_name(RP_PART_IN, layer, name), position, &l2_rel))
+        return l2_rel;
+    if (layer > 0)
+        rp_slot_name(RP_PART_OUTPUT, layer - 1, name);
+    else
+        rp_slot_name(RP_PART_EMB, -1, name);
+    return l2_rel_at(comparison, name, position, &l2_rel) ? l2_rel : 0;
+}
+
+/* A sub-stage brings the error in when what it adds to the input's error is at least a quarter (in
+ * squares: independent errors add up so) of what the whole layer adds. Taking the first one over
+ * the limit instead would name the FFN for an attention bug that the limit happens to let pass. */
+static void find_sub_stage(const struct rp_comparison *comparison, struct rp_divergence *d)
+{
+    static const enum rp_slot_part parts[] = {RP_PART_POSTATTN, RP_PART_PREFFN, RP_PART_FFNOUT};
+    double output = 0;
+    if (!l2_rel_at(comparison, d->slot, d->position, &output))
+        return;
+    const double input = error_of_input(comparison, d->layer, d->position);
+    const double added = output * output - input * input;
+    if (isnan(input) || added < 0.25 * output * output) {
+        snprintf(d->explanation, sizeof d->explanation,
+                 "the error accumulates before %s: its input is already off by L2_rel %.3g at "
+                 "position %lld, its output by %.3g",
+                 d->slot, input, (long long)d->position, output);
+        return;
+    }
+    int any = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        char name[RP_SLOT_NAME_SIZE];
+        double here;
+        if (!l2_rel_at(comparison, rp_slot_name(parts[i], d->layer, name), d->position, &here))
+            continue;
+        any = 1;
+        if (isnan(output) ? !isnan(here) : here * here - input * input < 0.25 * added)
+            continue; /* NaN comes in where it first stands */
+        snprintf(d->sub_stage, sizeof d->sub_stage, "%s", name);
+        snprintf(d->explanation, sizeof d->explanation,
+                 "at position %lld the input of layer %d has L2_rel %.3g, %s has %.3g, the output "
+                 "%.3g: the error comes in %s",
+                 (long long)d->position, d->layer, input, name, here, output,
+                 parts[i] == RP_PART_POSTATTN ? "with the attention or its residual add"
+                 : parts[i] == RP_PART_PREFFN ? "with the post-attention norm"
+                                              : "with the FFN");
+        return;
+    }
+    snprintf(d->explanation, sizeof d->explanation,
+             any ? "at position %lld every sub-stage of layer %d is close (input L2_rel %.3g), the "
+                   "output has %.3g: the error comes in with the last residual add"
+                 : "at position %lld the input of layer %d has L2_rel %.3g, the output %.3g (no "
+                   "sub-stages on both sides)",
+             (long long)d->position, d->layer, input, output);
+}
+
+static void describe(const struct rp_comparison *comparison, const struct rp_slot_result *first,
+                     struct rp_divergence *d)
+{
+    memset(d, 0, sizeof *d);
+    snprintf(d->slot, sizeof d->slot, "%s", first->slot);
+    d->position = first->first.position;
+    const enum rp_slot_part part = rp_slot_parse(first->slot, &d->layer);
+    if (part == RP_PART_OUTPUT)
+        find_sub_stage(comparison, d);
+    else
+        snprintf(d->explanation, sizeof d->explanation, "every slot before %s is within its limit",
+                 first->slot);
+}
+
+void rp_diagnose_pair(const struct rp_comparison *comparison, struct rp_pair_result *pair,
+                      struct rp_divergence *divergence)
+{
+    memset(divergence, 0, sizeof *divergence);
+    divergence->layer = -1;
+    divergence->position = -1;
+    for (size_t i = 0; i < pair->n_slots; i++) {
+        struct rp_slot_result *slot = &pair->slots[i];
+        if (slot->verdict != RP_FAIL || !slot->required)
+            continue;
+        if (!divergence->slot[0])
+            describe(comparison, slot, divergence);
+        else
+            snprintf(slot->downstream_of, sizeof slot->downstream_of, "%s", divergence->slot);
+    }
+}
+
+/* The required slot number i in forward order, NULL past the last. */
+static const char *required_slot(const struct rp_comparison *comparison, int i, char *name)
+{
+    if (i == 0)
+        return rp_slot_name(RP_PART_EMB, -1, name);
+    if (i <= comparison->n_layers)
+        return rp_slot_name(RP_PART_OUTPUT, i - 1, name);
+    if (i == comparison->n_layers + 1)
+        return rp_slot_name(RP_PART_POST_NORM, -1, name);
+    return NULL;
+}
+
+void rp_diagnose_slot(const struct rp_comparison *comparison, struct rp_slot_result *result,
+                      struct rp_divergence *divergence)
+{
+    memset(divergence, 0, sizeof *divergence);
+    divergence->layer = -1;
+    divergence->position = -1;
+    if (result->verdict != RP_FAIL)
+        return;
+    char name[RP_SLOT_NAME_SIZE];
+    for (int i = 0; required_slot(comparison, i, name); i++) {
+        if (rp_slot_order(name, result->slot) >= 0)
+            break;
+        struct rp_slot_result earlier;
+        rp_compare_slot(comparison, name, &earlier);
+        if (earlier.verdict != RP_FAIL)
+            continue;
+        describe(comparison, &earlier, divergence);
+        snprintf(result->downstream_of, sizeof result->downstream_of, "%s", earlier.slot);
+        return;
+    }
+    describe(comparison, result, divergence);
+}

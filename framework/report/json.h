@@ -1,0 +1,15 @@
+/* A compared pair as JSON: what result.json, results.json and `refparity diff --json` hold. */
+#ifndef REFPARITY_REPORT_JSON_H
+#define REFPARITY_REPORT_JSON_H
+
+#include <cjson/cJSON.h>
+
+#include "refparity/diagnose.h"
+
+/* Adds to object: "tokens", "slots" (an array, forward order), "divergence" (null when there is
+ * none), "verdict", "n_compared" (positions summed over the slots). Numbers that are not finite
+ * become null. cJSON's allocation failures leave members out. */
+void rp_report_json(cJSON *object, const struct rp_pair_result *pair,
+                    const struct rp_divergence *divergence);
+
+#endif

@@ -1,0 +1,14 @@
+/* JUnit XML in the form of Jenkins' junit-10.xsd, which GitLab and others read too: a testsuite per
+ * pair, a testcase per required slot. That form has no place for metrics, file or line in a
+ * testcase: metrics are properties of the suite ("h07.L2_rel"), file and line open the failure's
+ * text. */
+#ifndef REFPARITY_REPORT_JUNIT_H
+#define REFPARITY_REPORT_JUNIT_H
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+
+/* results: the root of results.json. The caller checks ferror(out). */
+void rp_report_junit(FILE *out, const cJSON *results);
+
+#endif

@@ -1,0 +1,355 @@
+/* See results.h. */
+#include "report/results.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "report/json.h"
+#include "report/junit.h"
+#include "report/text.h"
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+char *rp_slot_test_name(const char *slot, int n_layers, char *out)
+{
+    int layer, width = 2;
+    for (int last = (n_layers - 1) / 100; last > 0; last /= 10)
+        width++;
+    if (rp_slot_parse(slot, &layer) == RP_PART_OUTPUT)
+        snprintf(out, RP_SLOT_NAME_SIZE, "h%0*d", width, layer);
+    else
+        snprintf(out, RP_SLOT_NAME_SIZE, "%s", slot);
+    return out;
+}
+
+static void utc_now(char *out, size_t size)
+{
+    const time_t now = time(NULL);
+    struct tm utc;
+    gmtime_r(&now, &utc);
+    strftime(out, size, "%Y-%m-%dT%H:%M:%S", &utc);
+}
+
+static enum rp_status write_json(const char *path, const cJSON *root, struct rp_error *err)
+{
+    char *text = cJSON_Print(root);
+    if (!text)
+        return rp_fail(err, RP_ERR_MEMORY, path, -1, "not enough memory to write it");
+    const enum rp_status status = rp_file_write_atomic(path, text, strlen(text), err);
+    free(text);
+    return status;
+}
+
+/* Calls write(stream, argument) on memory and writes what it made to path. */
+static enum rp_status write_stream(const char *path, void (*write)(FILE *, const void *),
+                                   const void *argument, struct rp_error *err)
+{
+    char *text = NULL;
+    size_t length = 0;
+    FILE *stream = open_memstream(&text, &length);
+    if (!stream)
+        return rp_fail(err, RP_ERR_MEMORY, path, -1, "not enough memory to write it");
+    write(stream, argument);
+    const int failed = ferror(stream);
+    if (fclose(stream) || failed) {
+        free(text);
+        return rp_fail(err, RP_ERR_MEMORY, path, -1, "not enough memory to write it");
+    }
+    const enum rp_status status = rp_file_write_atomic(path, text, length, err);
+    free(text);
+    return status;
+}
+
+/* ---- one pair ---- */
+
+struct diff {
+    const struct rp_judge *judge;
+    const struct rp_verdicts *verdicts;
+    const char *reproduce;
+};
+
+static void write_diff(FILE *out, const void *argument)
+{
+    const struct diff *diff = argument;
+    const struct rp_judge *judge = diff->judge;
+    char entry[RP_PATH_SIZE + 32], engine[2048], tail[4096];
+    snprintf(entry, sizeof entry, "%s:%d", rp_matrix_path(judge->context->matrix),
+             judge->pair->entry->line);
+    snprintf(engine, sizeof engine, "%s: %s", rp_verdict_name(diff->verdicts->engine.verdict),
+             diff->verdicts->engine.message);
+    const struct rp_subject subject = {.title = judge->pair->name,
+                                       .entry = entry,
+                                       .reference = judge->fixture_path,
+                                       .dump = judge->paths.dump,
+                                       .engine = engine,
+                                       .reproduce = diff->reproduce};
+    rp_report_text(out, &subject, &diff->verdicts->pair, &diff->verdicts->divergence);
+    if (diff->verdicts->engine.verdict == RP_ERROR &&
+        rp_judge_log_tail(judge, 20, tail, sizeof tail)[0])
+        fprintf(out, "\nend of %s:\n%s", judge->paths.log, tail);
+}
+
+static void add_judgement(cJSON *object, const char *name, const struct rp_judgement *judgement)
+{
+    cJSON *j = cJSON_AddObjectToObject(object, name);
+    cJSON_AddStringToObject(j, "verdict", rp_verdict_name(judgement->verdict));
+    cJSON_AddStringToObject(j, "message", judgement->message);
+}
+
+static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *verdicts,
+                        const char *reproduce, double compare_s)
+{
+    const struct rp_pair *pair = judge->pair;
+    const struct rp_entry *entry = pair->entry;
+    const int has_diff = verdicts->verdict == RP_FAIL || verdicts->verdict == RP_ERROR;
+    char timestamp[32];
+    utc_now(timestamp, sizeof timestamp);
+    cJSON *root = cJSON_CreateObject();
+    cJSON_AddStringToObject(root, "pair", pair->name);
+    cJSON_AddStringToObject(root, "verdict", rp_verdict_name(verdicts->verdict));
+    cJSON_AddStringToObject(root, "entry", entry->name);
+    cJSON_AddStringToObject(root, "mode", pair->mode ? pair->mode : "");
+    cJSON_AddStringToObject(root, "prompt", pair->prompt->id);
+    cJSON_AddStringToObject(root, "engine", entry->engine->name);
+    cJSON_AddStringToObject(root, "hf_model", entry->hf_model);
+    cJSON_AddNumberToObject(root, "n_layers", entry->n_layers);
+    cJSON_AddStringToObject(root, "matrix", rp_matrix_path(judge->context->matrix));
+    cJSON_AddNumberToObject(root, "line", entry->line);
+    cJSON_AddStringToObject(root, "fixture", judge->fixture_path);
+    cJSON_AddStringToObject(root, "dump", judge->paths.dump);
+    cJSON_AddStringToObject(root, "log", judge->paths.log);
+    cJSON_AddStringToObject(root, "diff", has_diff ? judge->paths.diff : "");
+    cJSON_AddStringToObject(root, "reproduce", reproduce);
+    cJSON_AddStringToObject(root, "session", judge->record.session);
+    cJSON_AddStringToObject(root, "timestamp", timestamp);
+    cJSON_AddNumberToObject(root, "engine_s", judge->record.process.wall_s);
+    cJSON_AddNumberToObject(root, "harness_s", judge->record.harness_s);
+    cJSON_AddNumberToObject(root, "compare_s", compare_s);
+    add_judgement(root, "engine_test", &verdicts->engine);
+    rp_report_json(cJSON_AddObjectToObject(root, "comparison"), &verdicts->pair,
+                   &verdicts->divergence);
+    return root;
+}
+
+enum rp_status rp_results_write_pair(const struct rp_context *context, const struct rp_pair *pair,
+                                     enum rp_verdict *verdict, struct rp_error *err)
+{
+    const double start = seconds();
+    char reproduce[RP_PATH_SIZE + 512];
+    struct rp_verdicts verdicts;
+    struct rp_judge *judge = malloc(sizeof *judge);
+    if (!judge)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory");
+    rp_judge_open(context, pair, judge);
+    enum rp_status status = rp_judge_pair(judge, &verdicts, err);
+    if (status) {
+        rp_judge_close(judge);
+        free(judge);
+        return status;
+    }
+    *verdict = verdicts.verdict;
+    snprintf(reproduce, sizeof reproduce, "ctest --test-dir %s --output-on-failure -R '^%s%s/'",
+             context->build_dir, context->prefix, pair->name);
+    cJSON *root = pair_json(judge, &verdicts, reproduce, seconds() - start);
+    if (*verdict == RP_FAIL || *verdict == RP_ERROR) {
+        const struct diff diff = {judge, &verdicts, reproduce};
+        status = rp_make_dirs(context->reports_dir, err);
+        if (!status)
+            status = write_stream(judge->paths.diff, write_diff, &diff, err);
+    } else if (unlink(judge->paths.diff) && errno != ENOENT) {
+        status = rp_fail(err, RP_ERR_IO, judge->paths.diff, -1, "cannot be removed: %s",
+                         strerror(errno));
+    }
+    if (!status)
+        status = write_json(judge->paths.result, root, err);
+    cJSON_Delete(root);
+    rp_verdicts_free(&verdicts);
+    rp_judge_close(judge);
+    free(judge);
+    return status;
+}
+
+/* ---- all pairs ---- */
+
+static void tally(struct rp_results *results, const cJSON *pair)
+{
+    const char *verdict = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(pair, "verdict"));
+    const cJSON *n = cJSON_GetObjectItemCaseSensitive(
+        cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "n_compared");
+    results->n_pairs++;
+    results->n_compared += cJSON_IsNumber(n) && n->valuedouble > 0;
+    results->n_failed += verdict && strcmp(verdict, "FAIL") == 0;
+    results->n_skipped += verdict && strcmp(verdict, "SKIP") == 0;
+    results->n_passed +=
+        verdict && (strcmp(verdict, "PASS") == 0 || strcmp(verdict, "MARGINAL") == 0);
+    results->n_errors += !verdict || strcmp(verdict, "ERROR") == 0;
+}
+
+/* Reads pair's result of this session, making it first when there is none; *json is NULL when the
+ * session did not run the pair. */
+static enum rp_status collect_pair(const struct rp_context *context, const struct rp_pair *pair,
+                                   cJSON **json, struct rp_error *err)
+{
+    *json = NULL;
+    struct rp_pair_paths paths;
+    struct rp_run_record record;
+    enum rp_status status = rp_pair_paths(context, pair, &paths, err);
+    if (status)
+        return status;
+    if (rp_run_record_read(paths.record, &record, NULL) ||
+        strcmp(record.session, context->session) != 0)
+        return RP_OK;
+    if (!rp_path_exists(paths.result)) {
+        enum rp_verdict verdict;
+        status = rp_results_write_pair(context, pair, &verdict, err);
+        if (status)
+            return status;
+    }
+    struct rp_json *doc;
+    status = rp_json_parse_file(paths.result, &doc, err);
+    if (status)
+        return status;
+    *json = cJSON_Duplicate(rp_json_root(doc), 1);
+    rp_json_free(doc);
+    return *json ? RP_OK : rp_fail(err, RP_ERR_MEMORY, paths.result, -1, "not enough memory");
+}
+
+static void write_junit(FILE *out, const void *root)
+{
+    rp_report_junit(out, root);
+}
+
+enum rp_status rp_results_collect(const struct rp_context *context, struct rp_results *results,
+                                  struct rp_error *err)
+{
+    memset(results, 0, sizeof *results);
+    results->root = cJSON_CreateObject();
+    cJSON_AddStringToObject(results->root, "format", "refparity-results");
+    cJSON_AddNumberToObject(results->root, "version", 1);
+    cJSON_AddStringToObject(results->root, "session", context->session);
+    cJSON *summary = cJSON_AddObjectToObject(results->root, "summary");
+    cJSON *pairs = cJSON_AddArrayToObject(results->root, "pairs");
+    const size_t n = rp_matrix_n_pairs(context->matrix);
+    char path[RP_PATH_SIZE];
+    enum rp_status status = RP_OK;
+    for (size_t i = 0; !status && i < n; i++) {
+        struct rp_pair pair;
+        cJSON *json;
+        rp_matrix_pair(context->matrix, i, &pair);
+        status = collect_pair(context, &pair, &json, err);
+        if (!status && json) {
+            tally(results, json);
+            cJSON_AddItemToArray(pairs, json);
+        }
+    }
+    results->n_other = n - results->n_pairs;
+    cJSON_AddNumberToObject(summary, "pairs", (double)results->n_pairs);
+    cJSON_AddNumberToObject(summary, "not_selected", (double)results->n_other);
+    cJSON_AddNumberToObject(summary, "compared", (double)results->n_compared);
+    cJSON_AddNumberToObject(summary, "passed", (double)results->n_passed);
+    cJSON_AddNumberToObject(summary, "failed", (double)results->n_failed);
+    cJSON_AddNumberToObject(summary, "errors", (double)results->n_errors);
+    cJSON_AddNumberToObject(summary, "skipped", (double)results->n_skipped);
+    if (!status)
+        status = rp_make_dirs(context->reports_dir, err);
+    if (!status)
+        status = rp_path_join(path, sizeof path, context->reports_dir, "results.json", err);
+    if (!status)
+        status = write_json(path, results->root, err);
+    if (!status)
+        status = rp_path_join(path, sizeof path, context->reports_dir, "junit.xml", err);
+    if (!status)
+        status = write_stream(path, write_junit, results->root, err);
+    if (status)
+        rp_results_free(results);
+    return status;
+}
+
+void rp_results_free(struct rp_results *results)
+{
+    cJSON_Delete(results->root);
+    memset(results, 0, sizeof *results);
+}
+
+int rp_results_exit_code(const struct rp_results *results)
+{
+    if (results->n_errors > 0 || results->n_compared == 0)
+        return RP_EXIT_ERROR;
+    return results->n_failed > 0 ? RP_EXIT_FAIL : RP_EXIT_PASS;
+}
+
+/* ---- the summary ---- */
+
+static const char *string_at(const cJSON *object, const char *key)
+{
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
+    return text ? text : "";
+}
+
+/* The message of the first test that has the pair's own verdict. */
+static const char *reason(const cJSON *pair, const char *verdict)
+{
+    const cJSON *comparison = cJSON_GetObjectItemCaseSensitive(pair, "comparison"), *slot;
+    const cJSON *tests[] = {cJSON_GetObjectItemCaseSensitive(pair, "engine_test"),
+                            cJSON_GetObjectItemCaseSensitive(comparison, "tokens")};
+    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)
+        if (strcmp(string_at(tests[i], "verdict"), verdict) == 0)
+            return string_at(tests[i], "message");
+    cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(comparison, "slots"))
+    {
+        if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(slot, "required")) &&
+            strcmp(string_at(slot, "verdict"), verdict) == 0)
+            return string_at(slot, "message");
+    }
+    return "";
+}
+
+static void write_pair_line(FILE *out, const cJSON *pair)
+{
+    const char *verdict = string_at(pair, "verdict");
+    const cJSON *divergence = cJSON_GetObjectItemCaseSensitive(
+        cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "divergence");
+    if (strcmp(verdict, "PASS") == 0)
+        return;
+    fprintf(out, "  %-8s %s: ", verdict, string_at(pair, "pair"));
+    if (cJSON_IsObject(divergence)) {
+        const cJSON *position = cJSON_GetObjectItemCaseSensitive(divergence, "position");
+        const char *sub_stage = string_at(divergence, "sub_stage");
+        fprintf(out, "first divergence %s at position %.0f%s%s", string_at(divergence, "slot"),
+                cJSON_GetNumberValue(position), sub_stage[0] ? ", sub-stage " : "", sub_stage);
+    } else {
+        fputs(reason(pair, verdict), out);
+    }
+    if (strcmp(verdict, "ERROR") == 0 && cJSON_IsObject(divergence))
+        fprintf(out, "; %s", reason(pair, verdict));
+    fputc('\n', out);
+    if (string_at(pair, "diff")[0])
+        fprintf(out, "           %s\n", string_at(pair, "diff"));
+}
+
+void rp_results_summary(FILE *out, const struct rp_context *context,
+                        const struct rp_results *results)
+{
+    const cJSON *pair;
+    cJSON_ArrayForEach(pair, cJSON_GetObjectItemCaseSensitive(results->root, "pairs"))
+    {
+        write_pair_line(out, pair);
+    }
+    fprintf(out, "compared %zu of %zu pairs: %zu passed, %zu failed, %zu errors, %zu skipped",
+            results->n_compared, results->n_pairs, results->n_passed, results->n_failed,
+            results->n_errors, results->n_skipped);
+    if (results->n_other)
+        fprintf(out, " (%zu others of the matrix were not selected)", results->n_other);
+    fprintf(out, "\nreports: %s/{results.json,junit.xml%s}\n", context->reports_dir,
+            results->n_failed || results->n_errors ? ",*.diff" : "");
+}

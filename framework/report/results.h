@@ -1,0 +1,42 @@
+/* The results of a ctest session: one result.json and, where a pair does not pass, one .diff per
+ * pair; results.json, junit.xml and a summary over all pairs. */
+#ifndef REFPARITY_REPORT_RESULTS_H
+#define REFPARITY_REPORT_RESULTS_H
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+
+#include "run/judge.h"
+
+/* Judges pair and writes its result.json; writes its .diff when it fails or is in error, removes an
+ * old one otherwise. *verdict is the pair's. */
+enum rp_status rp_results_write_pair(const struct rp_context *context, const struct rp_pair *pair,
+                                     enum rp_verdict *verdict, struct rp_error *err);
+
+struct rp_results {
+    cJSON *root;       /* what results.json holds; owned */
+    size_t n_pairs;    /* that the session selected */
+    size_t n_other;    /* pairs of the matrix that it did not */
+    size_t n_compared; /* pairs with at least one slot compared */
+    size_t n_passed, n_failed, n_errors, n_skipped;
+};
+
+/* Collects the pairs that were run in the context's session; pairs that have no result yet (ctest
+ * was stopped before its cleanup) are judged now. Writes results.json and junit.xml into the
+ * reports folder. To be freed with rp_results_free. */
+enum rp_status rp_results_collect(const struct rp_context *context, struct rp_results *results,
+                                  struct rp_error *err);
+void rp_results_free(struct rp_results *results);
+
+/* 2 when any pair is in error, or nothing was compared; else 1 when any fails; else 0. */
+int rp_results_exit_code(const struct rp_results *results);
+
+/* "compared N of M pairs", a line for each pair that did not pass, where the reports are. */
+void rp_results_summary(FILE *out, const struct rp_context *context,
+                        const struct rp_results *results);
+
+/* A slot's name in test names: h7 is h07, padded to the width of the last layer's number, at least
+ * two digits, so that test runners sort them. out is [RP_SLOT_NAME_SIZE]; returns out. */
+char *rp_slot_test_name(const char *slot, int n_layers, char *out);
+
+#endif

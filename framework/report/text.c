@@ -1,0 +1,140 @@
+/* See text.h. */
+#include "report/text.h"
+
+#include <math.h>
+#include <string.h>
+
+static void write_line(FILE *out, const char *label, const char *value)
+{
+    if (value && value[0])
+        fprintf(out, "%-10s %s\n", label, value);
+}
+
+/* Evidence never fails a test, so it is never called FAIL. */
+static const char *status_text(const struct rp_slot_result *slot)
+{
+    if (slot->required)
+        return rp_verdict_name(slot->verdict);
+    switch (slot->verdict) {
+    case RP_PASS: return "(ok)";
+    case RP_FAIL: return "(over)";
+    case RP_SKIP: return "(none)";
+    default: return "(error)";
+    }
+}
+
+static void write_number(FILE *out, int width, const char *format, double value)
+{
+    char text[64];
+    if (isnan(value))
+        snprintf(text, sizeof text, "nan");
+    else
+        snprintf(text, sizeof text, format, value);
+    fprintf(out, " %*s", width, text);
+}
+
+static void write_row(FILE *out, const struct rp_slot_result *slot)
+{
+    fprintf(out, "%-12s", slot->slot);
+    if (slot->n_compared == 0) {
+        fprintf(out, " %6s %5s %8s %11s %11s %10s %10s %10s  %s", "-", "-", "-", "-", "-", "-", "-",
+                "-", status_text(slot));
+    } else {
+        const struct rp_metrics *m = &slot->worst.metrics;
+        fprintf(out, " %6zu %5zu %8lld", slot->dim, slot->n_compared,
+                (long long)slot->worst.position);
+        write_number(out, 11, "%.5g", m->norm_ref);
+        write_number(out, 11, "%.5g", m->norm_engine);
+        write_number(out, 10, "%.3g", m->max_abs);
+        write_number(out, 10, "%.3g", m->l2_rel);
+        write_number(out, 10, "%.7f", m->cosine);
+        fprintf(out, "  %s", status_text(slot));
+    }
+    if (slot->downstream_of[0])
+        fprintf(out, " downstream of %s", slot->downstream_of);
+    else if (slot->verdict != RP_PASS && slot->required)
+        fprintf(out, ": %s", slot->message);
+    if (slot->n_missing)
+        fprintf(out, " [%zu positions not in the dump]", slot->n_missing);
+    fputc('\n', out);
+}
+
+static void write_logits(FILE *out, const struct rp_slot_result *slot)
+{
+    int layer;
+    if (rp_slot_parse(slot->slot, &layer) != RP_PART_LOGITS || slot->n_compared == 0)
+        return;
+    fprintf(out,
+            "\nlogits: top-1 agrees at %zu of %zu positions, top-%d overlap %.0f%%, KL at most "
+            "%.3g nats\n",
+            slot->n_top1_equal, slot->n_compared, RP_TOP_K, 100 * slot->top_k_overlap,
+            slot->kl_max);
+}
+
+static void write_notes(FILE *out, const struct rp_pair_result *pair)
+{
+    for (size_t i = 0; i < pair->n_slots; i++) {
+        const struct rp_slot_result *slot = &pair->slots[i];
+        if (slot->n_extra)
+            fprintf(out, "note: %s: %zu positions that the reference lacks are ignored\n",
+                    slot->slot, slot->n_extra);
+    }
+}
+
+static void write_divergence(FILE *out, const struct rp_divergence *d)
+{
+    if (!d->slot[0])
+        return;
+    fprintf(out, "\nfirst divergence: %s at position %lld", d->slot, (long long)d->position);
+    if (d->sub_stage[0])
+        fprintf(out, ", sub-stage %s", d->sub_stage);
+    fprintf(out, "\n  %s\n", d->explanation);
+}
+
+void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp_pair_result *pair,
+                    const struct rp_divergence *divergence)
+{
+    write_line(out, "pair", subject->title);
+    write_line(out, "entry", subject->entry);
+    write_line(out, "reference", subject->reference);
+    write_line(out, "dump", subject->dump);
+    write_line(out, "engine", subject->engine);
+    fprintf(out, "%-10s %s: %s\n", "tokens", rp_verdict_name(pair->tokens.verdict),
+            pair->tokens.message);
+    fprintf(out, "\n%-12s %6s %5s %8s %11s %11s %10s %10s %10s  %s\n", "slot", "dim", "n",
+            "worst at", "|reference|", "|engine|", "max_abs", "L2_rel", "cosine", "status");
+    for (size_t i = 0; i < pair->n_slots; i++)
+        write_row(out, &pair->slots[i]);
+    for (size_t i = 0; i < pair->n_slots; i++)
+        write_logits(out, &pair->slots[i]);
+    write_notes(out, pair);
+    write_divergence(out, divergence);
+    fprintf(out, "\nverdict: %s\n", rp_verdict_name(pair->verdict));
+    write_line(out, "reproduce", subject->reproduce);
+}
+
+void rp_report_failure(FILE *out, const struct rp_slot_result *slot,
+                       const struct rp_divergence *divergence)
+{
+    const struct rp_metrics *m = &slot->first.metrics;
+    if (slot->downstream_of[0])
+        fprintf(out, "  downstream of %s, which diverges first (position %lld): look there\n",
+                slot->downstream_of, (long long)divergence->position);
+    else
+        fprintf(out, "  first divergence: every required slot before %s is within its limit\n",
+                slot->slot);
+    if (!slot->downstream_of[0] && divergence->sub_stage[0])
+        fprintf(out, "  sub-stage: %s\n", divergence->sub_stage);
+    if (!slot->downstream_of[0] && divergence->explanation[0])
+        fprintf(out, "  %s\n", divergence->explanation);
+    fprintf(out, "  positions: %zu of %zu over the limit, the first %lld, the worst %lld\n",
+            slot->n_failing, slot->n_compared, (long long)slot->first.position,
+            (long long)slot->worst.position);
+    if (slot->n_missing)
+        fprintf(out, "  not compared: %zu positions that the dump lacks\n", slot->n_missing);
+    fprintf(out,
+            "  at position %lld: |reference| %.6g, |engine| %.6g, max_abs %.4g, L2_rel %.4g, "
+            "cosine %.6f\n",
+            (long long)slot->first.position, m->norm_ref, m->norm_engine, m->max_abs, m->l2_rel,
+            m->cosine);
+}

@@ -1,0 +1,29 @@
+/* A compared pair as text, for a terminal and for .diff files. */
+#ifndef REFPARITY_REPORT_TEXT_H
+#define REFPARITY_REPORT_TEXT_H
+
+#include <stdio.h>
+
+#include "refparity/diagnose.h"
+
+/* What is compared with what. Every string may be NULL: then its line is left out. */
+struct rp_subject {
+    const char *title;     /* the pair's name */
+    const char *entry;     /* matrix.json:41 */
+    const char *reference; /* path */
+    const char *dump;      /* path */
+    const char *engine;    /* how the engine ended */
+    const char *reproduce; /* a command */
+};
+
+/* Writes the heading, a table with a line per slot (slot, dim, positions, norms, max_abs, L2_rel,
+ * cosine, status; of the worst position), the logits' top-1, top-k and KL, and the first
+ * divergence. The caller checks ferror(out). */
+void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp_pair_result *pair,
+                    const struct rp_divergence *divergence);
+
+/* The lines that explain one failing slot, each indented by two spaces. */
+void rp_report_failure(FILE *out, const struct rp_slot_result *slot,
+                       const struct rp_divergence *divergence);
+
+#endif

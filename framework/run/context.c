@@ -1,0 +1,177 @@
+/* See context.h. */
+#include "run/context.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+
+int rp_env_flag(const char *name)
+{
+    const char *value = getenv(name);
+    return value && value[0] && strcmp(value, "0") != 0;
+}
+
+static enum rp_status too_long(struct rp_error *err, const char *path)
+{
+    return rp_fail(err, RP_ERR_ARGUMENT, path, -1, "the path is longer than %d bytes",
+                   RP_PATH_SIZE - 1);
+}
+
+#define FITS(buf, ...) ((size_t)snprintf((buf), sizeof(buf), __VA_ARGS__) < sizeof(buf))
+
+static enum rp_status get_string(const struct rp_json *doc, const char *key, const char **out,
+                                 struct rp_error *err)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(rp_json_root(doc), key);
+    if (!cJSON_IsString(value))
+        return rp_json_fail(doc, value ? value : rp_json_root(doc), err, RP_ERR_FORMAT,
+                            "expected a string \"%s\": configure the build tree again", key);
+    *out = value->valuestring;
+    return RP_OK;
+}
+
+/* $REFPARITY_STORE, or refparity/store in the user's cache folder; "" when neither is known. */
+static void find_user_store(struct rp_context *context)
+{
+    const char *store = getenv("REFPARITY_STORE");
+    const char *cache = getenv("XDG_CACHE_HOME");
+    const char *home = getenv("HOME");
+    int fits = 1;
+    if (store && store[0])
+        fits = FITS(context->user_store, "%s", store);
+    else if (cache && cache[0])
+        fits = FITS(context->user_store, "%s/refparity/store", cache);
+    else if (home && home[0])
+        fits = FITS(context->user_store, "%s/.cache/refparity/store", home);
+    if (!fits)
+        context->user_store[0] = '\0';
+}
+
+static enum rp_status read_stores(struct rp_context *context, struct rp_error *err)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(rp_json_root(context->config), "stores");
+    const cJSON *item;
+    context->stores = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *context->stores);
+    if (!context->stores)
+        return rp_fail(err, RP_ERR_MEMORY, context->config_path, -1, "not enough memory");
+    cJSON_ArrayForEach(item, list)
+    {
+        if (!cJSON_IsString(item))
+            return rp_json_fail(context->config, item, err, RP_ERR_FORMAT, "expected a string");
+        context->stores[context->n_stores++] = item->valuestring;
+    }
+    find_user_store(context);
+    if (context->user_store[0])
+        context->stores[context->n_stores++] = context->user_store;
+    return RP_OK;
+}
+
+static enum rp_status read_targets(struct rp_context *context, struct rp_error *err)
+{
+    const cJSON *map = cJSON_GetObjectItemCaseSensitive(rp_json_root(context->config), "targets");
+    const cJSON *item;
+    context->targets = calloc((size_t)cJSON_GetArraySize(map) + 1, sizeof *context->targets);
+    if (!context->targets)
+        return rp_fail(err, RP_ERR_MEMORY, context->config_path, -1, "not enough memory");
+    cJSON_ArrayForEach(item, map)
+    {
+        if (!cJSON_IsString(item))
+            return rp_json_fail(context->config, item, err, RP_ERR_FORMAT, "expected a string");
+        context->targets[context->n_targets++] =
+            (struct rp_target){.name = item->string, .path = item->valuestring};
+    }
+    return RP_OK;
+}
+
+static void read_session(struct rp_context *context)
+{
+    char path[RP_PATH_SIZE], *text = NULL;
+    size_t length;
+    if (FITS(path, "%s/session", context->work_dir) &&
+        !rp_file_read(path, sizeof context->session - 1, &text, &length, NULL))
+        snprintf(context->session, sizeof context->session, "%s", text);
+    free(text);
+}
+
+enum rp_status rp_context_open(const char *config_path, struct rp_context *context,
+                               struct rp_error *err)
+{
+    memset(context, 0, sizeof *context);
+    if (!FITS(context->config_path, "%s", config_path))
+        return too_long(err, config_path);
+    const char *matrix_path = NULL;
+    enum rp_status status = rp_json_parse_file(config_path, &context->config, err);
+    const struct {
+        const char *key;
+        const char **out;
+    } strings[] = {{"matrix", &matrix_path},
+                   {"prefix", &context->prefix},
+                   {"build_dir", &context->build_dir},
+                   {"work_dir", &context->work_dir},
+                   {"reports_dir", &context->reports_dir},
+                   {"record_command", &context->record_command}};
+    for (size_t i = 0; !status && i < sizeof strings / sizeof strings[0]; i++)
+        status = get_string(context->config, strings[i].key, strings[i].out, err);
+    if (!status)
+        status = read_stores(context, err);
+    if (!status)
+        status = read_targets(context, err);
+    if (!status)
+        status = rp_matrix_load(matrix_path, &context->matrix, err);
+    if (status) {
+        rp_context_close(context);
+        return status;
+    }
+    const char *models = getenv("REFPARITY_MODELS");
+    context->models_dir = models && models[0] ? models : NULL;
+    context->require = rp_env_flag("REFPARITY_REQUIRE");
+    context->reuse = rp_env_flag("REFPARITY_REUSE_DUMPS");
+    read_session(context);
+    return RP_OK;
+}
+
+void rp_context_close(struct rp_context *context)
+{
+    rp_matrix_free(context->matrix);
+    rp_json_free(context->config);
+    free(context->stores);
+    free(context->targets);
+    memset(context, 0, sizeof *context);
+}
+
+enum rp_status rp_context_begin_session(struct rp_context *context, struct rp_error *err)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(context->session, sizeof context->session, "%lld.%09ld-%ld", (long long)now.tv_sec,
+             now.tv_nsec, (long)getpid());
+    char path[RP_PATH_SIZE];
+    if (!FITS(path, "%s/session", context->work_dir))
+        return too_long(err, context->work_dir);
+    enum rp_status status = rp_make_dirs(context->work_dir, err);
+    if (!status)
+        status = rp_make_dirs(context->reports_dir, err);
+    if (!status)
+        status = rp_file_write_atomic(path, context->session, strlen(context->session), err);
+    return status;
+}
+
+enum rp_status rp_pair_paths(const struct rp_context *context, const struct rp_pair *pair,
+                             struct rp_pair_paths *paths, struct rp_error *err)
+{
+    if (FITS(paths->dir, "%s/pairs/%s", context->work_dir, pair->name) &&
+        FITS(paths->dump, "%s/dump", paths->dir) &&
+        FITS(paths->record, "%s/run.json", paths->dir) &&
+        FITS(paths->result, "%s/result.json", paths->dir) &&
+        FITS(paths->log, "%s/engine.log", paths->dir) &&
+        FITS(paths->tokens_file, "%s/tokens.txt", paths->dir) &&
+        FITS(paths->prompt_file, "%s/prompt.txt", paths->dir) &&
+        FITS(paths->diff, "%s/%s.diff", context->reports_dir, pair->report_stem))
+        return RP_OK;
+    return too_long(err, context->work_dir);
+}

@@ -1,0 +1,64 @@
+/* What a build tree knows of its matrix: where things lie and what the environment asks for.
+ * One file, config.json, carries it from CMake to every program that ctest starts. */
+#ifndef REFPARITY_RUN_CONTEXT_H
+#define REFPARITY_RUN_CONTEXT_H
+
+#include "refparity/matrix.h"
+
+#define RP_PATH_SIZE 4096
+
+struct rp_target {
+    const char *name; /* of a CMake target */
+    const char *path; /* of the program that it builds */
+};
+
+/* Open with rp_context_open, close with rp_context_close; everything in it is owned by it. */
+struct rp_context {
+    char config_path[RP_PATH_SIZE];
+    struct rp_matrix *matrix;
+    const char *prefix;    /* of test names, "" or ending in '/' */
+    const char *build_dir; /* for `ctest --test-dir` */
+    const char *work_dir;  /* a folder per pair below it */
+    const char *reports_dir;
+    const char *record_command; /* what records a fixture, for messages */
+    const char **stores;        /* [n_stores] roots, in the order in which they are looked into */
+    size_t n_stores;
+    struct rp_target *targets; /* [n_targets] */
+    size_t n_targets;
+    const char *models_dir; /* REFPARITY_MODELS, NULL when not set */
+    int require;            /* REFPARITY_REQUIRE: what is missing is an ERROR, not a SKIP */
+    int reuse;              /* REFPARITY_REUSE_DUMPS: keep a dump whose inputs are the same */
+    char session[40];       /* of the ctest run under way; "" when there is none */
+    struct rp_json *config; /* private */
+    char user_store[RP_PATH_SIZE]; /* private: REFPARITY_STORE or its default */
+};
+
+/* config.json: {"matrix", "prefix", "build_dir", "work_dir", "reports_dir", "record_command",
+ * "stores": [...], "targets": {name: path}}, all paths absolute. Errors: those of the JSON and of
+ * the matrix. */
+enum rp_status rp_context_open(const char *config_path, struct rp_context *context,
+                               struct rp_error *err);
+void rp_context_close(struct rp_context *context);
+
+/* Begins a session: results of earlier ctest runs no longer count in summaries. */
+enum rp_status rp_context_begin_session(struct rp_context *context, struct rp_error *err);
+
+/* The files of one pair. */
+struct rp_pair_paths {
+    char dir[RP_PATH_SIZE];
+    char dump[RP_PATH_SIZE];        /* folder that the engine dumps into */
+    char record[RP_PATH_SIZE];      /* run.json: what happened when the engine ran */
+    char result[RP_PATH_SIZE];      /* result.json: what the comparison found */
+    char log[RP_PATH_SIZE];         /* what the engine printed */
+    char tokens_file[RP_PATH_SIZE]; /* a decimal id per line */
+    char prompt_file[RP_PATH_SIZE];
+    char diff[RP_PATH_SIZE]; /* reports/<entry>__p<idx>.diff */
+};
+/* RP_ERR_ARGUMENT when a path gets too long. */
+enum rp_status rp_pair_paths(const struct rp_context *context, const struct rp_pair *pair,
+                             struct rp_pair_paths *paths, struct rp_error *err);
+
+/* A boolean environment variable: unset, "" and "0" are false. */
+int rp_env_flag(const char *name);
+
+#endif

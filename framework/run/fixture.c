@@ -1,0 +1,138 @@
+/* See fixture.h. */
+#include "run/fixture.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/sha256.h"
+#include "matrix/store.h"
+
+struct check {
+    const struct rp_context *context;
+    const struct rp_pair *pair;
+    const char *path;
+    struct rp_error *err;
+};
+
+static enum rp_status disagree(const struct check *check, const char *key, const char *fixture,
+                               const char *matrix)
+{
+    return rp_fail(check->err, RP_ERR_MISMATCH, check->path, -1,
+                   "the fixture was recorded with %s %s, the matrix says %s; record it again with "
+                   "`%s --force %s`",
+                   key, fixture, matrix, check->context->record_command, check->pair->entry->name);
+}
+
+static enum rp_status check_string(const struct check *check, const cJSON *manifest,
+                                   const char *key, const char *expected)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(manifest, key);
+    if (!cJSON_IsString(value))
+        return disagree(check, key, "absent from its manifest", expected);
+    return strcmp(value->valuestring, expected) == 0
+               ? RP_OK
+               : disagree(check, key, value->valuestring, expected);
+}
+
+static enum rp_status check_int(const struct check *check, const cJSON *manifest, const char *key,
+                                long long expected)
+{
+    char found_text[32] = "absent from its manifest", expected_text[32];
+    long long found;
+    const int is_int =
+        rp_json_int(cJSON_GetObjectItemCaseSensitive(manifest, key), 0, INT32_MAX, &found);
+    if (is_int && found == expected)
+        return RP_OK;
+    if (is_int)
+        snprintf(found_text, sizeof found_text, "%lld", found);
+    snprintf(expected_text, sizeof expected_text, "%lld", expected);
+    return disagree(check, key, found_text, expected_text);
+}
+
+static enum rp_status check_manifest(const struct check *check, const struct rp_tensor_set *fixture)
+{
+    size_t length;
+    const char *text = rp_tensor_set_manifest(fixture, &length);
+    if (!text)
+        return RP_OK;
+    struct rp_json *doc;
+    enum rp_status status = rp_json_parse(text, length, check->path, &doc, check->err);
+    if (status)
+        return status;
+    const struct rp_entry *entry = check->pair->entry;
+    const cJSON *manifest = rp_json_root(doc);
+    char prompt_sha256[65];
+    rp_sha256_hex(check->pair->prompt->text, check->pair->prompt->length, prompt_sha256);
+    status = check_string(check, manifest, "format", "refparity-fixture");
+    if (!status)
+        status = check_int(check, manifest, "version", 1);
+    if (!status)
+        status = check_string(check, manifest, "hf_model", entry->hf_model);
+    if (!status)
+        status = check_string(check, manifest, "revision", entry->revision);
+    if (!status)
+        status = check_string(check, manifest, "dtype", entry->dtype);
+    if (!status)
+        status = check_string(check, manifest, "prompt_sha256", prompt_sha256);
+    if (!status)
+        status = check_int(check, manifest, "n_layers", entry->n_layers);
+    rp_json_free(doc);
+    return status;
+}
+
+/* A foreign fixture has no manifest, and often lacks the last layer's own output. */
+static enum rp_status check_layers_seen(const struct check *check,
+                                        const struct rp_tensor_set *fixture)
+{
+    const int seen = rp_tensor_set_n_layers_seen(fixture), declared = check->pair->entry->n_layers;
+    if (seen <= declared)
+        return RP_OK;
+    return rp_fail(check->err, RP_ERR_MISMATCH, check->path, -1,
+                   "the fixture has %d layers, the matrix says n_layers %d", seen, declared);
+}
+
+static enum rp_status not_found(const struct check *check, const char *relative)
+{
+    char stores[512] = "";
+    for (size_t i = 0, n = 0; i < check->context->n_stores && n < sizeof stores; i++)
+        n += (size_t)snprintf(stores + n, sizeof stores - n, "%s%s", i ? ", " : "",
+                              check->context->stores[i]);
+    return rp_fail(check->err, RP_ERR_MISSING, NULL, -1,
+                   "no fixture %s in %s; record it with `%s %s` (needs the weights of %s)",
+                   relative, stores, check->context->record_command, check->pair->entry->name,
+                   check->pair->entry->hf_model);
+}
+
+enum rp_status rp_fixture_open(const struct rp_context *context, const struct rp_pair *pair,
+                               struct rp_tensor_set **fixture, char *path, struct rp_error *err)
+{
+    *fixture = NULL;
+    const struct rp_entry *entry = pair->entry;
+    const struct check check = {context, pair, path, err};
+    char relative[1024];
+    enum rp_status status =
+        rp_store_path(entry->hf_model, entry->revision, entry->dtype, pair->prompt->text,
+                      pair->prompt->length, relative, sizeof relative, err);
+    if (status)
+        return status;
+    for (size_t i = 0; i < context->n_stores; i++) {
+        status = rp_path_join(path, RP_PATH_SIZE, context->stores[i], relative, err);
+        if (status)
+            return status;
+        if (!rp_path_exists(path))
+            continue;
+        status = rp_tensor_set_open(path, RP_LAYOUT_NPZ, 0, fixture, err);
+        if (!status)
+            status = check_manifest(&check, *fixture);
+        if (!status)
+            status = check_layers_seen(&check, *fixture);
+        if (status) {
+            rp_tensor_set_close(*fixture);
+            *fixture = NULL;
+        }
+        return status;
+    }
+    return not_found(&check, relative);
+}

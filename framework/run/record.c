@@ -1,0 +1,114 @@
+/* See record.h. */
+#include "run/record.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+
+static const char *const outcomes[] = {"ran", "reused", "skipped", "error"};
+
+enum rp_status rp_run_record_write(const char *path, const struct rp_run_record *record,
+                                   struct rp_error *err)
+{
+    const struct rp_process_result *p = &record->process;
+    cJSON *root = cJSON_CreateObject();
+    cJSON_AddStringToObject(root, "format", "refparity-run");
+    cJSON_AddNumberToObject(root, "version", 1);
+    cJSON_AddStringToObject(root, "outcome", outcomes[record->outcome]);
+    cJSON_AddStringToObject(root, "reason", record->reason);
+    cJSON_AddStringToObject(root, "session", record->session);
+    cJSON_AddNumberToObject(root, "exit_code", p->exit_code);
+    cJSON_AddNumberToObject(root, "signal", p->signal);
+    cJSON_AddBoolToObject(root, "timed_out", p->timed_out);
+    cJSON_AddNumberToObject(root, "wall_s", p->wall_s);
+    cJSON_AddNumberToObject(root, "max_rss_kib", (double)p->max_rss_kib);
+    cJSON_AddNumberToObject(root, "output_bytes", (double)p->output_bytes);
+    cJSON_AddNumberToObject(root, "timeout_s", record->timeout_s);
+    cJSON_AddNumberToObject(root, "harness_s", record->harness_s);
+    cJSON_AddStringToObject(root, "key", record->key);
+    char *text = cJSON_Print(root);
+    cJSON_Delete(root);
+    if (!text)
+        return rp_fail(err, RP_ERR_MEMORY, path, -1, "not enough memory to write it");
+    const enum rp_status status = rp_file_write_atomic(path, text, strlen(text), err);
+    free(text);
+    return status;
+}
+
+static enum rp_status read_text(const struct rp_json *doc, const char *key, char *out, size_t size,
+                                struct rp_error *err)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(rp_json_root(doc), key);
+    if (!cJSON_IsString(value))
+        return rp_json_fail(doc, value ? value : rp_json_root(doc), err, RP_ERR_FORMAT,
+                            "expected a string \"%s\"", key);
+    snprintf(out, size, "%s", value->valuestring);
+    return RP_OK;
+}
+
+static enum rp_status read_number(const struct rp_json *doc, const char *key, double *out,
+                                  struct rp_error *err)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(rp_json_root(doc), key);
+    if (!cJSON_IsNumber(value))
+        return rp_json_fail(doc, value ? value : rp_json_root(doc), err, RP_ERR_FORMAT,
+                            "expected a number \"%s\"", key);
+    *out = value->valuedouble;
+    return RP_OK;
+}
+
+static enum rp_status read_outcome(const struct rp_json *doc, enum rp_run_outcome *outcome,
+                                   struct rp_error *err)
+{
+    char text[16];
+    const enum rp_status status = read_text(doc, "outcome", text, sizeof text, err);
+    for (size_t i = 0; !status && i < sizeof outcomes / sizeof outcomes[0]; i++) {
+        if (strcmp(text, outcomes[i]) == 0) {
+            *outcome = (enum rp_run_outcome)i;
+            return RP_OK;
+        }
+    }
+    return status ? status
+                  : rp_json_fail(doc, rp_json_root(doc), err, RP_ERR_FORMAT,
+                                 "unknown outcome \"%s\"", text);
+}
+
+enum rp_status rp_run_record_read(const char *path, struct rp_run_record *record,
+                                  struct rp_error *err)
+{
+    memset(record, 0, sizeof *record);
+    struct rp_json *doc;
+    enum rp_status status = rp_json_parse_file(path, &doc, err);
+    if (status)
+        return status;
+    struct rp_process_result *p = &record->process;
+    double exit_code = 0, signal = 0, rss = 0, output = 0;
+    const struct {
+        const char *key;
+        double *out;
+    } numbers[] = {{"exit_code", &exit_code},        {"signal", &signal},
+                   {"wall_s", &p->wall_s},           {"max_rss_kib", &rss},
+                   {"output_bytes", &output},        {"timeout_s", &record->timeout_s},
+                   {"harness_s", &record->harness_s}};
+    status = read_outcome(doc, &record->outcome, err);
+    if (!status)
+        status = read_text(doc, "reason", record->reason, sizeof record->reason, err);
+    if (!status)
+        status = read_text(doc, "session", record->session, sizeof record->session, err);
+    if (!status)
+        status = read_text(doc, "key", record->key, sizeof record->key, err);
+    for (size_t i = 0; !status && i < sizeof numbers / sizeof numbers[0]; i++)
+        status = read_number(doc, numbers[i].key, numbers[i].out, err);
+    p->exit_code = (int)exit_code;
+    p->signal = (int)signal;
+    p->max_rss_kib = (long)rss;
+    p->output_bytes = (unsigned long long)output;
+    p->timed_out =
+        cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(rp_json_root(doc), "timed_out")) != 0;
+    rp_json_free(doc);
+    return status;
+}
