@@ -14,8 +14,7 @@ static enum rp_status other_rope_ordering(void *context, const struct rp_site *s
     const struct rp_bug_site *bug = context;
     struct rp_rope wrong = *args;
     if (is_here(bug, site))
-        wrong.ordering =
-            args->ordering == RP_ROPE_NEOX ? RP_ROPE_INTERLEAVED : RP_ROPE_NEOX;
+        wrong.ordering = args->ordering == RP_ROPE_NEOX ? RP_ROPE_INTERLEAVED : RP_ROPE_NEOX;
     return bug->next->rope(bug->next->context, site, &wrong);
 }
 
@@ -210,12 +209,12 @@ bool rp_bug_applies(const struct rp_bug *bug, const char *architecture)
 }
 
 /* Each operation's way to the next table, where this bug does not replace it. */
-#define FORWARD(operation)                                                                         \
-    static enum rp_status forward_##operation(void *context, const struct rp_site *site,           \
-                                              const struct rp_##operation *args)                   \
-    {                                                                                              \
-        const struct rp_bug_site *bug = context;                                                   \
-        return bug->next->operation(bug->next->context, site, args);                               \
+#define FORWARD(operation)                                                               \
+    static enum rp_status forward_##operation(void *context, const struct rp_site *site, \
+                                              const struct rp_##operation *args)         \
+    {                                                                                    \
+        const struct rp_bug_site *bug = context;                                         \
+        return bug->next->operation(bug->next->context, site, args);                     \
     }
 
 FORWARD(embed)

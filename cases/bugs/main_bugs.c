@@ -77,8 +77,7 @@ static enum rp_status check(const struct chosen_bug *chosen, const struct rp_mod
     const char *name = chosen->bug->name;
     if (!rp_bug_applies(chosen->bug, config->architecture))
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
-                       "bug '%s' does not apply to architecture '%s'", name,
-                       config->architecture);
+                       "bug '%s' does not apply to architecture '%s'", name, config->architecture);
     if (chosen->bug->in_layer && chosen->layer == LAYER_NOT_GIVEN)
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "bug '%s' needs a --layer", name);
     if (!chosen->bug->in_layer && chosen->layer != LAYER_NOT_GIVEN)
@@ -89,9 +88,8 @@ static enum rp_status check(const struct chosen_bug *chosen, const struct rp_mod
     return RP_OK;
 }
 
-static enum rp_status prepare(void *context, const struct rp_model *model,
-                              struct rp_prompt *prompt, const struct rp_ops **ops,
-                              struct rp_error *err)
+static enum rp_status prepare(void *context, const struct rp_model *model, struct rp_prompt *prompt,
+                              const struct rp_ops **ops, struct rp_error *err)
 {
     struct chosen *chosen = context;
     for (size_t i = 0; i < chosen->n; i++) {

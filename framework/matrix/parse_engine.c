@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/utf8.h"
 #include "matrix/expand.h"
 #include "matrix/keys.h"
 
@@ -84,7 +85,7 @@ static enum rp_status read_env(struct rp_matrix *matrix, const cJSON *object,
                                struct rp_engine *engine, struct rp_error *err)
 {
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, "env");
-    char shown[RP_SUGGESTION_SIZE];
+    char shown[RP_SHOWN_SIZE];
     if (!value)
         return RP_OK;
     if (!cJSON_IsObject(value))
@@ -100,12 +101,10 @@ static enum rp_status read_env(struct rp_matrix *matrix, const cJSON *object,
         return RP_ERR_MEMORY;
     engine->env = env;
     for (const cJSON *child = value->child; child; child = child->next) {
-        if (!is_variable_name(child->string)) {
-            cJSON name = {.type = cJSON_String, .valuestring = child->string};
+        if (!is_variable_name(child->string))
             return rp_json_fail_key(matrix->json, child, err, RP_ERR_FORMAT,
                                     "expected the name of an environment variable, found %s",
-                                    rp_json_shown(&name, shown));
-        }
+                                    rp_shown(child->string, shown));
         struct rp_env *variable = &env[engine->n_env];
         variable->name = child->string;
         enum rp_status status = read_template(matrix, child, "env", &variable->value, err);

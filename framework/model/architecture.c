@@ -5,38 +5,38 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-#define TAP(slot_part, buffer)                                                                     \
-    {                                                                                              \
-        .kind = RP_STEP_TAP, .part = (slot_part), .in = (buffer)                                   \
+#define TAP(slot_part, buffer)                                   \
+    {                                                            \
+        .kind = RP_STEP_TAP, .part = (slot_part), .in = (buffer) \
     }
-#define RMS_NORM(weight, from, to)                                                                 \
-    {                                                                                              \
-        .kind = RP_STEP_RMS_NORM, .which = (weight), .in = (from), .out = (to)                     \
+#define RMS_NORM(weight, from, to)                                             \
+    {                                                                          \
+        .kind = RP_STEP_RMS_NORM, .which = (weight), .in = (from), .out = (to) \
     }
-#define LINEAR(weight, from, to)                                                                   \
-    {                                                                                              \
-        .kind = RP_STEP_LINEAR, .which = (weight), .in = (from), .out = (to)                       \
+#define LINEAR(weight, from, to)                                             \
+    {                                                                        \
+        .kind = RP_STEP_LINEAR, .which = (weight), .in = (from), .out = (to) \
     }
-#define ROPE(weight, buffer)                                                                       \
-    {                                                                                              \
-        .kind = RP_STEP_ROPE, .which = (weight), .in = (buffer), .out = (buffer)                   \
+#define ROPE(weight, buffer)                                                     \
+    {                                                                            \
+        .kind = RP_STEP_ROPE, .which = (weight), .in = (buffer), .out = (buffer) \
     }
-#define KV_STORE                                                                                   \
-    {                                                                                              \
-        .kind = RP_STEP_KV_STORE                                                                   \
+#define KV_STORE                 \
+    {                            \
+        .kind = RP_STEP_KV_STORE \
     }
-#define ATTENTION                                                                                  \
-    {                                                                                              \
-        .kind = RP_STEP_ATTENTION, .in = RP_BUFFER_Q, .out = RP_BUFFER_HEADS                       \
+#define ATTENTION                                                            \
+    {                                                                        \
+        .kind = RP_STEP_ATTENTION, .in = RP_BUFFER_Q, .out = RP_BUFFER_HEADS \
     }
-#define FFN_ACTIVATION                                                                             \
-    {                                                                                              \
-        .kind = RP_STEP_FFN_ACTIVATION, .in = RP_BUFFER_GATE, .out = RP_BUFFER_GATE                \
+#define FFN_ACTIVATION                                                              \
+    {                                                                               \
+        .kind = RP_STEP_FFN_ACTIVATION, .in = RP_BUFFER_GATE, .out = RP_BUFFER_GATE \
     }
-#define RESIDUAL_ADD(weight)                                                                       \
-    {                                                                                              \
-        .kind = RP_STEP_RESIDUAL_ADD, .which = (weight), .in = RP_BUFFER_BRANCH,                   \
-        .out = RP_BUFFER_HIDDEN                                                                    \
+#define RESIDUAL_ADD(weight)                                                     \
+    {                                                                            \
+        .kind = RP_STEP_RESIDUAL_ADD, .which = (weight), .in = RP_BUFFER_BRANCH, \
+        .out = RP_BUFFER_HIDDEN                                                  \
     }
 
 /* HF: LlamaDecoderLayer. */

@@ -34,16 +34,16 @@ static enum rp_status read_size(const struct reader *reader, const char *name, i
 {
     char key[KEY_SIZE];
     int64_t value;
-    enum rp_status status = rp_gguf_get_int(reader->gguf, make_key(reader, name, key), 1, max,
-                                            &value, reader->err);
+    enum rp_status status =
+        rp_gguf_get_int(reader->gguf, make_key(reader, name, key), 1, max, &value, reader->err);
     if (status == RP_OK)
         *out = (size_t)value;
     return status;
 }
 
 /* Leaves *out, the default, where the key is absent. */
-static enum rp_status read_optional_size(const struct reader *reader, const char *name,
-                                         int64_t max, size_t *out)
+static enum rp_status read_optional_size(const struct reader *reader, const char *name, int64_t max,
+                                         size_t *out)
 {
     return find(reader, name) ? read_size(reader, name, max, out) : RP_OK;
 }
@@ -75,12 +75,11 @@ static enum rp_status read_heads(const struct reader *reader, struct rp_model_co
 {
     char expected[64];
     size_t value_length;
-    enum rp_status status =
-        read_size(reader, "attention.head_count", MAX_SIZE, &config->n_heads);
+    enum rp_status status = read_size(reader, "attention.head_count", MAX_SIZE, &config->n_heads);
     config->n_kv_heads = config->n_heads;
     if (status == RP_OK)
-        status = read_optional_size(reader, "attention.head_count_kv", MAX_SIZE,
-                                    &config->n_kv_heads);
+        status =
+            read_optional_size(reader, "attention.head_count_kv", MAX_SIZE, &config->n_kv_heads);
     if (status != RP_OK)
         return status;
     if (config->n_heads % config->n_kv_heads != 0) {
@@ -116,8 +115,7 @@ static enum rp_status read_rope(const struct reader *reader, struct rp_model_con
     enum rp_status status = RP_OK;
     config->n_rot = config->head_dim;
     config->rope_theta = (float)DEFAULT_THETA;
-    status =
-        read_optional_size(reader, "rope.dimension_count", MAX_SIZE, &config->n_rot);
+    status = read_optional_size(reader, "rope.dimension_count", MAX_SIZE, &config->n_rot);
     if (status == RP_OK && (config->n_rot % 2 != 0 || config->n_rot > config->head_dim)) {
         snprintf(expected, sizeof expected, "an even number up to the head size, %zu",
                  config->head_dim);
@@ -127,8 +125,8 @@ static enum rp_status read_rope(const struct reader *reader, struct rp_model_con
         status = read_positive(reader, "rope.freq_base", &config->rope_theta);
     if (status != RP_OK || !find(reader, scaling_key))
         return status;
-    status = rp_gguf_get_string(reader->gguf, make_key(reader, scaling_key, key), &scaling,
-                                reader->err);
+    status =
+        rp_gguf_get_string(reader->gguf, make_key(reader, scaling_key, key), &scaling, reader->err);
     if (status == RP_OK && !(scaling.length == 4 && memcmp(scaling.data, "none", 4) == 0))
         return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
                        "key '%s' is not \"none\"; rope scaling is computed only as the tensor "

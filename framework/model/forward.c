@@ -43,8 +43,7 @@ enum rp_status rp_layer_state_open(const struct rp_model *model, size_t layer, s
     if (status == RP_OK) {
         state->positions = calloc(capacity + 1, sizeof *state->positions);
         if (!state->positions)
-            status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions",
-                             capacity);
+            status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", capacity);
     }
     if (status == RP_OK)
         *out = state;

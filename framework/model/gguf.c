@@ -24,7 +24,7 @@ static size_t left(const struct cursor *cursor)
     return cursor->gguf->size - cursor->at;
 }
 
-#define FAIL_AT(cursor, offset, code, ...)                                                         \
+#define FAIL_AT(cursor, offset, code, ...) \
     rp_fail((cursor)->err, code, (cursor)->gguf->path, (long long)(offset), __VA_ARGS__)
 
 static enum rp_status need(const struct cursor *cursor, size_t n, const char *what)
@@ -263,8 +263,7 @@ static enum rp_status read_tensor(struct cursor *cursor, struct rp_gguf_tensor *
                        "tensor '%s': rows of %zu values do not divide into %s blocks of %zu",
                        tensor->name, tensor->dims[0], rp_ggml_type_name(tensor->type),
                        block_values);
-    if (n_blocks > SIZE_MAX / block_bytes ||
-        tensor->n_rows > SIZE_MAX / (n_blocks * block_bytes))
+    if (n_blocks > SIZE_MAX / block_bytes || tensor->n_rows > SIZE_MAX / (n_blocks * block_bytes))
         return FAIL_AT(cursor, cursor->at - 4, RP_ERR_FORMAT,
                        "tensor '%s': its size in bytes overflows", tensor->name);
     tensor->row_bytes = n_blocks * block_bytes;
@@ -309,8 +308,8 @@ static enum rp_status read_alignment(const struct cursor *cursor, size_t *alignm
     if (status != RP_OK)
         return status;
     if ((value & (value - 1)) != 0)
-        return FAIL_AT(cursor, -1, RP_ERR_FORMAT,
-                       "key '%s' is %lld, expected a power of two", key, (long long)value);
+        return FAIL_AT(cursor, -1, RP_ERR_FORMAT, "key '%s' is %lld, expected a power of two", key,
+                       (long long)value);
     *alignment = (size_t)value;
     return RP_OK;
 }
@@ -339,8 +338,7 @@ static enum rp_status place_tensors(const struct cursor *cursor)
         tensor->offset += cursor->at + padding;
         tensor->data = gguf->bytes + tensor->offset;
     }
-    qsort(gguf->tensors_by_name, gguf->n_tensors, sizeof(struct rp_gguf_tensor *),
-          compare_offsets);
+    qsort(gguf->tensors_by_name, gguf->n_tensors, sizeof(struct rp_gguf_tensor *), compare_offsets);
     for (size_t i = 1; i < gguf->n_tensors; i++) {
         const struct rp_gguf_tensor *before = gguf->tensors_by_name[i - 1];
         const struct rp_gguf_tensor *after = gguf->tensors_by_name[i];

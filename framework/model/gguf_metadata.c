@@ -172,8 +172,7 @@ enum rp_status rp_gguf_get_bool(const struct rp_gguf *gguf, const char *key, boo
         return wrong_kind(gguf, value, "a bool", err);
     if (gguf->bytes[value->offset] > 1)
         return rp_fail(err, RP_ERR_FORMAT, gguf->path, (long long)value->offset,
-                       "key '%s' is the byte %d, expected 0 or 1", key,
-                       gguf->bytes[value->offset]);
+                       "key '%s' is the byte %d, expected 0 or 1", key, gguf->bytes[value->offset]);
     *out = gguf->bytes[value->offset] == 1;
     return RP_OK;
 }

@@ -59,9 +59,8 @@ static int compare_name(const void *name, const void *element)
 
 const struct rp_gguf_tensor *rp_gguf_find_tensor(const struct rp_gguf *gguf, const char *name)
 {
-    const struct rp_gguf_tensor **found =
-        bsearch(name, gguf->tensors_by_name, gguf->n_tensors, sizeof(struct rp_gguf_tensor *),
-                compare_name);
+    const struct rp_gguf_tensor **found = bsearch(name, gguf->tensors_by_name, gguf->n_tensors,
+                                                  sizeof(struct rp_gguf_tensor *), compare_name);
     return found ? *found : NULL;
 }
 
@@ -150,7 +149,7 @@ enum rp_status rp_gguf_rows(const struct rp_gguf *gguf, const struct rp_gguf_ten
                        tensor->name, rp_ggml_type_name(tensor->type));
     if (first > tensor->n_rows || n > tensor->n_rows - first)
         return rp_fail(err, RP_ERR_ARGUMENT, gguf->path, (long long)tensor->offset,
-                       "rows %zu to %zu of tensor '%s', which has %zu", first, first + n - 1,
+                       "%zu rows from row %zu of tensor '%s', which has %zu", n, first,
                        tensor->name, tensor->n_rows);
     for (size_t row = 0; row < n; row++)
         decode(tensor->data + (first + row) * tensor->row_bytes, tensor->dims[0],

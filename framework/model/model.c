@@ -50,8 +50,8 @@ static enum rp_status bind(const struct rp_model *model, enum rp_weight_id which
     if (!*tensor && is_optional)
         return RP_OK;
     if (!*tensor)
-        return rp_fail(err, RP_ERR_MISSING, rp_gguf_path(model->gguf), -1,
-                       "tensor '%s' is missing", name);
+        return rp_fail(err, RP_ERR_MISSING, rp_gguf_path(model->gguf), -1, "tensor '%s' is missing",
+                       name);
     used[*tensor - rp_gguf_tensor(model->gguf, 0)] = true;
     return check_tensor(model, which, *tensor, err);
 }
@@ -87,10 +87,10 @@ static enum rp_status bind_globals(struct rp_model *model, bool *used, struct rp
     status = decode_vector(model, freqs, &model->rope_freqs, err);
     for (size_t i = 0; status == RP_OK && i < model->config.n_rot / 2; i++) {
         if (!(model->rope_freqs[i] > 0 && isfinite(model->rope_freqs[i])))
-            status = rp_fail(err, RP_ERR_FORMAT, rp_gguf_path(model->gguf),
-                             (long long)freqs->offset,
-                             "tensor '%s': value %zu is %g, expected a number above 0",
-                             freqs->name, i, (double)model->rope_freqs[i]);
+            status =
+                rp_fail(err, RP_ERR_FORMAT, rp_gguf_path(model->gguf), (long long)freqs->offset,
+                        "tensor '%s': value %zu is %g, expected a number above 0", freqs->name, i,
+                        (double)model->rope_freqs[i]);
     }
     return status;
 }

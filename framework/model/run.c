@@ -57,17 +57,16 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-enum rp_status rp_model_logits(const struct rp_forward *forward, size_t n,
-                               const int64_t *positions, size_t chunk, const float *normed,
-                               float *logits, struct rp_error *err)
+enum rp_status rp_model_logits(const struct rp_forward *forward, size_t n, const int64_t *positions,
+                               size_t chunk, const float *normed, float *logits,
+                               struct rp_error *err)
 {
     const struct rp_model *model = forward->model;
     const struct rp_ops *ops = ops_of(forward);
     size_t dim = model->config.hidden_size, vocab = model->config.vocab_size;
     size_t step = chunk ? chunk : n;
     float *weight;
-    enum rp_status status =
-        rp_float_alloc(smaller(OUTPUT_BLOCK_ROWS, vocab), dim, &weight, err);
+    enum rp_status status = rp_float_alloc(smaller(OUTPUT_BLOCK_ROWS, vocab), dim, &weight, err);
     for (size_t row = 0; row < vocab && status == RP_OK; row += OUTPUT_BLOCK_ROWS) {
         size_t n_rows = smaller(OUTPUT_BLOCK_ROWS, vocab - row);
         status = rp_gguf_rows(model->gguf, model->output, row, n_rows, weight, err);
@@ -118,11 +117,9 @@ static enum rp_status run_logits(const struct rp_forward *forward, size_t n,
                                  struct rp_error *err)
 {
     const struct rp_model_config *config = &forward->model->config;
-    size_t group =
-        chunk < LOGITS_POSITIONS ? LOGITS_POSITIONS / chunk * chunk : LOGITS_POSITIONS;
+    size_t group = chunk < LOGITS_POSITIONS ? LOGITS_POSITIONS / chunk * chunk : LOGITS_POSITIONS;
     float *logits;
-    enum rp_status status =
-        rp_float_alloc(smaller(group, n), config->vocab_size, &logits, err);
+    enum rp_status status = rp_float_alloc(smaller(group, n), config->vocab_size, &logits, err);
     for (size_t p = 0; p < n && status == RP_OK; p += group)
         status = rp_model_logits(forward, smaller(group, n - p), positions + p, chunk,
                                  normed + p * config->hidden_size, logits, err);

@@ -86,9 +86,11 @@ static enum rp_status read_slot(const struct rp_tensor_set *set, struct rp_slot 
     size_t n;
     member_where(set, slot->member, where);
     enum rp_status code = rp_zip_peek(&set->zip, slot->member, buffer, FIRST_PEEK, &n, err);
-    if (!code)
-        code = rp_slot_from_npy(slot, buffer, n, slot->member->size, where, err);
-    if (!code || n < FIRST_PEEK)
+    if (code)
+        return code;
+    int may_be_longer = n == FIRST_PEEK;
+    code = rp_slot_from_npy(slot, buffer, n, slot->member->size, where, may_be_longer ? NULL : err);
+    if (!code || !may_be_longer)
         return code;
     code = rp_zip_peek(&set->zip, slot->member, buffer, RP_NPY_PEEK, &n, err);
     return code ? code : rp_slot_from_npy(slot, buffer, n, slot->member->size, where, err);

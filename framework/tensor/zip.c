@@ -357,6 +357,7 @@ static int inflate_bytes(const uint8_t *from, size_t n_from, uint8_t *to, size_t
     uint8_t overflow;
     z_stream stream;
     size_t taken = 0, made = 0;
+    int is_longer = 0;
     memset(&stream, 0, sizeof stream);
     *n = 0;
     *ended = 0;
@@ -376,11 +377,11 @@ static int inflate_bytes(const uint8_t *from, size_t n_from, uint8_t *to, size_t
         if (out > 0)
             made += out - stream.avail_out;
         else if (stream.avail_out == 0)
-            break; /* one byte too many */
-    } while (result == Z_OK);
+            is_longer = 1;
+    } while (result == Z_OK && !is_longer);
     inflateEnd(&stream);
     *n = made;
-    *ended = result == Z_STREAM_END && taken == n_from;
+    *ended = result == Z_STREAM_END && taken == n_from && !is_longer;
     return result == Z_STREAM_END ? Z_OK : result;
 }
 

@@ -215,7 +215,6 @@ static void deflated_data_of_another_length_is_refused(void **state)
         char out[100];
         struct rp_error err;
         assert_int_equal(load(&bytes, "a", out, &err), RP_ERR_FORMAT);
-        print_message("%u %s\n", sizes[i], err.message);
         assert_non_null(strstr(err.message, "member a: its deflated data is damaged, or is not "));
         rp_test_free(&bytes);
     }
@@ -315,7 +314,7 @@ static void end_records_that_lie_are_refused(void **state)
     bytes.data[end - 20 + 8 + 7] = 0x80;
     assert_refused(&bytes, RP_ERR_FORMAT,
                    "expected the zip64 end record before its locator, found its offset to be "
-                   "9223372036854776050");
+                   "9223372036854776051");
     bytes = archive_of_two(0, 1);
     bytes.data[end - 20 - 56] ^= 1;
     assert_refused(&bytes, RP_ERR_FORMAT,

@@ -98,9 +98,9 @@ enum rp_status rp_model_final_norm(const struct rp_forward *forward, size_t n,
                                    const int64_t *positions, float *hidden, struct rp_error *err);
 /* logits [n][vocab_size] from normed [n][hidden_size], chunk positions (0: all) per linear call;
  * taps logits chunk by chunk. The output matrix is decoded in blocks of rows, once per call. */
-enum rp_status rp_model_logits(const struct rp_forward *forward, size_t n,
-                               const int64_t *positions, size_t chunk, const float *normed,
-                               float *logits, struct rp_error *err);
+enum rp_status rp_model_logits(const struct rp_forward *forward, size_t n, const int64_t *positions,
+                               size_t chunk, const float *normed, float *logits,
+                               struct rp_error *err);
 
 /* ---- everything ---- */
 

@@ -106,9 +106,10 @@ struct rp_linear {
     uint32_t type;       /* ggml's, of the weight in the file */
     const float *weight; /* [n_out][n_in], decoded */
     size_t n_out, n_in;
-    size_t first_out; /* of RP_OUTPUT, which comes in blocks of rows: the first one's index; else 0 */
-    const float *x;   /* [n_positions][n_in] */
-    float *y;         /* [n_positions][n_out], rows y_stride apart */
+    size_t
+        first_out;  /* of RP_OUTPUT, which comes in blocks of rows: the first one's index; else 0 */
+    const float *x; /* [n_positions][n_in] */
+    float *y;       /* [n_positions][n_out], rows y_stride apart */
     size_t y_stride;
 };
 
@@ -174,8 +175,7 @@ struct rp_ops {
     enum rp_status (*linear)(void *context, const struct rp_site *, const struct rp_linear *);
     enum rp_status (*rope)(void *context, const struct rp_site *, const struct rp_rope *);
     enum rp_status (*kv_store)(void *context, const struct rp_site *, const struct rp_kv_store *);
-    enum rp_status (*attention)(void *context, const struct rp_site *,
-                                const struct rp_attention *);
+    enum rp_status (*attention)(void *context, const struct rp_site *, const struct rp_attention *);
     enum rp_status (*ffn_activation)(void *context, const struct rp_site *,
                                      const struct rp_ffn_activation *);
     enum rp_status (*residual_add)(void *context, const struct rp_site *,

@@ -1,0 +1,112 @@
+/* See scratch_pair_test_util.h. */
+#include "cases/scratch_pair_test_util.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/scratch_test_util.h"
+#include "run/run.h"
+
+static const char default_argv[] =
+    "[\"{target:refparity-embedded}\", \"--model\", \"{gguf}\", \"--tokens\", \"{tokens_file}\", "
+    "\"--dump\", \"{dump}\"]";
+
+static const char *or_default(const char *value, const char *standard)
+{
+    return value ? value : standard;
+}
+
+static void write_matrix(const struct rp_scratch_pair *scratch, const struct rp_scratch_spec *spec)
+{
+    const char *architecture = or_default(spec->architecture, "qwen3");
+    char text[8192];
+    const int n = snprintf(
+        text, sizeof text,
+        "{\"engines\": {\"test\": {\"argv\": %s, \"layout\": \"npy\"%s}},\n"
+        " \"tests\": [\n"
+        "  {\"name\": \"tiny\", \"hf_model\": \"tiny/%s\", \"n_layers\": %d, \"engine\": "
+        "\"test\",\n"
+        "   \"engine_gguf\": \"%s/fixtures/tiny/%s/%s-bf16.gguf\", \"prompts\": [%s]%s}]}\n",
+        or_default(spec->argv, default_argv), or_default(spec->engine_extra, ""), architecture,
+        spec->n_layers ? spec->n_layers : RP_TINY_LAYERS, RP_SOURCE_DIR, architecture, architecture,
+        or_default(spec->prompt, "\"" RP_FOX "\""), or_default(spec->entry_extra, ""));
+    assert_in_range(n, 1, sizeof text - 1);
+    rp_test_write_file(scratch->folder, "matrix.json", text, (size_t)n);
+}
+
+static void write_config(const struct rp_scratch_pair *scratch)
+{
+    char text[8192];
+    const int n = snprintf(
+        text, sizeof text,
+        "{\"matrix\": \"%s/matrix.json\", \"prefix\": \"\", \"build_dir\": \"%s\",\n"
+        " \"work_dir\": \"%s/work\", \"reports_dir\": \"%s/reports\",\n"
+        " \"record_command\": \"ci/record.sh\", \"stores\": [\"%s/fixtures/store\"],\n"
+        " \"targets\": {\"refparity-embedded\": \"%s\", \"refparity-embedded-bugs\": \"%s\"}}\n",
+        scratch->folder, scratch->folder, scratch->folder, scratch->folder, RP_SOURCE_DIR,
+        RP_EMBEDDED, RP_EMBEDDED_BUGS);
+    assert_in_range(n, 1, sizeof text - 1);
+    rp_test_write_file(scratch->folder, "config.json", text, (size_t)n);
+}
+
+void rp_scratch_pair_open(struct rp_scratch_pair *scratch, const struct rp_scratch_spec *spec)
+{
+    static const char *const unwanted[] = {"REFPARITY_REQUIRE", "REFPARITY_REUSE_DUMPS",
+                                           "REFPARITY_MODELS"};
+    for (size_t i = 0; i < sizeof unwanted / sizeof unwanted[0]; i++)
+        unsetenv(unwanted[i]);
+    char path[512], text[2300];
+    struct rp_error err;
+    rp_test_make_folder(scratch->folder);
+    setenv("REFPARITY_STORE", scratch->folder, 1);
+    write_matrix(scratch, spec);
+    write_config(scratch);
+    snprintf(path, sizeof path, "%s/config.json", scratch->folder);
+    enum rp_status status = rp_context_open(path, &scratch->context, &err);
+    if (!status)
+        status =
+            rp_matrix_find_pair(scratch->context.matrix, "tiny", "", "p0", &scratch->pair, &err);
+    if (status)
+        fail_msg("%s", rp_error_text(&err, text, sizeof text));
+}
+
+void rp_scratch_pair_close(struct rp_scratch_pair *scratch)
+{
+    rp_context_close(&scratch->context);
+    assert_int_equal(rp_remove_tree(scratch->folder, NULL), RP_OK);
+}
+
+void rp_scratch_pair_judge(struct rp_scratch_pair *scratch, struct rp_verdicts *verdicts)
+{
+    struct rp_run_record record;
+    struct rp_error err;
+    char text[2300];
+    struct rp_judge *judge = malloc(sizeof *judge);
+    assert_non_null(judge);
+    enum rp_status status = rp_run_pair(&scratch->context, &scratch->pair, &record, &err);
+    if (!status) {
+        rp_judge_open(&scratch->context, &scratch->pair, judge);
+        status = rp_judge_pair(judge, verdicts, &err);
+        rp_judge_close(judge);
+    }
+    free(judge);
+    if (status)
+        fail_msg("%s", rp_error_text(&err, text, sizeof text));
+}
+
+const struct rp_slot_result *rp_slot_of(const struct rp_verdicts *verdicts, const char *slot)
+{
+    for (size_t i = 0; i < verdicts->pair.n_slots; i++)
+        if (strcmp(verdicts->pair.slots[i].slot, slot) == 0)
+            return &verdicts->pair.slots[i];
+    fail_msg("no result for slot %s", slot);
+    return NULL;
+}

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# The matrix, from nothing: installs what is missing, builds, runs, summarizes.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+usage: ci/parity.sh [FILTER] [ctest option ...]
+
+Installs what is missing (with apt), configures and builds build/parity, runs the matrix with ctest
+and prints a summary. FILTER is a regular expression on test names, such as qwen3, or
+'tiny-llama-q8_0/batched'.
+
+  REFPARITY_MODELS=DIR       where to look for GGUFs
+  REFPARITY_STORE=DIR        where recorded fixtures are, beside fixtures/store
+  REFPARITY_REQUIRE=1        what is missing is an error, not a skip
+  REFPARITY_REUSE_DUMPS=1    keep dumps whose inputs are the same
+
+exit codes: 0 pass, 1 an engine diverges, 2 environment, configuration or harness error; also when
+nothing was compared, or the filter matches nothing
+END
+}
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=$root/build/parity
+filter=
+case ${1:-} in
+-h | --help)
+    usage
+    exit 0
+    ;;
+-* | '') ;;
+*)
+    filter=$1
+    shift
+    ;;
+esac
+fail() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+# quiet LOG COMMAND...: shows the log only when the command fails.
+quiet() {
+    local log=$1
+    shift
+    "$@" >"$log" 2>&1 || {
+        cat "$log" >&2
+        fail "\`$*\` failed"
+    }
+}
+
+"$root/ci/install.sh" build
+mkdir -p "$build"
+cd "$root"
+echo "configuring and building $build ..."
+quiet "$build/configure.log" cmake --preset parity
+quiet "$build/build.log" cmake --build --preset parity
+
+# The unit tests are ci/test.sh's business.
+select=(--label-exclude '^unit$')
+[ -z "$filter" ] || select+=(--tests-regex "$filter")
+n_tests=$(ctest --test-dir "$build" --show-only "${select[@]}" | sed -n 's/^Total Tests: //p')
+[ "${n_tests:-0}" -gt 0 ] || fail "no test of the matrix matches '$filter': see ctest --test-dir $build -N"
+
+status=0
+ctest --test-dir "$build" --parallel "$(nproc)" --output-on-failure --progress --no-label-summary "${select[@]}" "$@" || status=$?
+echo
+report=0
+"$build/bin/refparity" report "$build" || report=$?
+# ctest may have failed where no pair did: then the harness is broken.
+[ "$report" -ne 0 ] || [ "$status" -eq 0 ] || fail "ctest failed (exit code $status), although every pair passed"
+exit "$report"

@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# Records the matrix's fixtures with Hugging Face transformers, in a Python environment of its own.
+# Not needed to run the matrix: the fixtures of the tiny models are in the repository.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+usage: ci/record.sh [FILTER] [--check] [OPTION...]
+
+Records the fixture of every pair of matrix/matrix.json whose <entry>/<prompt> contains FILTER
+(default: all); what is valid already is kept. Models that are not in the repository come from the
+Hugging Face hub; those that cannot be had are reported as skipped.
+
+  --check         write nothing: record the stored fixtures again in memory, and exit 1 where a slot
+                  differs by more than 1e-5 relative at any position
+  --force         record again what is valid
+  --test          run the recorder's own unit tests instead
+  --print-python  make the environment and print its interpreter's path instead
+  --help          this text
+
+Other options (--store DIR, --checkpoints DIR) go to fixtures/hf_reference.py.
+
+The environment is made once from fixtures/requirements.txt, below
+${XDG_CACHE_HOME:-$HOME/.cache}/refparity/venv. pip's own settings apply: to get torch without CUDA,
+set PIP_EXTRA_INDEX_URL to an index of CPU wheels. REFPARITY_PYTHON=/path/to/python uses that
+interpreter as it is instead.
+
+Exit codes: 0 all well, 1 --check or --test found something wrong, 2 wrong usage or environment.
+END
+}
+
+say() { printf '%s\n' "$*" >&2; }
+fail() {
+    say "error: $*"
+    exit 2
+}
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+requirements=$root/fixtures/requirements.txt
+
+filter=
+mode=record
+options=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    --test) mode=unit-tests ;;
+    --print-python) mode=print ;;
+    --store | --checkpoints)
+        [ $# -ge 2 ] || fail "$1 needs a folder: see ci/record.sh --help"
+        options+=("$1" "$2")
+        shift
+        ;;
+    -*) options+=("$1") ;;
+    *)
+        [ -z "$filter" ] || fail "one filter at most, got '$filter' and '$1': see ci/record.sh --help"
+        filter=$1
+        ;;
+    esac
+    shift
+done
+
+# Debian splits venv and ensurepip off: their absence shows only when they are used.
+python_is_enough() {
+    python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+require_python() {
+    python_is_enough && return
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing python3 and python3-venv ..."
+        export DEBIAN_FRONTEND=noninteractive
+        if apt-get -qq update >&2 && apt-get -qq install -y python3 python3-venv >&2; then
+            python_is_enough && return
+        fi
+    fi
+    fail "Python 3.11 or newer with venv is needed: install python3 and python3-venv, or set REFPARITY_PYTHON"
+}
+
+# Makes the environment $1. Each step is chained: `set -e` does not hold in a condition.
+make_environment() {
+    local venv=$1
+    local pip=("$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --no-input)
+    say "making the Python environment $venv (once; torch is large) ..."
+    # torch first and by name: pip then takes the build that its settings prefer
+    rm -rf "$venv" &&
+        python3 -m venv "$venv" >&2 &&
+        "${pip[@]}" "$(grep '^torch==' "$requirements")" >&2 &&
+        "${pip[@]}" --requirement "$requirements" >&2 &&
+        touch "$venv/complete"
+}
+
+# Prints the interpreter of the environment for exactly these requirements, making it when it is missing.
+environment_python() {
+    if [ -n "${REFPARITY_PYTHON:-}" ]; then
+        command -v "$REFPARITY_PYTHON" || fail "REFPARITY_PYTHON=$REFPARITY_PYTHON is not a program"
+        return
+    fi
+    require_python
+    local key venv
+    key=$({
+        cat "$requirements"
+        python3 --version
+    } | sha256sum | cut -c1-12)
+    venv=${XDG_CACHE_HOME:-$HOME/.cache}/refparity/venv/$key
+    mkdir -p "$(dirname "$venv")"
+    (
+        # two recordings at once must not make it twice
+        if command -v flock >/dev/null; then flock 9; fi
+        [ -f "$venv/complete" ] || make_environment "$venv"
+    ) 9>"$venv.lock" || fail "pip could not install fixtures/requirements.txt: see its message above"
+    printf '%s\n' "$venv/bin/python"
+}
+
+python=$(environment_python)
+case $mode in
+print) printf '%s\n' "$python" ;;
+unit-tests) exec "$python" "$root/fixtures/hf_reference_test.py" ${options[@]+"${options[@]}"} ;;
+record)
+    matrix=$root/matrix/matrix.json
+    [ -f "$matrix" ] || fail "$matrix is missing"
+    exec "$python" "$root/fixtures/hf_reference.py" --matrix "$matrix" --filter "$filter" ${options[@]+"${options[@]}"}
+    ;;
+esac

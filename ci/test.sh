@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Everything that passes or fails the project itself. .ci/run calls it.
+set -uo pipefail
+
+usage() {
+    cat <<'END'
+usage: ci/test.sh [STEP ...]
+       ci/test.sh --list
+
+Runs the steps, all by default, and prints a line for each; a step's log is in build/test/STEP.log.
+Installs what it needs with apt and pip.
+
+exit codes: 0 all steps passed, 1 some failed, 2 the environment is not complete
+END
+}
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root" || exit 2
+logs=$root/build/test
+fuzz_seconds=${REFPARITY_FUZZ_SECONDS:-60}
+n_jobs=$(nproc)
+
+# What the clean matrix compares: entries x modes x prompts of the tiny models. A pair that is lost
+# on the way is a failure here.
+expected_summary="compared 72 of 84 pairs: 72 passed, 0 failed, 0 errors, 12 skipped"
+
+steps=(
+    "parity:the matrix, as the README runs it, with the exact number of comparisons"
+    "workflow:cmake --workflow, with CMake 3.25 and with the newest"
+    "gcc:all tests, gcc, warnings as errors"
+    "clang:all tests, clang, warnings as errors"
+    "format:clang-format"
+    "tidy:clang-tidy"
+    "shell:shellcheck"
+    "sanitize:all tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+    "valgrind:unit tests under valgrind"
+    "ctest-scheme:what ctest users do: filters, reruns, skips, stop on failure"
+    "fuzz:$fuzz_seconds s for each parser"
+    "python:the recorder's unit tests"
+    "record:the committed fixtures, recorded again"
+    "exact:the C model against HF on the Q8_0 and Q4_0 files' dequantized weights"
+    "readback:matrix schema, results.json and junit.xml, read by others' parsers"
+)
+
+tidy() { # as many at once as there are processors
+    cmake --preset strict-clang >/dev/null &&
+        git ls-files '*.c' | grep -vE '_fuzz\.c$' |
+        xargs -P "$n_jobs" -n 4 clang-tidy --quiet -p build/strict-clang
+}
+
+build_and_test() {
+    cmake --preset "$1" && cmake --build --preset "$1" && ctest --preset "$1" --no-label-summary
+}
+
+step_parity() {
+    ci/parity.sh && build/parity/bin/refparity report build/parity | grep -F "$expected_summary"
+}
+
+step_workflow() {
+    local venv=$root/build/cmake-venv
+    rm -rf build/parity && /usr/bin/cmake --version && /usr/bin/cmake --workflow --preset parity &&
+        python3 -m venv "$venv" && "$venv/bin/pip" install -q cmake &&
+        rm -rf build/parity && "$venv/bin/cmake" --version && "$venv/bin/cmake" --workflow --preset parity &&
+        "$venv/bin/ctest" --preset parity -R tiny-qwen3-bf16
+}
+
+step_gcc() { build_and_test strict; }
+step_clang() { build_and_test strict-clang; }
+step_format() { git ls-files '*.c' '*.h' | xargs clang-format --dry-run --Werror; }
+step_tidy() { tidy; }
+step_shell() { git ls-files '*.sh' .ci/run | xargs shellcheck; }
+step_sanitize() { build_and_test sanitize; }
+
+step_valgrind() {
+    cmake --preset parity && cmake --build --preset parity || return 1
+    local test
+    while read -r test; do
+        echo "== $test"
+        valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=all "$test" || return 1
+    done < <(find build/parity/framework -maxdepth 1 -name '*_test' -type f -perm -u+x | sort)
+    echo "== the tool"
+    valgrind --quiet --error-exitcode=9 --leak-check=full build/parity/bin/refparity report build/parity
+}
+
+step_ctest-scheme() { cases/ctest_scheme_test.sh build/parity; }
+
+step_fuzz() {
+    cmake --preset fuzz && cmake --build --preset fuzz || return 1
+    find build/fuzz/framework -maxdepth 1 -name '*_fuzz' -type f | sort |
+        xargs -P "$n_jobs" -I{} ci/fuzz.sh {} "$fuzz_seconds"
+}
+
+step_python() { ci/record.sh --test; }
+step_record() { ci/record.sh --check tiny; }
+
+step_exact() { cases/exact_test.sh build/parity; }
+
+step_readback() {
+    local python
+    python=$(ci/record.sh --print-python) && "$python" -m pip install -q junitparser jsonschema lxml &&
+        "$python" cases/readback_test.py matrix build/parity/reports
+}
+
+run_step() { # NAME DESCRIPTION
+    local start=$SECONDS status=PASS
+    "step_$1" >"$logs/$1.log" 2>&1 </dev/null || status=FAIL
+    printf '%s  %-13s %s (%d s)\n' "$status" "$1" "$2" $((SECONDS - start))
+    [ "$status" = PASS ] && return 0
+    echo "---- end of $logs/$1.log"
+    tail -n 60 "$logs/$1.log"
+    echo "----"
+    return 1
+}
+
+case ${1:-} in
+-h | --help)
+    usage
+    exit 0
+    ;;
+--list)
+    for step in "${steps[@]}"; do printf '%-13s %s\n' "${step%%:*}" "${step#*:}"; done
+    exit 0
+    ;;
+esac
+for wanted in "$@"; do
+    printf '%s\n' "${steps[@]}" | grep -q "^$wanted:" || {
+        echo "error: no step '$wanted': see ci/test.sh --list" >&2
+        exit 2
+    }
+done
+
+mkdir -p "$logs"
+ci/install.sh build && ci/install.sh checks || exit 2
+n_passed=0
+n_failed=0
+for step in "${steps[@]}"; do
+    name=${step%%:*}
+    if [ $# -gt 0 ] && ! printf '%s\n' "$@" | grep -qx "$name"; then
+        continue
+    fi
+    if run_step "$name" "${step#*:}"; then
+        n_passed=$((n_passed + 1))
+    else
+        n_failed=$((n_failed + 1))
+    fi
+done
+echo "$n_passed passed, $n_failed failed"
+[ "$n_failed" -eq 0 ]
