@@ -138,13 +138,14 @@ enum rp_status rp_json_parse(const char *text, size_t length, const char *where,
 {
     enum rp_status status = RP_OK;
     struct rp_json *parsed = calloc(1, sizeof *parsed);
-    char *where_copy = malloc(strlen(where) + 1);
+    size_t where_size = strlen(where) + 1;
+    char *where_copy = malloc(where_size);
     struct reader r = {.text = text, .length = length, .doc = parsed, .err = err};
     if (!parsed || !where_copy) {
         status = rp_fail(err, RP_ERR_MEMORY, where, -1, "no memory for a JSON document");
         goto done;
     }
-    parsed->where = strcpy(where_copy, where);
+    parsed->where = memcpy(where_copy, where, where_size);
     where_copy = NULL;
     status = rp_json_scan(text, length, where, &parsed->places, err);
     if (status == RP_OK)

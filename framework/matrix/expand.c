@@ -115,7 +115,7 @@ static enum rp_status next_part(const char **at, struct part *part, struct rp_er
 
 enum rp_status rp_template_check(const char *text, struct rp_error *err)
 {
-    struct part part;
+    struct part part = {.text = ""};
     while (*text) {
         enum rp_status status = next_part(&text, &part, err);
         if (status != RP_OK)
@@ -126,7 +126,7 @@ enum rp_status rp_template_check(const char *text, struct rp_error *err)
 
 int rp_template_uses(const char *text, const char *placeholder)
 {
-    struct part part;
+    struct part part = {.text = ""};
     while (*text && next_part(&text, &part, NULL) == RP_OK) {
         if (part.kind != LITERAL && strcmp(placeholder_names[part.kind], placeholder) == 0)
             return 1;
@@ -207,7 +207,7 @@ enum rp_status rp_expand(const char *text, const struct rp_expansion *values, ch
                          struct rp_error *err)
 {
     struct text expanded = {0};
-    struct part part;
+    struct part part = {.text = ""};
     enum rp_status status = append(&expanded, "", 0, err);
     while (status == RP_OK && *text) {
         status = next_part(&text, &part, err);
@@ -219,7 +219,7 @@ enum rp_status rp_expand(const char *text, const struct rp_expansion *values, ch
         }
         const char *value = NULL;
         status = value_of(&part, values, &value, err);
-        if (status == RP_OK)
+        if (status == RP_OK && value)
             status = append(&expanded, value, strlen(value), err);
     }
     if (status != RP_OK) {

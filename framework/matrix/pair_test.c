@@ -33,7 +33,7 @@ static void pairs_run_by_entry_mode_and_prompt(void **state)
         {"two/batched-32/p2", "two__batched-32__p2"},
     };
     struct rp_matrix *matrix = parse(two_entries);
-    struct rp_pair pair;
+    struct rp_pair pair = {0};
     assert_int_equal(rp_matrix_n_pairs(matrix), sizeof expected / sizeof *expected);
     for (size_t i = 0; i < rp_matrix_n_pairs(matrix); i++) {
         rp_matrix_pair(matrix, i, &pair);
@@ -54,7 +54,7 @@ static void the_longest_names_fit(void **state)
     (void)state;
     char name[RP_MATRIX_NAME_MAX + 1];
     char text[1024];
-    struct rp_pair pair;
+    struct rp_pair pair = {0};
     memset(name, 'n', RP_MATRIX_NAME_MAX);
     name[RP_MATRIX_NAME_MAX] = '\0';
     snprintf(text, sizeof text,
@@ -73,7 +73,7 @@ static void a_pair_is_found_by_its_names(void **state)
 {
     (void)state;
     struct rp_matrix *matrix = parse(two_entries);
-    struct rp_pair pair;
+    struct rp_pair pair = {0};
     struct rp_error err = {0};
     assert_int_equal(rp_matrix_find_pair(matrix, "one", NULL, "fox", &pair, &err), RP_OK);
     assert_string_equal(pair.name, "one/fox");
@@ -105,7 +105,7 @@ static void a_pair_that_there_is_not_names_what_there_is(void **state)
     };
     struct rp_matrix *matrix = parse(two_entries);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct rp_pair pair;
+        struct rp_pair pair = {0};
         struct rp_error err = {0};
         assert_int_equal(rp_matrix_find_pair(matrix, cases[i].entry, cases[i].mode, cases[i].prompt,
                                              &pair, &err),

@@ -194,12 +194,12 @@ static enum rp_status read_object(struct rp_matrix *matrix, const cJSON *object,
         return RP_OK;
     const struct rp_prompt_file *file = NULL;
     status = open_prompt_file(matrix, cJSON_GetObjectItemCaseSensitive(object, "file"), &file, err);
-    if (status != RP_OK)
-        return status;
-    prompt->text = file->text;
-    prompt->length = file->length;
-    prompt->file = file->path;
-    return RP_OK;
+    if (status == RP_OK && file) {
+        prompt->text = file->text;
+        prompt->length = file->length;
+        prompt->file = file->path;
+    }
+    return status;
 }
 
 /* default_id is [DEFAULT_ID_SIZE] and lives as long as the entry. */
@@ -228,14 +228,6 @@ static enum rp_status read_prompt(struct rp_matrix *matrix, const cJSON *value, 
                             "expected a prompt of 1 to %zu bytes, found %zu",
                             RP_MATRIX_MAX_PROMPT_BYTES, prompt->length);
     return RP_OK;
-}
-
-static const cJSON *element(const cJSON *array, size_t index)
-{
-    const cJSON *child = array->child;
-    while (index-- > 0)
-        child = child->next;
-    return child;
 }
 
 enum rp_status rp_parse_prompts(struct rp_matrix *matrix, const cJSON *value,
@@ -270,7 +262,8 @@ enum rp_status rp_parse_prompts(struct rp_matrix *matrix, const cJSON *value,
     status = rp_find_repeated(ids, n, &repeated, err);
     if (status == RP_OK && repeated < n)
         status = rp_json_fail(
-            matrix->json, cJSON_GetObjectItemCaseSensitive(element(value, repeated), "id"), err,
+            matrix->json,
+            cJSON_GetObjectItemCaseSensitive(cJSON_GetArrayItem(value, (int)repeated), "id"), err,
             RP_ERR_FORMAT, "expected each prompt's id once, found \"%s\" again", ids[repeated]);
 done:
     free(ids);

@@ -82,10 +82,10 @@ static void a_prompt_longer_than_a_mebibyte_is_an_error(void **state)
     assert_non_null(text);
     memcpy(text, begin, n_begin);
     memset(text + n_begin, 'x', n_prompt);
-    memcpy(text + n_begin + n_prompt, "\"]}]}", 6);
+    memcpy(text + n_begin + n_prompt, "\"]}]}", sizeof "\"]}]}");
     expect_error(text, RP_ERR_FORMAT, 2, 2,
                  "expected a prompt of 1 to 1048576 bytes, found 1048577");
-    memcpy(text + n_begin + n_prompt - 1, "\"]}]}", 6);
+    memcpy(text + n_begin + n_prompt - 1, "\"]}]}", sizeof "\"]}]}");
     struct rp_matrix *matrix = parse(text);
     assert_int_equal(rp_matrix_entry(matrix, 0)->prompts[0].length, 1048576);
     rp_matrix_free(matrix);

@@ -5,39 +5,18 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-#define TAP(slot_part, buffer)                                   \
-    {                                                            \
-        .kind = RP_STEP_TAP, .part = (slot_part), .in = (buffer) \
-    }
-#define RMS_NORM(weight, from, to)                                             \
-    {                                                                          \
-        .kind = RP_STEP_RMS_NORM, .which = (weight), .in = (from), .out = (to) \
-    }
-#define LINEAR(weight, from, to)                                             \
-    {                                                                        \
-        .kind = RP_STEP_LINEAR, .which = (weight), .in = (from), .out = (to) \
-    }
-#define ROPE(weight, buffer)                                                     \
-    {                                                                            \
-        .kind = RP_STEP_ROPE, .which = (weight), .in = (buffer), .out = (buffer) \
-    }
-#define KV_STORE                 \
-    {                            \
-        .kind = RP_STEP_KV_STORE \
-    }
-#define ATTENTION                                                            \
-    {                                                                        \
-        .kind = RP_STEP_ATTENTION, .in = RP_BUFFER_Q, .out = RP_BUFFER_HEADS \
-    }
-#define FFN_ACTIVATION                                                              \
-    {                                                                               \
-        .kind = RP_STEP_FFN_ACTIVATION, .in = RP_BUFFER_GATE, .out = RP_BUFFER_GATE \
-    }
-#define RESIDUAL_ADD(weight)                                                     \
-    {                                                                            \
-        .kind = RP_STEP_RESIDUAL_ADD, .which = (weight), .in = RP_BUFFER_BRANCH, \
-        .out = RP_BUFFER_HIDDEN                                                  \
-    }
+/* kind, weight, from, to, slot part */
+/* clang-format off */
+#define TAP(part, from)    {RP_STEP_TAP, RP_N_WEIGHTS, from, from, part}
+#define STEP(kind, weight, from, to) {kind, weight, from, to, RP_PART_OTHER}
+#define RMS_NORM(weight, from, to) STEP(RP_STEP_RMS_NORM, weight, from, to)
+#define LINEAR(weight, from, to)   STEP(RP_STEP_LINEAR, weight, from, to)
+#define ROPE(weight, buffer)       STEP(RP_STEP_ROPE, weight, buffer, buffer)
+#define KV_STORE       STEP(RP_STEP_KV_STORE, RP_N_WEIGHTS, RP_BUFFER_K, RP_BUFFER_V)
+#define ATTENTION      STEP(RP_STEP_ATTENTION, RP_N_WEIGHTS, RP_BUFFER_Q, RP_BUFFER_HEADS)
+#define FFN_ACTIVATION STEP(RP_STEP_FFN_ACTIVATION, RP_N_WEIGHTS, RP_BUFFER_GATE, RP_BUFFER_GATE)
+#define RESIDUAL_ADD(weight) STEP(RP_STEP_RESIDUAL_ADD, weight, RP_BUFFER_BRANCH, RP_BUFFER_HIDDEN)
+/* clang-format on */
 
 /* HF: LlamaDecoderLayer. */
 static const struct rp_step llama_layer[] = {
