@@ -127,9 +127,8 @@ function(_refparity_add_pair mode prompt)
   target_link_libraries(${program} PRIVATE refparity::cases)
   set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${dir}/cases"
     C_STANDARD 11 FOLDER "refparity/${id}")
-  if(engine_targets)
-    add_dependencies(${program} ${engine_targets})
-  endif()
+  # whoever builds a case can run it
+  add_dependencies(${program} refparity::tool ${engine_targets})
 
   set(test "${arg_PREFIX}${pair}")
   set(all run engine tokens ${slot_names} report)

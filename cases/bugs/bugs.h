@@ -21,14 +21,14 @@ struct rp_bug {
     const char *description;
     const char *provenance;    /* where an engine in the field had it, or one like it */
     const char *architectures; /* where it applies, comma-separated */
-    bool in_layer;             /* false: it belongs to no layer */
+    /* Exactly one is not NULL. */
+    void (*replace)(struct rp_ops *ops);
+    void (*change_prompt)(int32_t *tokens, size_t *n_tokens);
+    bool in_layer; /* false: it belongs to no layer */
     /* What has to be reported. The first sub-stage that differs; RP_PART_OTHER: none, the tokens. */
     enum rp_slot_part first_part;
     bool in_per_token, in_batched; /* the modes that show it */
     bool spares_position_0;        /* position 0 alone would not show it */
-    /* Exactly one is not NULL. */
-    void (*replace)(struct rp_ops *ops);
-    void (*change_prompt)(int32_t *tokens, size_t *n_tokens);
 };
 
 extern const struct rp_bug rp_bugs[]; /* [rp_n_bugs] */

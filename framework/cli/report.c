@@ -76,17 +76,15 @@ int rp_cli_report(int argc, char **argv)
     struct rp_context context;
     struct rp_error err;
     enum rp_status status = find_config(optind < argc ? argv[optind] : ".", path, &err);
+    if (!status && begin) {
+        status = rp_context_begin_session(path, &err);
+        return status ? rp_cli_error(&err) : RP_EXIT_PASS;
+    }
     if (!status)
         status = rp_context_open(path, &context, &err);
     if (status)
         return rp_cli_error(&err);
-    int code = RP_EXIT_PASS;
-    if (begin) {
-        if (rp_context_begin_session(&context, &err))
-            code = rp_cli_error(&err);
-    } else {
-        code = report(&context, write_only);
-    }
+    const int code = report(&context, write_only);
     rp_context_close(&context);
     return code;
 }

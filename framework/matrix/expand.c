@@ -29,9 +29,10 @@ static const char *const placeholder_names[N_PLACEHOLDERS] = {
 
 struct part {
     enum placeholder kind;
-    const char *text; /* [length], of a LITERAL */
+    const char *keyword; /* its entry in placeholder_names */
+    const char *text;    /* [length], of a LITERAL */
     size_t length;
-    char name[NAME_SIZE]; /* of ENV and TARGET */
+    char name[NAME_SIZE]; /* of ENV and TARGET, else empty */
 };
 
 static int is_letter(char c)
@@ -69,6 +70,7 @@ static enum rp_status read_placeholder(const char *inside, struct part *part, st
                            kind == ENV ? "an environment variable" : "a build target",
                            placeholder_names[kind], rp_shown(colon + 1, shown));
         part->kind = kind;
+        part->keyword = placeholder_names[kind];
         if (colon)
             memcpy(part->name, colon + 1, strlen(colon + 1) + 1);
         return RP_OK;
@@ -85,6 +87,8 @@ static enum rp_status next_part(const char **at, struct part *part, struct rp_er
 {
     const char *start = *at;
     part->kind = LITERAL;
+    part->keyword = "";
+    part->name[0] = '\0';
     part->text = start;
     if (start[0] != '{' && start[0] != '}') {
         part->length = strcspn(start, "{}");
@@ -115,7 +119,7 @@ static enum rp_status next_part(const char **at, struct part *part, struct rp_er
 
 enum rp_status rp_template_check(const char *text, struct rp_error *err)
 {
-    struct part part = {.text = ""};
+    struct part part = {.keyword = "", .text = ""};
     while (*text) {
         enum rp_status status = next_part(&text, &part, err);
         if (status != RP_OK)
@@ -126,9 +130,9 @@ enum rp_status rp_template_check(const char *text, struct rp_error *err)
 
 int rp_template_uses(const char *text, const char *placeholder)
 {
-    struct part part = {.text = ""};
+    struct part part = {.keyword = "", .text = ""};
     while (*text && next_part(&text, &part, NULL) == RP_OK) {
-        if (part.kind != LITERAL && strcmp(placeholder_names[part.kind], placeholder) == 0)
+        if (part.kind != LITERAL && strcmp(part.keyword, placeholder) == 0)
             return 1;
     }
     return 0;
@@ -173,7 +177,7 @@ static enum rp_status value_of(const struct part *part, const struct rp_expansio
     *value = given(values, part->kind);
     if (!*value)
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "there is no value for {%s} here",
-                       placeholder_names[part->kind]);
+                       part->keyword);
     return RP_OK;
 }
 
@@ -207,7 +211,7 @@ enum rp_status rp_expand(const char *text, const struct rp_expansion *values, ch
                          struct rp_error *err)
 {
     struct text expanded = {0};
-    struct part part = {.text = ""};
+    struct part part = {.keyword = "", .text = ""};
     enum rp_status status = append(&expanded, "", 0, err);
     while (status == RP_OK && *text) {
         status = next_part(&text, &part, err);

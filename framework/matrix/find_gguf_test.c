@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "matrix/test_matrix.h"
+#include "matrix/matrix_test_util.h"
 
 struct tree {
     char folder[64];

@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-#include "matrix/test_matrix.h"
+#include "matrix/matrix_test_util.h"
 
 static void an_entry_that_says_little_gets_the_defaults(void **state)
 {

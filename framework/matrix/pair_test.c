@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "matrix/test_matrix.h"
+#include "matrix/matrix_test_util.h"
 
 static const char *const two_entries =
     "{\"engines\":{\"plain\":{\"argv\":[\"e\",\"{dump}\",\"{prompt}\"],\"layout\":\"npy\"},"
@@ -40,6 +40,7 @@ static void pairs_run_by_entry_mode_and_prompt(void **state)
         assert_string_equal(pair.name, expected[i].name);
         assert_string_equal(pair.report_stem, expected[i].report_stem);
     }
+    rp_matrix_pair(matrix, 7, &pair);
     assert_ptr_equal(pair.entry, rp_matrix_entry(matrix, 1));
     assert_string_equal(pair.mode, "batched:32");
     assert_string_equal(pair.prompt->text, "Once");

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "matrix/test_matrix.h"
+#include "matrix/matrix_test_util.h"
 
 static void an_engine_is_an_object_with_a_name_and_known_keys(void **state)
 {

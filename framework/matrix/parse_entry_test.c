@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "matrix/test_matrix.h"
+#include "matrix/matrix_test_util.h"
 
 static void an_entry_without_what_it_needs_is_an_error(void **state)
 {

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "matrix/test_matrix.h"
+#include "matrix/matrix_test_util.h"
 
 /* An entry with these prompts; they begin on line 2, column 1. */
 #define PROMPTS(prompts)                                                               \
@@ -78,9 +78,9 @@ static void a_prompt_longer_than_a_mebibyte_is_an_error(void **state)
     const char *begin = PROMPTS("[\"");
     const size_t n_begin = strlen(begin) - strlen("}]}");
     const size_t n_prompt = RP_MATRIX_MAX_PROMPT_BYTES + 1;
-    char *text = malloc(n_begin + n_prompt + 16);
+    char *text = calloc(1, n_begin + n_prompt + 16);
     assert_non_null(text);
-    memcpy(text, begin, n_begin);
+    snprintf(text, n_begin + 1, "%.*s", (int)n_begin, begin);
     memset(text + n_begin, 'x', n_prompt);
     memcpy(text + n_begin + n_prompt, "\"]}]}", sizeof "\"]}]}");
     expect_error(text, RP_ERR_FORMAT, 2, 2,

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "model/gguf_internal.h"
 
+#define MAGIC 0x46554747u /* "GGUF" */
 #define DEFAULT_ALIGNMENT 32
 #define MAX_KEY_LENGTH 65535 /* docs/gguf.md */
 #define MIN_VALUE_BYTES 14   /* key length, one byte of key, kind, one byte of value */
@@ -361,7 +362,7 @@ static enum rp_status read_file(struct rp_gguf *gguf, struct rp_error *err)
     uint32_t magic = 0;
     uint64_t n_tensors, n_values;
     enum rp_status status = read_u32(&cursor, "the magic number", &magic);
-    if (status == RP_OK && memcmp(gguf->bytes, "GGUF", 4) != 0)
+    if (status == RP_OK && magic != MAGIC)
         return FAIL_AT(&cursor, 0, RP_ERR_FORMAT,
                        "not a GGUF file: begins with %02x %02x %02x %02x", magic & 0xff,
                        magic >> 8 & 0xff, magic >> 16 & 0xff, magic >> 24);
@@ -405,16 +406,16 @@ enum rp_status rp_gguf_open_memory(const void *bytes, size_t size, const char *n
     return status;
 }
 
-enum rp_status rp_gguf_open(const char *path, struct rp_gguf **gguf, struct rp_error *err)
+enum rp_status rp_gguf_open(const char *path, struct rp_gguf **out, struct rp_error *err)
 {
     const void *bytes;
     size_t size;
     enum rp_status status = rp_file_map(path, &bytes, &size, err);
     if (status != RP_OK)
         return status;
-    status = rp_gguf_open_memory(bytes, size, path, gguf, err);
+    status = rp_gguf_open_memory(bytes, size, path, out, err);
     if (status == RP_OK)
-        (*gguf)->is_mapped = 1;
+        (*out)->is_mapped = 1;
     else
         rp_file_unmap(bytes, size);
     return status;

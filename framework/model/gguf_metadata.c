@@ -82,7 +82,7 @@ static bool load_int(const unsigned char *bytes, enum rp_gguf_kind kind, int64_t
     uint64_t wide;
     switch (kind) {
     case RP_GGUF_UINT8: *out = bytes[0]; return true;
-    case RP_GGUF_INT8: *out = (signed char)bytes[0]; return true;
+    case RP_GGUF_INT8: *out = (bytes[0] ^ 0x80) - 0x80; return true;
     case RP_GGUF_UINT16: *out = rp_load_u16(bytes); return true;
     case RP_GGUF_INT16: *out = (int16_t)rp_load_u16(bytes); return true;
     case RP_GGUF_UINT32: *out = rp_load_u32(bytes); return true;

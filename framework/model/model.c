@@ -13,10 +13,10 @@ enum rp_status rp_float_alloc(size_t n, size_t width, float **floats, struct rp_
     *floats = NULL;
     if (width == 0 || n <= SIZE_MAX / sizeof(float) / width)
         *floats = calloc(n * width + (n * width == 0), sizeof(float));
-    if (!*floats)
-        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows of %zu floats", n,
-                       width);
-    return RP_OK;
+    if (*floats)
+        return RP_OK;
+    rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows of %zu floats", n, width);
+    return RP_ERR_MEMORY;
 }
 
 static enum rp_status check_tensor(const struct rp_model *model, enum rp_weight_id which,

@@ -54,18 +54,15 @@ static void rms_norm_adds_eps_to_the_mean_square(void **state)
     expect_near(x, expected, 2);
 }
 
-static void rotate(enum rp_rope_ordering ordering, int64_t position, size_t n_rot,
-                   const float *freq_factors, float *x, size_t head_dim)
+/* One head at one position, theta 10000; shape says the rest. */
+static void rotate(const struct rp_rope *shape, int64_t position)
 {
     struct rp_site site = site_of(1, &position);
-    struct rp_rope args = {.ordering = ordering,
-                           .theta = 10000,
-                           .freq_factors = freq_factors,
-                           .n_rot = n_rot,
-                           .n_heads = 1,
-                           .head_dim = head_dim,
-                           .positions = &position,
-                           .x = x};
+    struct rp_rope args = *shape;
+    args.theta = 10000;
+    args.n_heads = 1;
+    args.head_dim = 4;
+    args.positions = &position;
     assert_int_equal(rp_ops_default()->rope(NULL, &site, &args), RP_OK);
 }
 
@@ -76,9 +73,9 @@ static void rope_pairs_halves_or_neighbours(void **state)
     float neox[4] = {1, 1, 0, 0}, interleaved[4] = {1, 0, 1, 0};
     const double expected_neox[4] = {cos(2), cos(0.02), sin(2), sin(0.02)};
     const double expected_interleaved[4] = {cos(2), sin(2), cos(0.02), sin(0.02)};
-    rotate(RP_ROPE_NEOX, 2, 4, NULL, neox, 4);
+    rotate(&(struct rp_rope){.ordering = RP_ROPE_NEOX, .n_rot = 4, .x = neox}, 2);
     expect_near(neox, expected_neox, 4);
-    rotate(RP_ROPE_INTERLEAVED, 2, 4, NULL, interleaved, 4);
+    rotate(&(struct rp_rope){.ordering = RP_ROPE_INTERLEAVED, .n_rot = 4, .x = interleaved}, 2);
     expect_near(interleaved, expected_interleaved, 4);
 }
 
@@ -87,8 +84,8 @@ static void rope_at_position_0_changes_nothing(void **state)
     (void)state;
     float x[4] = {1, -2, 3, 4};
     static const double expected[4] = {1, -2, 3, 4};
-    rotate(RP_ROPE_NEOX, 0, 4, NULL, x, 4);
-    rotate(RP_ROPE_INTERLEAVED, 0, 4, NULL, x, 4);
+    rotate(&(struct rp_rope){.ordering = RP_ROPE_NEOX, .n_rot = 4, .x = x}, 0);
+    rotate(&(struct rp_rope){.ordering = RP_ROPE_INTERLEAVED, .n_rot = 4, .x = x}, 0);
     expect_near(x, expected, 4);
 }
 
@@ -98,7 +95,8 @@ static void rope_divides_frequencies_by_their_factors(void **state)
     static const float factors[2] = {2, 8};
     float x[4] = {1, 1, 0, 0};
     const double expected[4] = {cos(1.5), cos(0.00375), sin(1.5), sin(0.00375)};
-    rotate(RP_ROPE_NEOX, 3, 4, factors, x, 4);
+    rotate(&(struct rp_rope){.ordering = RP_ROPE_NEOX, .n_rot = 4, .x = x, .freq_factors = factors},
+           3);
     expect_near(x, expected, 4);
 }
 
@@ -107,7 +105,7 @@ static void rope_leaves_what_is_not_rotated(void **state)
     (void)state;
     float x[4] = {1, 0, 7, 8};
     const double expected[4] = {cos(1), sin(1), 7, 8};
-    rotate(RP_ROPE_NEOX, 1, 2, NULL, x, 4);
+    rotate(&(struct rp_rope){.ordering = RP_ROPE_NEOX, .n_rot = 2, .x = x}, 1);
     expect_near(x, expected, 4);
 }
 
@@ -120,7 +118,7 @@ static void rope_rounds_angles_as_hf_does(void **state)
     float inv_freq = 1.0f / powf(10000.0f, 0.5f), angle = 149.0f * inv_freq;
     const double expected[4] = {(double)cosf(149.0f), (double)cosf(angle), (double)sinf(149.0f),
                                 (double)sinf(angle)};
-    rotate(RP_ROPE_NEOX, 149, 4, NULL, x, 4);
+    rotate(&(struct rp_rope){.ordering = RP_ROPE_NEOX, .n_rot = 4, .x = x}, 149);
     expect_near(x, expected, 4);
 }
 

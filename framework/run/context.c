@@ -98,18 +98,17 @@ static void read_session(struct rp_context *context)
     free(text);
 }
 
-enum rp_status rp_context_open(const char *config_path, struct rp_context *context,
-                               struct rp_error *err)
+static enum rp_status open_config(const char *config_path, struct rp_context *context,
+                                  const char **matrix_path, struct rp_error *err)
 {
     memset(context, 0, sizeof *context);
     if (!FITS(context->config_path, "%s", config_path))
         return too_long(err, config_path);
-    const char *matrix_path = NULL;
     enum rp_status status = rp_json_parse_file(config_path, &context->config, err);
     const struct {
         const char *key;
         const char **out;
-    } strings[] = {{"matrix", &matrix_path},
+    } strings[] = {{"matrix", matrix_path},
                    {"prefix", &context->prefix},
                    {"build_dir", &context->build_dir},
                    {"work_dir", &context->work_dir},
@@ -121,6 +120,14 @@ enum rp_status rp_context_open(const char *config_path, struct rp_context *conte
         status = read_stores(context, err);
     if (!status)
         status = read_targets(context, err);
+    return status;
+}
+
+enum rp_status rp_context_open(const char *config_path, struct rp_context *context,
+                               struct rp_error *err)
+{
+    const char *matrix_path = NULL;
+    enum rp_status status = open_config(config_path, context, &matrix_path, err);
     if (!status)
         status = rp_matrix_load(matrix_path, &context->matrix, err);
     if (status) {
@@ -144,20 +151,29 @@ void rp_context_close(struct rp_context *context)
     memset(context, 0, sizeof *context);
 }
 
-enum rp_status rp_context_begin_session(struct rp_context *context, struct rp_error *err)
+static enum rp_status write_session(struct rp_context *context, struct rp_error *err)
 {
     struct timespec now;
+    char path[RP_PATH_SIZE];
     clock_gettime(CLOCK_REALTIME, &now);
     snprintf(context->session, sizeof context->session, "%lld.%09ld-%ld", (long long)now.tv_sec,
              now.tv_nsec, (long)getpid());
-    char path[RP_PATH_SIZE];
-    if (!FITS(path, "%s/session", context->work_dir))
-        return too_long(err, context->work_dir);
-    enum rp_status status = rp_make_dirs(context->work_dir, err);
+    enum rp_status status = rp_path_join(path, sizeof path, context->work_dir, "session", err);
     if (!status)
-        status = rp_make_dirs(context->reports_dir, err);
+        status = rp_make_dirs(context->work_dir, err);
     if (!status)
         status = rp_file_write_atomic(path, context->session, strlen(context->session), err);
+    return status;
+}
+
+enum rp_status rp_context_begin_session(const char *config_path, struct rp_error *err)
+{
+    struct rp_context context;
+    const char *matrix_path = NULL;
+    enum rp_status status = open_config(config_path, &context, &matrix_path, err);
+    if (!status)
+        status = write_session(&context, err);
+    rp_context_close(&context);
     return status;
 }
 

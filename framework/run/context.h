@@ -40,8 +40,10 @@ enum rp_status rp_context_open(const char *config_path, struct rp_context *conte
                                struct rp_error *err);
 void rp_context_close(struct rp_context *context);
 
-/* Begins a session: results of earlier ctest runs no longer count in summaries. */
-enum rp_status rp_context_begin_session(struct rp_context *context, struct rp_error *err);
+/* Begins a session: results of earlier ctest runs no longer count in summaries. Does not read the
+ * matrix, so that a broken one is reported by every test of it instead of keeping them from being
+ * run. */
+enum rp_status rp_context_begin_session(const char *config_path, struct rp_error *err);
 
 /* The files of one pair. */
 struct rp_pair_paths {

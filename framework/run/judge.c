@@ -57,7 +57,7 @@ static void judge_record(struct rp_judge *judge)
     }
 }
 
-static int open_sets(struct rp_judge *judge, struct rp_error *err)
+static enum rp_status open_sets(struct rp_judge *judge, struct rp_error *err)
 {
     const struct rp_entry *entry = judge->pair->entry;
     struct rp_comparison *c = &judge->comparison;

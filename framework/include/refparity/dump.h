@@ -111,7 +111,12 @@ struct rp_dump {
     char *folder, *path, *engine; /* path: room for folder, '/' and any file's name */
     size_t path_size;
     int n_layers;
-    int finished, failed, has_json;
+    int finished, failed;
+    FILE *json; /* dump.json, which has n_json bytes */
+    size_t n_json;
+    char *text; /* [n_text]: what dump.json shall be */
+    size_t n_text, max_text;
+    int text_failed;
     struct rp_dump_file *files;
     size_t n_files, max_files, n_open;
     size_t last_file; /* slots come in the same order for each token: look at the next one first */
@@ -146,74 +151,105 @@ static int rp_dump_file_exists(const char *path)
     return stat(path, &info) == 0;
 }
 
-static void rp_dump_json_string(FILE *out, const char *text)
+/* Appends to dump->text, unless memory ran out: then text_failed is set. */
+static void rp_dump_add_text(struct rp_dump *dump, const char *text, size_t n)
 {
-    fputc('"', out);
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\')
-            fprintf(out, "\\%c", c);
-        else if (c < 0x20 || c == 0x7f)
-            fprintf(out, "\\u%04x", (unsigned)c);
-        else
-            fputc(c < 0x80 ? c : '?', out);
+    if (!dump->text_failed && dump->n_text + n > dump->max_text) {
+        size_t more = 2 * (dump->n_text + n) + 1024;
+        char *grown = (char *)realloc(dump->text, more);
+        dump->text_failed = !grown;
+        if (grown) {
+            dump->text = grown;
+            dump->max_text = more;
+        }
     }
-    fputc('"', out);
+    if (dump->text_failed)
+        return;
+    memcpy(dump->text + dump->n_text, text, n);
+    dump->n_text += n;
 }
 
-static void rp_dump_json_text(const struct rp_dump *dump, FILE *out)
+static void rp_dump_add(struct rp_dump *dump, const char *text)
 {
-    const char *between = "";
-    fprintf(out, "{\"format\": \"refparity-dump\", \"version\": 1, \"engine\": ");
-    rp_dump_json_string(out, dump->engine);
-    if (dump->n_layers >= 0)
-        fprintf(out, ", \"n_layers\": %d", dump->n_layers);
-    fprintf(out, ", \"complete\": %s", dump->finished && !dump->failed ? "true" : "false");
-    if (dump->failed) {
-        fprintf(out, ", \"error\": ");
-        rp_dump_json_string(out, dump->error);
+    rp_dump_add_text(dump, text, strlen(text));
+}
+
+static void rp_dump_add_number(struct rp_dump *dump, const char *before, long long number)
+{
+    char text[64];
+    snprintf(text, sizeof text, "%s%lld", before, number);
+    rp_dump_add(dump, text);
+}
+
+static void rp_dump_add_string(struct rp_dump *dump, const char *before, const char *string)
+{
+    rp_dump_add(dump, before);
+    rp_dump_add(dump, "\"");
+    for (; *string; string++) {
+        char text[8];
+        unsigned char c = (unsigned char)*string;
+        if (c < 0x20 || c == 0x7f)
+            snprintf(text, sizeof text, "\\u%04x", (unsigned)c);
+        else
+            snprintf(text, sizeof text, "%s%c", c == '"' || c == '\\' ? "\\" : "",
+                     c < 0x80 ? c : '?');
+        rp_dump_add(dump, text);
     }
-    fprintf(out, ", \"positions\": {");
-    for (size_t i = 0; i < dump->n_files; i++) {
+    rp_dump_add(dump, "\"");
+}
+
+static void rp_dump_make_text(struct rp_dump *dump)
+{
+    const char *between = "\"";
+    size_t i, j;
+    dump->n_text = 0;
+    dump->text_failed = 0;
+    rp_dump_add_string(
+        dump, "{\"format\": \"refparity-dump\", \"version\": 1, \"engine\": ", dump->engine);
+    if (dump->n_layers >= 0)
+        rp_dump_add_number(dump, ", \"n_layers\": ", dump->n_layers);
+    rp_dump_add(dump, ", \"complete\": ");
+    rp_dump_add(dump, dump->finished && !dump->failed ? "true" : "false");
+    if (dump->failed)
+        rp_dump_add_string(dump, ", \"error\": ", dump->error);
+    rp_dump_add(dump, ", \"positions\": {");
+    for (i = 0; i < dump->n_files; i++) {
         const struct rp_dump_file *file = &dump->files[i];
         if (file->n_jumps == 0)
             continue;
-        fprintf(out, "%s\"%s\": [", between, file->name);
-        for (size_t j = 0; j < file->n_jumps; j++)
-            fprintf(out, "%s[%llu, %lld]", j ? ", " : "", file->jumps[j].row,
-                    file->jumps[j].position);
-        fprintf(out, "]");
-        between = ", ";
+        rp_dump_add(dump, between);
+        rp_dump_add(dump, file->name);
+        for (j = 0; j < file->n_jumps; j++) {
+            rp_dump_add_number(dump, j ? ", [" : "\": [[", (long long)file->jumps[j].row);
+            rp_dump_add_number(dump, ", ", file->jumps[j].position);
+            rp_dump_add(dump, "]");
+        }
+        rp_dump_add(dump, "]");
+        between = ", \"";
     }
-    fprintf(out, "}}\n");
+    rp_dump_add(dump, "}}\n");
 }
 
-/* Replaces dump.json by renaming a finished file, so that a reader never sees half of it. */
+/* Writes dump.json anew, in place and with one write: what it says only grows, but for a few bytes
+ * that spaces fill. (Replacing the file by rename waits for the disk on some file systems.) */
 static int rp_dump_write_json(struct rp_dump *dump)
 {
-    int bad;
-    char *target;
-    FILE *out;
-    errno = 0;
-    out = fopen(rp_dump_path(dump, "dump.json", ".tmp"), "wb");
-    if (!out)
-        return rp_dump_fail_errno(dump, "cannot create");
-    rp_dump_json_text(dump, out);
-    bad = ferror(out);
-    if (fclose(out) != 0 || bad)
-        return rp_dump_fail_errno(dump, "cannot write");
-    target = (char *)malloc(dump->path_size);
-    if (!target)
+    rp_dump_make_text(dump);
+    while (!dump->text_failed && dump->n_text < dump->n_json)
+        rp_dump_add_text(dump, " ", 1);
+    if (dump->text_failed)
         return rp_dump_fail(dump, "dump.json", "", "out of memory");
-    snprintf(target, dump->path_size, "%s/dump.json", dump->folder);
-#ifdef _WIN32
-    remove(target); /* rename does not replace there */
-#endif
-    bad = rename(dump->path, target);
-    free(target);
-    if (bad)
-        return rp_dump_fail_errno(dump, "cannot rename to dump.json");
-    dump->has_json = 1;
+    errno = 0;
+    rp_dump_path(dump, "dump.json", "");
+    if (!dump->json) {
+        dump->json = fopen(dump->path, "wb");
+        if (!dump->json)
+            return rp_dump_fail_errno(dump, "cannot create");
+        setvbuf(dump->json, NULL, _IONBF, 0);
+    }
+    if (fseek(dump->json, 0, SEEK_SET) != 0 || fwrite(dump->text, dump->n_text, 1, dump->json) != 1)
+        return rp_dump_fail_errno(dump, "cannot write");
+    dump->n_json = dump->n_text;
     return 0;
 }
 
@@ -518,7 +554,7 @@ int rp_dump_finish(struct rp_dump *dump)
         }
     }
     dump->finished = 1;
-    if (dump->has_json)
+    if (dump->json)
         rp_dump_write_json(dump);
     return dump->failed ? -1 : 0;
 }
@@ -531,7 +567,10 @@ int rp_dump_close(struct rp_dump *dump)
         return result;
     for (i = 0; i < dump->n_files; i++)
         free(dump->files[i].jumps);
+    if (dump->json)
+        fclose(dump->json);
     free(dump->files);
+    free(dump->text);
     free(dump->folder);
     free(dump->path);
     free(dump->engine);

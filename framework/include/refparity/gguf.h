@@ -65,14 +65,14 @@ struct rp_gguf_tensor {
 
 struct rp_gguf;
 
-/* Maps the file at path. On success *gguf is to be closed with rp_gguf_close; everything that the
+/* Maps the file at path. On success *out is to be closed with rp_gguf_close; everything that the
  * functions below return points into it. RP_ERR_MISSING, RP_ERR_IO, RP_ERR_MEMORY, RP_ERR_FORMAT,
  * RP_ERR_UNSUPPORTED (another version, big-endian, an unknown tensor type). */
-enum rp_status rp_gguf_open(const char *path, struct rp_gguf **gguf, struct rp_error *err);
+enum rp_status rp_gguf_open(const char *path, struct rp_gguf **out, struct rp_error *err);
 
-/* The same from bytes[size], which have to outlive *gguf; name stands for the path in errors. */
+/* The same from bytes[size], which have to outlive *out; name stands for the path in errors. */
 enum rp_status rp_gguf_open_memory(const void *bytes, size_t size, const char *name,
-                                   struct rp_gguf **gguf, struct rp_error *err);
+                                   struct rp_gguf **out, struct rp_error *err);
 void rp_gguf_close(struct rp_gguf *gguf); /* NULL is allowed */
 
 const char *rp_gguf_path(const struct rp_gguf *gguf);

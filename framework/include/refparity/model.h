@@ -17,11 +17,11 @@ struct rp_model;
 
 /* Opens the file and checks it as a whole: the configuration, and that exactly the tensors which
  * the architecture uses are there, with the shapes that the configuration implies. No weights are
- * decoded yet, except for output_norm and rope_freqs. On success *model is to be closed with
+ * decoded yet, except for output_norm and rope_freqs. On success *out is to be closed with
  * rp_model_close. Errors: those of rp_gguf_open; RP_ERR_MISSING (a key or tensor),
  * RP_ERR_MISMATCH (two of them contradict each other), RP_ERR_UNSUPPORTED (an architecture, rope
  * scaling, experts, an unused tensor or a tensor type that this model does not compute). */
-enum rp_status rp_model_open(const char *path, struct rp_model **model, struct rp_error *err);
+enum rp_status rp_model_open(const char *path, struct rp_model **out, struct rp_error *err);
 void rp_model_close(struct rp_model *model); /* NULL is allowed */
 
 const struct rp_model_config *rp_model_config(const struct rp_model *model);
@@ -51,7 +51,7 @@ struct rp_layer_state;
 
 /* An empty state with room for capacity positions; close it with rp_layer_state_close. */
 enum rp_status rp_layer_state_open(const struct rp_model *model, size_t layer, size_t capacity,
-                                   struct rp_layer_state **state, struct rp_error *err);
+                                   struct rp_layer_state **out, struct rp_error *err);
 void rp_layer_state_close(struct rp_layer_state *state); /* NULL is allowed */
 
 /* Some rows of a slot, as they have just been computed; valid during the call only. */

@@ -1,6 +1,6 @@
 /* For tests only: small matrices as text, and the error that each gives. Include after cmocka.h. */
-#ifndef REFPARITY_MATRIX_TEST_MATRIX_H
-#define REFPARITY_MATRIX_TEST_MATRIX_H
+#ifndef REFPARITY_MATRIX_MATRIX_TEST_UTIL_H
+#define REFPARITY_MATRIX_MATRIX_TEST_UTIL_H
 
 #include <stdio.h>
 #include <string.h>

@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# What users of ctest do, in a configured and built tree: filters, labels, reruns, skips, a failing
+# engine, stop on failure, REQUIRE, REUSE. A small project of its own, so that engines may misbehave.
+set -euo pipefail
+
+if [ $# -ne 1 ]; then
+    echo "usage: cases/ctest_scheme_test.sh BUILD_DIR" >&2
+    exit 2
+fi
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+built=$(cd "$1" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+unset REFPARITY_REQUIRE REFPARITY_REUSE_DUMPS REFPARITY_MODELS
+export REFPARITY_STORE=$work/store
+
+n_checks=0
+fail() {
+    echo "FAILED: $*" >&2
+    [ ! -f "$work/out" ] || tail -n 40 "$work/out" >&2
+    exit 1
+}
+# expect STATUS COMMAND...: runs it, its output in $work/out.
+expect() {
+    local want=$1 got=0
+    shift
+    "$@" >"$work/out" 2>&1 || got=$?
+    n_checks=$((n_checks + 1))
+    [ "$got" = "$want" ] || fail "exit code $got, expected $want: $*"
+}
+# says PATTERN: the last output has a line like that.
+says() {
+    n_checks=$((n_checks + 1))
+    grep -Eq -- "$1" "$work/out" || fail "no line like: $1"
+}
+says_not() {
+    n_checks=$((n_checks + 1))
+    ! grep -Eq -- "$1" "$work/out" || fail "a line like: $1"
+}
+
+# ---- the project: a clean engine, one with a bug in layer 2, one that crashes, one that is missing
+mkdir "$work/project"
+cat >"$work/project/CMakeLists.txt" <<END
+cmake_minimum_required(VERSION 3.25)
+project(scheme C)
+enable_testing()
+set(REFPARITY_TESTS ON CACHE BOOL "" FORCE)
+add_subdirectory("$root" refparity EXCLUDE_FROM_ALL)
+refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/matrix.json" PREFIX scheme/
+  STORE "$root/fixtures/store" LABELS scheme)
+END
+run='"--model", "{gguf}", "--tokens", "{tokens_file}", "--dump", "{dump}"'
+entry() { # NAME ENGINE
+    echo "{\"name\": \"$1\", \"hf_model\": \"tiny/qwen3\", \"n_layers\": 4, \"engine\": \"$2\",
+      \"engine_gguf\": \"$root/fixtures/tiny/qwen3/qwen3-bf16.gguf\",
+      \"prompts\": [\"The quick brown fox jumps over the lazy dog.\", \"Hello\"]}"
+}
+cat >"$work/project/matrix.json" <<END
+{"engines": {
+  "clean": {"argv": ["{target:refparity-embedded}", $run], "layout": "npy", "serial": true},
+  "bug": {"argv": ["{target:refparity-embedded-bugs}", $run, "--bug", "ffn-half", "--layer", "2"], "layout": "npy"},
+  "crash": {"argv": ["sh", "-c", "echo 'refparity: SKIP: fake'; \"\$@\"; kill -SEGV \$\$", "sh",
+            "{target:refparity-embedded}", $run], "layout": "npy", "timeout_s": 30, "processors": 2},
+  "missing": {"argv": ["{env:REFPARITY_SCHEME_ENGINE}", "{tokens_file}", "{dump}"], "layout": "npy"}},
+ "tests": [$(entry ok clean), $(entry broken bug), $(entry crashing crash), $(entry absent missing)]}
+END
+tree=$work/build
+tool=$built/bin/refparity
+expect 0 cmake -S "$work/project" -B "$tree" -DCMAKE_BUILD_TYPE=Debug
+expect 0 cmake --build "$tree" -j "$(nproc)"
+reports=$tree/reports/scheme_
+config=$tree/refparity/scheme_/config.json
+run_ctest() { ctest --test-dir "$tree" -j 2 "$@"; }
+
+# ---- filters
+expect 8 run_ctest --no-tests=error -R nothing-has-this-name || true
+expect 0 run_ctest -R '^scheme/ok/p0/h02$'
+says 'scheme/ok/p0/run .*Passed'
+says 'scheme/ok/p0/h02 .*Passed'
+says 'scheme/ok/p0/report .*Passed'
+says 'scheme/session/begin .*Passed'
+says 'scheme/session/end .*Passed'
+says_not 'scheme/ok/p1'
+expect 0 "$tool" report "$config"
+says 'compared 1 of 1 pairs: 1 passed, 0 failed, 0 errors, 0 skipped \(7 others'
+expect 0 run_ctest -L '^clean$'
+says 'scheme/ok/p1/logits .*Passed'
+expect 0 "$tool" report "$config"
+says 'compared 2 of 2 pairs: 2 passed'
+
+# ---- a bug: one failure per layer that it reaches, the first one named
+expect 8 run_ctest --output-on-failure -R '^scheme/broken/p0/'
+says 'scheme/broken/p0/h01 .*Passed'
+says 'scheme/broken/p0/h02 .*Failed'
+says 'scheme/broken/p0/h03 .*Failed'
+says "matrix.json:[0-9]+: error: h02: L2_rel [0-9.e+-]+ at position 0, limit 0.05"
+says 'first divergence: every required slot before h2 is within its limit'
+says 'sub-stage: h2_ffnout'
+says 'downstream of h2, which diverges first'
+says "reproduce: ctest --test-dir .* -R '\\^scheme/broken/p0/h02\\$'"
+expect 1 "$tool" report "$config"
+says 'FAIL     broken/p0: first divergence h2 at position 0, sub-stage h2_ffnout'
+[ -f "$reports/broken__p0.diff" ] || fail "no .diff report"
+grep -q '^first divergence: h2 at position 0, sub-stage h2_ffnout$' "$reports/broken__p0.diff" || fail ".diff lacks the divergence"
+expect 8 run_ctest --rerun-failed
+says 'scheme/broken/p0/h02 .*Failed'
+says_not 'scheme/broken/p0/h01 '
+# the exit codes of a case
+expect 1 "$tree/refparity/scheme_/cases/case.scheme_.broken.p0" h02
+expect 0 "$tree/refparity/scheme_/cases/case.scheme_.broken.p0" h01
+expect 2 "$tree/refparity/scheme_/cases/case.scheme_.broken.p0" no-such-test
+
+# ---- a crash after complete dumps: `engine` fails, no layer is hidden, a fake skip does not help
+expect 8 run_ctest --output-on-failure -R '^scheme/crashing/p0/'
+says 'scheme/crashing/p0/engine .*Failed'
+says 'scheme/crashing/p0/h03 .*Passed'
+says 'scheme/crashing/p0/logits .*Passed'
+says 'was killed by signal 11'
+says '  \| refparity: SKIP: fake'
+says_not 'scheme/crashing/p0/engine .*Skipped'
+expect 2 "$tool" report "$config"
+says 'compared 1 of 1 pairs: 0 passed, 0 failed, 1 errors, 0 skipped'
+
+# ---- what is missing skips, with the reason; REQUIRE makes it an error
+expect 0 run_ctest -V -R '^scheme/absent/p0/'
+says 'scheme/absent/p0/h00 .*Skipped'
+says 'scheme/absent/p0/run .*Skipped'
+says 'REFPARITY_SCHEME_ENGINE'
+says_not 'Not Run'
+expect 2 "$tool" report "$config"
+says 'compared 0 of 1 pairs: 0 passed, 0 failed, 0 errors, 1 skipped'
+expect 77 "$tree/refparity/scheme_/cases/case.scheme_.absent.p0" h00
+expect 8 env REFPARITY_REQUIRE=1 ctest --test-dir "$tree" -R '^scheme/absent/p0/'
+says 'scheme/absent/p0/h00 .*Failed'
+
+# ---- stop on failure: the reports are made afterwards
+rm -f "$reports"/*
+expect 8 run_ctest --stop-on-failure -R '^scheme/broken/p1/'
+expect 1 "$tool" report "$config"
+[ -f "$reports/broken__p1.diff" ] && [ -f "$reports/junit.xml" ] || fail "refparity report made no reports"
+
+# ---- reuse
+export REFPARITY_REUSE_DUMPS=1
+expect 0 run_ctest -V -R '^scheme/ok/p0/'
+expect 0 run_ctest -V -R '^scheme/ok/p0/'
+says 'kept the dump of an earlier run'
+unset REFPARITY_REUSE_DUMPS
+expect 0 run_ctest -V -R '^scheme/ok/p0/'
+says_not 'kept the dump'
+
+# ---- all at once, twice
+expect 8 run_ctest -L scheme
+expect 8 run_ctest -L scheme
+expect 2 "$tool" report "$config"
+says 'compared 6 of 8 pairs: 2 passed, 2 failed, 2 errors, 2 skipped'
+
+# ---- what CMake derives from an engine's declaration
+ctest --test-dir "$tree" --show-only=json-v1 >"$work/tests.json"
+python3 - "$work/tests.json" <<'END'
+import json, sys
+tests = {t["name"]: {p["name"]: p["value"] for p in t["properties"]} for t in json.load(open(sys.argv[1]))["tests"]}
+run = tests["scheme/crashing/p0/run"]
+assert run["PROCESSORS"] == 2 and run["TIMEOUT"] == 150.0, run
+assert tests["scheme/ok/p0/run"]["RESOURCE_LOCK"] == ["refparity-clean"], tests["scheme/ok/p0/run"]
+assert tests["scheme/ok/p0/h00"]["LABELS"] == ["clean", "layer", "ok", "scheme"], tests["scheme/ok/p0/h00"]["LABELS"]
+END
+n_checks=$((n_checks + 1))
+
+# ---- a matrix that CMake can read and C refuses: every test says where
+sed -i 's/"n_layers": 4/"n_layers": 4, "n_layres": 4/' "$work/project/matrix.json"
+expect 8 run_ctest --output-on-failure -R '^scheme/ok/p0/h00$'
+says 'matrix.json:[0-9]+:[0-9]+: .*n_layres'
+echo "$n_checks checks passed"
