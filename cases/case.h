@@ -20,15 +20,15 @@ struct rp_case {
 };
 
 /* Runs the engine once and records what happened; fails only when that cannot be recorded. */
-void rp_case_run(void **pair);
+void rp_case_run(void **state);
 /* Did the engine exit with 0, in time, with a complete dump? */
-void rp_case_engine(void **pair);
+void rp_case_engine(void **state);
 /* Are the engine's token ids the fixture's? */
-void rp_case_tokens(void **pair);
+void rp_case_tokens(void **state);
 /* Is slot within its limit at every position? */
-void rp_case_slot(void **pair, const char *slot);
+void rp_case_slot(void **state, const char *slot);
 /* Compares the whole pair and writes its reports; a divergence is not its failure. */
-void rp_case_report(void **pair);
+void rp_case_report(void **state);
 
 /* The tests that are named on the command line, or all of them. Exit code: 0 pass, 1 divergence,
  * 2 environment, configuration or harness error, 77 skip. */

@@ -228,6 +228,12 @@ static void a_missing_program_a_missing_fixture_and_a_missing_variable_are_skips
     } cases[] = {
         {{.argv = "[\"no-such-engine\", \"{dump}\"]"}, "no-such-engine: no such program in PATH"},
         {{.argv = "[\"{env:REFPARITY_NO_SUCH_ENGINE}\", \"{dump}\"]"}, "REFPARITY_NO_SUCH_ENGINE"},
+        {{.argv = "[\"{target:no-such-target}\", \"{dump}\"]",
+          .engine_extra = ", \"how_to_get\": \"run ci/get-it.sh\""},
+         "the build makes no target no-such-target; to get this engine, run ci/get-it.sh"},
+        {{.argv = "[\"no-such-engine\", \"{dump}\"]",
+          .engine_extra = ", \"how_to_get\": \"run ci/get-it.sh\""},
+         "no-such-engine: no such program in PATH; to get this engine, run ci/get-it.sh"},
         {{.prompt = "\"A prompt that nobody recorded\""}, "record it with `ci/record.sh tiny`"},
         {{.entry_extra = ", \"_disabled\": \"until the driver is fixed\""},
          "disabled in the matrix: until the driver is fixed"},

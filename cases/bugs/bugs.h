@@ -24,9 +24,9 @@ struct rp_bug {
     /* Exactly one is not NULL. */
     void (*replace)(struct rp_ops *ops);
     void (*change_prompt)(int32_t *tokens, size_t *n_tokens);
-    bool in_layer; /* false: it belongs to no layer */
     /* What has to be reported. The first sub-stage that differs; RP_PART_OTHER: none, the tokens. */
     enum rp_slot_part first_part;
+    bool in_layer;                 /* false: it belongs to no layer */
     bool in_per_token, in_batched; /* the modes that show it */
     bool spares_position_0;        /* position 0 alone would not show it */
 };

@@ -7,86 +7,28 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "bugs.h"
+#include "model/recording.h"
 
 #define N_TOKENS 12
-#define MAX_SLOTS 64
 
 static const char *const architectures[] = {"qwen3", "llama"};
-
-/* The rows of every slot of a run, position by position. */
-struct recording {
-    char names[MAX_SLOTS][RP_SLOT_NAME_SIZE];
-    float *rows[MAX_SLOTS]; /* [N_TOKENS][dims] */
-    size_t dims[MAX_SLOTS];
-    size_t n_slots;
-};
-
-static enum rp_status record(void *context, const struct rp_tap *tap, struct rp_error *err)
-{
-    (void)err;
-    struct recording *recording = context;
-    size_t i = 0;
-    while (i < recording->n_slots && strcmp(recording->names[i], tap->slot) != 0)
-        i++;
-    assert_true(i < MAX_SLOTS);
-    if (i == recording->n_slots) {
-        recording->n_slots++;
-        recording->dims[i] = tap->dim;
-        recording->rows[i] = calloc(N_TOKENS, tap->dim * sizeof(float));
-        assert_non_null(recording->rows[i]);
-        snprintf(recording->names[i], RP_SLOT_NAME_SIZE, "%s", tap->slot);
-    }
-    memcpy(recording->rows[i] + (size_t)tap->positions[0] * tap->dim, tap->rows,
-           tap->n_positions * tap->dim * sizeof(float));
-    return RP_OK;
-}
 
 static void run(const struct rp_model *model, const struct rp_ops *ops, enum rp_mode mode,
                 struct recording *recording)
 {
     static const int32_t tokens[N_TOKENS] = {17, 300, 41, 8, 511, 17, 90, 250, 33, 700, 5, 64};
-    struct rp_error err;
-    struct rp_run options = {.ops = ops,
-                             .tokens = tokens,
-                             .n_tokens = N_TOKENS,
-                             .mode = mode,
-                             .tap = record,
-                             .tap_context = recording};
-    if (rp_model_run(model, &options, &err) != RP_OK)
-        fail_msg("%s", err.message);
-}
-
-static void forget(struct recording *recording)
-{
-    for (size_t i = 0; i < recording->n_slots; i++)
-        free(recording->rows[i]);
-    recording->n_slots = 0;
-}
-
-static double l2_rel(const struct recording *a, const struct recording *b, size_t slot,
-                     size_t position)
-{
-    size_t dim = b->dims[slot];
-    double difference = 0, norm = 0;
-    for (size_t i = position * dim; i < (position + 1) * dim; i++) {
-        double x = (double)a->rows[slot][i], y = (double)b->rows[slot][i];
-        difference += (x - y) * (x - y);
-        norm += y * y;
-    }
-    return sqrt(difference / norm);
+    struct rp_run options = {.ops = ops, .tokens = tokens, .n_tokens = N_TOKENS, .mode = mode};
+    record_run(model, options, recording);
 }
 
 /* Large enough to be no rounding: the smallest change that a bug makes here is 1e-3. */
-static bool differs(const struct recording *a, const struct recording *b, size_t slot,
-                    size_t position)
+static bool differs(const struct recorded_slot *a, const struct recorded_slot *b, size_t position)
 {
-    return !(l2_rel(a, b, slot, position) < 1e-5);
+    size_t at = position * b->dim;
+    return !(l2_rel(a->rows + at, b->rows + at, b->dim) < 1e-5);
 }
 
 /* The first slot that differs at any position, in forward order; n_slots when none does. */
@@ -94,7 +36,7 @@ static size_t first_difference(const struct recording *a, const struct recording
 {
     for (size_t slot = 0; slot < b->n_slots; slot++) {
         for (size_t position = 0; position < N_TOKENS; position++) {
-            if (differs(a, b, slot, position))
+            if (differs(&a->slots[slot], &b->slots[slot], position))
                 return slot;
         }
     }
@@ -128,13 +70,14 @@ static void check_bug(const struct rp_bug *bug, const struct rp_model *model, in
         assert_int_equal(first, clean.n_slots);
     } else {
         assert_true(first < clean.n_slots);
-        assert_string_equal(clean.names[first], rp_slot_name(bug->first_part, layer, expected));
+        assert_string_equal(clean.slots[first].name,
+                            rp_slot_name(bug->first_part, layer, expected));
         for (size_t slot = first; slot < clean.n_slots; slot++) {
             if (bug->spares_position_0)
-                assert_false(differs(&buggy, &clean, slot, 0));
+                assert_false(differs(&buggy.slots[slot], &clean.slots[slot], 0));
         }
         if (!bug->spares_position_0)
-            assert_true(differs(&buggy, &clean, first, 0));
+            assert_true(differs(&buggy.slots[first], &clean.slots[first], 0));
     }
     forget(&buggy);
     forget(&clean);
@@ -173,13 +116,13 @@ static void two_bugs_work_at_once(void **state)
     rp_bug_install(rp_bug_find("qk-norm-off"), 1, &first.ops, &second);
     run(model, rp_ops_default(), RP_MODE_BATCHED, &clean);
     run(model, &first.ops, RP_MODE_BATCHED, &buggy);
-    assert_string_equal(clean.names[first_difference(&buggy, &clean)], "h2_ffnout");
+    assert_string_equal(clean.slots[first_difference(&buggy, &clean)].name, "h2_ffnout");
     forget(&buggy);
     run(model, &second.ops, RP_MODE_BATCHED, &buggy);
-    assert_string_equal(clean.names[first_difference(&buggy, &clean)], "h1_postattn");
+    assert_string_equal(clean.slots[first_difference(&buggy, &clean)].name, "h1_postattn");
     forget(&clean);
     run(model, &first.ops, RP_MODE_BATCHED, &clean); /* the difference is now layer 1's alone */
-    assert_string_equal(clean.names[first_difference(&buggy, &clean)], "h1_postattn");
+    assert_string_equal(clean.slots[first_difference(&buggy, &clean)].name, "h1_postattn");
     forget(&buggy);
     forget(&clean);
     rp_model_close(model);

@@ -88,7 +88,7 @@ static enum rp_status check(const struct chosen_bug *chosen, const struct rp_mod
     return RP_OK;
 }
 
-static enum rp_status prepare(void *context, const struct rp_model *model, struct rp_prompt *prompt,
+static enum rp_status prepare(void *context, const struct rp_model *model, struct rp_engine_prompt *prompt,
                               const struct rp_ops **ops, struct rp_error *err)
 {
     struct chosen *chosen = context;

@@ -64,7 +64,7 @@ enum rp_status rp_file_map(const char *path, const void **bytes, size_t *size, s
     int fd;
     *bytes = NULL;
     *size = 0;
-    size_t n;
+    size_t n = 0;
     enum rp_status code = open_regular(path, &fd, &n, err);
     if (code)
         return code;
@@ -93,7 +93,7 @@ enum rp_status rp_file_read(const char *path, size_t max, char **bytes, size_t *
                             struct rp_error *err)
 {
     int fd;
-    size_t size, n = 0;
+    size_t size = 0, n = 0;
     char *buffer = NULL;
     *bytes = NULL;
     *length = 0;

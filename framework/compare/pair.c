@@ -142,7 +142,7 @@ enum rp_status rp_compare_pair(const struct rp_comparison *comparison,
     struct slot_list list = {0};
     enum rp_status status = list_slots(comparison, &list);
     if (!status) {
-        result->slots = calloc(list.n, sizeof *result->slots);
+        result->slots = calloc(list.n + 1, sizeof *result->slots);
         status = result->slots ? RP_OK : RP_ERR_MEMORY;
     }
     if (status) {

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "compare/scratch_sets_test_util.h"
@@ -39,11 +40,11 @@ static struct compared compare_changed(const struct rp_test_change *changes, siz
 
 static const struct rp_slot_result *slot_of(const struct compared *c, const char *slot)
 {
-    for (size_t i = 0; i < c->pair.n_slots; i++)
+    for (size_t i = 0; c->pair.slots && i < c->pair.n_slots; i++)
         if (strcmp(c->pair.slots[i].slot, slot) == 0)
             return &c->pair.slots[i];
     fail_msg("no slot %s", slot);
-    return NULL;
+    abort(); /* fail_msg does not return */
 }
 
 static void assert_contains(const char *text, const char *part)

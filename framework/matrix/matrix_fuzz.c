@@ -1,6 +1,6 @@
 /* Fuzz target (libFuzzer): whatever the bytes, rp_matrix_parse gives a matrix in which every pair
  * has a name that finds it again and every template expands, or an error with a message.
- * Seeds: framework/matrix/corpus. */
+ * Seeds: framework/matrix/corpus/matrix. */
 #include <stdlib.h>
 #include <string.h>
 

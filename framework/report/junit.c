@@ -42,8 +42,11 @@ static void write_escaped(FILE *out, const char *text)
             fputc('?', out);
         else
             fwrite(s, 1, n, out);
-        s += n ? n : 1;
-        left -= n ? n : 1;
+        const size_t step = n > 0 ? n : 1;
+        if (step >= left)
+            break;
+        s += step;
+        left -= step;
     }
 }
 

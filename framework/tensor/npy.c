@@ -296,10 +296,11 @@ enum rp_status rp_npy_check(const struct rp_npy *npy, enum rp_npy_type type, uin
                        "numpy.ascontiguousarray of it",
                        shape);
     uint64_t found = total >= npy->data_offset ? total - npy->data_offset : 0;
-    if (npy->n_elements * size != found)
+    const uint64_t expected = (uint64_t)npy->n_elements * size;
+    if (expected != found)
         return rp_fail(err, RP_ERR_FORMAT, where, (long long)npy->data_offset,
                        "shape %s of '%s' needs %llu bytes of data, found %llu", shape, npy->descr,
-                       (unsigned long long)(npy->n_elements * size), (unsigned long long)found);
+                       (unsigned long long)expected, (unsigned long long)found);
     return RP_OK;
 }
 

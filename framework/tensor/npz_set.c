@@ -41,7 +41,7 @@ static enum rp_status load_positions(struct rp_tensor_set *set, struct rp_error 
     enum rp_status code = load_int64(set, "positions.npy", RP_SET_MAX_POSITIONS, &set->positions,
                                      &set->n_positions, err);
     set->has_positions = set->positions != NULL;
-    for (size_t i = 0; !code && i < set->n_positions; i++) {
+    for (size_t i = 0; !code && set->positions && i < set->n_positions; i++) {
         int64_t position = set->positions[i], previous = i > 0 ? set->positions[i - 1] : -1;
         if (position <= previous || position > RP_SET_MAX_POSITION)
             code = rp_fail(err, RP_ERR_FORMAT, set->path, -1,

@@ -271,13 +271,13 @@ enum rp_status rp_tensor_set_open(const char *path, enum rp_layout layout, int64
     if (code)
         return code;
     struct rp_tensor_set *opened = calloc(1, sizeof *opened);
-    char *copy = malloc(strlen(path) + 1);
+    char *copy = strdup(path);
     if (!opened || !copy) {
         free(opened);
         free(copy);
         return rp_fail(err, RP_ERR_MEMORY, path, -1, "cannot allocate a tensor set");
     }
-    opened->path = strcpy(copy, path);
+    opened->path = copy;
     opened->layout = layout;
     opened->n_layers = -1;
     opened->complete = 1;

@@ -41,6 +41,9 @@ struct rp_error {
  * where may be NULL. */
 enum rp_status rp_fail(struct rp_error *err, enum rp_status code, const char *where,
                        long long offset, const char *fmt, ...) RP_PRINTF(5, 6);
+#ifdef __clang_analyzer__ /* which does not look into other files: the result is code, so not RP_OK */
+#define rp_fail(err, code, ...) (rp_fail((err), (code), __VA_ARGS__), (code))
+#endif
 
 /* Writes "where: byte 128: message" into buf[size], NUL-terminated; returns buf. */
 const char *rp_error_text(const struct rp_error *err, char *buf, size_t size);
