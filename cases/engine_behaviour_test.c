@@ -151,7 +151,8 @@ static void an_engine_that_prints_100_MB_passes_and_its_log_stays_small(void **s
     assert_int_equal(v.verdict, RP_PASS);
     assert_int_equal(rp_pair_paths(&scratch.context, &scratch.pair, &paths, NULL), RP_OK);
     assert_int_equal(stat(paths.log, &log), 0);
-    assert_in_range(log.st_size, RP_LOG_HEAD + RP_LOG_TAIL, RP_LOG_HEAD + RP_LOG_TAIL + 100);
+    assert_true(log.st_size > RP_LOG_HEAD + RP_LOG_TAIL);
+    assert_true(log.st_size < RP_LOG_HEAD + RP_LOG_TAIL + 100);
     rp_verdicts_free(&v);
     rp_scratch_pair_close(&scratch);
 }

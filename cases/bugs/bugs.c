@@ -1,6 +1,8 @@
 /* See bugs.h. One small function per bug, then the table. */
 #include "bugs.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 static bool is_here(const struct rp_bug_site *bug, const struct rp_site *site)
@@ -87,6 +89,52 @@ static void replace_ffn_down(struct rp_ops *ops)
     ops->linear = half_ffn;
 }
 
+/* The log of what the state is to be multiplied by, for what it is to be multiplied by. */
+static enum rp_status decay_without_exp(void *context, const struct rp_site *site,
+                                        const struct rp_delta_gates *args)
+{
+    const struct rp_bug_site *bug = context;
+    enum rp_status status = bug->next->delta_gates(bug->next->context, site, args);
+    if (status != RP_OK || !is_here(bug, site))
+        return status;
+    for (size_t i = 0; i < site->n_positions * args->n_heads; i++)
+        args->decay[i] = logf(args->decay[i] + FLT_MIN); /* the decay may round to 0 */
+    return RP_OK;
+}
+
+static void replace_delta_gates(struct rp_ops *ops)
+{
+    ops->delta_gates = decay_without_exp;
+}
+
+static enum rp_status conv_from_zeros(void *context, const struct rp_site *site,
+                                      const struct rp_causal_conv1d *args)
+{
+    const struct rp_bug_site *bug = context;
+    if (is_here(bug, site))
+        memset(args->state, 0, (args->kernel - 1) * args->n_channels * sizeof *args->state);
+    return bug->next->causal_conv1d(bug->next->context, site, args);
+}
+
+static void replace_conv(struct rp_ops *ops)
+{
+    ops->causal_conv1d = conv_from_zeros;
+}
+
+static enum rp_status no_attention_gate(void *context, const struct rp_site *site,
+                                        const struct rp_attention_gate *args)
+{
+    const struct rp_bug_site *bug = context;
+    if (is_here(bug, site))
+        return RP_OK;
+    return bug->next->attention_gate(bug->next->context, site, args);
+}
+
+static void replace_attention_gate(struct rp_ops *ops)
+{
+    ops->attention_gate = no_attention_gate;
+}
+
 static void drop_last_token(int32_t *tokens, size_t *n_tokens)
 {
     if (*n_tokens > 1)
@@ -99,8 +147,8 @@ const struct rp_bug rp_bugs[] = {
         .description = "RoPE pairs neighbours (2i, 2i + 1) where the model pairs halves",
         .provenance = "github.com/ikawrakow/ik_llama.cpp pull 2290 (39 architectures got NORM for "
                       "NEOX); github.com/huggingface/candle issue 3410",
-        .architectures = "qwen3",
-        .in_layer = true,
+        .architectures = "qwen3,qwen35",
+        .layers = RP_BUG_IN_FULL_ATTENTION,
         .first_part = RP_PART_POSTATTN,
         .in_per_token = true,
         .in_batched = true,
@@ -113,7 +161,7 @@ const struct rp_bug rp_bugs[] = {
         .provenance = "github.com/jzhang38/TinyLlama issue 24 (Llama weights run with the other "
                       "pairing)",
         .architectures = "llama",
-        .in_layer = true,
+        .layers = RP_BUG_IN_FULL_ATTENTION,
         .first_part = RP_PART_POSTATTN,
         .in_per_token = true,
         .in_batched = true,
@@ -125,8 +173,8 @@ const struct rp_bug rp_bugs[] = {
         .description = "the batched path pairs RoPE's values the other way; per token it is right",
         .provenance = "github.com/paiml/realizar issue 94 (batched prefill wrong, token by token "
                       "right, with the same file)",
-        .architectures = "qwen3,llama",
-        .in_layer = true,
+        .architectures = "qwen3,llama,qwen35",
+        .layers = RP_BUG_IN_FULL_ATTENTION,
         .first_part = RP_PART_POSTATTN,
         .in_per_token = false,
         .in_batched = true,
@@ -137,8 +185,8 @@ const struct rp_bug rp_bugs[] = {
         .name = "qk-norm-off",
         .description = "Q and K are not normed before RoPE",
         .provenance = "github.com/timtoole02/Camelid pull 266 (Qwen3 loaded without its QK-norm)",
-        .architectures = "qwen3",
-        .in_layer = true,
+        .architectures = "qwen3,qwen35",
+        .layers = RP_BUG_IN_FULL_ATTENTION,
         .first_part = RP_PART_POSTATTN,
         .in_per_token = true,
         .in_batched = true,
@@ -150,8 +198,8 @@ const struct rp_bug rp_bugs[] = {
         .description = "ten times the eps in the layer's input norm: 1e-5 for 1e-6",
         .provenance = "github.com/ggml-org/llama.cpp issue 2373 (eps hardcoded, another in the "
                       "model)",
-        .architectures = "qwen3,llama",
-        .in_layer = true,
+        .architectures = "qwen3,llama,qwen35",
+        .layers = RP_BUG_IN_ANY_LAYER,
         .first_part = RP_PART_POSTATTN,
         .in_per_token = true,
         .in_batched = true,
@@ -163,8 +211,8 @@ const struct rp_bug rp_bugs[] = {
         .description = "the FFN's output times 0.5",
         .provenance = "github.com/ndif-team/nnterp issue 54 (a sublayer's output off by a constant "
                       "factor)",
-        .architectures = "qwen3,llama",
-        .in_layer = true,
+        .architectures = "qwen3,llama,qwen35",
+        .layers = RP_BUG_IN_ANY_LAYER,
         .first_part = RP_PART_FFNOUT,
         .in_per_token = true,
         .in_batched = true,
@@ -172,11 +220,50 @@ const struct rp_bug rp_bugs[] = {
         .replace = replace_ffn_down,
     },
     {
+        .name = "delta-decay-without-exp",
+        .description = "the DeltaNet's state is multiplied by g, the log of its decay",
+        .provenance = "github.com/llmmanorg/llmman pull 16 (Qwen3.5's linear attention with wrong "
+                      "decay and gating)",
+        .architectures = "qwen35",
+        .layers = RP_BUG_IN_LINEAR_ATTENTION,
+        .first_part = RP_PART_POSTATTN,
+        .in_per_token = true,
+        .in_batched = true,
+        .spares_position_0 = true,
+        .replace = replace_delta_gates,
+    },
+    {
+        .name = "conv-state-lost",
+        .description = "the convolution starts from zeros at every call, not from its last inputs",
+        .provenance = "github.com/mratsim/tattletale pull 80 (Qwen3.5: a continuation drops the "
+                      "convolution's history)",
+        .architectures = "qwen35",
+        .layers = RP_BUG_IN_LINEAR_ATTENTION,
+        .first_part = RP_PART_POSTATTN,
+        .in_per_token = true,
+        .in_batched = false,
+        .spares_position_0 = true,
+        .replace = replace_conv,
+    },
+    {
+        .name = "attention-gate-missing",
+        .description = "full attention's output is not multiplied by the sigmoid of its gate",
+        .provenance = "github.com/trymirai/lalamo pull 267 (another function in the sigmoid's "
+                      "place)",
+        .architectures = "qwen35",
+        .layers = RP_BUG_IN_FULL_ATTENTION,
+        .first_part = RP_PART_POSTATTN,
+        .in_per_token = true,
+        .in_batched = true,
+        .spares_position_0 = false,
+        .replace = replace_attention_gate,
+    },
+    {
         .name = "drop-last-token",
         .description = "the prompt's last token never reaches the model",
         .provenance = "github.com/Integral2u/SharpMind issue 57 (prefill silently skips tokens)",
-        .architectures = "qwen3,llama",
-        .in_layer = false,
+        .architectures = "qwen3,llama,qwen35",
+        .layers = RP_BUG_IN_NO_LAYER,
         .first_part = RP_PART_OTHER,
         .in_per_token = true,
         .in_batched = true,
@@ -207,6 +294,19 @@ bool rp_bug_applies(const struct rp_bug *bug, const char *architecture)
     return false;
 }
 
+bool rp_bug_applies_to_layer(const struct rp_bug *bug, const struct rp_model_config *config,
+                             size_t layer)
+{
+    enum rp_layer_kind kind = config->layer_kinds[layer];
+    switch (bug->layers) {
+    case RP_BUG_IN_ANY_LAYER: return true;
+    case RP_BUG_IN_FULL_ATTENTION: return kind == RP_LAYER_FULL_ATTENTION;
+    case RP_BUG_IN_LINEAR_ATTENTION: return kind == RP_LAYER_LINEAR_ATTENTION;
+    case RP_BUG_IN_NO_LAYER: break;
+    }
+    return false;
+}
+
 /* Each operation's way to the next table, where this bug does not replace it. */
 #define FORWARD(operation)                                                               \
     static enum rp_status forward_##operation(void *context, const struct rp_site *site, \
@@ -222,6 +322,13 @@ FORWARD(linear)
 FORWARD(rope)
 FORWARD(kv_store)
 FORWARD(attention)
+FORWARD(split_gate)
+FORWARD(attention_gate)
+FORWARD(causal_conv1d)
+FORWARD(l2_norm)
+FORWARD(delta_gates)
+FORWARD(delta_rule)
+FORWARD(gated_norm)
 FORWARD(ffn_activation)
 FORWARD(residual_add)
 
@@ -238,6 +345,13 @@ void rp_bug_install(const struct rp_bug *bug, int layer, const struct rp_ops *ne
         .rope = forward_rope,
         .kv_store = forward_kv_store,
         .attention = forward_attention,
+        .split_gate = forward_split_gate,
+        .attention_gate = forward_attention_gate,
+        .causal_conv1d = forward_causal_conv1d,
+        .l2_norm = forward_l2_norm,
+        .delta_gates = forward_delta_gates,
+        .delta_rule = forward_delta_rule,
+        .gated_norm = forward_gated_norm,
         .ffn_activation = forward_ffn_activation,
         .residual_add = forward_residual_add,
     };

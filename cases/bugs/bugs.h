@@ -9,6 +9,14 @@
 
 #define RP_BUG_ALL_LAYERS (-1)
 
+/* The layers that a bug can be in, by what they do. */
+enum rp_bug_layers {
+    RP_BUG_IN_ANY_LAYER,
+    RP_BUG_IN_FULL_ATTENTION,
+    RP_BUG_IN_LINEAR_ATTENTION,
+    RP_BUG_IN_NO_LAYER /* it changes the prompt */
+};
+
 /* A bug at work: what the replaced operations get as their context. */
 struct rp_bug_site {
     struct rp_ops ops;         /* the operations with the bug */
@@ -26,7 +34,7 @@ struct rp_bug {
     void (*change_prompt)(int32_t *tokens, size_t *n_tokens);
     /* What has to be reported. The first sub-stage that differs; RP_PART_OTHER: none, the tokens. */
     enum rp_slot_part first_part;
-    bool in_layer;                 /* false: it belongs to no layer */
+    enum rp_bug_layers layers;
     bool in_per_token, in_batched; /* the modes that show it */
     bool spares_position_0;        /* position 0 alone would not show it */
 };
@@ -38,6 +46,10 @@ const struct rp_bug *rp_bug_find(const char *name); /* NULL: there is none */
 
 /* Whether the bug can be put into that architecture. */
 bool rp_bug_applies(const struct rp_bug *bug, const char *architecture);
+
+/* Whether it can be put into that layer, which the model has. */
+bool rp_bug_applies_to_layer(const struct rp_bug *bug, const struct rp_model_config *config,
+                             size_t layer);
 
 /* Puts the bug into *site, whose ops then run it in that layer and next everywhere else. *site has
  * to outlive their use. */

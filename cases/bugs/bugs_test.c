@@ -14,7 +14,7 @@
 
 #define N_TOKENS 12
 
-static const char *const architectures[] = {"qwen3", "llama"};
+static const char *const architectures[] = {"qwen3", "llama", "qwen35"};
 
 static void run(const struct rp_model *model, const struct rp_ops *ops, enum rp_mode mode,
                 struct recording *recording)
@@ -83,19 +83,37 @@ static void check_bug(const struct rp_bug *bug, const struct rp_model *model, in
     forget(&clean);
 }
 
+/* The first, the middle and the last of the layers that the bug can be in; how many of them differ. */
+static size_t choose_layers(const struct rp_bug *bug, const struct rp_model_config *config,
+                            int layers[3])
+{
+    size_t n = 0, n_chosen = 0;
+    for (size_t layer = 0; layer < config->n_layers; layer++)
+        n += rp_bug_applies_to_layer(bug, config, layer);
+    for (size_t layer = 0, i = 0; layer < config->n_layers; layer++) {
+        if (!rp_bug_applies_to_layer(bug, config, layer))
+            continue;
+        if (i == 0 || i == n / 2 || i == n - 1)
+            layers[n_chosen++] = (int)layer;
+        i++;
+    }
+    return n_chosen;
+}
+
 static void every_bug_shows_where_its_entry_says(void **state)
 {
     (void)state;
     size_t n_checked = 0;
     for (size_t a = 0; a < sizeof architectures / sizeof *architectures; a++) {
         struct rp_model *model = open_model(architectures[a]);
-        int n_layers = (int)rp_model_config(model)->n_layers;
-        const int layers[3] = {0, n_layers / 2, n_layers - 1};
         for (size_t i = 0; i < rp_n_bugs; i++) {
             const struct rp_bug *bug = &rp_bugs[i];
+            int layers[3];
             if (!bug->replace || !rp_bug_applies(bug, architectures[a]))
                 continue;
-            for (size_t l = 0; l < 3; l++) {
+            size_t n_layers = choose_layers(bug, rp_model_config(model), layers);
+            assert_true(n_layers >= 2); /* the hybrid has two layers of full attention */
+            for (size_t l = 0; l < n_layers; l++) {
                 check_bug(bug, model, layers[l], RP_MODE_PER_TOKEN);
                 check_bug(bug, model, layers[l], RP_MODE_BATCHED);
                 n_checked += 2;
@@ -104,6 +122,34 @@ static void every_bug_shows_where_its_entry_says(void **state)
         rp_model_close(model);
     }
     assert_true(n_checked > 0);
+}
+
+static void a_bug_stays_out_of_layers_of_another_kind(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bug;
+        int layer; /* of the other kind */
+    } cases[] = {{"delta-decay-without-exp", 3},
+                 {"conv-state-lost", 7},
+                 {"attention-gate-missing", 2},
+                 {"qk-norm-off", 0},
+                 {"rope-interleaved-for-neox", 6}};
+    struct recording clean = {.n_slots = 0};
+    struct rp_model *model = open_model("qwen35");
+    run(model, rp_ops_default(), RP_MODE_PER_TOKEN, &clean);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct rp_bug *bug = rp_bug_find(cases[i].bug);
+        struct recording other = {.n_slots = 0};
+        struct rp_bug_site site;
+        assert_false(rp_bug_applies_to_layer(bug, rp_model_config(model), (size_t)cases[i].layer));
+        rp_bug_install(bug, cases[i].layer, rp_ops_default(), &site);
+        run(model, &site.ops, RP_MODE_PER_TOKEN, &other);
+        assert_int_equal(first_difference(&other, &clean), clean.n_slots);
+        forget(&other);
+    }
+    forget(&clean);
+    rp_model_close(model);
 }
 
 static void two_bugs_work_at_once(void **state)
@@ -148,7 +194,7 @@ static void the_catalogue_is_consistent(void **state)
         bool applies = false;
         assert_ptr_equal(rp_bug_find(bug->name), bug);
         assert_true(!bug->replace != !bug->change_prompt);
-        assert_true(bug->in_layer == !!bug->replace);
+        assert_true((bug->layers != RP_BUG_IN_NO_LAYER) == !!bug->replace);
         assert_true(bug->in_per_token || bug->in_batched);
         assert_true(strlen(bug->description) > 0 && strlen(bug->provenance) > 0);
         for (size_t a = 0; a < sizeof architectures / sizeof *architectures; a++)
@@ -165,6 +211,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_bug_shows_where_its_entry_says),
+        cmocka_unit_test(a_bug_stays_out_of_layers_of_another_kind),
         cmocka_unit_test(two_bugs_work_at_once),
         cmocka_unit_test(dropping_the_last_token_leaves_the_others),
         cmocka_unit_test(the_catalogue_is_consistent),

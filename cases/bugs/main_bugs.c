@@ -75,21 +75,29 @@ static enum rp_status check(const struct chosen_bug *chosen, const struct rp_mod
                             struct rp_error *err)
 {
     const char *name = chosen->bug->name;
+    bool in_layer = chosen->bug->layers != RP_BUG_IN_NO_LAYER;
     if (!rp_bug_applies(chosen->bug, config->architecture))
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
                        "bug '%s' does not apply to architecture '%s'", name, config->architecture);
-    if (chosen->bug->in_layer && chosen->layer == LAYER_NOT_GIVEN)
+    if (in_layer && chosen->layer == LAYER_NOT_GIVEN)
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "bug '%s' needs a --layer", name);
-    if (!chosen->bug->in_layer && chosen->layer != LAYER_NOT_GIVEN)
+    if (!in_layer && chosen->layer != LAYER_NOT_GIVEN)
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "bug '%s' belongs to no layer", name);
     if (chosen->layer >= 0 && (size_t)chosen->layer >= config->n_layers)
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "--layer %d of a model with %zu layers",
                        chosen->layer, config->n_layers);
+    if (chosen->layer >= 0 && !rp_bug_applies_to_layer(chosen->bug, config, (size_t)chosen->layer))
+        return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
+                       "bug '%s' does not apply to layer %d, which %s", name, chosen->layer,
+                       config->layer_kinds[chosen->layer] == RP_LAYER_FULL_ATTENTION
+                           ? "is full attention"
+                           : "is linear attention");
     return RP_OK;
 }
 
-static enum rp_status prepare(void *context, const struct rp_model *model, struct rp_engine_prompt *prompt,
-                              const struct rp_ops **ops, struct rp_error *err)
+static enum rp_status prepare(void *context, const struct rp_model *model,
+                              struct rp_engine_prompt *prompt, const struct rp_ops **ops,
+                              struct rp_error *err)
 {
     struct chosen *chosen = context;
     for (size_t i = 0; i < chosen->n; i++) {

@@ -1,0 +1,133 @@
+/* The model computes what Hugging Face computed: the committed BF16 models against the committed
+ * fixtures, at every slot and position, in both paths. Without the fixtures this test fails. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <stdio.h>
+
+#include "model/recording.h"
+
+/* HF's own FP32 rounding noise on these models is about 2e-6; the smallest known bug shows 2e-3. */
+#define HF_LIMIT 1e-5
+
+struct parity {
+    size_t n_compared; /* rows */
+    double worst;
+    char where[128];
+};
+
+static void compare_slot(struct rp_tensor_set *set, const struct recorded_slot *slot,
+                         struct parity *parity)
+{
+    struct rp_tensor tensor = {.data = NULL};
+    struct rp_error err;
+    float *reference = malloc(slot->dim * sizeof *reference);
+    assert_non_null(reference);
+    if (rp_tensor_load(set, slot->name, &tensor, &err) != RP_OK)
+        fail_msg("%s: %s", slot->name, err.message);
+    assert_int_equal(tensor.n_positions, slot->n_rows);
+    assert_int_equal(tensor.dim, slot->dim);
+    for (size_t row = 0; row < slot->n_rows; row++) {
+        memcpy(reference, (const char *)tensor.data + row * slot->dim * sizeof *reference,
+               slot->dim * sizeof *reference);
+        double here = l2_rel(slot->rows + row * slot->dim, reference, slot->dim);
+        if (!(here <= parity->worst)) {
+            parity->worst = here;
+            snprintf(parity->where, sizeof parity->where, "%s at position %lld", slot->name,
+                     (long long)tensor.positions[row]);
+        }
+        parity->n_compared++;
+    }
+    rp_tensor_release(&tensor);
+    free(reference);
+}
+
+static void compare_fixture(const struct rp_model *model, const char *fixture, enum rp_mode mode,
+                            struct parity *parity)
+{
+    struct rp_tensor_set *set = NULL;
+    struct recording recording = {.n_slots = 0};
+    struct rp_error err;
+    const int64_t *ids;
+    int32_t prompt[512];
+    size_t n;
+    if (rp_tensor_set_open(fixture, RP_LAYOUT_NPZ, 0, &set, &err) != RP_OK)
+        fail_msg("%s: %s", fixture, err.message);
+    assert_int_equal(rp_tensor_set_tokens(set, &ids, &n, &err), RP_OK);
+    assert_true(n > 0 && n <= 512);
+    for (size_t i = 0; i < n; i++)
+        prompt[i] = (int32_t)ids[i];
+    record_run(model, (struct rp_run){.tokens = prompt, .n_tokens = n, .mode = mode}, &recording);
+    for (size_t i = 0; i < recording.n_slots; i++)
+        compare_slot(set, &recording.slots[i], parity);
+    forget(&recording);
+    rp_tensor_set_close(set);
+}
+
+static void expect_parity(const char *architecture)
+{
+    char store[512], gguf[512];
+    struct rp_model *model = NULL;
+    struct rp_error err;
+    snprintf(store, sizeof store, "%s/fixtures/store/tiny--%s/main/float32", RP_SOURCE_DIR,
+             architecture);
+    snprintf(gguf, sizeof gguf, "%s/fixtures/tiny/%s/%s-bf16.gguf", RP_SOURCE_DIR, architecture,
+             architecture);
+    if (rp_model_open(gguf, &model, &err) != RP_OK)
+        fail_msg("%s: %s", gguf, err.message);
+    for (int mode = RP_MODE_PER_TOKEN; mode <= RP_MODE_BATCHED; mode++) {
+        struct parity parity = {.n_compared = 0};
+        size_t n_fixtures = 0;
+        DIR *dir = opendir(store);
+        assert_non_null(dir);
+        for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
+            char fixture[1024];
+            size_t length = strlen(entry->d_name);
+            if (length < 4 || strcmp(entry->d_name + length - 4, ".npz") != 0)
+                continue;
+            snprintf(fixture, sizeof fixture, "%s/%s", store, entry->d_name);
+            compare_fixture(model, fixture, (enum rp_mode)mode, &parity);
+            n_fixtures++;
+        }
+        closedir(dir);
+        assert_true(n_fixtures >= 6);
+        assert_true(parity.n_compared > 0);
+        print_message("%s %s: worst L2_rel %.3g, %s, of %zu rows\n", architecture,
+                      mode == RP_MODE_PER_TOKEN ? "per-token" : "batched", parity.worst,
+                      parity.where, parity.n_compared);
+        assert_true(parity.worst < HF_LIMIT);
+    }
+    rp_model_close(model);
+}
+
+static void qwen3_is_within_1e_5_of_hf_at_every_slot_and_position(void **state)
+{
+    (void)state;
+    expect_parity("qwen3");
+}
+
+static void llama_is_within_1e_5_of_hf_at_every_slot_and_position(void **state)
+{
+    (void)state;
+    expect_parity("llama");
+}
+
+static void qwen35_is_within_1e_5_of_hf_at_every_slot_and_position(void **state)
+{
+    (void)state;
+    expect_parity("qwen35");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(qwen3_is_within_1e_5_of_hf_at_every_slot_and_position),
+        cmocka_unit_test(llama_is_within_1e_5_of_hf_at_every_slot_and_position),
+        cmocka_unit_test(qwen35_is_within_1e_5_of_hf_at_every_slot_and_position),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}

@@ -1,0 +1,182 @@
+/* Small random models on disk, right or wrong in one thing, for the model's tests. Tests only;
+ * include cmocka.h first. */
+#ifndef REFPARITY_MODEL_MODEL_BUILDER_H
+#define REFPARITY_MODEL_MODEL_BUILDER_H
+
+#include <unistd.h>
+
+#include "model/gguf_builder.h"
+#include "refparity/model.h"
+
+#define N_LAYERS 3
+#define HIDDEN 8
+#define FFN 32
+#define HEADS 4
+#define KV_HEADS 2
+#define HEAD_DIM 6
+#define VOCAB 11
+/* What is to be wrong, or absent, in the model that is written. */
+struct variant {
+    const char *architecture; /* NULL: "qwen3" */
+    const char *without;      /* key or tensor that is left out */
+    const char *changed;      /* integer key that gets the value below; added if not usual */
+    uint32_t value;
+    const char *extra_tensor; /* added, [HIDDEN] */
+    const char *scaling;      /* rope.scaling.type */
+    const char *bad_type;     /* tensor that becomes Q4_K by its type alone */
+    float freq_factor;        /* of rope_freqs, if not 0 */
+    bool untied, eps_is_zero;
+    int n_tokens_listed; /* of the tokenizer, if not 0 */
+};
+
+struct writer {
+    struct gguf_builder builder;
+    const struct variant *variant;
+    uint32_t seed;
+};
+
+static char folder[] = "/tmp/refparity-model-XXXXXX";
+static char path[sizeof folder + 16];
+
+static inline void add_key(struct writer *writer, const char *name, uint32_t value)
+{
+    const struct variant *variant = writer->variant;
+    char key[128];
+    snprintf(key, sizeof key, "%s.%s", variant->architecture ? variant->architecture : "qwen3",
+             name);
+    if (variant->without && strcmp(variant->without, name) == 0)
+        return;
+    if (variant->changed && strcmp(variant->changed, name) == 0)
+        value = variant->value;
+    gguf_add_u32(&writer->builder, key, value);
+}
+
+/* F32 [n_out][n_in], norms around 1, matrices of a size that keeps the stream's. */
+static inline void add_weight(struct writer *writer, const char *name, uint64_t n_out,
+                              uint64_t n_in)
+{
+    const struct variant *variant = writer->variant;
+    const uint64_t dims[2] = {n_in, n_out};
+    float values[FFN * HIDDEN];
+    size_t n = (size_t)(n_in * n_out);
+    if (variant->without && strcmp(variant->without, name) == 0)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        writer->seed = writer->seed * 1664525u + 1013904223u;
+        float random = (float)(writer->seed >> 8) / 8388608.0f - 1.0f;
+        values[i] = n_out == 1 ? 1 + 0.3f * random : random;
+    }
+    if (variant->bad_type && strcmp(variant->bad_type, name) == 0)
+        gguf_add_tensor(&writer->builder, name, 24, n_out == 1 ? 1 : 2, dims, values, n);
+    else
+        gguf_add_tensor(&writer->builder, name, RP_GGML_F32, n_out == 1 ? 1 : 2, dims, values,
+                        n * sizeof *values);
+}
+
+static inline void add_layer(struct writer *writer, int layer, bool is_qwen3)
+{
+    static const struct {
+        const char *name;
+        uint64_t n_out, n_in;
+        bool qwen3_only;
+    } weights[] = {
+        {"attn_norm", 1, HIDDEN, false},
+        {"attn_q", HEADS * HEAD_DIM, HIDDEN, false},
+        {"attn_k", KV_HEADS * HEAD_DIM, HIDDEN, false},
+        {"attn_v", KV_HEADS * HEAD_DIM, HIDDEN, false},
+        {"attn_q_norm", 1, HEAD_DIM, true},
+        {"attn_k_norm", 1, HEAD_DIM, true},
+        {"attn_output", HIDDEN, HEADS * HEAD_DIM, false},
+        {"ffn_norm", 1, HIDDEN, false},
+        {"ffn_gate", FFN, HIDDEN, false},
+        {"ffn_up", FFN, HIDDEN, false},
+        {"ffn_down", HIDDEN, FFN, false},
+    };
+    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "blk.%d.%s.weight", layer, weights[i].name);
+        if (is_qwen3 || !weights[i].qwen3_only)
+            add_weight(writer, name, weights[i].n_out, weights[i].n_in);
+    }
+}
+
+static inline void add_tokenizer(struct writer *writer, int n)
+{
+    struct gguf_bytes pieces = {NULL, 0};
+    for (int i = 0; i < n; i++)
+        gguf_put_string(&pieces, "x");
+    gguf_add_array(&writer->builder, "tokenizer.ggml.tokens", RP_GGUF_STRING, (uint64_t)n,
+                   pieces.data, pieces.size);
+    free(pieces.data);
+}
+
+static inline void write_model(const struct variant *variant)
+{
+    struct writer writer = {.variant = variant, .seed = 7};
+    const char *architecture = variant->architecture ? variant->architecture : "qwen3";
+    char key[128];
+    gguf_add_string(&writer.builder, "general.architecture", architecture);
+    add_key(&writer, "block_count", N_LAYERS);
+    add_key(&writer, "embedding_length", HIDDEN);
+    add_key(&writer, "feed_forward_length", FFN);
+    add_key(&writer, "attention.head_count", HEADS);
+    add_key(&writer, "attention.head_count_kv", KV_HEADS);
+    add_key(&writer, "attention.key_length", HEAD_DIM);
+    add_key(&writer, "attention.value_length", HEAD_DIM);
+    add_key(&writer, "rope.dimension_count", HEAD_DIM);
+    add_key(&writer, "vocab_size", VOCAB);
+    if (variant->changed && strcmp(variant->changed, "expert_count") == 0)
+        add_key(&writer, "expert_count", 0);
+    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", architecture);
+    gguf_add_f32(&writer.builder, key, variant->eps_is_zero ? 0 : 1e-6f);
+    snprintf(key, sizeof key, "%s.rope.freq_base", architecture);
+    gguf_add_f32(&writer.builder, key, 10000);
+    snprintf(key, sizeof key, "%s.rope.scaling.type", architecture);
+    if (variant->scaling)
+        gguf_add_string(&writer.builder, key, variant->scaling);
+    if (variant->n_tokens_listed)
+        add_tokenizer(&writer, variant->n_tokens_listed);
+    add_weight(&writer, "token_embd.weight", VOCAB, HIDDEN);
+    add_weight(&writer, "output_norm.weight", 1, HIDDEN);
+    if (variant->untied)
+        add_weight(&writer, "output.weight", VOCAB, HIDDEN);
+    if (variant->extra_tensor)
+        add_weight(&writer, variant->extra_tensor, 1, HIDDEN);
+    if (variant->freq_factor != 0) {
+        const float factors[HEAD_DIM / 2] = {1, 2, variant->freq_factor};
+        const uint64_t dims[1] = {HEAD_DIM / 2};
+        gguf_add_tensor(&writer.builder, "rope_freqs.weight", RP_GGML_F32, 1, dims, factors,
+                        sizeof factors);
+    }
+    for (int layer = 0; layer < N_LAYERS; layer++)
+        add_layer(&writer, layer, strcmp(architecture, "llama") != 0);
+    gguf_write(&writer.builder, path);
+}
+
+static inline struct rp_model *open_variant(const struct variant *variant)
+{
+    struct rp_model *model = NULL;
+    struct rp_error err = {.code = RP_OK};
+    write_model(variant);
+    if (rp_model_open(path, &model, &err) != RP_OK)
+        fail_msg("%s", err.message);
+    return model;
+}
+
+static inline int make_folder(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder))
+        return -1;
+    snprintf(path, sizeof path, "%s/model.gguf", folder);
+    return 0;
+}
+
+static inline int remove_folder(void **state)
+{
+    (void)state;
+    unlink(path);
+    return rmdir(folder);
+}
+
+#endif
