@@ -1,6 +1,6 @@
 /* See case.h. cmocka's own exit status is a count of failures, wraps at 256, and is 0 when every
  * test was skipped: so the worst verdict is kept here, and decides. */
-#include "cases/case.h"
+#include "refparity/case.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -21,7 +21,7 @@ static enum rp_status disagree(const struct check *check, const char *key, const
 {
     return rp_fail(check->err, RP_ERR_MISMATCH, check->path, -1,
                    "the fixture was recorded with %s %s, the matrix says %s; record it again with "
-                   "`%s --force %s`",
+                   "`%s %s --force`",
                    key, fixture, matrix, check->context->record_command, check->pair->entry->name);
 }
 

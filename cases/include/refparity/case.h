@@ -1,8 +1,8 @@
 /* What a generated case calls: each function is one cmocka test of the pair.
  * Not for judging: that is framework/run/judge.h; here a verdict becomes a cmocka result, text on
  * the terminal, and an exit code. */
-#ifndef REFPARITY_CASES_CASE_H
-#define REFPARITY_CASES_CASE_H
+#ifndef REFPARITY_CASE_H
+#define REFPARITY_CASE_H
 
 #include <stdarg.h>
 #include <stddef.h>
