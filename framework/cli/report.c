@@ -6,10 +6,11 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "report/markdown.h"
 #include "report/results.h"
 
 static const char help[] =
-    "usage: refparity report [--begin | --write-only] [BUILD_DIR | CONFIG.json]\n"
+    "usage: refparity report [--begin | --write-only | --markdown] [BUILD_DIR | CONFIG.json]\n"
     "\n"
     "Collects the results of the last ctest run in BUILD_DIR (the current folder unless\n"
     "given), compares what ctest did not come to (after --stop-on-failure, say), writes\n"
@@ -18,6 +19,7 @@ static const char help[] =
     "  --begin       begin a new run: results so far no longer count (ctest does this)\n"
     "  --write-only  exit with 0 once the reports are written, whatever they say (ctest\n"
     "                does this: the tests have their own exit codes)\n"
+    "  --markdown    print the summary as Markdown, for a CI's step summary\n"
     "  --help\n"
     "\n"
     "exit codes: 2 if any pair is in error or nothing was compared, else 1 if any pair\n"
@@ -40,13 +42,16 @@ static enum rp_status find_config(const char *argument, char *path, struct rp_er
     return status;
 }
 
-static int report(const struct rp_context *context, int write_only)
+static int report(const struct rp_context *context, int write_only, int markdown)
 {
     struct rp_results results;
     struct rp_error err;
     if (rp_results_collect(context, &results, &err))
         return rp_cli_error(&err);
-    rp_results_summary(stdout, context, &results);
+    if (markdown)
+        rp_report_markdown(stdout, &results);
+    else
+        rp_results_summary(stdout, context, &results);
     if (results.n_pairs == 0)
         puts("no pair has been run: run ctest first");
     const int code = write_only ? RP_EXIT_PASS : rp_results_exit_code(&results);
@@ -58,14 +63,16 @@ int rp_cli_report(int argc, char **argv)
 {
     static const struct option known[] = {{"begin", no_argument, NULL, 'b'},
                                           {"write-only", no_argument, NULL, 'w'},
+                                          {"markdown", no_argument, NULL, 'm'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
-    int option, begin = 0, write_only = 0;
+    int option, begin = 0, write_only = 0, markdown = 0;
     opterr = 0;
     while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
         switch (option) {
         case 'b': begin = 1; break;
         case 'w': write_only = 1; break;
+        case 'm': markdown = 1; break;
         case 'h': fputs(help, stdout); return RP_EXIT_PASS;
         default: return rp_cli_usage_error("report", "unknown option %s", argv[optind - 1]);
         }
@@ -84,7 +91,7 @@ int rp_cli_report(int argc, char **argv)
         status = rp_context_open(path, &context, &err);
     if (status)
         return rp_cli_error(&err);
-    const int code = report(&context, write_only);
+    const int code = report(&context, write_only, markdown);
     rp_context_close(&context);
     return code;
 }

@@ -296,9 +296,9 @@ static const char *string_at(const cJSON *object, const char *key)
     return text ? text : "";
 }
 
-/* The message of the first test that has the pair's own verdict. */
-static const char *reason(const cJSON *pair, const char *verdict)
+const char *rp_results_reason(const cJSON *pair)
 {
+    const char *verdict = string_at(pair, "verdict");
     const cJSON *comparison = cJSON_GetObjectItemCaseSensitive(pair, "comparison"), *slot;
     const cJSON *tests[] = {cJSON_GetObjectItemCaseSensitive(pair, "engine_test"),
                             cJSON_GetObjectItemCaseSensitive(comparison, "tokens")};
@@ -328,10 +328,10 @@ static void write_pair_line(FILE *out, const cJSON *pair)
         fprintf(out, "first divergence %s at position %.0f%s%s", string_at(divergence, "slot"),
                 cJSON_GetNumberValue(position), sub_stage[0] ? ", sub-stage " : "", sub_stage);
     } else {
-        fputs(reason(pair, verdict), out);
+        fputs(rp_results_reason(pair), out);
     }
     if (strcmp(verdict, "ERROR") == 0 && cJSON_IsObject(divergence))
-        fprintf(out, "; %s", reason(pair, verdict));
+        fprintf(out, "; %s", rp_results_reason(pair));
     fputc('\n', out);
     if (string_at(pair, "diff")[0])
         fprintf(out, "           %s\n", string_at(pair, "diff"));

@@ -35,6 +35,9 @@ int rp_results_exit_code(const struct rp_results *results);
 void rp_results_summary(FILE *out, const struct rp_context *context,
                         const struct rp_results *results);
 
+/* Of one of results.json's pairs: the message of the first test that has the pair's own verdict. */
+const char *rp_results_reason(const cJSON *pair);
+
 /* A slot's name in test names: h7 is h07, padded to the width of the last layer's number, at least
  * two digits, so that test runners sort them. out is [RP_SLOT_NAME_SIZE]; returns out. */
 char *rp_slot_test_name(const char *slot, int n_layers, char *out);

@@ -1,0 +1,117 @@
+/* See markdown.h. */
+#include "report/markdown.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char *string_at(const cJSON *object, const char *key)
+{
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
+    return text ? text : "";
+}
+
+static const cJSON *comparison_of(const cJSON *pair)
+{
+    return cJSON_GetObjectItemCaseSensitive(pair, "comparison");
+}
+
+/* Inside a table's cell: what Markdown or HTML would take for its own is escaped, and a cell is one
+ * line. */
+static void write_cell(FILE *out, const char *text)
+{
+    for (; *text; text++) {
+        const unsigned char byte = (unsigned char)*text;
+        if (strchr("|\\`*<>[]&", byte))
+            fprintf(out, "&#%d;", byte);
+        else
+            fputc(byte < 32 ? ' ' : byte, out);
+    }
+}
+
+static void write_divergence(FILE *out, const cJSON *divergence)
+{
+    const double position =
+        cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(divergence, "position"));
+    const char *sub_stage = string_at(divergence, "sub_stage");
+    fprintf(out, "first divergence `%s` at position %.0f", string_at(divergence, "slot"), position);
+    if (sub_stage[0])
+        fprintf(out, ", sub-stage `%s`", sub_stage);
+}
+
+static void write_problems(FILE *out, const cJSON *pairs)
+{
+    const cJSON *pair;
+    int any = 0;
+    cJSON_ArrayForEach(pair, pairs)
+    {
+        const cJSON *divergence =
+            cJSON_GetObjectItemCaseSensitive(comparison_of(pair), "divergence");
+        if (strcmp(string_at(pair, "verdict"), "PASS") == 0)
+            continue;
+        if (!any++)
+            fputs("\n| verdict | pair | what |\n|---|---|---|\n", out);
+        fprintf(out, "| %s | ", string_at(pair, "verdict"));
+        write_cell(out, string_at(pair, "pair"));
+        fputs(" | ", out);
+        if (cJSON_IsObject(divergence))
+            write_divergence(out, divergence);
+        else
+            write_cell(out, rp_results_reason(pair));
+        fputs(" |\n", out);
+    }
+}
+
+/* The required slot but logits with the largest L2_rel. */
+static const cJSON *worst_slot(const cJSON *pair, double *l2_rel)
+{
+    const cJSON *slot, *worst = NULL;
+    *l2_rel = -1;
+    cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(comparison_of(pair), "slots"))
+    {
+        const cJSON *number = cJSON_GetObjectItemCaseSensitive(
+            cJSON_GetObjectItemCaseSensitive(slot, "worst"), "l2_rel");
+        if (!cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(slot, "required")) ||
+            strcmp(string_at(slot, "slot"), "logits") == 0 || !cJSON_IsNumber(number) ||
+            number->valuedouble <= *l2_rel)
+            continue;
+        *l2_rel = number->valuedouble;
+        worst = slot;
+    }
+    return worst;
+}
+
+static void write_passed(FILE *out, const cJSON *pairs, size_t n_passed)
+{
+    const cJSON *pair;
+    if (n_passed == 0)
+        return;
+    fprintf(out,
+            "\n<details><summary>%zu passed</summary>\n\n| pair | engine | largest L2_rel | at "
+            "|\n|---|---|---|---|\n",
+            n_passed);
+    cJSON_ArrayForEach(pair, pairs)
+    {
+        double l2_rel;
+        const cJSON *slot = worst_slot(pair, &l2_rel);
+        if (strcmp(string_at(pair, "verdict"), "PASS") != 0 || !slot)
+            continue;
+        fputs("| ", out);
+        write_cell(out, string_at(pair, "pair"));
+        fputs(" | ", out);
+        write_cell(out, string_at(pair, "engine"));
+        fprintf(out, " | %.3g | `%s` |\n", l2_rel, string_at(slot, "slot"));
+    }
+    fputs("\n</details>\n", out);
+}
+
+void rp_report_markdown(FILE *out, const struct rp_results *results)
+{
+    const cJSON *pairs = cJSON_GetObjectItemCaseSensitive(results->root, "pairs");
+    fprintf(out,
+            "### refparity: compared %zu of %zu pairs\n\n%zu passed, %zu failed, %zu errors, %zu "
+            "skipped\n",
+            results->n_compared, results->n_pairs, results->n_passed, results->n_failed,
+            results->n_errors, results->n_skipped);
+    write_problems(out, pairs);
+    write_passed(out, pairs, results->n_passed);
+}

@@ -1,0 +1,148 @@
+/* JUnit XML and Markdown of results in which every text is hostile, and names for test runners. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "report/junit.h"
+#include "report/markdown.h"
+#include "report/results.h"
+
+/* One pair that fails in h0, its message full of what XML and Markdown take for their own. */
+static const char hostile[] =
+    "{\"pairs\": [{\"pair\": \"e/p0\", \"verdict\": \"FAIL\", \"n_layers\": 1, \"engine\": "
+    "\"<engine|>\", \"hf_model\": \"a/b\", \"matrix\": \"m & m.json\", \"line\": 7, \"timestamp\": "
+    "\"2026-01-01T00:00:00\", \"engine_s\": 1.5, \"reproduce\": \"ctest -R '^e/p0/'\", "
+    "\"engine_test\": {\"verdict\": \"ERROR\", \"message\": \"]]> \\u0001 \\u001b[31m <b>\"}, "
+    "\"comparison\": {\"tokens\": {\"verdict\": \"SKIP\", \"message\": \"no \\\"ids\\\"\"}, "
+    "\"divergence\": {\"slot\": \"h0\", \"position\": 3, \"sub_stage\": \"h0_ffnout\", "
+    "\"explanation\": \"a < b\"}, \"n_compared\": 5, \"slots\": [{\"slot\": \"h0\", \"verdict\": "
+    "\"FAIL\", \"required\": true, \"message\": \"L2_rel 0.5 & more\", \"worst\": {\"l2_rel\": "
+    "0.5, "
+    "\"cosine\": null, \"max_abs\": 1, \"position\": 3}}, {\"slot\": \"h0_ffnout\", \"verdict\": "
+    "\"FAIL\", \"required\": false, \"message\": \"\", \"worst\": null}]}}]}";
+
+static struct rp_json *parse(const char *text)
+{
+    struct rp_json *doc;
+    struct rp_error err;
+    if (rp_json_parse(text, strlen(text), "test", &doc, &err))
+        fail_msg("%s: %s", err.where, err.message);
+    return doc;
+}
+
+static void assert_has(const char *text, const char *part)
+{
+    if (!strstr(text, part))
+        fail_msg("expected \"%s\" in \"%s\"", part, text);
+}
+
+static void assert_has_not(const char *text, const char *part)
+{
+    if (strstr(text, part))
+        fail_msg("unexpected \"%s\" in \"%s\"", part, text);
+}
+
+static char *junit_of(const char *json)
+{
+    char *text = NULL;
+    size_t length;
+    struct rp_json *doc = parse(json);
+    FILE *out = open_memstream(&text, &length);
+    assert_non_null(out);
+    rp_report_junit(out, rp_json_root(doc));
+    assert_int_equal(fclose(out), 0);
+    rp_json_free(doc);
+    return text;
+}
+
+static void junit_counts_and_names_what_results_say(void **state)
+{
+    (void)state;
+    char *xml = junit_of(hostile);
+    assert_has(xml,
+               "<testsuite name=\"e/p0\" tests=\"3\" failures=\"1\" errors=\"1\" skipped=\"1\"");
+    assert_has(xml, "<testcase classname=\"e/p0\" name=\"h00\"");
+    assert_has(xml, "<failure type=\"divergence\" message=\"L2_rel 0.5 &amp; more\">");
+    assert_has(xml, "m &amp; m.json:7: error: h00: L2_rel 0.5 &amp; more");
+    assert_has(xml, "<property name=\"h00.L2_rel\" value=\"0.5\"/>");
+    assert_has(xml, "<property name=\"h00.cosine\" value=\"nan\"/>");
+    assert_has(xml, "<property name=\"line\" value=\"7\"/>");
+    free(xml);
+}
+
+static void junit_holds_no_byte_that_XML_cannot(void **state)
+{
+    (void)state;
+    char *xml = junit_of(hostile);
+    assert_has(xml, "]]&gt; ? ?[31m &lt;b&gt;");
+    assert_has(xml, "no &quot;ids&quot;");
+    assert_has_not(xml, "\x01");
+    assert_has_not(xml, "\x1b");
+    free(xml);
+}
+
+static void markdown_keeps_its_table_whatever_the_texts_hold(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t length;
+    struct rp_json *doc = parse(hostile);
+    struct rp_results results = {.root = cJSON_Duplicate(rp_json_root(doc), 1),
+                                 .n_pairs = 1,
+                                 .n_compared = 1,
+                                 .n_failed = 1};
+    FILE *out = open_memstream(&text, &length);
+    assert_non_null(out);
+    rp_report_markdown(out, &results);
+    assert_int_equal(fclose(out), 0);
+    assert_has(text, "compared 1 of 1 pairs");
+    assert_has(text,
+               "| FAIL | e/p0 | first divergence `h0` at position 3, sub-stage `h0_ffnout` |\n");
+    assert_has_not(text, "<details>");
+    free(text);
+    rp_results_free(&results);
+    rp_json_free(doc);
+}
+
+static void exit_codes_fold_errors_over_failures_and_nothing_compared_is_an_error(void **state)
+{
+    (void)state;
+    assert_int_equal(rp_results_exit_code(&(struct rp_results){.n_compared = 2, .n_passed = 2}), 0);
+    assert_int_equal(rp_results_exit_code(&(struct rp_results){.n_compared = 2, .n_failed = 1}), 1);
+    assert_int_equal(
+        rp_results_exit_code(&(struct rp_results){.n_compared = 2, .n_failed = 1, .n_errors = 1}),
+        2);
+    assert_int_equal(rp_results_exit_code(&(struct rp_results){.n_skipped = 3}), 2);
+    assert_int_equal(rp_results_exit_code(&(struct rp_results){0}), 2);
+}
+
+static void test_names_sort_by_layer(void **state)
+{
+    (void)state;
+    char out[RP_SLOT_NAME_SIZE];
+    assert_string_equal(rp_slot_test_name("h7", 4, out), "h07");
+    assert_string_equal(rp_slot_test_name("h7", 100, out), "h07");
+    assert_string_equal(rp_slot_test_name("h7", 101, out), "h007");
+    assert_string_equal(rp_slot_test_name("h999", 1024, out), "h0999");
+    assert_string_equal(rp_slot_test_name("h7_preffn", 28, out), "h7_preffn");
+    assert_string_equal(rp_slot_test_name("logits", 28, out), "logits");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(junit_counts_and_names_what_results_say),
+        cmocka_unit_test(junit_holds_no_byte_that_XML_cannot),
+        cmocka_unit_test(markdown_keeps_its_table_whatever_the_texts_hold),
+        cmocka_unit_test(exit_codes_fold_errors_over_failures_and_nothing_compared_is_an_error),
+        cmocka_unit_test(test_names_sort_by_layer),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}
