@@ -62,4 +62,4 @@ END
     done
 done
 echo "$n_compared comparisons, largest L2_rel $worst at any slot and position"
-[ "$n_compared" -ge 108 ] # 2 models, 3 files, 6 prompts, 3 modes, at least
+[ "$n_compared" -ge 162 ] # 3 models, 3 files, 6 prompts, 3 modes, at least

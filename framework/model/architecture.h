@@ -1,4 +1,5 @@
-/* The architectures as data: which operations a layer runs, on which weights, in which order.
+/* The architectures as data: which operations a layer runs, on which weights, in which order, for
+ * each kind of layer.
  * A new architecture is a new table in architecture.c, and new operations in ops.h if it has any.
  * Not for running them: that is forward.c. */
 #ifndef REFPARITY_MODEL_ARCHITECTURE_H
@@ -14,8 +15,16 @@ enum rp_buffer {
     RP_BUFFER_Q,
     RP_BUFFER_K,
     RP_BUFFER_V,
-    RP_BUFFER_HEADS,  /* attention's output, before attn_output */
-    RP_BUFFER_BRANCH, /* what is added to the residual stream */
+    RP_BUFFER_Q_AND_GATE, /* attn_q's output, where attention is gated */
+    RP_BUFFER_HEADS_GATE, /* what gates HEADS */
+    RP_BUFFER_HEADS,      /* attention's output, before attn_output */
+    RP_BUFFER_QKV,        /* the DeltaNet's Q, K and V, side by side */
+    RP_BUFFER_CONV_QKV,   /* the same after the convolution */
+    RP_BUFFER_DECAY,      /* alpha, then the decay */
+    RP_BUFFER_BETA,
+    RP_BUFFER_DELTA_GATE, /* HF's z */
+    RP_BUFFER_DELTA,      /* the delta rule's output, before ssm_out */
+    RP_BUFFER_BRANCH,     /* what is added to the residual stream */
     RP_BUFFER_GATE,
     RP_BUFFER_UP,
     RP_N_BUFFERS
@@ -28,6 +37,13 @@ enum rp_step_kind {
     RP_STEP_ROPE,
     RP_STEP_KV_STORE,       /* K and V to the cache */
     RP_STEP_ATTENTION,      /* Q and the cache to HEADS */
+    RP_STEP_SPLIT_GATE,     /* Q_AND_GATE to Q and HEADS_GATE */
+    RP_STEP_ATTENTION_GATE, /* HEADS_GATE on HEADS */
+    RP_STEP_CAUSAL_CONV1D,
+    RP_STEP_L2_NORM,        /* `which` of CONV_QKV */
+    RP_STEP_DELTA_GATES,    /* DECAY and BETA from their linear outputs */
+    RP_STEP_DELTA_RULE,     /* CONV_QKV, DECAY and BETA to DELTA */
+    RP_STEP_GATED_NORM,     /* DELTA_GATE on DELTA */
     RP_STEP_FFN_ACTIVATION, /* GATE and UP to GATE */
     RP_STEP_RESIDUAL_ADD    /* BRANCH to HIDDEN */
 };
@@ -39,27 +55,39 @@ struct rp_step {
     enum rp_slot_part part;
 };
 
+/* What a layer of one kind computes. */
+struct rp_layer_plan {
+    const struct rp_step *steps; /* [n_steps] */
+    size_t n_steps;              /* 0: the architecture has no such layers */
+};
+
 struct rp_architecture {
-    const char *name; /* general.architecture */
+    const char *name;     /* general.architecture */
+    const char *ffn_norm; /* RP_FFN_NORM's name in the file */
     enum rp_rope_ordering rope_ordering;
     bool may_have_rope_freqs;
-    const struct rp_step *steps; /* [n_steps] */
-    size_t n_steps;
+    bool has_attention_gate;
+    struct rp_layer_plan plans[RP_N_LAYER_KINDS];
 };
 
 /* NULL when it is not known. */
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name);
 
-/* Whether a layer of it has this weight. */
-bool rp_architecture_uses(const struct rp_architecture *architecture, enum rp_weight_id which);
+/* Whether it has layers of both kinds, and hence a gated DeltaNet to configure. */
+bool rp_architecture_is_hybrid(const struct rp_architecture *architecture);
 
+/* Whether a layer of that kind has this weight. */
+bool rp_layer_plan_uses(const struct rp_layer_plan *plan, enum rp_weight_id which);
+
+/* A weight's whole name in the file; layer is ignored for those outside the layers. */
+void rp_weight_full_name(const struct rp_architecture *architecture, enum rp_weight_id which,
+                         size_t layer, char name[RP_GGUF_NAME_SIZE]);
+
+/* 0 for what the configuration does not have. */
 size_t rp_buffer_width(const struct rp_model_config *config, enum rp_buffer buffer);
 
 /* Rows and columns of a weight; a norm's *n_out is 1. */
 void rp_weight_shape(const struct rp_model_config *config, enum rp_weight_id which, size_t *n_out,
                      size_t *n_in);
-
-/* Whether the weight is a vector in the file: the norms and rope_freqs. */
-bool rp_weight_is_vector(enum rp_weight_id which);
 
 #endif

@@ -2,6 +2,7 @@
  * Keys that would change the computation and are not computed here are errors. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "model/model_internal.h"
@@ -9,6 +10,7 @@
 #define MAX_LAYERS 4096
 #define MAX_SIZE (1 << 24)    /* of any one dimension; products of two stay far below SIZE_MAX */
 #define DEFAULT_THETA 10000.0 /* llama.cpp's, where the key is absent */
+#define DEFAULT_INTERVAL 4    /* llama.cpp's full_attention_interval */
 #define KEY_SIZE 128
 
 struct reader {
@@ -135,11 +137,89 @@ static enum rp_status read_rope(const struct reader *reader, struct rp_model_con
     return status;
 }
 
+/* The sizes of the gated DeltaNet, under the keys that llama.cpp shares with Mamba. */
+static enum rp_status read_delta_net(const struct reader *reader, struct rp_model_config *config)
+{
+    char expected[80];
+    size_t inner_size = 0;
+    const struct {
+        const char *name;
+        size_t *size;
+    } keys[] = {{"ssm.conv_kernel", &config->conv_kernel},
+                {"ssm.state_size", &config->linear_head_dim},
+                {"ssm.group_count", &config->n_linear_k_heads},
+                {"ssm.time_step_rank", &config->n_linear_v_heads},
+                {"ssm.inner_size", &inner_size}};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        enum rp_status status = read_size(reader, keys[i].name, MAX_SIZE, keys[i].size);
+        if (status != RP_OK)
+            return status;
+    }
+    if (config->n_linear_v_heads % config->n_linear_k_heads != 0) {
+        snprintf(expected, sizeof expected, "a divisor of ssm.time_step_rank, %zu",
+                 config->n_linear_v_heads);
+        return mismatch(reader, "ssm.group_count", config->n_linear_k_heads, expected);
+    }
+    if (inner_size != config->n_linear_v_heads * config->linear_head_dim) {
+        snprintf(expected, sizeof expected, "ssm.time_step_rank * ssm.state_size, %zu",
+                 config->n_linear_v_heads * config->linear_head_dim);
+        return mismatch(reader, "ssm.inner_size", inner_size, expected);
+    }
+    return RP_OK;
+}
+
+/* kinds [n_layers] from attention.recurrent_layers, or every full_attention_interval-th. */
+static enum rp_status read_hybrid_kinds(const struct reader *reader, size_t n_layers,
+                                        enum rp_layer_kind *kinds)
+{
+    char key[KEY_SIZE];
+    bool *is_recurrent = NULL;
+    size_t n = 0, interval = DEFAULT_INTERVAL;
+    enum rp_status status = RP_OK;
+    make_key(reader, "attention.recurrent_layers", key);
+    bool is_listed = rp_gguf_find_value(reader->gguf, key) != NULL;
+    if (is_listed)
+        status = rp_gguf_get_bools(reader->gguf, key, &is_recurrent, &n, reader->err);
+    else
+        status = read_optional_size(reader, "full_attention_interval", MAX_LAYERS, &interval);
+    if (status == RP_OK && is_listed && n != n_layers)
+        status =
+            rp_fail(reader->err, RP_ERR_MISMATCH, rp_gguf_path(reader->gguf), -1,
+                    "key '%s' has %zu elements, expected one per layer, %zu", key, n, n_layers);
+    for (size_t i = 0; i < n_layers && status == RP_OK; i++) {
+        bool is_linear = is_listed ? is_recurrent[i] : (i + 1) % interval != 0;
+        kinds[i] = is_linear ? RP_LAYER_LINEAR_ATTENTION : RP_LAYER_FULL_ATTENTION;
+    }
+    free(is_recurrent);
+    return status;
+}
+
+static enum rp_status read_layer_kinds(const struct reader *reader,
+                                       const struct rp_architecture *architecture,
+                                       struct rp_model_config *config,
+                                       enum rp_layer_kind **layer_kinds)
+{
+    enum rp_layer_kind *kinds = malloc(config->n_layers * sizeof *kinds);
+    *layer_kinds = kinds;
+    if (!kinds)
+        return rp_fail(reader->err, RP_ERR_MEMORY, rp_gguf_path(reader->gguf), -1,
+                       "no memory for %zu layers", config->n_layers);
+    config->layer_kinds = kinds;
+    for (size_t i = 0; i < config->n_layers; i++)
+        kinds[i] = RP_LAYER_FULL_ATTENTION;
+    if (!rp_architecture_is_hybrid(architecture))
+        return RP_OK;
+    enum rp_status status = read_delta_net(reader, config);
+    if (status == RP_OK)
+        status = read_hybrid_kinds(reader, config->n_layers, kinds);
+    return status;
+}
+
 /* Keys of features that change the result; zero, or absent, means that they are off. */
 static enum rp_status refuse_features(const struct reader *reader)
 {
     static const char *const names[] = {"expert_count", "expert_used_count",
-                                        "attention.sliding_window"};
+                                        "attention.sliding_window", "nextn_predict_layers"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char key[KEY_SIZE];
         int64_t value = 0;
@@ -187,7 +267,8 @@ static enum rp_status read_vocab(const struct reader *reader, struct rp_model_co
 
 enum rp_status rp_config_read(const struct rp_gguf *gguf,
                               const struct rp_architecture **architecture,
-                              struct rp_model_config *config, struct rp_error *err)
+                              struct rp_model_config *config, enum rp_layer_kind **layer_kinds,
+                              struct rp_error *err)
 {
     static const char key[] = "general.architecture";
     struct rp_gguf_string name;
@@ -199,12 +280,13 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
     if (!*architecture) {
         char text[RP_GGUF_NAME_SIZE];
         return rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(gguf), -1,
-                       "architecture %s; \"llama\" and \"qwen3\" are computed",
+                       "architecture %s; \"llama\", \"qwen3\" and \"qwen35\" are computed",
                        rp_gguf_value_text(gguf, rp_gguf_find_value(gguf, key), text, sizeof text));
     }
     memset(config, 0, sizeof *config);
     snprintf(config->architecture, sizeof config->architecture, "%s", (*architecture)->name);
     config->rope_ordering = (*architecture)->rope_ordering;
+    config->has_attention_gate = (*architecture)->has_attention_gate;
     reader.architecture = config->architecture;
     status = read_size(&reader, "block_count", MAX_LAYERS, &config->n_layers);
     if (status == RP_OK)
@@ -219,6 +301,8 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
         status = read_rope(&reader, config);
     if (status == RP_OK)
         status = refuse_features(&reader);
+    if (status == RP_OK)
+        status = read_layer_kinds(&reader, *architecture, config, layer_kinds);
     if (status == RP_OK)
         status = read_vocab(&reader, config);
     return status;

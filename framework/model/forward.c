@@ -1,17 +1,11 @@
-/* One layer: runs the steps of its architecture over some positions, through the operations.
- * The operations' arithmetic is in ops.c, their order in architecture.c. */
+/* One layer: runs the steps of its plan over some positions, through the operations.
+ * The operations' arithmetic is in ops.c and ops_delta.c, their order in architecture.c. */
+#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "model/model_internal.h"
 
-struct rp_layer_state {
-    size_t capacity, n_used;
-    size_t dim;         /* n_kv_heads * head_dim */
-    int64_t *positions; /* [capacity], the first n_used are set */
-    float *keys;        /* [capacity][dim] */
-    float *values;      /* [capacity][dim] */
-};
+#define L2_NORM_EPS 1e-6f /* HF's l2norm has it as a constant */
 
 /* One call of rp_layer_forward. */
 struct pass {
@@ -23,44 +17,6 @@ struct pass {
     float *buffers[RP_N_BUFFERS]; /* [n_positions][rp_buffer_width] each */
     float *scores;                /* [n_used + n_positions] */
 };
-
-enum rp_status rp_layer_state_open(const struct rp_model *model, size_t layer, size_t capacity,
-                                   struct rp_layer_state **out, struct rp_error *err)
-{
-    const struct rp_model_config *config = &model->config;
-    enum rp_status status;
-    if (layer >= config->n_layers)
-        return rp_fail(err, RP_ERR_ARGUMENT, rp_gguf_path(model->gguf), -1,
-                       "layer %zu of a model with %zu", layer, config->n_layers);
-    struct rp_layer_state *state = calloc(1, sizeof *state);
-    if (!state)
-        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for a layer's state");
-    state->capacity = capacity;
-    state->dim = config->n_kv_heads * config->head_dim;
-    status = rp_float_alloc(capacity, state->dim, &state->keys, err);
-    if (status == RP_OK)
-        status = rp_float_alloc(capacity, state->dim, &state->values, err);
-    if (status == RP_OK) {
-        state->positions = calloc(capacity + 1, sizeof *state->positions);
-        if (!state->positions)
-            status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", capacity);
-    }
-    if (status == RP_OK)
-        *out = state;
-    else
-        rp_layer_state_close(state);
-    return status;
-}
-
-void rp_layer_state_close(struct rp_layer_state *state)
-{
-    if (!state)
-        return;
-    free(state->positions);
-    free(state->values);
-    free(state->keys);
-    free(state);
-}
 
 struct rp_site rp_site_make(const struct rp_forward *forward, int layer, size_t n,
                             const int64_t *positions, struct rp_error *err)
@@ -143,16 +99,14 @@ static enum rp_status run_rope(struct pass *pass, const struct rp_step *step)
 static enum rp_status run_kv_store(struct pass *pass)
 {
     struct rp_layer_state *state = pass->state;
-    size_t n = pass->site.n_positions;
+    size_t first = state->n_used - pass->site.n_positions; /* this call's own are appended */
     struct rp_kv_store args = {
-        .dim = state->dim,
+        .dim = state->kv_dim,
         .k = pass->buffers[RP_BUFFER_K],
         .v = pass->buffers[RP_BUFFER_V],
-        .keys = state->keys + state->n_used * state->dim,
-        .values = state->values + state->n_used * state->dim,
+        .keys = state->keys + first * state->kv_dim,
+        .values = state->values + first * state->kv_dim,
     };
-    memcpy(state->positions + state->n_used, pass->site.positions, n * sizeof *state->positions);
-    state->n_used += n;
     return pass->ops->kv_store(pass->ops->context, &pass->site, &args);
 }
 
@@ -174,6 +128,108 @@ static enum rp_status run_attention(struct pass *pass, const struct rp_step *ste
         .y = pass->buffers[step->out],
     };
     return pass->ops->attention(pass->ops->context, &pass->site, &args);
+}
+
+static enum rp_status run_split_gate(struct pass *pass, const struct rp_step *step)
+{
+    struct rp_split_gate args = {
+        .n_heads = pass->site.config->n_heads,
+        .head_dim = pass->site.config->head_dim,
+        .x = pass->buffers[step->in],
+        .q = pass->buffers[step->out],
+        .gate = pass->buffers[RP_BUFFER_HEADS_GATE],
+    };
+    return pass->ops->split_gate(pass->ops->context, &pass->site, &args);
+}
+
+static enum rp_status run_attention_gate(struct pass *pass, const struct rp_step *step)
+{
+    struct rp_attention_gate args = {
+        .dim = rp_buffer_width(pass->site.config, step->out),
+        .gate = pass->buffers[step->in],
+        .y = pass->buffers[step->out],
+    };
+    return pass->ops->attention_gate(pass->ops->context, &pass->site, &args);
+}
+
+static enum rp_status run_causal_conv1d(struct pass *pass, const struct rp_step *step)
+{
+    const struct rp_weight *weight = &pass->layer->weights[step->which];
+    struct rp_causal_conv1d args = {
+        .n_channels = weight->n_out,
+        .kernel = weight->n_in,
+        .weight = weight->data,
+        .has_silu = true,
+        .state = pass->state->conv,
+        .x = pass->buffers[step->in],
+        .y = pass->buffers[step->out],
+    };
+    return pass->ops->causal_conv1d(pass->ops->context, &pass->site, &args);
+}
+
+/* The convolved row is Q, K and V side by side. */
+static enum rp_status run_l2_norm(struct pass *pass, const struct rp_step *step)
+{
+    const struct rp_model_config *config = pass->site.config;
+    size_t k_dim = config->n_linear_k_heads * config->linear_head_dim;
+    struct rp_l2_norm args = {
+        .which = step->which,
+        .eps = L2_NORM_EPS,
+        .n_heads = config->n_linear_k_heads,
+        .head_dim = config->linear_head_dim,
+        .x = pass->buffers[step->in] + (step->which == RP_ATTN_Q ? 0 : k_dim),
+        .x_stride = rp_buffer_width(config, step->in),
+    };
+    return pass->ops->l2_norm(pass->ops->context, &pass->site, &args);
+}
+
+static enum rp_status run_delta_gates(struct pass *pass)
+{
+    struct rp_delta_gates args = {
+        .n_heads = pass->site.config->n_linear_v_heads,
+        .dt = pass->layer->weights[RP_SSM_DT].data,
+        .a = pass->layer->weights[RP_SSM_A].data,
+        .decay = pass->buffers[RP_BUFFER_DECAY],
+        .beta = pass->buffers[RP_BUFFER_BETA],
+    };
+    return pass->ops->delta_gates(pass->ops->context, &pass->site, &args);
+}
+
+static enum rp_status run_delta_rule(struct pass *pass, const struct rp_step *step)
+{
+    const struct rp_model_config *config = pass->site.config;
+    size_t k_dim = config->n_linear_k_heads * config->linear_head_dim;
+    const float *qkv = pass->buffers[step->in];
+    struct rp_delta_rule args = {
+        .n_k_heads = config->n_linear_k_heads,
+        .n_v_heads = config->n_linear_v_heads,
+        .head_dim = config->linear_head_dim,
+        .scale = 1.0f / sqrtf((float)config->linear_head_dim),
+        .q = qkv,
+        .k = qkv + k_dim,
+        .v = qkv + 2 * k_dim,
+        .qkv_stride = rp_buffer_width(config, step->in),
+        .decay = pass->buffers[RP_BUFFER_DECAY],
+        .beta = pass->buffers[RP_BUFFER_BETA],
+        .state = pass->state->recurrent,
+        .y = pass->buffers[step->out],
+    };
+    return pass->ops->delta_rule(pass->ops->context, &pass->site, &args);
+}
+
+static enum rp_status run_gated_norm(struct pass *pass, const struct rp_step *step)
+{
+    const struct rp_model_config *config = pass->site.config;
+    struct rp_gated_norm args = {
+        .weight = pass->layer->weights[step->which].data,
+        .eps = config->rms_norm_eps,
+        .n_rows = pass->site.n_positions * config->n_linear_v_heads,
+        .dim = config->linear_head_dim,
+        .gate = pass->buffers[RP_BUFFER_DELTA_GATE],
+        .x = pass->buffers[step->in],
+        .y = pass->buffers[step->out],
+    };
+    return pass->ops->gated_norm(pass->ops->context, &pass->site, &args);
 }
 
 static enum rp_status run_ffn_activation(struct pass *pass, const struct rp_step *step)
@@ -211,26 +267,33 @@ static enum rp_status run_step(struct pass *pass, const struct rp_step *step)
     case RP_STEP_ROPE: return run_rope(pass, step);
     case RP_STEP_KV_STORE: return run_kv_store(pass);
     case RP_STEP_ATTENTION: return run_attention(pass, step);
+    case RP_STEP_SPLIT_GATE: return run_split_gate(pass, step);
+    case RP_STEP_ATTENTION_GATE: return run_attention_gate(pass, step);
+    case RP_STEP_CAUSAL_CONV1D: return run_causal_conv1d(pass, step);
+    case RP_STEP_L2_NORM: return run_l2_norm(pass, step);
+    case RP_STEP_DELTA_GATES: return run_delta_gates(pass);
+    case RP_STEP_DELTA_RULE: return run_delta_rule(pass, step);
+    case RP_STEP_GATED_NORM: return run_gated_norm(pass, step);
     case RP_STEP_FFN_ACTIVATION: return run_ffn_activation(pass, step);
     case RP_STEP_RESIDUAL_ADD: return run_residual_add(pass, step);
     }
     return RP_OK;
 }
 
-static enum rp_status check_positions(const struct rp_layer_state *state, size_t n,
-                                      const int64_t *positions, struct rp_error *err)
+/* The weights and the state may be another layer's, but not one of another kind. */
+static enum rp_status check_kind(const struct rp_layer_plan *plan, enum rp_layer_kind kind,
+                                 size_t layer, const struct rp_layer *weights,
+                                 const struct rp_layer_state *state, struct rp_error *err)
 {
-    if (n == 0 || n > state->capacity - state->n_used)
-        return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
-                       "%zu positions for a state that holds %zu of %zu", n, state->n_used,
-                       state->capacity);
-    for (size_t i = 0; i < n; i++) {
-        bool has_before = i > 0 || state->n_used > 0;
-        int64_t before = i > 0 ? positions[i - 1] : state->positions[state->n_used - has_before];
-        if (positions[i] < 0 || (has_before && positions[i] <= before))
+    if (state->kind != kind)
+        return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "the state is not one of layer %zu's kind",
+                       layer);
+    for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
+        enum rp_weight_id which = (enum rp_weight_id)i;
+        if (rp_layer_plan_uses(plan, which) && !weights->weights[i].data)
             return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
-                           "position %lld does not follow the one before it",
-                           (long long)positions[i]);
+                           "the weights have no '%s', which layer %zu needs", rp_weight_name(which),
+                           layer);
     }
     return RP_OK;
 }
@@ -241,7 +304,7 @@ enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
                                 struct rp_error *err)
 {
     const struct rp_model_config *config = &forward->model->config;
-    const struct rp_architecture *architecture = forward->model->architecture;
+    const struct rp_layer_plan *plan;
     size_t width = 0;
     float *scratch = NULL;
     struct pass pass = {.forward = forward,
@@ -249,7 +312,14 @@ enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
                         .layer = weights,
                         .state = state,
                         .site = rp_site_make(forward, (int)layer, n, positions, err)};
-    enum rp_status status = check_positions(state, n, positions, err);
+    enum rp_status status;
+    if (layer >= config->n_layers)
+        return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "layer %zu of a model with %zu", layer,
+                       config->n_layers);
+    plan = rp_layer_plan_of(forward->model, layer);
+    status = check_kind(plan, config->layer_kinds[layer], layer, weights, state, err);
+    if (status == RP_OK)
+        status = rp_layer_state_check(state, n, positions, err);
     if (status != RP_OK)
         return status;
     for (unsigned i = RP_BUFFER_HIDDEN + 1; i < RP_N_BUFFERS; i++)
@@ -265,8 +335,9 @@ enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
         pass.buffers[i] = at;
         at += n * rp_buffer_width(config, (enum rp_buffer)i);
     }
-    for (size_t i = 0; i < architecture->n_steps && status == RP_OK; i++)
-        status = run_step(&pass, &architecture->steps[i]);
+    rp_layer_state_append(state, n, positions);
+    for (size_t i = 0; i < plan->n_steps && status == RP_OK; i++)
+        status = run_step(&pass, &plan->steps[i]);
 done:
     free(pass.scores);
     free(scratch);

@@ -25,8 +25,9 @@ static size_t left(const struct cursor *cursor)
     return cursor->gguf->size - cursor->at;
 }
 
+/* rp_fail's value is code, which the compiler cannot know. */
 #define FAIL_AT(cursor, offset, code, ...) \
-    rp_fail((cursor)->err, code, (cursor)->gguf->path, (long long)(offset), __VA_ARGS__)
+    (rp_fail((cursor)->err, code, (cursor)->gguf->path, (long long)(offset), __VA_ARGS__), (code))
 
 static enum rp_status need(const struct cursor *cursor, size_t n, const char *what)
 {

@@ -34,7 +34,7 @@ static void read_keys(const struct rp_gguf *gguf)
 {
     int64_t number, *numbers = NULL;
     double real, *reals = NULL;
-    bool flag;
+    bool flag, *flags = NULL;
     struct rp_gguf_string string, *strings = NULL;
     size_t n;
     rp_gguf_get_int(gguf, "number", INT64_MIN, INT64_MAX, &number, NULL);
@@ -43,9 +43,11 @@ static void read_keys(const struct rp_gguf *gguf)
     rp_gguf_get_string(gguf, "general.architecture", &string, NULL);
     rp_gguf_get_ints(gguf, "ints", &numbers, &n, NULL);
     rp_gguf_get_floats(gguf, "floats", &reals, &n, NULL);
+    rp_gguf_get_bools(gguf, "flags", &flags, &n, NULL);
     rp_gguf_get_strings(gguf, "words", &strings, &n, NULL);
     free(numbers);
     free(reals);
+    free(flags);
     free(strings);
 }
 

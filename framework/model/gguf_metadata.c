@@ -234,6 +234,34 @@ enum rp_status rp_gguf_get_ints(const struct rp_gguf *gguf, const char *key, int
     return RP_OK;
 }
 
+enum rp_status rp_gguf_get_bools(const struct rp_gguf *gguf, const char *key, bool **items,
+                                 size_t *n, struct rp_error *err)
+{
+    static const char expected[] = "an array of bools";
+    const struct rp_gguf_value *value;
+    void *bools;
+    enum rp_status status = find(gguf, key, true, expected, &value, err);
+    if (status != RP_OK)
+        return status;
+    if (value->element_kind != RP_GGUF_BOOL)
+        return wrong_kind(gguf, value, expected, err);
+    status = allocate(gguf, key, value->n_elements, sizeof **items, &bools, err);
+    if (status != RP_OK)
+        return status;
+    for (size_t i = 0; i < value->n_elements; i++) {
+        unsigned char byte = gguf->bytes[value->offset + i];
+        if (byte > 1) {
+            free(bools);
+            return rp_fail(err, RP_ERR_FORMAT, gguf->path, (long long)value->offset,
+                           "key '%s': element %zu is the byte %d, expected 0 or 1", key, i, byte);
+        }
+        ((bool *)bools)[i] = byte == 1;
+    }
+    *items = bools;
+    *n = value->n_elements;
+    return RP_OK;
+}
+
 enum rp_status rp_gguf_get_floats(const struct rp_gguf *gguf, const char *key, double **items,
                                   size_t *n, struct rp_error *err)
 {

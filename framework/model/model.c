@@ -3,7 +3,6 @@
 #include "refparity/model.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "model/model_internal.h"
@@ -42,10 +41,7 @@ static enum rp_status bind(const struct rp_model *model, enum rp_weight_id which
                            struct rp_error *err)
 {
     char name[RP_GGUF_NAME_SIZE];
-    if (which < RP_N_LAYER_WEIGHTS)
-        snprintf(name, sizeof name, "blk.%zu.%s.weight", layer, rp_weight_name(which));
-    else
-        snprintf(name, sizeof name, "%s.weight", rp_weight_name(which));
+    rp_weight_full_name(model->architecture, which, layer, name);
     *tensor = rp_gguf_find_tensor(model->gguf, name);
     if (!*tensor && is_optional)
         return RP_OK;
@@ -103,9 +99,10 @@ static enum rp_status bind_layers(struct rp_model *model, bool *used, struct rp_
         return rp_fail(err, RP_ERR_MEMORY, rp_gguf_path(model->gguf), -1,
                        "no memory for %zu layers", model->config.n_layers);
     for (size_t layer = 0; layer < model->config.n_layers; layer++) {
+        const struct rp_layer_plan *plan = rp_layer_plan_of(model, layer);
         for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS && status == RP_OK; i++) {
             enum rp_weight_id which = (enum rp_weight_id)i;
-            if (rp_architecture_uses(model->architecture, which))
+            if (rp_layer_plan_uses(plan, which))
                 status = bind(model, which, layer, false, &model->layers[layer][which], used, err);
         }
     }
@@ -137,7 +134,8 @@ enum rp_status rp_model_open(const char *path, struct rp_model **out, struct rp_
     status = rp_gguf_open(path, &model->gguf, err);
     if (status != RP_OK)
         goto done;
-    status = rp_config_read(model->gguf, &model->architecture, &model->config, err);
+    status =
+        rp_config_read(model->gguf, &model->architecture, &model->config, &model->layer_kinds, err);
     if (status != RP_OK)
         goto done;
     used = calloc(rp_gguf_n_tensors(model->gguf), sizeof *used);
@@ -167,8 +165,14 @@ void rp_model_close(struct rp_model *model)
     free(model->rope_freqs);
     free(model->output_norm);
     free(model->layers);
+    free(model->layer_kinds);
     rp_gguf_close(model->gguf);
     free(model);
+}
+
+const struct rp_layer_plan *rp_layer_plan_of(const struct rp_model *model, size_t layer)
+{
+    return &model->architecture->plans[model->config.layer_kinds[layer]];
 }
 
 const struct rp_model_config *rp_model_config(const struct rp_model *model)

@@ -15,6 +15,12 @@
 #define KV_HEADS 2
 #define HEAD_DIM 6
 #define VOCAB 11
+#define LINEAR_K_HEADS 2
+#define LINEAR_V_HEADS 4
+#define LINEAR_DIM 3
+#define LINEAR_CHANNELS ((2 * LINEAR_K_HEADS + LINEAR_V_HEADS) * LINEAR_DIM)
+#define CONV_KERNEL 4
+
 /* What is to be wrong, or absent, in the model that is written. */
 struct variant {
     const char *architecture; /* NULL: "qwen3" */
@@ -26,7 +32,8 @@ struct variant {
     const char *bad_type;     /* tensor that becomes Q4_K by its type alone */
     float freq_factor;        /* of rope_freqs, if not 0 */
     bool untied, eps_is_zero;
-    int n_tokens_listed; /* of the tokenizer, if not 0 */
+    int n_tokens_listed;          /* of the tokenizer, if not 0 */
+    const char *recurrent_layers; /* of "qwen35", a digit each; NULL: full_attention_interval */
 };
 
 struct writer {
@@ -57,7 +64,8 @@ static inline void add_weight(struct writer *writer, const char *name, uint64_t 
 {
     const struct variant *variant = writer->variant;
     const uint64_t dims[2] = {n_in, n_out};
-    float values[FFN * HIDDEN];
+    float values[2 * HEADS * HEAD_DIM * HIDDEN]; /* the largest, a gated attn_q */
+    bool is_decay = strlen(name) > 5 && strcmp(name + strlen(name) - 5, "ssm_a") == 0;
     size_t n = (size_t)(n_in * n_out);
     if (variant->without && strcmp(variant->without, name) == 0)
         return;
@@ -65,6 +73,8 @@ static inline void add_weight(struct writer *writer, const char *name, uint64_t 
         writer->seed = writer->seed * 1664525u + 1013904223u;
         float random = (float)(writer->seed >> 8) / 8388608.0f - 1.0f;
         values[i] = n_out == 1 ? 1 + 0.3f * random : random;
+        if (is_decay)
+            values[i] = -values[i];
     }
     if (variant->bad_type && strcmp(variant->bad_type, name) == 0)
         gguf_add_tensor(&writer->builder, name, 24, n_out == 1 ? 1 : 2, dims, values, n);
@@ -73,31 +83,70 @@ static inline void add_weight(struct writer *writer, const char *name, uint64_t 
                         n * sizeof *values);
 }
 
-static inline void add_layer(struct writer *writer, int layer, bool is_qwen3)
+/* The layers of "qwen35" in turn: linear, full and again linear attention. */
+enum builder_layer { LLAMA_LAYER = 1, QWEN3_LAYER = 2, FULL_LAYER = 4, LINEAR_LAYER = 8 };
+
+static inline void add_layer(struct writer *writer, int layer, const char *architecture)
 {
+    enum { ATTENTION = LLAMA_LAYER | QWEN3_LAYER | FULL_LAYER, ANY = ATTENTION | LINEAR_LAYER };
     static const struct {
         const char *name;
         uint64_t n_out, n_in;
-        bool qwen3_only;
+        unsigned layers; /* that have it */
     } weights[] = {
-        {"attn_norm", 1, HIDDEN, false},
-        {"attn_q", HEADS * HEAD_DIM, HIDDEN, false},
-        {"attn_k", KV_HEADS * HEAD_DIM, HIDDEN, false},
-        {"attn_v", KV_HEADS * HEAD_DIM, HIDDEN, false},
-        {"attn_q_norm", 1, HEAD_DIM, true},
-        {"attn_k_norm", 1, HEAD_DIM, true},
-        {"attn_output", HIDDEN, HEADS * HEAD_DIM, false},
-        {"ffn_norm", 1, HIDDEN, false},
-        {"ffn_gate", FFN, HIDDEN, false},
-        {"ffn_up", FFN, HIDDEN, false},
-        {"ffn_down", HIDDEN, FFN, false},
+        {"attn_norm.weight", 1, HIDDEN, ANY},
+        {"attn_q.weight", HEADS * HEAD_DIM, HIDDEN, LLAMA_LAYER | QWEN3_LAYER},
+        {"attn_q.weight", 2 * HEADS * HEAD_DIM, HIDDEN, FULL_LAYER},
+        {"attn_k.weight", KV_HEADS * HEAD_DIM, HIDDEN, ATTENTION},
+        {"attn_v.weight", KV_HEADS * HEAD_DIM, HIDDEN, ATTENTION},
+        {"attn_q_norm.weight", 1, HEAD_DIM, QWEN3_LAYER | FULL_LAYER},
+        {"attn_k_norm.weight", 1, HEAD_DIM, QWEN3_LAYER | FULL_LAYER},
+        {"attn_output.weight", HIDDEN, HEADS * HEAD_DIM, ATTENTION},
+        {"attn_qkv.weight", LINEAR_CHANNELS, HIDDEN, LINEAR_LAYER},
+        {"attn_gate.weight", LINEAR_V_HEADS * LINEAR_DIM, HIDDEN, LINEAR_LAYER},
+        {"ssm_conv1d.weight", LINEAR_CHANNELS, CONV_KERNEL, LINEAR_LAYER},
+        {"ssm_alpha.weight", LINEAR_V_HEADS, HIDDEN, LINEAR_LAYER},
+        {"ssm_beta.weight", LINEAR_V_HEADS, HIDDEN, LINEAR_LAYER},
+        {"ssm_dt.bias", 1, LINEAR_V_HEADS, LINEAR_LAYER},
+        {"ssm_a", 1, LINEAR_V_HEADS, LINEAR_LAYER},
+        {"ssm_norm.weight", 1, LINEAR_DIM, LINEAR_LAYER},
+        {"ssm_out.weight", HIDDEN, LINEAR_V_HEADS * LINEAR_DIM, LINEAR_LAYER},
+        {"ffn_norm.weight", 1, HIDDEN, LLAMA_LAYER | QWEN3_LAYER},
+        {"post_attention_norm.weight", 1, HIDDEN, FULL_LAYER | LINEAR_LAYER},
+        {"ffn_gate.weight", FFN, HIDDEN, ANY},
+        {"ffn_up.weight", FFN, HIDDEN, ANY},
+        {"ffn_down.weight", HIDDEN, FFN, ANY},
     };
+    unsigned kind = QWEN3_LAYER;
+    if (strcmp(architecture, "llama") == 0)
+        kind = LLAMA_LAYER;
+    else if (strcmp(architecture, "qwen35") == 0)
+        kind = layer % 2 == 1 ? FULL_LAYER : LINEAR_LAYER;
     for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) {
         char name[64];
-        snprintf(name, sizeof name, "blk.%d.%s.weight", layer, weights[i].name);
-        if (is_qwen3 || !weights[i].qwen3_only)
+        snprintf(name, sizeof name, "blk.%d.%s", layer, weights[i].name);
+        if (weights[i].layers & kind)
             add_weight(writer, name, weights[i].n_out, weights[i].n_in);
     }
+}
+
+/* The keys of "qwen35" alone. */
+static inline void add_delta_net(struct writer *writer)
+{
+    const char *recurrent = writer->variant->recurrent_layers;
+    unsigned char bools[8];
+    add_key(writer, "ssm.conv_kernel", CONV_KERNEL);
+    add_key(writer, "ssm.state_size", LINEAR_DIM);
+    add_key(writer, "ssm.group_count", LINEAR_K_HEADS);
+    add_key(writer, "ssm.time_step_rank", LINEAR_V_HEADS);
+    add_key(writer, "ssm.inner_size", LINEAR_V_HEADS * LINEAR_DIM);
+    add_key(writer, "full_attention_interval", 2);
+    if (!recurrent)
+        return;
+    for (size_t i = 0; recurrent[i]; i++)
+        bools[i] = (unsigned char)(recurrent[i] - '0');
+    gguf_add_array(&writer->builder, "qwen35.attention.recurrent_layers", RP_GGUF_BOOL,
+                   strlen(recurrent), bools, strlen(recurrent));
 }
 
 static inline void add_tokenizer(struct writer *writer, int n)
@@ -127,6 +176,10 @@ static inline void write_model(const struct variant *variant)
     add_key(&writer, "vocab_size", VOCAB);
     if (variant->changed && strcmp(variant->changed, "expert_count") == 0)
         add_key(&writer, "expert_count", 0);
+    if (variant->changed && strcmp(variant->changed, "nextn_predict_layers") == 0)
+        add_key(&writer, "nextn_predict_layers", 0);
+    if (strcmp(architecture, "qwen35") == 0)
+        add_delta_net(&writer);
     snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", architecture);
     gguf_add_f32(&writer.builder, key, variant->eps_is_zero ? 0 : 1e-6f);
     snprintf(key, sizeof key, "%s.rope.freq_base", architecture);
@@ -149,7 +202,7 @@ static inline void write_model(const struct variant *variant)
                         sizeof factors);
     }
     for (int layer = 0; layer < N_LAYERS; layer++)
-        add_layer(&writer, layer, strcmp(architecture, "llama") != 0);
+        add_layer(&writer, layer, architecture);
     gguf_write(&writer.builder, path);
 }
 

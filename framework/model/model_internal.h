@@ -1,4 +1,4 @@
-/* What model.c, config.c, forward.c and run.c share. Nothing outside this folder includes it. */
+/* What model.c, config.c, layer_state.c, forward.c and run.c share. Nothing outside this folder includes it. */
 #ifndef REFPARITY_MODEL_INTERNAL_H
 #define REFPARITY_MODEL_INTERNAL_H
 
@@ -9,6 +9,7 @@ struct rp_model {
     struct rp_gguf *gguf;
     const struct rp_architecture *architecture;
     struct rp_model_config config;
+    enum rp_layer_kind *layer_kinds;                            /* [n_layers] */
     const struct rp_gguf_tensor *(*layers)[RP_N_LAYER_WEIGHTS]; /* [n_layers]; NULL: not used */
     const struct rp_gguf_tensor *token_embd;                    /* [vocab_size][hidden_size] */
     const struct rp_gguf_tensor *output; /* [vocab_size][hidden_size]; may be token_embd */
@@ -16,10 +17,34 @@ struct rp_model {
     float *rope_freqs;                   /* [n_rot / 2], or NULL */
 };
 
-/* Reads the configuration from the metadata; vocab_size comes from token_embd. */
+struct rp_layer_state {
+    enum rp_layer_kind kind;
+    size_t capacity, n_used;
+    int64_t *positions; /* [capacity], the first n_used are set */
+    /* Full attention; else NULL. */
+    size_t kv_dim; /* n_kv_heads * head_dim */
+    float *keys;   /* [capacity][kv_dim] */
+    float *values; /* [capacity][kv_dim] */
+    /* Linear attention; else NULL. */
+    float *conv;      /* [conv_kernel - 1][channels], oldest first */
+    float *recurrent; /* [n_linear_v_heads][linear_head_dim][linear_head_dim] */
+};
+
+/* RP_ERR_ARGUMENT where n positions do not fit into state or do not follow its own. */
+enum rp_status rp_layer_state_check(const struct rp_layer_state *state, size_t n,
+                                    const int64_t *positions, struct rp_error *err);
+/* Notes the positions, after rp_layer_state_check; what is kept of them is the operations'. */
+void rp_layer_state_append(struct rp_layer_state *state, size_t n, const int64_t *positions);
+
+/* Reads the configuration from the metadata; vocab_size comes from token_embd. *layer_kinds
+ * [n_layers] is freed by the caller, also after an error. */
 enum rp_status rp_config_read(const struct rp_gguf *gguf,
                               const struct rp_architecture **architecture,
-                              struct rp_model_config *config, struct rp_error *err);
+                              struct rp_model_config *config, enum rp_layer_kind **layer_kinds,
+                              struct rp_error *err);
+
+/* What that layer computes. */
+const struct rp_layer_plan *rp_layer_plan_of(const struct rp_model *model, size_t layer);
 
 /* floats [n * width], freed by the caller; RP_ERR_MEMORY when there is none, or too many. */
 enum rp_status rp_float_alloc(size_t n, size_t width, float **floats, struct rp_error *err);

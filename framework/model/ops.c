@@ -1,11 +1,12 @@
 /* The default operations: HF's arithmetic in FP32, in the order in which a layer uses them.
- * Matrix products are in linear.c. */
+ * Matrix products are in linear.c, gated attention and the gated DeltaNet in ops_delta.c. */
 #include "refparity/ops.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "model/linear.h"
+#include "model/ops_delta.h"
 
 static enum rp_status embed(void *context, const struct rp_site *site, const struct rp_embed *args)
 {
@@ -177,6 +178,13 @@ const struct rp_ops *rp_ops_default(void)
         .rope = rope,
         .kv_store = kv_store,
         .attention = attention,
+        .split_gate = rp_split_gate,
+        .attention_gate = rp_attention_gate,
+        .causal_conv1d = rp_causal_conv1d,
+        .l2_norm = rp_l2_norm,
+        .delta_gates = rp_delta_gates,
+        .delta_rule = rp_delta_rule,
+        .gated_norm = rp_gated_norm,
         .ffn_activation = ffn_activation,
         .residual_add = residual_add,
     };

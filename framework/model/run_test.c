@@ -53,6 +53,7 @@ static void all_paths_and_batch_sizes_agree(void **state)
     static const struct variant variants[] = {
         {.architecture = "qwen3"},
         {.architecture = "llama", .untied = true, .freq_factor = 8},
+        {.architecture = "qwen35"},
     };
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
         struct recording one = {.n_slots = 0}, other = {.n_slots = 0};
@@ -262,6 +263,39 @@ static void calls_that_cannot_be_are_refused(void **state)
     rp_model_close(model);
 }
 
+/* Layer 0 is linear attention, layer 1 full. */
+static void weights_and_states_of_another_kind_are_refused(void **state)
+{
+    (void)state;
+    static const int64_t positions[1] = {0};
+    struct rp_model *model = open_variant(&(struct variant){.architecture = "qwen35"});
+    struct rp_forward forward = {.model = model};
+    struct rp_layer linear = {.owned = NULL}, full = {.owned = NULL};
+    struct rp_layer_state *linear_state = NULL, *full_state = NULL;
+    struct rp_error err;
+    float hidden[HIDDEN] = {1};
+    assert_int_equal(rp_layer_load(model, 0, &linear, NULL), RP_OK);
+    assert_int_equal(rp_layer_load(model, 1, &full, NULL), RP_OK);
+    assert_int_equal(rp_layer_state_open(model, 0, 2, &linear_state, NULL), RP_OK);
+    assert_int_equal(rp_layer_state_open(model, 1, 2, &full_state, NULL), RP_OK);
+    assert_int_equal(rp_layer_forward(&forward, 0, &linear, full_state, 1, positions, hidden, &err),
+                     RP_ERR_ARGUMENT);
+    assert_string_equal(err.message, "the state is not one of layer 0's kind");
+    assert_int_equal(rp_layer_forward(&forward, 0, &full, linear_state, 1, positions, hidden, &err),
+                     RP_ERR_ARGUMENT);
+    assert_string_equal(err.message, "the weights have no 'attn_qkv', which layer 0 needs");
+    assert_int_equal(rp_layer_forward(&forward, 1, &linear, full_state, 1, positions, hidden, &err),
+                     RP_ERR_ARGUMENT);
+    assert_string_equal(err.message, "the weights have no 'attn_q', which layer 1 needs");
+    assert_int_equal(
+        rp_layer_forward(&forward, 2, &linear, linear_state, 1, positions, hidden, &err), RP_OK);
+    rp_layer_state_close(linear_state);
+    rp_layer_state_close(full_state);
+    rp_layer_free(&linear);
+    rp_layer_free(&full);
+    rp_model_close(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -273,6 +307,7 @@ int main(void)
         cmocka_unit_test(an_error_of_an_operation_or_tap_ends_the_run),
         cmocka_unit_test(a_layer_alone_computes_what_the_run_did),
         cmocka_unit_test(calls_that_cannot_be_are_refused),
+        cmocka_unit_test(weights_and_states_of_another_kind_are_refused),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder) ? 1 : 0;
 }

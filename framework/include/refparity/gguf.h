@@ -100,6 +100,8 @@ enum rp_status rp_gguf_get_string(const struct rp_gguf *gguf, const char *key,
 /* Arrays: *items is [*n], allocated, and freed by the caller (NULL when *n is 0). */
 enum rp_status rp_gguf_get_ints(const struct rp_gguf *gguf, const char *key, int64_t **items,
                                 size_t *n, struct rp_error *err);
+enum rp_status rp_gguf_get_bools(const struct rp_gguf *gguf, const char *key, bool **items,
+                                 size_t *n, struct rp_error *err);
 enum rp_status rp_gguf_get_floats(const struct rp_gguf *gguf, const char *key, double **items,
                                   size_t *n, struct rp_error *err);
 enum rp_status rp_gguf_get_strings(const struct rp_gguf *gguf, const char *key,

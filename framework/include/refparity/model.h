@@ -1,6 +1,6 @@
 /* A decoder-only transformer in plain FP32, from a GGUF file, one layer in memory at a time.
  * It is what an engine is held against, so it favours being checkable over being fast.
- * Architectures: "qwen3", "llama". Not a tokenizer, and it samples nothing. */
+ * Architectures: "qwen3", "llama", "qwen35". Not a tokenizer, and it samples nothing. */
 #ifndef REFPARITY_MODEL_H
 #define REFPARITY_MODEL_H
 
@@ -46,7 +46,8 @@ enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct 
                              struct rp_error *err);
 void rp_layer_free(struct rp_layer *weights); /* a zeroed one is allowed */
 
-/* What a layer remembers of earlier positions: its KV cache. */
+/* What a layer remembers of earlier positions: its KV cache, or its convolution's last inputs and
+ * its recurrent state. */
 struct rp_layer_state;
 
 /* An empty state with room for capacity positions; close it with rp_layer_state_close. */
@@ -79,9 +80,9 @@ struct rp_forward {
 
 /* Runs one layer over n positions (strictly ascending, and later than those in state), and appends
  * them to state. hidden [n][hidden_size] is the layer's input and becomes its output. layer is
- * what operations and taps are told; weights may be another layer's. Taps h{l}_in, h{l}_postattn,
+ * what operations and taps are told; weights may be another layer's of the same kind. Taps h{l}_in, h{l}_postattn,
  * h{l}_preffn, h{l}_ffnout and h{l}. RP_ERR_ARGUMENT (no room in state, positions that do not
- * ascend), RP_ERR_MEMORY, or what an operation or the tap returns. */
+ * ascend, weights or a state of another kind), RP_ERR_MEMORY, or what an operation or the tap returns. */
 enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
                                 const struct rp_layer *weights, struct rp_layer_state *state,
                                 size_t n, const int64_t *positions, float *hidden,

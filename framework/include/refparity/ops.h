@@ -33,15 +33,32 @@ enum rp_mode {
     RP_MODE_BATCHED    /* many positions per call */
 };
 
-/* A model's weights, named as in GGUF. The first RP_N_LAYER_WEIGHTS belong to a layer. */
+/* What mixes the positions of a layer. */
+enum rp_layer_kind {
+    RP_LAYER_FULL_ATTENTION,
+    RP_LAYER_LINEAR_ATTENTION, /* gated DeltaNet */
+    RP_N_LAYER_KINDS
+};
+
+/* A model's weights, named as in GGUF. The first RP_N_LAYER_WEIGHTS belong to a layer.
+ * n_conv is the channels of the DeltaNet's convolution: Q, K and V, see struct rp_model_config. */
 enum rp_weight_id {
     RP_ATTN_NORM,   /* [hidden_size]: HF input_layernorm */
-    RP_ATTN_Q,      /* [n_heads * head_dim][hidden_size] */
+    RP_ATTN_Q,      /* [n_heads * head_dim][hidden_size]; gated: [n_heads][2][head_dim] rows */
     RP_ATTN_K,      /* [n_kv_heads * head_dim][hidden_size] */
     RP_ATTN_V,      /* [n_kv_heads * head_dim][hidden_size] */
     RP_ATTN_Q_NORM, /* [head_dim] */
     RP_ATTN_K_NORM, /* [head_dim] */
     RP_ATTN_OUTPUT, /* [hidden_size][n_heads * head_dim] */
+    RP_ATTN_QKV,    /* [n_conv][hidden_size]: HF linear_attn.in_proj_qkv */
+    RP_ATTN_GATE,   /* [n_linear_v_heads * linear_head_dim][hidden_size]: HF in_proj_z */
+    RP_SSM_CONV1D,  /* [n_conv][conv_kernel] */
+    RP_SSM_ALPHA,   /* [n_linear_v_heads][hidden_size]: HF in_proj_a */
+    RP_SSM_BETA,    /* [n_linear_v_heads][hidden_size]: HF in_proj_b */
+    RP_SSM_DT,      /* [n_linear_v_heads]: HF dt_bias */
+    RP_SSM_A,       /* [n_linear_v_heads]: -exp(HF A_log) */
+    RP_SSM_NORM,    /* [linear_head_dim]: HF linear_attn.norm */
+    RP_SSM_OUT,     /* [hidden_size][n_linear_v_heads * linear_head_dim]: HF out_proj */
     RP_FFN_NORM,    /* [hidden_size]: HF post_attention_layernorm */
     RP_FFN_GATE,    /* [intermediate_size][hidden_size] */
     RP_FFN_UP,      /* [intermediate_size][hidden_size] */
@@ -55,8 +72,9 @@ enum rp_weight_id {
 };
 
 struct rp_model_config {
-    char architecture[32]; /* "qwen3", "llama" */
+    char architecture[32]; /* "qwen3", "llama", "qwen35" */
     size_t n_layers;
+    const enum rp_layer_kind *layer_kinds; /* [n_layers] */
     size_t hidden_size;
     size_t intermediate_size;
     size_t n_heads;
@@ -69,6 +87,13 @@ struct rp_model_config {
     enum rp_rope_ordering rope_ordering;
     float attention_scale; /* 1 / sqrt(head_dim) */
     bool has_tied_embeddings;
+    bool has_attention_gate; /* full attention's output is gated, and attn_q has the gate's rows */
+    /* Gated DeltaNet; all 0 where no layer has it. The V heads are in GGUF's order: V head h reads
+     * K head h % n_linear_k_heads (HF: h / (n_linear_v_heads / n_linear_k_heads)). */
+    size_t n_linear_k_heads; /* divides n_linear_v_heads */
+    size_t n_linear_v_heads;
+    size_t linear_head_dim; /* of Q, K and V */
+    size_t conv_kernel;     /* positions that the convolution sees, the current one among them */
 };
 
 /* Where an operation runs. */
@@ -151,6 +176,81 @@ struct rp_attention {
     float *y;                     /* [n_positions][n_heads][head_dim] */
 };
 
+/* Splits the rows of a gated attn_q, which has Q and gate side by side in each head.
+ * HF: Qwen3_5Attention, torch.chunk of q_proj's output. */
+struct rp_split_gate {
+    size_t n_heads, head_dim;
+    const float *x; /* [n_positions][n_heads][2][head_dim] */
+    float *q;       /* [n_positions][n_heads][head_dim] */
+    float *gate;    /* [n_positions][n_heads][head_dim] */
+};
+
+/* y = y * sigmoid(gate), on attention's output. HF: Qwen3_5Attention. */
+struct rp_attention_gate {
+    size_t dim;        /* n_heads * head_dim */
+    const float *gate; /* [n_positions][dim] */
+    float *y;          /* [n_positions][dim], in place */
+};
+
+/* y[p] = silu(sum over k of weight[k] * x[p - kernel + 1 + k]), for each channel. Rows before the
+ * first are the state's, which then becomes the last rows. HF: causal_conv1d_fn, _update. */
+struct rp_causal_conv1d {
+    size_t n_channels, kernel;
+    const float *weight; /* [n_channels][kernel] */
+    bool has_silu;
+    float *state;   /* [kernel - 1][n_channels], oldest first; zeros before position 0 */
+    const float *x; /* [n_positions][n_channels] */
+    float *y;       /* [n_positions][n_channels]; not x */
+};
+
+/* x = x / sqrt(sum(x^2) + eps), for each head. HF: l2norm. */
+struct rp_l2_norm {
+    enum rp_weight_id which; /* RP_ATTN_Q or RP_ATTN_K: what is normed */
+    float eps;
+    size_t n_heads, head_dim;
+    float *x;        /* [n_positions][n_heads][head_dim], rows x_stride apart, in place */
+    size_t x_stride; /* in floats */
+};
+
+/* decay = exp(a * softplus(alpha + dt)) and beta = sigmoid(beta), for each head.
+ * HF: Qwen3_5GatedDeltaNet, g and beta; torch_recurrent_gated_delta_rule takes g's exp. */
+struct rp_delta_gates {
+    size_t n_heads;
+    const float *dt; /* [n_heads] */
+    const float *a;  /* [n_heads], below 0 */
+    float *decay;    /* [n_positions][n_heads], in place: alpha */
+    float *beta;     /* [n_positions][n_heads], in place */
+};
+
+/* For each V head h, with K head h % n_k_heads, position by position:
+ *     state = decay * state
+ *     state = state + k (beta * (v - state^T k))^T
+ *     y = scale * state^T q
+ * Gated Delta Networks (arXiv 2412.06464); HF: torch_recurrent_gated_delta_rule. */
+struct rp_delta_rule {
+    size_t n_k_heads, n_v_heads, head_dim;
+    float scale;        /* 1 / sqrt(head_dim) */
+    const float *q;     /* [n_positions][n_k_heads][head_dim], rows qkv_stride apart */
+    const float *k;     /* [n_positions][n_k_heads][head_dim], rows qkv_stride apart */
+    const float *v;     /* [n_positions][n_v_heads][head_dim], rows qkv_stride apart */
+    size_t qkv_stride;  /* in floats */
+    const float *decay; /* [n_positions][n_v_heads] */
+    const float *beta;  /* [n_positions][n_v_heads] */
+    float *state;       /* [n_v_heads][head_dim of K][head_dim of V]; zeros before position 0 */
+    float *y;           /* [n_positions][n_v_heads][head_dim] */
+};
+
+/* y = rms_norm(x) * weight * silu(gate), for each row. HF: Qwen3_5RMSNormGated. */
+struct rp_gated_norm {
+    const float *weight; /* [dim] */
+    float eps;
+    size_t n_rows; /* n_positions * n_linear_v_heads */
+    size_t dim;
+    const float *gate; /* [n_rows][dim] */
+    const float *x;    /* [n_rows][dim] */
+    float *y;          /* [n_rows][dim]; may be x */
+};
+
 /* y = silu(gate) * up. HF: Qwen3MLP, LlamaMLP. */
 struct rp_ffn_activation {
     size_t dim;        /* intermediate_size */
@@ -161,7 +261,7 @@ struct rp_ffn_activation {
 
 /* hidden = hidden + branch. */
 struct rp_residual_add {
-    enum rp_weight_id which; /* the branch's last weight: RP_ATTN_OUTPUT or RP_FFN_DOWN */
+    enum rp_weight_id which; /* the branch's last weight: RP_ATTN_OUTPUT, RP_SSM_OUT, RP_FFN_DOWN */
     size_t dim;              /* hidden_size */
     const float *branch;     /* [n_positions][dim] */
     float *hidden;           /* [n_positions][dim], in place */
@@ -176,6 +276,19 @@ struct rp_ops {
     enum rp_status (*rope)(void *context, const struct rp_site *, const struct rp_rope *);
     enum rp_status (*kv_store)(void *context, const struct rp_site *, const struct rp_kv_store *);
     enum rp_status (*attention)(void *context, const struct rp_site *, const struct rp_attention *);
+    enum rp_status (*split_gate)(void *context, const struct rp_site *,
+                                 const struct rp_split_gate *);
+    enum rp_status (*attention_gate)(void *context, const struct rp_site *,
+                                     const struct rp_attention_gate *);
+    enum rp_status (*causal_conv1d)(void *context, const struct rp_site *,
+                                    const struct rp_causal_conv1d *);
+    enum rp_status (*l2_norm)(void *context, const struct rp_site *, const struct rp_l2_norm *);
+    enum rp_status (*delta_gates)(void *context, const struct rp_site *,
+                                  const struct rp_delta_gates *);
+    enum rp_status (*delta_rule)(void *context, const struct rp_site *,
+                                 const struct rp_delta_rule *);
+    enum rp_status (*gated_norm)(void *context, const struct rp_site *,
+                                 const struct rp_gated_norm *);
     enum rp_status (*ffn_activation)(void *context, const struct rp_site *,
                                      const struct rp_ffn_activation *);
     enum rp_status (*residual_add)(void *context, const struct rp_site *,
@@ -186,7 +299,8 @@ struct rp_ops {
  * beyond float's, and fail only where rp_embed's table cannot be read. Never NULL. */
 const struct rp_ops *rp_ops_default(void);
 
-/* "attn_q", "token_embd", …: the GGUF name without "blk.N." and ".weight". Never NULL. */
+/* "attn_q", "token_embd", …: the GGUF name without "blk.N.", ".weight" and ".bias"; of RP_FFN_NORM
+ * the usual one, "ffn_norm". Never NULL. */
 const char *rp_weight_name(enum rp_weight_id which);
 
 #ifdef __cplusplus
