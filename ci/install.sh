@@ -5,11 +5,12 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-usage: ci/install.sh build|checks|record
+usage: ci/install.sh build|checks|record|llamacpp
 
   build    what ci/parity.sh needs: a C compiler, make, CMake 3.25, cmocka, cJSON, zlib
   checks   what ci/test.sh needs beyond that: clang and its tools, valgrind
   record   what ci/record.sh needs: Python 3.11 with venv
+  llamacpp what ci/get-llamacpp.sh needs: a C++ compiler, make, CMake, pip
 
 exit codes: 0 all is there now, 2 something is missing and cannot be installed from here
 END
@@ -26,6 +27,7 @@ has_fuzzer() {
     echo 'int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }' |
         clang -fsanitize=fuzzer -x c - -o /dev/null >/dev/null 2>&1
 }
+has_pip() { python3 -m pip --version >/dev/null 2>&1; }
 has_venv() { python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 # need CHECK PACKAGE WHAT: remembers what is missing.
@@ -60,10 +62,18 @@ look() {
         need "has valgrind" valgrind "valgrind"
         need "test -x /usr/bin/cmake" cmake "the distribution's own CMake"
         need "has g++" g++ "a C++ compiler"
+        need "has pkg-config" pkg-config "pkg-config"
         need "has shellcheck" shellcheck "shellcheck"
         need "has_venv" python3-venv "Python 3.11 or newer with venv"
         ;;
     record) need "has_venv" python3-venv "Python 3.11 or newer with venv" ;;
+    llamacpp)
+        need "has ${CXX:-c++}" g++ "a C++17 compiler"
+        need "has make" make "make"
+        need "has_cmake" cmake "CMake 3.25 or newer"
+        need "has_pip" python3-pip "pip for python3"
+        need "has tar" tar "tar"
+        ;;
     esac
 }
 
@@ -87,7 +97,7 @@ install() {
 }
 
 case ${1:-} in
-build | checks | record) ;;
+build | checks | record | llamacpp) ;;
 -h | --help)
     usage
     exit 0

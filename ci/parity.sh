@@ -12,6 +12,8 @@ and prints a summary. FILTER is a regular expression on test names, such as qwen
 
   REFPARITY_MODELS=DIR       where to look for GGUFs
   REFPARITY_STORE=DIR        where recorded fixtures are, beside fixtures/store
+  REFPARITY_LLAMA_DIR=DIR    llama.cpp's build or install tree; default: what ci/get-llamacpp.sh has
+                             built, if it has
   REFPARITY_REQUIRE=1        what is missing is an error, not a skip
   REFPARITY_REUSE_DUMPS=1    keep dumps whose inputs are the same
 
@@ -52,8 +54,17 @@ quiet() {
 "$root/ci/install.sh" build
 mkdir -p "$build"
 cd "$root"
+# llama.cpp, where it is asked for or has been built before; it is never downloaded from here. What
+# the build tree was configured with by hand stays.
+configure=(cmake --preset parity)
+configured=$(sed -n 's/^REFPARITY_LLAMA_DIR:[^=]*=//p' "$build/CMakeCache.txt" 2>/dev/null || true)
+if [ -n "${REFPARITY_LLAMA_DIR:-}" ]; then
+    configure+=("-DREFPARITY_LLAMA_DIR=$REFPARITY_LLAMA_DIR")
+elif [ ! -d "$configured" ]; then
+    configure+=("-DREFPARITY_LLAMA_DIR=$("$root/ci/get-llamacpp.sh" --find || true)")
+fi
 echo "configuring and building $build ..."
-quiet "$build/configure.log" cmake --preset parity
+quiet "$build/configure.log" "${configure[@]}"
 quiet "$build/build.log" cmake --build --preset parity
 
 # The unit tests are ci/test.sh's business.
@@ -62,9 +73,11 @@ select=(--label-exclude '^unit$')
 n_tests=$(ctest --test-dir "$build" --show-only "${select[@]}" | sed -n 's/^Total Tests: //p')
 [ "${n_tests:-0}" -gt 0 ] || fail "no test of the matrix matches '$filter': see ctest --test-dir $build -N"
 
+session=$(cat "$build/refparity/session" 2>/dev/null || true)
 status=0
 ctest --test-dir "$build" --parallel "$(nproc)" --output-on-failure --progress --no-label-summary "${select[@]}" "$@" || status=$?
 echo
+[ "$(cat "$build/refparity/session" 2>/dev/null || true)" != "$session" ] || fail "ctest ran nothing"
 report=0
 "$build/bin/refparity" report "$build" || report=$?
 # ctest may have failed where no pair did: then the harness is broken.

@@ -1,0 +1,181 @@
+#!/usr/bin/env bash
+# llama.cpp, an engine that nobody here wrote, against HF: on F32 weights it has to agree at every
+# slot, which proves recorder, alignment and comparer; a K-quant by its own quantizer has to agree
+# with HF on the dequantized weights, as far as the rounding of activations lets it.
+set -euo pipefail
+
+if [ $# -ne 1 ]; then
+    echo "usage: cases/llamacpp_test.sh BUILD_DIR, a tree configured with -DREFPARITY_LLAMA_DIR" >&2
+    exit 2
+fi
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+built=$(cd "$1" && pwd)
+engine=$built/bin/refparity-llamacpp
+[ -x "$engine" ] || {
+    echo "error: $engine is missing: run ci/get-llamacpp.sh and configure with -DREFPARITY_LLAMA_DIR=DIR" >&2
+    exit 2
+}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python=$("$root/ci/record.sh" --print-python)
+export PYTHONDONTWRITEBYTECODE=1
+modes="batched batched:32 per-token"
+
+fail() {
+    echo "FAILED: $*" >&2
+    [ ! -f "$work/log" ] || tail -n 20 "$work/log" >&2
+    exit 1
+}
+logged() { "$@" >"$work/log" 2>&1 || fail "$*"; }
+
+# The prompts of the matrix, a file each, with the committed fixtures that belong to them.
+"$python" - "$root/matrix/matrix.json" "$work" <<'END'
+import hashlib, json, pathlib, sys
+matrix, work = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+entry = next(t for t in json.loads(matrix.read_text())["tests"] if t["name"] == "tiny-qwen3-bf16")
+for i, prompt in enumerate(entry["prompts"]):
+    text = prompt.encode() if isinstance(prompt, str) else (matrix.parent / prompt["file"]).read_bytes()
+    (work / f"p{i}.txt").write_bytes(text)
+    (work / f"p{i}.sha").write_text(hashlib.sha256(text).hexdigest()[:8])
+END
+
+# run GGUF PROMPT MODE [OPTION...]: dumps into $work/dump.
+run() {
+    local gguf=$1 prompt=$2 mode=$3
+    shift 3
+    rm -rf "$work/dump"
+    logged "$engine" --model "$gguf" --prompt-file "$prompt" --mode "$mode" --dump "$work/dump" "$@"
+}
+# compare SET MODEL NAME REFERENCE: $work/dump with the reference; judged at the end, all at once.
+compare() {
+    local out=$work/diff/$1
+    mkdir -p "$out"
+    "$built/bin/refparity" diff --json --threshold-l2-rel 1e-5 "$4" "$work/dump" >"$out/$2.$3.json" 2>"$work/log" ||
+        [ $? = 1 ] || fail "refparity diff of $1, $2, $3"
+}
+
+models=()
+for checkpoint in "$root"/fixtures/tiny/*/model.safetensors; do
+    models+=("$(basename "$(dirname "$checkpoint")")")
+done
+
+# ---- F32 of the committed weights against the committed fixtures; logits without the callback;
+# ids that were given instead of text
+n_same=0
+start=$SECONDS
+for model in "${models[@]}"; do
+    gguf=$work/$model-f32.gguf
+    logged "$built/bin/refparity-llamacpp-quantize" f32 "$root/fixtures/tiny/$model/$model-bf16.gguf" "$gguf"
+    for prompt in "$work"/p?.txt; do
+        name=$(basename "$prompt" .txt)
+        fixture=("$root/fixtures/store/tiny--$model/main/float32/"*-"$(cat "$work/$name.sha")".npz)
+        "$python" -c 'import numpy, sys; print(*numpy.load(sys.argv[1])["tokens"], sep="\n")' "${fixture[0]}" >"$work/tokens"
+        for mode in $modes; do
+            run "$gguf" "$prompt" "$mode"
+            compare f32 "$model" "$mode.$name" "${fixture[0]}"
+            mv "$work/dump/logits.npy" "$work/logits.npy"
+            run "$gguf" "$prompt" "$mode" --no-callback
+            cmp -s "$work/dump/logits.npy" "$work/logits.npy" ||
+                fail "$model, $mode, $name: logits are different without the callback: it changes what llama.cpp computes"
+            rm -rf "$work/dump"
+            logged "$engine" --model "$gguf" --tokens "$work/tokens" --mode "$mode" --dump "$work/dump"
+            cmp -s "$work/dump/logits.npy" "$work/logits.npy" || fail "$model, $mode, $name: logits are different when the ids are given"
+            n_same=$((n_same + 2))
+        done
+    done
+done
+echo "$n_same dumps without the callback or from given ids have the same logits, bit by bit ($((SECONDS - start)) s)"
+
+# ---- a K-quant, which needs rows of 256
+start=$SECONDS
+logged "$python" "$root/fixtures/tiny/make_wide.py" "$work" "${models[@]}"
+record() { # MODEL OUT OPTION...
+    local model=$1 out=$2
+    shift 2
+    logged "$python" "$root/fixtures/hf_reference.py" --model "wide/$model" --checkpoints "$work" --prompt-file "$work/p1.txt" --out "$out" "$@"
+}
+for model in "${models[@]}"; do
+    bf16=$work/wide/$model/$model-bf16.gguf
+    logged "$built/bin/refparity-llamacpp-quantize" f32 "$bf16" "$work/f32.gguf"
+    logged "$built/bin/refparity-llamacpp-quantize" q4_k_m "$bf16" "$work/q4_k_m.gguf"
+    "$python" - "$work/q4_k_m.gguf" <<'END' || fail "llama.cpp's quantizer made no K-quant of $model"
+import gguf, sys
+types = {t.tensor_type.name for t in gguf.GGUFReader(sys.argv[1]).tensors if len(t.shape) == 2 and "conv" not in t.name}
+sys.exit(types != {"Q4_K", "Q6_K"})
+END
+    record "$model" "$work/$model.npz"
+    record "$model" "$work/$model-dequantized.npz" --gguf "$work/q4_k_m.gguf"
+    for mode in $modes; do
+        run "$work/f32.gguf" "$work/p1.txt" "$mode"
+        compare wide-f32 "$model" "$mode.p1" "$work/$model.npz"
+        run "$work/q4_k_m.gguf" "$work/p1.txt" "$mode"
+        compare q4_k_m "$model" "$mode.p1" "$work/$model.npz"
+        compare q4_k_m-dequantized "$model" "$mode.p1" "$work/$model-dequantized.npz"
+    done
+done
+echo "K-quants of rows of 256 made, recorded and run ($((SECONDS - start)) s)"
+
+# ---- options, and what it says when it cannot
+model=$work/llama-f32.gguf
+run "$model" "$work/p1.txt" batched --positions 0,5,6,999
+[ "$("$python" -c 'import numpy, sys; print(*numpy.load(sys.argv[1]).shape)' "$work/dump/h0.npy")" = "3 64" ] || fail "--positions 0,5,6,999 dumps other rows than three"
+for options in "f16 off" "f16 on" "q8_0 on" "q4_0 on"; do
+    read -r cache flash <<<"$options"
+    run "$work/wide/qwen3/qwen3-bf16.gguf" "$work/p1.txt" batched:32 --cache-type "$cache" --flash-attn "$flash" --threads 2
+done
+refuses() { # MESSAGE OPTION...
+    local message=$1 status=0
+    shift
+    rm -rf "$work/dump"
+    "$engine" "$@" >"$work/log" 2>&1 || status=$?
+    [ "$status" = 2 ] || fail "exit code $status, expected 2: $*"
+    grep -qF -- "$message" "$work/log" || fail "no '$message': $*"
+}
+base=(--model "$model" --prompt-file "$work/p1.txt" --dump "$work/dump")
+refuses "has no tensor no_such-0, for slot h0_preffn" "${base[@]}" --tensor preffn=no_such
+refuses "the graph has this name twice" "${base[@]}" --tensor preffn=norm
+refuses "tensor ffn_out-0 is named for slots" "${base[@]}" --tensor out=ffn_out
+refuses "makes no context with these options" "${base[@]}" --cache-type q4_0
+refuses "does not load it" --model "$work/p1.txt" --prompt-file "$work/p1.txt" --dump "$work/dump"
+refuses "is not a decimal number from 0 to 1023" --model "$model" --tokens "$work/p1.txt" --dump "$work/dump"
+refuses "--mode batched: takes a whole number from 1" "${base[@]}" --mode batched:
+refuses "exactly one has to be given" --model "$model" --dump "$work/dump"
+refuses "unknown option '--frobnicate'" "${base[@]}" --frobnicate 1
+echo "options and errors are as documented"
+
+# ---- the verdict on all comparisons
+"$python" - "$work/diff" "${#models[@]}" <<'END'
+import collections, json, pathlib, re, sys
+
+# Limits on L2_rel of every slot, sub-stages included. F32: rounding alone, of two summation orders.
+# Dequantized: activations are rounded to 8 bits in every product. Against the original weights: what
+# 4 bits do to random weights; that it is compared at all is the point.
+LIMITS = {"f32": 1e-5, "wide-f32": 1e-5, "q4_k_m-dequantized": 0.1, "q4_k_m": 0.6}
+EMBEDDING_IS_EXACT = {"f32", "wide-f32", "q4_k_m-dequantized"}
+n_models = int(sys.argv[2])
+expected = {"f32": n_models * 3 * 6, "wide-f32": n_models * 3, "q4_k_m-dequantized": n_models * 3, "q4_k_m": n_models * 3}
+counts, bad = collections.Counter(), []
+for kind, limit in LIMITS.items():
+    worst = collections.defaultdict(float)
+    for path in sorted((pathlib.Path(sys.argv[1]) / kind).glob("*.json")):
+        result = json.loads(path.read_text())
+        slots = {slot["slot"]: slot["worst"]["l2_rel"] for slot in result["slots"] if slot["worst"]}
+        n_layers = sum(re.fullmatch(r"h\d+", slot) is not None for slot in slots)
+        if result["tokens"]["verdict"] != "PASS" or n_layers < 4 or len(slots) != 5 * n_layers + 3:
+            bad.append(f"{kind}/{path.name}: tokens {result['tokens']['message']}, slots {sorted(slots)}")
+        if any(slot["n_missing"] or slot["n_extra"] for slot in result["slots"]):
+            bad.append(f"{kind}/{path.name}: positions are missing")
+        if kind in EMBEDDING_IS_EXACT and slots.get("emb") != 0:
+            bad.append(f"{kind}/{path.name}: emb is not the same bit by bit")
+        bad += [f"{kind}/{path.name}: {slot} {l2:.2g}, limit {limit:g}" for slot, l2 in slots.items() if not l2 < limit]
+        for slot, l2 in slots.items():
+            key = path.name.split(".")[0], re.sub(r"^h\d+", "h", slot)
+            worst[key] = max(worst[key], l2)
+        counts[kind] += 1
+    for model in sorted({model for model, _ in worst}):
+        print(f"{kind} {model}:", ", ".join(f"{slot} {l2:.2g}" for (m, slot), l2 in worst.items() if m == model))
+print("compared:", ", ".join(f"{kind} {n}" for kind, n in counts.items()))
+if counts != expected:
+    bad.append(f"expected {expected}")
+sys.exit("\n".join(["FAILED", *bad]) if bad else 0)
+END
