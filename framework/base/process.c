@@ -147,6 +147,7 @@ static void follow(pid_t pid, int output_fd, const struct rp_process_spec *spec,
         if (!ended && spec->timeout_s > 0 && seconds() - start > spec->timeout_s) {
             result->timed_out = 1;
             kill(-pid, SIGKILL);
+            kill(pid, SIGKILL); /* it may have left its group */
             ended = wait_for(pid, &status, &usage, 0);
         }
     }

@@ -6,6 +6,14 @@
 
 #undef rp_fail /* the analyzer's view of it, see status.h */
 
+/* A message may quote a stranger's file: it stays one line, and no line of its own making. */
+static void make_one_line(char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = '?';
+}
+
 enum rp_status rp_fail(struct rp_error *err, enum rp_status code, const char *where,
                        long long offset, const char *fmt, ...)
 {
@@ -18,6 +26,8 @@ enum rp_status rp_fail(struct rp_error *err, enum rp_status code, const char *wh
     va_start(args, fmt);
     vsnprintf(err->message, sizeof err->message, fmt, args);
     va_end(args);
+    make_one_line(err->where);
+    make_one_line(err->message);
     return code;
 }
 

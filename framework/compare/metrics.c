@@ -1,101 +1,11 @@
-/* See refparity/metrics.h. One pass over the data: five sums in eight lanes of double each.
- * The lanes, not the instruction set, fix the order of the additions, and the build turns
- * contraction to FMA off: AVX-512, AVX2 and SSE2 give the same bits. */
+/* See refparity/metrics.h. The sums themselves are made in row_sums.c and kl.c. */
 #include "refparity/metrics.h"
 
 #include <math.h>
-#include <stdint.h>
 #include <string.h>
 
-enum { LANES = 8 };
-
-typedef float floats __attribute__((vector_size(LANES * sizeof(float))));
-typedef double doubles __attribute__((vector_size(LANES * sizeof(double))));
-typedef int64_t masks __attribute__((vector_size(LANES * sizeof(int64_t))));
-
-struct sums {
-    double diff2, ref2, engine2, dot, max_abs;
-};
-
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
-static ALWAYS_INLINE void add_rows(const unsigned char *r, const unsigned char *e, size_t dim,
-                                   struct sums *out)
-{
-    doubles diff2 = {0}, ref2 = {0}, engine2 = {0}, dot = {0}, max_abs = {0};
-    const masks magnitude = (masks){0} + INT64_MAX;
-    size_t i = 0;
-    for (; i + LANES <= dim; i += LANES) {
-        floats rf, ef;
-        memcpy(&rf, r + 4 * i, sizeof rf);
-        memcpy(&ef, e + 4 * i, sizeof ef);
-        const doubles x = __builtin_convertvector(rf, doubles);
-        const doubles y = __builtin_convertvector(ef, doubles);
-        const doubles d = y - x;
-        diff2 += d * d;
-        ref2 += x * x;
-        engine2 += y * y;
-        dot += x * y;
-        const doubles a = (doubles)((masks)d & magnitude);
-        const masks larger = a > max_abs;
-        max_abs = (doubles)(((masks)a & larger) | ((masks)max_abs & ~larger));
-    }
-    struct sums s = {0};
-    for (size_t l = 0; l < LANES; l++) {
-        s.diff2 += diff2[l];
-        s.ref2 += ref2[l];
-        s.engine2 += engine2[l];
-        s.dot += dot[l];
-        s.max_abs = max_abs[l] > s.max_abs ? max_abs[l] : s.max_abs;
-    }
-    for (; i < dim; i++) {
-        float rf, ef;
-        memcpy(&rf, r + 4 * i, sizeof rf);
-        memcpy(&ef, e + 4 * i, sizeof ef);
-        const double x = (double)rf, y = (double)ef, d = y - x;
-        s.diff2 += d * d;
-        s.ref2 += x * x;
-        s.engine2 += y * y;
-        s.dot += x * y;
-        s.max_abs = fabs(d) > s.max_abs ? fabs(d) : s.max_abs;
-    }
-    *out = s;
-}
-
-static void add_rows_baseline(const unsigned char *r, const unsigned char *e, size_t dim,
-                              struct sums *out)
-{
-    add_rows(r, e, dim, out);
-}
-
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) static void
-add_rows_avx2(const unsigned char *r, const unsigned char *e, size_t dim, struct sums *out)
-{
-    add_rows(r, e, dim, out);
-}
-
-__attribute__((target("avx512f"))) static void
-add_rows_avx512(const unsigned char *r, const unsigned char *e, size_t dim, struct sums *out)
-{
-    add_rows(r, e, dim, out);
-}
-#endif
-
-static void add_rows_best(const void *r, const void *e, size_t dim, struct sums *out)
-{
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f")) {
-        add_rows_avx512(r, e, dim, out);
-        return;
-    }
-    if (__builtin_cpu_supports("avx2")) {
-        add_rows_avx2(r, e, dim, out);
-        return;
-    }
-#endif
-    add_rows_baseline(r, e, dim, out);
-}
+#include "compare/kl.h"
+#include "compare/row_sums.h"
 
 static float load(const void *row, size_t index)
 {
@@ -106,8 +16,7 @@ static float load(const void *row, size_t index)
 
 struct rp_metrics rp_metrics_row(const void *r, const void *e, size_t dim)
 {
-    struct sums s;
-    add_rows_best(r, e, dim, &s);
+    const struct rp_row_sums s = rp_row_sums(r, e, dim);
     struct rp_metrics m = {.norm_ref = sqrt(s.ref2),
                            .norm_engine = sqrt(s.engine2),
                            .max_abs = s.max_abs,
@@ -137,14 +46,6 @@ static void top_k(const void *row, size_t n, size_t k, size_t *index)
     }
 }
 
-static double log_sum_exp(const void *row, size_t n, double max)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += exp((double)load(row, i) - max);
-    return max + log(sum);
-}
-
 struct rp_logits_metrics rp_metrics_logits(const void *r, const void *e, size_t vocab)
 {
     struct rp_logits_metrics m = {0};
@@ -159,13 +60,7 @@ struct rp_logits_metrics rp_metrics_logits(const void *r, const void *e, size_t 
     for (size_t i = 0; i < k; i++)
         for (size_t j = 0; j < k; j++)
             m.top_k_overlap += best_r[i] == best_e[j];
-    const double lse_r = log_sum_exp(r, vocab, (double)load(r, best_r[0]));
-    const double lse_e = log_sum_exp(e, vocab, (double)load(e, best_e[0]));
-    for (size_t i = 0; i < vocab; i++) {
-        const double log_p = (double)load(r, i) - lse_r;
-        m.kl += exp(log_p) * (log_p - ((double)load(e, i) - lse_e));
-    }
-    m.kl = m.kl > 0 ? m.kl : 0; /* rounding can leave -1e-17 */
+    m.kl = rp_kl_divergence(r, e, vocab, (double)load(r, best_r[0]), (double)load(e, best_e[0]));
     return m;
 }
 

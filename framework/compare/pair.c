@@ -116,27 +116,35 @@ static enum rp_status list_slots(const struct rp_comparison *comparison, struct 
     return RP_OK;
 }
 
-static enum rp_verdict pair_verdict(const struct rp_pair_result *pair)
+static void judge_whole(struct rp_pair_result *pair)
 {
-    size_t n_compared = 0;
     int failed = pair->tokens.verdict == RP_FAIL, broken = pair->tokens.verdict == RP_ERROR;
     for (size_t i = 0; i < pair->n_slots; i++) {
         const struct rp_slot_result *slot = &pair->slots[i];
-        n_compared += slot->n_compared;
         if (!slot->required)
             continue;
+        pair->n_required++;
+        pair->n_required_compared += slot->n_compared > 0;
         failed |= slot->verdict == RP_FAIL;
         broken |= slot->verdict == RP_ERROR;
     }
-    if (broken)
-        return RP_ERROR;
-    if (failed)
-        return RP_FAIL;
-    return n_compared ? RP_PASS : RP_SKIP;
+    pair->verdict = broken                      ? RP_ERROR
+                    : failed                    ? RP_FAIL
+                    : pair->n_required_compared ? RP_PASS
+                                                : RP_SKIP;
 }
 
 enum rp_status rp_compare_pair(const struct rp_comparison *comparison,
                                struct rp_pair_result *result, struct rp_error *err)
+{
+    struct rp_tokens_result tokens;
+    rp_compare_tokens(comparison, &tokens);
+    return rp_compare_pair_after_tokens(comparison, &tokens, result, err);
+}
+
+enum rp_status rp_compare_pair_after_tokens(const struct rp_comparison *comparison,
+                                            const struct rp_tokens_result *tokens,
+                                            struct rp_pair_result *result, struct rp_error *err)
 {
     memset(result, 0, sizeof *result);
     struct slot_list list = {0};
@@ -150,10 +158,10 @@ enum rp_status rp_compare_pair(const struct rp_comparison *comparison,
         return rp_fail(err, status, NULL, -1, "not enough memory for the list of slots");
     }
     result->n_slots = list.n;
-    rp_compare_tokens(comparison, &result->tokens);
+    result->tokens = *tokens;
     for (size_t i = 0; i < list.n; i++)
         rp_compare_slot_after_tokens(comparison, &result->tokens, list.names[i], &result->slots[i]);
-    result->verdict = pair_verdict(result);
+    judge_whole(result);
     free(list.names);
     return RP_OK;
 }
@@ -171,7 +179,7 @@ void rp_compare_slot_after_tokens(const struct rp_comparison *comparison,
     result->required = rp_slot_is_required(slot);
     result->worst.position = result->first.position = -1;
     result->verdict = RP_SKIP;
-    SAY(result, "not comparable: %s", tokens->message);
+    SAY(result, "not comparable: %.*s", (int)sizeof result->message - 32, tokens->message);
 }
 
 void rp_pair_result_free(struct rp_pair_result *result)

@@ -60,7 +60,10 @@ static int has_both_sides(const struct rp_comparison *c, struct rp_slot_result *
     const struct rp_slot_info *engine = rp_tensor_set_find(c->engine, result->slot);
     if (ref && engine)
         return 1;
-    if (!ref) {
+    if (!ref && c->reference_is_dump && result->required) {
+        result->verdict = RP_ERROR;
+        SAY(result, "missing: the dump that is the reference has no %s", result->slot);
+    } else if (!ref) {
         result->verdict = RP_SKIP;
         SAY(result, "not compared: the reference has no %s", result->slot);
     } else {
@@ -90,6 +93,11 @@ static void describe_failure(struct rp_slot_result *result, const struct rp_row_
                              int is_logits)
 {
     const struct rp_metrics *m = &result->first.metrics;
+    if (m->engine_finite && !m->ref_finite) {
+        SAY(result, "the dump that is the reference holds NaN or infinity at position %lld",
+            (long long)row->position);
+        return;
+    }
     if (!m->engine_finite) {
         describe_nonfinite(result, row);
         return;
@@ -105,32 +113,57 @@ static void describe_failure(struct rp_slot_result *result, const struct rp_row_
 }
 
 /* Judges one position; false when the comparison cannot go on. */
-static int judge_row(struct rp_slot_result *result, const struct rp_row_pair *row, int is_logits)
+static int judge_row(const struct rp_comparison *c, struct rp_slot_result *result,
+                     const struct rp_row_pair *row, int is_logits)
 {
     const struct rp_position_metrics here = {row->position,
                                              rp_metrics_row(row->ref, row->engine, result->dim)};
     const struct rp_metrics *m = &here.metrics;
-    if (!m->ref_finite || !(m->norm_ref > 0)) {
+    if (m->ref_finite ? !(m->norm_ref > 0) : !c->reference_is_dump) {
         result->verdict = RP_ERROR;
-        SAY(result, "the reference %s at position %lld: record the fixture again",
+        SAY(result, "the reference %s at position %lld%s",
             m->ref_finite ? "is all zeros, so L2_rel is undefined," : "holds NaN or infinity",
-            (long long)row->position);
+            (long long)row->position, c->reference_is_dump ? "" : ": record the fixture again");
         return 0;
     }
-    const int passes = is_logits ? m->cosine > result->limit : m->l2_rel < result->limit;
+    const int passes =
+        m->ref_finite && (is_logits ? m->cosine > result->limit : m->l2_rel < result->limit);
     if (result->n_compared++ == 0 || is_worse(m, &result->worst.metrics, is_logits))
         result->worst = here;
     if (!passes && result->n_failing++ == 0) {
         result->first = here;
         describe_failure(result, row, is_logits);
     }
-    if (is_logits && m->engine_finite) {
+    if (is_logits && m->engine_finite && m->ref_finite) {
         const struct rp_logits_metrics l = rp_metrics_logits(row->ref, row->engine, result->dim);
         result->n_top1_equal += l.top1_ref == l.top1_engine;
         result->top_k_overlap += (double)l.top_k_overlap / RP_TOP_K;
         result->kl_max = l.kl > result->kl_max ? l.kl : result->kl_max;
     }
     return 1;
+}
+
+/* Behind the last layer's attention, nothing needs the other positions any more. */
+static int may_hold_last_alone(const struct rp_comparison *c, const char *slot)
+{
+    int layer;
+    switch (rp_slot_parse(slot, &layer)) {
+    case RP_PART_POST_NORM:
+    case RP_PART_LOGITS: return 1;
+    case RP_PART_OUTPUT: return layer == c->n_layers - 1;
+    default: return 0;
+    }
+}
+
+/* Of all positions, does the engine lack some that it should have? */
+static int lacks_positions(const struct rp_comparison *c, const struct rp_slot_result *result,
+                           const struct rp_alignment *a)
+{
+    if (c->positions || c->accept_partial || !result->required || a->n_missing == 0)
+        return 0;
+    const int64_t last = a->ref.positions[a->ref.n_positions - 1];
+    return !may_hold_last_alone(c, result->slot) ||
+           a->engine.positions[a->engine.n_positions - 1] < last;
 }
 
 static void summarize(const struct rp_comparison *c, struct rp_slot_result *result,
@@ -140,8 +173,12 @@ static void summarize(const struct rp_comparison *c, struct rp_slot_result *resu
     result->n_extra = alignment->n_extra;
     if (result->n_compared == 0) {
         result->verdict = RP_ERROR;
-        SAY(result, "no position in common: the engine's slot has %zu, the reference %zu",
-            alignment->engine.n_positions, alignment->ref.n_positions);
+        if (c->positions)
+            SAY(result, "none of the %zu positions that were asked for is on both sides",
+                c->n_positions);
+        else
+            SAY(result, "no position in common: the engine's slot has %zu, the reference %zu",
+                alignment->engine.n_positions, alignment->ref.n_positions);
         return;
     }
     result->top_k_overlap /= (double)result->n_compared;
@@ -158,6 +195,14 @@ static void summarize(const struct rp_comparison *c, struct rp_slot_result *resu
     result->verdict = result->n_failing ? RP_FAIL : RP_PASS;
     if (result->n_failing)
         return;
+    if (lacks_positions(c, result, alignment)) {
+        result->verdict = RP_ERROR;
+        SAY(result,
+            "the engine's dump lacks %zu of %zu positions, the first %lld: a prompt cut short, or "
+            "name in the matrix the \"positions\" that it dumps",
+            alignment->n_missing, alignment->ref.n_positions, (long long)alignment->first_missing);
+        return;
+    }
     const struct rp_position_metrics *w = &result->worst;
     if (is_logits)
         SAY(result, "cosine %.6f at worst, at position %lld, limit %g", w->metrics.cosine,
@@ -190,7 +235,7 @@ void rp_compare_slot(const struct rp_comparison *comparison, const char *slot,
         int usable = 1;
         result->dim = alignment.dim;
         while (usable && rp_alignment_next(comparison, &alignment, &row))
-            usable = judge_row(result, &row, is_logits);
+            usable = judge_row(comparison, result, &row, is_logits);
         if (usable)
             summarize(comparison, result, &alignment, is_logits);
     }

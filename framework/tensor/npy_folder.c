@@ -107,6 +107,7 @@ static enum rp_status apply_jumps(struct rp_tensor_set *set, const struct rp_jso
                                   const cJSON *all, struct rp_error *err)
 {
     const cJSON *jumps;
+    size_t n_listed = 0;
     cJSON_ArrayForEach(jumps, all)
     {
         struct rp_slot *slot = rp_set_find(set, jumps->string);
@@ -118,6 +119,11 @@ static enum rp_status apply_jumps(struct rp_tensor_set *set, const struct rp_jso
             continue;
         }
         size_t n = slot->info.n_positions;
+        n_listed += n;
+        if (n_listed > RP_SET_MAX_LISTED)
+            return rp_fail(err, RP_ERR_UNSUPPORTED, set->path, -1,
+                           "expected at most %zu rows in all slots with positions of their own",
+                           RP_SET_MAX_LISTED);
         slot->own_positions = malloc(n * sizeof *slot->own_positions);
         if (!slot->own_positions)
             return rp_fail(err, RP_ERR_MEMORY, set->path, -1, "cannot allocate %zu positions", n);

@@ -9,6 +9,7 @@
 #define RP_SET_MAX_SLOTS 16384
 #define RP_SET_MAX_FILES 500000 /* in a dump folder: 200 slots at 2,500 positions */
 #define RP_SET_MAX_POSITIONS ((size_t)1 << 24)
+#define RP_SET_MAX_LISTED ((size_t)1 << 25)    /* positions of slots that list their own: 256 MiB */
 #define RP_SET_MAX_POSITION ((int64_t)1 << 53) /* exact in JSON */
 #define RP_SET_MAX_TOKENS ((size_t)1 << 24)
 #define RP_SET_MAX_MANIFEST ((size_t)16 << 20)

@@ -36,10 +36,16 @@ struct rp_comparison {
     struct rp_limits limits;
     int n_layers;
     /* [n_positions] ascending, or NULL for every position of the reference. A position that is
-     * asked for by number has to be in both sets; of all positions, those that the engine lacks
-     * are counted and reported. */
+     * asked for by number has to be in both sets. Of all positions, the engine has to have every
+     * one for emb and h0 .. h{n_layers-2}; behind the last attention (h{n_layers-1}, post_norm,
+     * logits) an engine may compute the last position alone, which it then has to have. */
     const int64_t *positions;
     size_t n_positions;
+    int accept_partial; /* positions that the engine lacks are no error anywhere, only counted */
+    /* 1: the reference is a dump too, of the same engine in another mode. What it lacks is then an
+     * error and its NaN a failure, as the engine's are; a fixture may lack slots, and one with NaN
+     * has to be recorded again. */
+    int reference_is_dump;
 };
 
 struct rp_position_metrics {
@@ -80,7 +86,7 @@ struct rp_tokens_result {
     enum rp_verdict verdict; /* SKIP when one side has no ids */
     size_t n_ref, n_engine;
     long long first_difference; /* index, -1 when there is none */
-    char message[400];
+    char message[640];
 };
 void rp_compare_tokens(const struct rp_comparison *comparison, struct rp_tokens_result *result);
 
@@ -90,17 +96,25 @@ void rp_compare_slot_after_tokens(const struct rp_comparison *comparison,
                                   const struct rp_tokens_result *tokens, const char *slot,
                                   struct rp_slot_result *result);
 
+/* What a pair says as a whole. PASS asks for required slots that passed; those that nothing could be
+ * compared with are counted, and have to be shown beside it. */
 struct rp_pair_result {
     struct rp_tokens_result tokens;
     struct rp_slot_result *slots; /* [n_slots] in forward order, evidence included */
     size_t n_slots;
-    enum rp_verdict verdict; /* the worst: ERROR, FAIL, then PASS; SKIP when nothing was compared */
+    size_t n_required;          /* required slots */
+    size_t n_required_compared; /* those with at least one position compared */
+    enum rp_verdict verdict; /* the worst of the required: ERROR, FAIL, PASS; SKIP: none compared */
 };
 
 /* Compares the tokens and every slot that is required or that either side has. When the tokens
  * differ, the slots are not comparable and are SKIP. RP_ERR_MEMORY only. */
 enum rp_status rp_compare_pair(const struct rp_comparison *comparison,
                                struct rp_pair_result *result, struct rp_error *err);
+/* The same with the tokens' result as the caller has judged it. */
+enum rp_status rp_compare_pair_after_tokens(const struct rp_comparison *comparison,
+                                            const struct rp_tokens_result *tokens,
+                                            struct rp_pair_result *result, struct rp_error *err);
 void rp_pair_result_free(struct rp_pair_result *result);
 
 #ifdef __cplusplus

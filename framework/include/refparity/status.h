@@ -36,7 +36,7 @@ struct rp_error {
 #define RP_PRINTF(fmt, args)
 #endif
 
-/* Fills *err (when not NULL; both strings are cut to fit) and returns code, so that a
+/* Fills *err (when not NULL; both strings are cut to fit, control characters become '?') and returns code, so that a
  * caller can write `return rp_fail(err, RP_ERR_FORMAT, path, offset, "expected …");`.
  * where may be NULL. */
 enum rp_status rp_fail(struct rp_error *err, enum rp_status code, const char *where,

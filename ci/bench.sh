@@ -1,0 +1,190 @@
+#!/usr/bin/env bash
+# What the project's speed goals are measured with. Nothing passes or fails here: it prints a table.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+usage: ci/bench.sh [--readme] [SECTION ...]
+
+Measures, all of these by default, and prints a table with the goals beside the figures:
+
+  compare  the comparer beside NumPy and beside a plain read of the same memory
+  memory   a fixture of 1 GiB: what `refparity diff` allocates
+  warm     the harness's own time per pair, apart from the engine's, for 4 and for 40 layers
+  build    configuring and building 100 pairs of 30 layers
+  parity   ci/parity.sh from a clean tree, with everything installed
+
+  --readme  also puts the table into README.md, between <!-- bench --> and <!-- /bench -->; only
+            with all sections
+  --help    this text
+
+Needs what ci/parity.sh and ci/record.sh need, 4 GiB of disk below ${TMPDIR:-/tmp}, and some
+minutes. Works in a scratch folder, which it removes. On a busy machine, trust the ratios: both
+sides of each are measured in turn.
+
+exit codes: 0 measured, 2 wrong usage, something is missing, or what is measured does not work
+END
+}
+
+say() { printf '%s\n' "$*" >&2; }
+fail() {
+    say "error: $*"
+    exit 2
+}
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+sections=()
+readme=false
+while [ $# -gt 0 ]; do
+    case $1 in
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    --readme) readme=true ;;
+    compare | memory | warm | build | parity) sections+=("$1") ;;
+    *) fail "no section '$1': see ci/bench.sh --help" ;;
+    esac
+    shift
+done
+if [ "$readme" = true ]; then
+    [ ${#sections[@]} -eq 0 ] || fail "--readme needs all sections"
+    [ -f "$root/README.md" ] || say "note: there is no README.md: the table is only printed"
+fi
+[ ${#sections[@]} -gt 0 ] || sections=(compare memory warm build parity)
+
+"$root/ci/install.sh" build
+python=$("$root/ci/record.sh" --print-python)
+work=$(mktemp -d "${TMPDIR:-/tmp}/refparity-bench.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+rows=$work/rows # what, measured, goal; separated by tabs
+n_jobs=$(nproc)
+export PYTHONDONTWRITEBYTECODE=1
+export OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 # the comparer has one thread, too
+export REFPARITY_STORE=$work/no-store
+unset REFPARITY_REQUIRE REFPARITY_REUSE_DUMPS REFPARITY_MODELS
+
+row() { # WHAT MEASURED GOAL
+    printf '%s\t%s\t%s\n' "$1" "$2" "$3" >>"$rows"
+    say "  $1: $2"
+}
+
+# quiet COMMAND...: shows its output only when it fails.
+quiet() {
+    "$@" >"$work/log" 2>&1 </dev/null || {
+        tail -n 40 "$work/log" >&2
+        fail "\`$*\` failed"
+    }
+}
+
+# timed COMMAND...: its wall time in $seconds.
+timed() {
+    local start=$EPOCHREALTIME
+    quiet "$@"
+    seconds=$("$python" -c 'import sys; print(f"{float(sys.argv[2]) - float(sys.argv[1]):.1f}")' "${start/,/.}" "${EPOCHREALTIME/,/.}")
+}
+
+configure() { quiet cmake -S "$1" -B "$2" -G "Unix Makefiles" -DCMAKE_BUILD_TYPE=RelWithDebInfo; }
+
+# The library, the tool, the embedded engine and compare_bench, in $work/tools.
+build_tools() {
+    [ ! -d "$work/tools" ] || return 0
+    say "building the tools ..."
+    configure "$root/ci/bench" "$work/tools"
+    quiet cmake --build "$work/tools" --parallel "$n_jobs"
+    refparity=$(find "$work/tools" -name refparity -type f -perm -u+x)
+    embedded=$(find "$work/tools" -name refparity-embedded -type f -perm -u+x)
+}
+
+measure_compare() {
+    build_tools
+    local what measured goal
+    "$python" "$root/ci/bench/compare.py" "$work/tools/compare_bench" "$work/compare" >"$work/compare.tsv" ||
+        fail "compare.py failed"
+    while IFS=$'\t' read -r what measured goal; do
+        row "$what" "$measured" "$goal"
+    done <"$work/compare.tsv"
+    rm -rf "$work/compare"
+}
+
+# The shape of an 8B model: 36 layers with their sub-stages, dim 4096, a vocabulary of 151936.
+measure_memory() {
+    build_tools
+    local bytes most seconds
+    bytes=$("$python" "$root/ci/bench/pairs.py" "$work/large" --layers 36 --positions 306 --dim 4096 --vocab 151936) ||
+        fail "the fixture could not be made"
+    "$python" "$root/ci/bench/anonymous_memory.py" "$refparity" diff "$work/large/reference.npz" "$work/large/dump" \
+        >"$work/memory" || fail "refparity diff failed"
+    read -r most seconds <"$work/memory"
+    row "\`refparity diff\` on a fixture of $(awk "BEGIN { printf \"%.2f\", $bytes / 2^30 }") GiB" \
+        "$most MiB of its own memory at most, $seconds s" "64 MiB"
+    rm -rf "$work/large"
+}
+
+# Engines run once, for the means of their pairs; then everything but the engines.
+warm_row() { # WHAT LABEL
+    local tree=$work/warm-build
+    quiet ctest --test-dir "$tree" --parallel "$n_jobs" --label-regex "$2"
+    "$python" "$root/ci/bench/harness_time.py" "$tree/reports/results.json" >"$work/first"
+    timed env REFPARITY_REUSE_DUMPS=1 ctest --test-dir "$tree" --parallel "$n_jobs" --label-regex "$2"
+    row "Harness, per pair of $1" "$("$python" "$root/ci/bench/harness_time.py" "$tree/reports/results.json" "$seconds" "$work/first")" "-"
+}
+
+measure_warm() {
+    build_tools
+    quiet "$python" "$root/ci/bench/projects.py" warm "$work/warm" "$embedded"
+    configure "$work/warm" "$work/warm-build"
+    quiet cmake --build "$work/warm-build" --parallel "$n_jobs"
+    warm_row "4 layers" '^tiny-'
+    warm_row "40 layers" '^deep$'
+}
+
+measure_build() {
+    local configure_s library_s cases_s tree=$work/many-build
+    quiet "$python" "$root/ci/bench/projects.py" many "$work/many"
+    timed configure "$work/many" "$tree"
+    configure_s=$seconds
+    timed cmake --build "$tree" --parallel "$n_jobs" --target refparity-cases refparity-tool refparity-embedded
+    library_s=$seconds
+    timed cmake --build "$tree" --parallel "$n_jobs"
+    cases_s=$seconds
+    timed ctest --test-dir "$tree" --show-only
+    row "100 pairs of 30 layers, $n_jobs jobs" \
+        "configure $configure_s s, refparity $library_s s, cases $cases_s s; ctest -N $seconds s" "-"
+}
+
+measure_parity() {
+    mkdir "$work/clone"
+    tar -C "$root" --exclude=./build --exclude=./.git -cf - . | tar -C "$work/clone" -xf -
+    timed "$python" "$root/ci/bench/cpu_time.py" "$work/cpu" "$work/clone/ci/parity.sh"
+    row "\`ci/parity.sh\` in a fresh clone, packages installed" \
+        "$seconds s ($(cat "$work/cpu") s of CPU time, on $n_jobs cores)" "60 s"
+}
+
+for section in "${sections[@]}"; do
+    say "$section ..."
+    "measure_$section"
+done
+
+model=$(lscpu 2>/dev/null | sed -n 's/^Model name: *//p' | head -n 1)
+table=$work/table
+{
+    echo "Measured by \`ci/bench.sh\` on $(date -u +%F), on ${model:-an unknown CPU} with $n_jobs cores."
+    echo
+    echo "| What | Measured | Goal |"
+    echo "|---|---|---|"
+    sed 's/\t/ | /g; s/^/| /; s/$/ |/' "$rows"
+} >"$table"
+cat "$table"
+if [ "$readme" = true ] && [ -f "$root/README.md" ]; then
+    grep -q "^<!-- bench -->$" "$root/README.md" || fail "README.md has no line <!-- bench -->"
+    grep -q "^<!-- /bench -->$" "$root/README.md" ||
+        fail "README.md has no line <!-- /bench -->"
+    awk -v table="$table" '
+        /^<!-- \/bench -->$/ { inside = 0 }
+        !inside { print }
+        /^<!-- bench -->$/ { inside = 1; while ((getline line < table) > 0) print line }
+    ' "$root/README.md" >"$work/readme"
+    cat "$work/readme" >"$root/README.md"
+    say "README.md has the table"
+fi
