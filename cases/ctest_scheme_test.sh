@@ -106,9 +106,9 @@ expect 8 run_ctest --rerun-failed
 says 'scheme/broken/p0/h02 .*Failed'
 says_not 'scheme/broken/p0/h01 '
 # the exit codes of a case
-expect 1 "$tree/refparity/scheme_/cases/case.scheme_.broken.p0" h02
-expect 0 "$tree/refparity/scheme_/cases/case.scheme_.broken.p0" h01
-expect 2 "$tree/refparity/scheme_/cases/case.scheme_.broken.p0" no-such-test
+expect 1 "$tree/refparity/scheme_/cases/case.scheme_.broken__p0" h02
+expect 0 "$tree/refparity/scheme_/cases/case.scheme_.broken__p0" h01
+expect 2 "$tree/refparity/scheme_/cases/case.scheme_.broken__p0" no-such-test
 
 # ---- a crash after complete dumps: `engine` fails, no layer is hidden, a fake skip does not help
 expect 8 run_ctest --output-on-failure -R '^scheme/crashing/p0/'
@@ -129,7 +129,7 @@ says 'REFPARITY_SCHEME_ENGINE'
 says_not 'Not Run'
 expect 2 "$tool" report "$config"
 says 'compared 0 of 1 pairs: 0 passed, 0 failed, 0 errors, 1 skipped'
-expect 77 "$tree/refparity/scheme_/cases/case.scheme_.absent.p0" h00
+expect 77 "$tree/refparity/scheme_/cases/case.scheme_.absent__p0" h00
 expect 8 env REFPARITY_REQUIRE=1 ctest --test-dir "$tree" -R '^scheme/absent/p0/'
 says 'scheme/absent/p0/h00 .*Failed'
 
@@ -137,7 +137,9 @@ says 'scheme/absent/p0/h00 .*Failed'
 rm -f "$reports"/*
 expect 8 run_ctest --stop-on-failure -R '^scheme/broken/p1/'
 expect 1 "$tool" report "$config"
-[ -f "$reports/broken__p1.diff" ] && [ -f "$reports/junit.xml" ] || fail "refparity report made no reports"
+for report in broken__p1.diff junit.xml; do
+    [ -f "$reports/$report" ] || fail "refparity report made no $report"
+done
 
 # ---- reuse
 export REFPARITY_REUSE_DUMPS=1

@@ -13,7 +13,7 @@ function(refparity_compile_options)
     if(REFPARITY_SANITIZE)
       target_compile_options(${target} PRIVATE -fsanitize=${REFPARITY_SANITIZE}
         -fno-sanitize-recover=all -fno-omit-frame-pointer)
-      target_link_options(${target} PRIVATE -fsanitize=${REFPARITY_SANITIZE})
+      target_link_options(${target} PUBLIC -fsanitize=${REFPARITY_SANITIZE}) # what links it, too
     endif()
   endforeach()
 endfunction()

@@ -8,6 +8,8 @@
 #   <pair>/tokens, emb, h00 .. hNN, post_norm, logits
 #   <pair>/report    FIXTURES_CLEANUP: compares the whole pair and writes its reports
 #
+# and where an entry has compare_modes, <entry>/<mode>-vs-<mode>/<prompt> with tokens, slots and
+# report, which need the run of both modes and no fixture; all of it
 # between session/begin and session/end, which keep this ctest run's results apart from older ones
 # and write results.json and junit.xml. STORE: folders with recorded fixtures.
 #
@@ -16,7 +18,12 @@
 # that gets past this file is reported by every test, with line and column.
 include_guard(GLOBAL)
 
-set(REFPARITY_CASE_TEMPLATE "${CMAKE_CURRENT_LIST_DIR}/../cases/case.c.in"
+# beside this file where it is installed, in cases/ in the source tree
+set(_refparity_template "${CMAKE_CURRENT_LIST_DIR}/case.c.in")
+if(NOT EXISTS "${_refparity_template}")
+  set(_refparity_template "${CMAKE_CURRENT_LIST_DIR}/../cases/case.c.in")
+endif()
+set(REFPARITY_CASE_TEMPLATE "${_refparity_template}"
   CACHE INTERNAL "what a generated case is made from")
 
 # out = the value at the path in json, or default when there is none.
@@ -62,7 +69,9 @@ function(_refparity_write_config path matrix prefix dir reports targets stores r
   list(JOIN store_items ", " store_items)
   set(target_items "")
   foreach(target IN LISTS targets)
-    list(APPEND target_items "\"${target}\": \"$<TARGET_FILE:${target}>\"")
+    # "" where this build has no such target
+    list(APPEND target_items
+      "\"${target}\": \"$<$<TARGET_EXISTS:${target}>:$<TARGET_FILE:${target}>>\"")
   endforeach()
   list(JOIN target_items ", " target_items)
   foreach(name matrix prefix dir reports record_command CMAKE_BINARY_DIR)
@@ -112,33 +121,91 @@ function(_refparity_slots n out_names out_functions out_tests)
   set(${out_tests} "${tests}" PARENT_SCOPE)
 endfunction()
 
-# One pair: its program and its tests. Reads the caller's entry, engine_name and so on.
-function(_refparity_add_pair mode prompt)
+# At the end of the configuration, when all targets are known: an engine that this build does not
+# make is no error, its pairs are skipped.
+function(_refparity_add_engines program)
+  foreach(target IN LISTS ARGN)
+    if(TARGET "${target}")
+      add_dependencies(${program} "${target}")
+    endif()
+  endforeach()
+endfunction()
+
+# out = the line on which the entry's name stands, for IDEs to jump to. Text search: string(JSON)
+# keeps no positions.
+function(_refparity_entry_line out entry)
+  string(FIND "${json}" "\"tests\"" tests)
+  string(SUBSTRING "${json}" ${tests} -1 rest)
+  string(FIND "${rest}" "\"${entry}\"" name)
+  math(EXPR before "${tests} + ${name}")
+  string(SUBSTRING "${json}" 0 ${before} head)
+  string(REGEX MATCHALL "\n" newlines "${head}")
+  list(LENGTH newlines line)
+  math(EXPR line "${line} + 1")
+  set(${out} ${line} PARENT_SCOPE)
+endfunction()
+
+# One pair: its program and its tests. Reads the caller's entry, engine_name and so on. against: the
+# mode whose dump is the reference, "" for the fixture.
+function(_refparity_add_pair mode against prompt)
   set(pair "${entry}/${prompt}")
+  set(reference "against its recorded fixture")
+  set(needs "${arg_PREFIX}${pair}")
   if(mode)
-    string(REPLACE ":" "-" mode_in_name "${mode}")
-    set(pair "${entry}/${mode_in_name}/${prompt}")
+    string(REPLACE ":" "-" mode "${mode}")
+    set(pair "${entry}/${mode}/${prompt}")
+    set(needs "${arg_PREFIX}${pair}")
   endif()
-  string(REPLACE "/" "." program "case.${id}.${pair}")
+  if(against)
+    set(reference "its mode ${mode} against its mode ${against}")
+    string(REPLACE ":" "-" against "${against}")
+    set(mode "${mode}-vs-${against}")
+    set(pair "${entry}/${mode}/${prompt}")
+    list(APPEND needs "${arg_PREFIX}${entry}/${against}/${prompt}" "${arg_PREFIX}${pair}")
+    set(run_tests "")
+    set(run_functions "")
+  else()
+    set(run_tests "        cmocka_unit_test(run),\n        cmocka_unit_test(engine),\n")
+    set(run_functions "static void run(void **state) { rp_case_run(state); }
+static void engine(void **state) { rp_case_engine(state); }
+")
+  endif()
+  string(REPLACE "/" "__" program "case.${id}.${pair}") # names hold no "__"
   set(source "${dir}/cases/${program}.c")
   list(GET slot_names 1 first_layer)
   configure_file("${REFPARITY_CASE_TEMPLATE}" "${source}" @ONLY)
   add_executable(${program} "${source}")
   target_link_libraries(${program} PRIVATE refparity::cases)
+  # It only calls: optimizing it would be a sixth of a large matrix's build, for nothing.
+  target_compile_options(${program} PRIVATE -O0 -U_FORTIFY_SOURCE)
   set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${dir}/cases"
     C_STANDARD 11 FOLDER "refparity/${id}")
   # whoever builds a case can run it
-  add_dependencies(${program} refparity::tool ${engine_targets})
+  add_dependencies(${program} refparity::tool)
+  cmake_language(EVAL CODE "cmake_language(DEFER DIRECTORY [[${CMAKE_SOURCE_DIR}]]
+    CALL _refparity_add_engines ${program} ${engine_targets})")
 
   set(test "${arg_PREFIX}${pair}")
-  set(all run engine tokens ${slot_names} report)
+  set(all tokens ${slot_names} report)
+  if(NOT against)
+    list(PREPEND all run engine)
+  endif()
   foreach(name IN LISTS all)
     add_test(NAME "${test}/${name}" COMMAND ${program} ${name})
   endforeach()
   list(TRANSFORM all PREPEND "${test}/")
   set(labels "${entry}" "${engine_name}" ${arg_LABELS})
   set_tests_properties(${all} PROPERTIES SKIP_RETURN_CODE 77
-    SKIP_REGULAR_EXPRESSION "(^|\n)refparity: SKIP: " DISABLED ${disabled})
+    SKIP_REGULAR_EXPRESSION "(^|\n)refparity: SKIP: " DISABLED ${disabled}
+    DEF_SOURCE_LINE "${matrix}:${entry_line}")
+  if(against)
+    list(APPEND labels modes)
+    list(POP_BACK all report)
+    set_tests_properties(${all} PROPERTIES FIXTURES_REQUIRED "${needs}" LABELS "${labels}")
+    set_tests_properties(${report} PROPERTIES FIXTURES_CLEANUP "${test}"
+      FIXTURES_REQUIRED "${id}-session" LABELS "${labels}")
+    return()
+  endif()
   list(TRANSFORM slot_names PREPEND "${test}/" OUTPUT_VARIABLE judged)
   list(POP_BACK judged)
   set_tests_properties(${judged} PROPERTIES FIXTURES_REQUIRED "${test}" LABELS "${labels};layer")
@@ -160,6 +227,7 @@ endfunction()
 function(_refparity_add_entry entry_json)
   _refparity_json(entry "" "${entry_json}" name)
   _refparity_check_name("${matrix}" "${entry}")
+  _refparity_entry_line(entry_line "${entry}")
   _refparity_json(hf_model "" "${entry_json}" hf_model)
   string(REGEX REPLACE "[^A-Za-z0-9._/-]" "_" hf_model "${hf_model}")
   _refparity_json(n_layers "" "${entry_json}" n_layers)
@@ -174,7 +242,7 @@ function(_refparity_add_entry entry_json)
     set(disabled TRUE)
   endif()
 
-  _refparity_json(engine_name "" "${entry_json}" engine)
+  _refparity_json(engine_name "${default_engine}" "${entry_json}" engine)
   _refparity_check_name("${matrix}" "${engine_name}")
   _refparity_json(engine_json "{}" "${engines_json}" "${engine_name}")
   _refparity_json(processors 1 "${engine_json}" processors)
@@ -195,16 +263,26 @@ function(_refparity_add_entry entry_json)
       list(APPEND modes "${mode}")
     endif()
   endforeach()
+  _refparity_json_length(n_compared "${entry_json}" compare_modes)
   _refparity_json_length(n_prompts "${entry_json}" prompts)
   foreach(i RANGE ${n_prompts})
     if(i LESS n_prompts)
       _refparity_json(prompt "p${i}" "${entry_json}" prompts ${i} id)
       _refparity_check_name("${matrix}" "${prompt}")
       if(NOT modes)
-        _refparity_add_pair("" "${prompt}")
+        _refparity_add_pair("" "" "${prompt}")
       endif()
       foreach(mode IN LISTS modes)
-        _refparity_add_pair("${mode}" "${prompt}")
+        _refparity_add_pair("${mode}" "" "${prompt}")
+      endforeach()
+      foreach(k RANGE ${n_compared})
+        if(k LESS n_compared)
+          string(JSON mode GET "${entry_json}" compare_modes ${k} 0)
+          string(JSON against GET "${entry_json}" compare_modes ${k} 1)
+          _refparity_check_name("${matrix}" "${mode}")
+          _refparity_check_name("${matrix}" "${against}")
+          _refparity_add_pair("${mode}" "${against}" "${prompt}")
+        endif()
       endforeach()
     endif()
   endforeach()
@@ -214,6 +292,9 @@ function(refparity_add_matrix matrix)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "PREFIX;RECORD_COMMAND" "STORE;LABELS")
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "refparity_add_matrix: unknown argument ${arg_UNPARSED_ARGUMENTS}")
+  endif()
+  if(NOT CMAKE_C_COMPILER)
+    message(FATAL_ERROR "refparity_add_matrix: the generated cases are C: project(... LANGUAGES C)")
   endif()
   file(REAL_PATH "${matrix}" matrix)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${matrix}")
@@ -226,6 +307,16 @@ function(refparity_add_matrix matrix)
     message(FATAL_ERROR "${matrix}: ${error} (refparity check-matrix gives line and column)")
   endif()
   _refparity_json(engines_json "{}" "${json}" engines)
+  # of entries that name none: "engine" of the matrix, or the only one that there is
+  _refparity_json_length(n_engines "${json}" engines)
+  set(default_engine "")
+  if(n_engines EQUAL 0)
+    message(FATAL_ERROR "${matrix}: expected \"engines\", what there is to run "
+      "(refparity check-matrix says how to add one)")
+  elseif(n_engines EQUAL 1)
+    string(JSON default_engine MEMBER "${json}" engines 0)
+  endif()
+  _refparity_json(default_engine "${default_engine}" "${json}" engine)
 
   set(id refparity)
   set(dir "${CMAKE_BINARY_DIR}/refparity")
@@ -236,15 +327,19 @@ function(refparity_add_matrix matrix)
     string(APPEND reports "/${id}")
   endif()
   if(NOT arg_RECORD_COMMAND)
-    set(arg_RECORD_COMMAND "hf_reference.py --matrix ${matrix} --filter")
+    set(arg_RECORD_COMMAND "${REFPARITY_RECORDER} --matrix ${matrix} --filter")
   endif()
+  get_property(ids GLOBAL PROPERTY REFPARITY_IDS)
+  if(id IN_LIST ids)
+    message(FATAL_ERROR "refparity_add_matrix(${matrix}): give each matrix a PREFIX of its own")
+  endif()
+  set_property(GLOBAL APPEND PROPERTY REFPARITY_IDS "${id}")
   set(config "${dir}/config.json")
   string(REGEX MATCHALL "{target:[A-Za-z0-9_.+-]+}" targets "${json}")
   list(TRANSFORM targets REPLACE "{target:(.*)}" "\\1")
   list(REMOVE_DUPLICATES targets)
   _refparity_write_config("${config}" "${matrix}" "${arg_PREFIX}" "${dir}" "${reports}"
     "${targets}" "${arg_STORE}" "${arg_RECORD_COMMAND}")
-  _refparity_escape(config "${config}")
 
   add_test(NAME "${arg_PREFIX}session/begin" COMMAND refparity::tool report --begin "${config}")
   add_test(NAME "${arg_PREFIX}session/end" COMMAND refparity::tool report --write-only "${config}")

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "diagnose/tokens.h"
 #include "report/json.h"
 #include "report/text.h"
 
@@ -17,7 +18,8 @@ static const char help[] =
     "Compares every slot that the reference (an .npz) and the engine's dump (a folder of\n"
     ".npy or .bin files, or another .npz) have in common. emb, h0, h1 ..., post_norm have\n"
     "to be within the limit on L2_rel, logits above the limit on the cosine; sub-stages\n"
-    "are shown. A required slot that only the reference has is an error.\n"
+    "are shown. A required slot that only the reference has is an error; what else could not\n"
+    "be compared is counted.\n"
     "\n"
     "  --pos N|all               compare position N alone; a dump of plain NAME.bin files\n"
     "                            holds one position, N (0 unless given)  [all]\n"
@@ -147,7 +149,7 @@ int rp_cli_diff(int argc, char **argv)
     const int code = parse_options(argc, argv, &options);
     if (code >= 0)
         return code;
-    struct rp_comparison comparison = {.limits = options.limits};
+    struct rp_comparison comparison = {.limits = options.limits, .accept_partial = 1};
     struct rp_pair_result pair;
     struct rp_divergence divergence;
     struct rp_error err;
@@ -170,8 +172,12 @@ int rp_cli_diff(int argc, char **argv)
                              "the dump has %d layers, the reference %d", engine_layers,
                              comparison.n_layers);
     }
-    if (!status)
-        status = rp_compare_pair(&comparison, &pair, &err);
+    if (!status) {
+        struct rp_tokens_result tokens;
+        rp_compare_tokens(&comparison, &tokens);
+        rp_explain_tokens(&comparison, NULL, &tokens);
+        status = rp_compare_pair_after_tokens(&comparison, &tokens, &pair, &err);
+    }
     if (status) {
         result = rp_cli_error(&err);
     } else {

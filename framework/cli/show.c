@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "refparity/compare.h"
 #include "refparity/gguf.h"
 
@@ -17,15 +18,15 @@ static const char help[] =
     "\n"
     "exit codes: 0 all of it could be read, 2 not\n";
 
-static int has_magic(const char *path, const char *magic)
+static int has_magic(const char *path, const char magic[4])
 {
-    char start[4] = {0};
-    FILE *file = fopen(path, "rb");
-    if (!file)
+    const void *bytes;
+    size_t size;
+    if (rp_file_map(path, &bytes, &size, NULL))
         return 0;
-    const size_t n = fread(start, 1, sizeof start, file);
-    fclose(file);
-    return n == sizeof start && memcmp(start, magic, sizeof start) == 0;
+    const int same = size >= 4 && memcmp(bytes, magic, 4) == 0;
+    rp_file_unmap(bytes, size);
+    return same;
 }
 
 static int show_gguf(const char *path)

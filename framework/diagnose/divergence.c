@@ -4,7 +4,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "compare/align.h"
 
@@ -31,18 +30,19 @@ static int l2_rel_at(const struct rp_comparison *comparison, const char *slot, i
     return found;
 }
 
-/* Error that enters layer: of h{l}_in, or of the slot before it. */
-static double error_of_input(const struct rp_comparison *comparison, int layer, int64_t position)
+/* Error that enters layer: of h{l}_in, or of the slot before it; false when neither is on both
+ * sides. */
+static int error_of_input(const struct rp_comparison *comparison, int layer, int64_t position,
+                          double *l2_rel)
 {
     char name[RP_SLOT_NAME_SIZE];
-    double l2_rel = 0;
-    if (l2_rel_at(comparison, rp_slot_name(RP_PART_IN, layer, name), position, &l2_rel))
-        return l2_rel;
+    if (l2_rel_at(comparison, rp_slot_name(RP_PART_IN, layer, name), position, l2_rel))
+        return 1;
     if (layer > 0)
         rp_slot_name(RP_PART_OUTPUT, layer - 1, name);
     else
         rp_slot_name(RP_PART_EMB, -1, name);
-    return l2_rel_at(comparison, name, position, &l2_rel) ? l2_rel : 0;
+    return l2_rel_at(comparison, name, position, l2_rel);
 }
 
 /* A sub-stage brings the error in when what it adds to the input's error is at least a quarter (in
@@ -51,10 +51,17 @@ static double error_of_input(const struct rp_comparison *comparison, int layer, 
 static void find_sub_stage(const struct rp_comparison *comparison, struct rp_divergence *d)
 {
     static const enum rp_slot_part parts[] = {RP_PART_POSTATTN, RP_PART_PREFFN, RP_PART_FFNOUT};
-    double output = 0;
+    double output = 0, input = 0;
     if (!l2_rel_at(comparison, d->slot, d->position, &output))
         return;
-    const double input = error_of_input(comparison, d->layer, d->position);
+    if (!error_of_input(comparison, d->layer, d->position, &input)) {
+        snprintf(
+            d->explanation, sizeof d->explanation,
+            "the output of layer %d has L2_rel %.3g at position %lld; what enters the layer is "
+            "not on both sides, so the error may come from before it",
+            d->layer, output, (long long)d->position);
+        return;
+    }
     const double added = output * output - input * input;
     if (isnan(input) || added < 0.25 * output * output) {
         snprintf(d->explanation, sizeof d->explanation,
@@ -93,31 +100,42 @@ static void find_sub_stage(const struct rp_comparison *comparison, struct rp_div
 static void describe(const struct rp_comparison *comparison, const struct rp_slot_result *first,
                      struct rp_divergence *d)
 {
-    memset(d, 0, sizeof *d);
     snprintf(d->slot, sizeof d->slot, "%s", first->slot);
     d->position = first->first.position;
     const enum rp_slot_part part = rp_slot_parse(first->slot, &d->layer);
     if (part == RP_PART_OUTPUT)
         find_sub_stage(comparison, d);
     else
-        snprintf(d->explanation, sizeof d->explanation, "every slot before %s is within its limit",
-                 first->slot);
+        snprintf(d->explanation, sizeof d->explanation, "it comes in with %s itself", first->slot);
+}
+
+static struct rp_divergence no_divergence(void)
+{
+    return (struct rp_divergence){.layer = -1, .position = -1};
+}
+
+/* Errors and skips say nothing of the engine's numbers. */
+static int was_compared(const struct rp_slot_result *slot)
+{
+    return slot->verdict == RP_PASS || slot->verdict == RP_MARGINAL || slot->verdict == RP_FAIL;
 }
 
 void rp_diagnose_pair(const struct rp_comparison *comparison, struct rp_pair_result *pair,
                       struct rp_divergence *divergence)
 {
-    memset(divergence, 0, sizeof *divergence);
-    divergence->layer = -1;
-    divergence->position = -1;
+    *divergence = no_divergence();
     for (size_t i = 0; i < pair->n_slots; i++) {
         struct rp_slot_result *slot = &pair->slots[i];
-        if (slot->verdict != RP_FAIL || !slot->required)
+        if (!slot->required)
             continue;
-        if (!divergence->slot[0])
+        if (divergence->slot[0]) {
+            if (slot->verdict == RP_FAIL)
+                snprintf(slot->downstream_of, sizeof slot->downstream_of, "%s", divergence->slot);
+        } else if (slot->verdict == RP_FAIL) {
             describe(comparison, slot, divergence);
-        else
-            snprintf(slot->downstream_of, sizeof slot->downstream_of, "%s", divergence->slot);
+        } else {
+            divergence->n_not_compared += !was_compared(slot);
+        }
     }
 }
 
@@ -136,9 +154,7 @@ static const char *required_slot(const struct rp_comparison *comparison, int i, 
 void rp_diagnose_slot(const struct rp_comparison *comparison, struct rp_slot_result *result,
                       struct rp_divergence *divergence)
 {
-    memset(divergence, 0, sizeof *divergence);
-    divergence->layer = -1;
-    divergence->position = -1;
+    *divergence = no_divergence();
     if (result->verdict != RP_FAIL)
         return;
     char name[RP_SLOT_NAME_SIZE];
@@ -147,8 +163,10 @@ void rp_diagnose_slot(const struct rp_comparison *comparison, struct rp_slot_res
             break;
         struct rp_slot_result earlier;
         rp_compare_slot(comparison, name, &earlier);
-        if (earlier.verdict != RP_FAIL)
+        if (earlier.verdict != RP_FAIL) {
+            divergence->n_not_compared += !was_compared(&earlier);
             continue;
+        }
         describe(comparison, &earlier, divergence);
         snprintf(result->downstream_of, sizeof result->downstream_of, "%s", earlier.slot);
         return;

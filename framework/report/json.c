@@ -84,14 +84,12 @@ static void add_divergence(cJSON *object, const struct rp_divergence *divergence
 void rp_report_json(cJSON *object, const struct rp_pair_result *pair,
                     const struct rp_divergence *divergence)
 {
-    size_t n_compared = 0;
     cJSON_AddStringToObject(object, "verdict", rp_verdict_name(pair->verdict));
     add_tokens(object, &pair->tokens);
     add_divergence(object, divergence);
     cJSON *slots = cJSON_AddArrayToObject(object, "slots");
-    for (size_t i = 0; i < pair->n_slots; i++) {
+    for (size_t i = 0; i < pair->n_slots; i++)
         cJSON_AddItemToArray(slots, slot_json(&pair->slots[i]));
-        n_compared += pair->slots[i].n_compared;
-    }
-    add_count(object, "n_compared", n_compared);
+    add_count(object, "n_required", pair->n_required);
+    add_count(object, "n_required_compared", pair->n_required_compared);
 }

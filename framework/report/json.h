@@ -7,7 +7,7 @@
 #include "refparity/diagnose.h"
 
 /* Adds to object: "tokens", "slots" (an array, forward order), "divergence" (null when there is
- * none), "verdict", "n_compared" (positions summed over the slots). Numbers that are not finite
+ * none), "verdict", "n_required" slots and "n_required_compared" of them. Numbers that are not finite
  * become null. cJSON's allocation failures leave members out. */
 void rp_report_json(cJSON *object, const struct rp_pair_result *pair,
                     const struct rp_divergence *divergence);

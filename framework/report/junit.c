@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/json.h"
 #include "base/utf8.h"
 #include "refparity/tensor_set.h"
 #include "report/results.h"
@@ -84,6 +85,13 @@ static void count(struct counts *counts, const char *verdict)
     counts->skipped += strcmp(verdict, "SKIP") == 0;
 }
 
+static int line_of(const cJSON *pair)
+{
+    long long line = 0;
+    (void)rp_json_int(cJSON_GetObjectItemCaseSensitive(pair, "line"), 1, INT32_MAX, &line);
+    return (int)line;
+}
+
 /* One testcase. file:line is the entry's place in the matrix. */
 static void write_case(FILE *out, const cJSON *pair, const char *name, const cJSON *judged,
                        double time)
@@ -104,7 +112,7 @@ static void write_case(FILE *out, const cJSON *pair, const char *name, const cJS
     write_attribute(out, "message", message);
     fputc('>', out);
     write_escaped(out, text_of(pair, "matrix"));
-    fprintf(out, ":%d: %s: ", (int)number_of(pair, "line"), skipped ? "note" : "error");
+    fprintf(out, ":%d: %s: ", line_of(pair), skipped ? "note" : "error");
     write_escaped(out, name);
     fputs(": ", out);
     write_escaped(out, message);
@@ -154,7 +162,9 @@ static struct counts count_pair(const cJSON *pair)
 {
     struct counts counts = {.time = number_of(pair, "engine_s") + number_of(pair, "compare_s")};
     const cJSON *comparison = cJSON_GetObjectItemCaseSensitive(pair, "comparison"), *slot;
-    count(&counts, text_of(cJSON_GetObjectItemCaseSensitive(pair, "engine_test"), "verdict"));
+    const cJSON *engine = cJSON_GetObjectItemCaseSensitive(pair, "engine_test");
+    if (engine) /* two modes that are compared with each other have theirs elsewhere */
+        count(&counts, text_of(engine, "verdict"));
     count(&counts, text_of(cJSON_GetObjectItemCaseSensitive(comparison, "tokens"), "verdict"));
     cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(comparison, "slots"))
     {
@@ -176,9 +186,11 @@ static void write_counts(FILE *out, const struct counts *counts, int with_skippe
 static void write_pair(FILE *out, const cJSON *pair)
 {
     const struct counts counts = count_pair(pair);
-    const int n_layers = (int)number_of(pair, "n_layers");
+    long long n_layers = 1; /* a broken result.json must not break the others' report */
+    (void)rp_json_int(cJSON_GetObjectItemCaseSensitive(pair, "n_layers"), 1, 100000, &n_layers);
     const cJSON *comparison = cJSON_GetObjectItemCaseSensitive(pair, "comparison"), *slot;
     const cJSON *slots = cJSON_GetObjectItemCaseSensitive(comparison, "slots");
+    const cJSON *engine = cJSON_GetObjectItemCaseSensitive(pair, "engine_test");
     char name[RP_SLOT_NAME_SIZE], line[32];
     fputs("  <testsuite", out);
     write_attribute(out, "name", text_of(pair, "pair"));
@@ -186,23 +198,23 @@ static void write_pair(FILE *out, const cJSON *pair)
     write_attribute(out, "timestamp", text_of(pair, "timestamp"));
     write_attribute(out, "file", text_of(pair, "matrix"));
     fputs(">\n    <properties>\n", out);
-    snprintf(line, sizeof line, "%d", (int)number_of(pair, "line"));
+    snprintf(line, sizeof line, "%d", line_of(pair));
     write_property(out, "hf_model", text_of(pair, "hf_model"));
     write_property(out, "engine", text_of(pair, "engine"));
     write_property(out, "line", line);
     cJSON_ArrayForEach(slot, slots)
     {
-        write_metrics(out, slot, rp_slot_test_name(text_of(slot, "slot"), n_layers, name));
+        write_metrics(out, slot, rp_slot_test_name(text_of(slot, "slot"), (int)n_layers, name));
     }
     fputs("    </properties>\n", out);
-    write_case(out, pair, "engine", cJSON_GetObjectItemCaseSensitive(pair, "engine_test"),
-               number_of(pair, "engine_s"));
+    if (engine)
+        write_case(out, pair, "engine", engine, number_of(pair, "engine_s"));
     write_case(out, pair, "tokens", cJSON_GetObjectItemCaseSensitive(comparison, "tokens"), 0);
     cJSON_ArrayForEach(slot, slots)
     {
         if (is_required(slot))
-            write_case(out, pair, rp_slot_test_name(text_of(slot, "slot"), n_layers, name), slot,
-                       number_of(slot, "compare_s"));
+            write_case(out, pair, rp_slot_test_name(text_of(slot, "slot"), (int)n_layers, name),
+                       slot, number_of(slot, "compare_s"));
     }
     fputs("  </testsuite>\n", out);
 }

@@ -85,13 +85,14 @@ static void write_diff(FILE *out, const void *argument)
     char entry[RP_PATH_SIZE + 32], engine[2048], tail[4096];
     snprintf(entry, sizeof entry, "%s:%d", rp_matrix_path(judge->context->matrix),
              judge->pair->entry->line);
-    snprintf(engine, sizeof engine, "%s: %s", rp_verdict_name(diff->verdicts->engine.verdict),
+    snprintf(engine, sizeof engine, "%s: %.1600s", rp_verdict_name(diff->verdicts->engine.verdict),
              diff->verdicts->engine.message);
     const struct rp_subject subject = {.title = judge->pair->name,
                                        .entry = entry,
                                        .reference = judge->fixture_path,
                                        .dump = judge->paths.dump,
-                                       .engine = engine,
+                                       .command = judge->record.command,
+                                       .engine = judge->pair->against ? NULL : engine,
                                        .reproduce = diff->reproduce};
     rp_report_text(out, &subject, &diff->verdicts->pair, &diff->verdicts->divergence);
     if (diff->verdicts->engine.verdict == RP_ERROR &&
@@ -119,23 +120,27 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
     cJSON_AddStringToObject(root, "verdict", rp_verdict_name(verdicts->verdict));
     cJSON_AddStringToObject(root, "entry", entry->name);
     cJSON_AddStringToObject(root, "mode", pair->mode ? pair->mode : "");
+    cJSON_AddStringToObject(root, "against", pair->against ? pair->against : "");
     cJSON_AddStringToObject(root, "prompt", pair->prompt->id);
     cJSON_AddStringToObject(root, "engine", entry->engine->name);
     cJSON_AddStringToObject(root, "hf_model", entry->hf_model);
     cJSON_AddNumberToObject(root, "n_layers", entry->n_layers);
     cJSON_AddStringToObject(root, "matrix", rp_matrix_path(judge->context->matrix));
     cJSON_AddNumberToObject(root, "line", entry->line);
-    cJSON_AddStringToObject(root, "fixture", judge->fixture_path);
+    cJSON_AddStringToObject(root, pair->against ? "against_dump" : "fixture", judge->fixture_path);
     cJSON_AddStringToObject(root, "dump", judge->paths.dump);
+    cJSON_AddStringToObject(root, "command", judge->record.command);
     cJSON_AddStringToObject(root, "log", judge->paths.log);
     cJSON_AddStringToObject(root, "diff", has_diff ? judge->paths.diff : "");
     cJSON_AddStringToObject(root, "reproduce", reproduce);
-    cJSON_AddStringToObject(root, "session", judge->record.session);
+    cJSON_AddStringToObject(root, "session",
+                            pair->against ? judge->context->session : judge->record.session);
     cJSON_AddStringToObject(root, "timestamp", timestamp);
-    cJSON_AddNumberToObject(root, "engine_s", judge->record.process.wall_s);
-    cJSON_AddNumberToObject(root, "harness_s", judge->record.harness_s);
+    cJSON_AddNumberToObject(root, "engine_s", pair->against ? 0 : judge->record.process.wall_s);
+    cJSON_AddNumberToObject(root, "harness_s", pair->against ? 0 : judge->record.harness_s);
     cJSON_AddNumberToObject(root, "compare_s", compare_s);
-    add_judgement(root, "engine_test", &verdicts->engine);
+    if (!pair->against)
+        add_judgement(root, "engine_test", &verdicts->engine);
     rp_report_json(cJSON_AddObjectToObject(root, "comparison"), &verdicts->pair,
                    &verdicts->divergence);
     return root;
@@ -185,7 +190,7 @@ static void tally(struct rp_results *results, const cJSON *pair)
 {
     const char *verdict = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(pair, "verdict"));
     const cJSON *n = cJSON_GetObjectItemCaseSensitive(
-        cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "n_compared");
+        cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "n_required_compared");
     results->n_pairs++;
     results->n_compared += cJSON_IsNumber(n) && n->valuedouble > 0;
     results->n_failed += verdict && strcmp(verdict, "FAIL") == 0;
@@ -206,9 +211,14 @@ static enum rp_status collect_pair(const struct rp_context *context, const struc
     enum rp_status status = rp_pair_paths(context, pair, &paths, err);
     if (status)
         return status;
-    if (rp_run_record_read(paths.record, &record, NULL) ||
-        strcmp(record.session, context->session) != 0)
+    if (!rp_path_exists(paths.record))
         return RP_OK;
+    /* A record that cannot be read is judged, and becomes an ERROR of its pair. */
+    const int readable = rp_run_record_read(paths.record, &record, NULL) == RP_OK;
+    if (readable && strcmp(record.session, context->session) != 0)
+        return RP_OK;
+    if (!readable)
+        (void)unlink(paths.result);
     if (!rp_path_exists(paths.result)) {
         enum rp_verdict verdict;
         status = rp_results_write_pair(context, pair, &verdict, err);

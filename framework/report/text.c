@@ -37,8 +37,8 @@ static void write_row(FILE *out, const struct rp_slot_result *slot)
 {
     fprintf(out, "%-12s", slot->slot);
     if (slot->n_compared == 0) {
-        fprintf(out, " %6s %5s %8s %11s %11s %10s %10s %10s  %s", "-", "-", "-", "-", "-", "-", "-",
-                "-", status_text(slot));
+        fprintf(out, " %6s %5s %8s %11s %11s %10s %10s %10s %6s  %s", "-", "-", "-", "-", "-", "-",
+                "-", "-", "-", status_text(slot));
     } else {
         const struct rp_metrics *m = &slot->worst.metrics;
         fprintf(out, " %6zu %5zu %8lld", slot->dim, slot->n_compared,
@@ -48,7 +48,7 @@ static void write_row(FILE *out, const struct rp_slot_result *slot)
         write_number(out, 10, "%.3g", m->max_abs);
         write_number(out, 10, "%.3g", m->l2_rel);
         write_number(out, 10, "%.7f", m->cosine);
-        fprintf(out, "  %s", status_text(slot));
+        fprintf(out, " %6.4g  %s", slot->limit, status_text(slot));
     }
     if (slot->downstream_of[0])
         fprintf(out, " downstream of %s", slot->downstream_of);
@@ -89,6 +89,8 @@ static void write_divergence(FILE *out, const struct rp_divergence *d)
     if (d->sub_stage[0])
         fprintf(out, ", sub-stage %s", d->sub_stage);
     fprintf(out, "\n  %s\n", d->explanation);
+    if (d->n_not_compared)
+        fprintf(out, "  %zu required slots before it could not be compared\n", d->n_not_compared);
 }
 
 void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp_pair_result *pair,
@@ -98,19 +100,38 @@ void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp
     write_line(out, "entry", subject->entry);
     write_line(out, "reference", subject->reference);
     write_line(out, "dump", subject->dump);
+    write_line(out, "command", subject->command);
     write_line(out, "engine", subject->engine);
     fprintf(out, "%-10s %s: %s\n", "tokens", rp_verdict_name(pair->tokens.verdict),
             pair->tokens.message);
-    fprintf(out, "\n%-12s %6s %5s %8s %11s %11s %10s %10s %10s  %s\n", "slot", "dim", "n",
-            "worst at", "|reference|", "|engine|", "max_abs", "L2_rel", "cosine", "status");
+    fprintf(out, "\n%-12s %6s %5s %8s %11s %11s %10s %10s %10s %6s  %s\n", "slot", "dim", "n",
+            "worst at", "|reference|", "|engine|", "max_abs", "L2_rel", "cosine", "limit",
+            "status");
     for (size_t i = 0; i < pair->n_slots; i++)
         write_row(out, &pair->slots[i]);
     for (size_t i = 0; i < pair->n_slots; i++)
         write_logits(out, &pair->slots[i]);
     write_notes(out, pair);
     write_divergence(out, divergence);
-    fprintf(out, "\nverdict: %s\n", rp_verdict_name(pair->verdict));
+    fprintf(out, "\nverdict: %s", rp_verdict_name(pair->verdict));
+    if (pair->n_required_compared < pair->n_required)
+        fprintf(out, " (%zu of %zu required slots compared)", pair->n_required_compared,
+                pair->n_required);
+    fputc('\n', out);
     write_line(out, "reproduce", subject->reproduce);
+}
+
+/* What is known of the slots before the first divergence. */
+static void write_before(FILE *out, const struct rp_divergence *divergence)
+{
+    if (divergence->n_not_compared)
+        fprintf(out,
+                "  first divergence that is known: %zu required slots before %s could not be "
+                "compared\n",
+                divergence->n_not_compared, divergence->slot);
+    else
+        fprintf(out, "  first divergence: every required slot before %s is within its limit\n",
+                divergence->slot);
 }
 
 void rp_report_failure(FILE *out, const struct rp_slot_result *slot,
@@ -121,8 +142,7 @@ void rp_report_failure(FILE *out, const struct rp_slot_result *slot,
         fprintf(out, "  downstream of %s, which diverges first (position %lld): look there\n",
                 slot->downstream_of, (long long)divergence->position);
     else
-        fprintf(out, "  first divergence: every required slot before %s is within its limit\n",
-                slot->slot);
+        write_before(out, divergence);
     if (!slot->downstream_of[0] && divergence->sub_stage[0])
         fprintf(out, "  sub-stage: %s\n", divergence->sub_stage);
     if (!slot->downstream_of[0] && divergence->explanation[0])

@@ -12,6 +12,7 @@ struct rp_subject {
     const char *entry;     /* matrix.json:41 */
     const char *reference; /* path */
     const char *dump;      /* path */
+    const char *command;   /* the engine's, for a shell */
     const char *engine;    /* how the engine ended */
     const char *reproduce; /* a command */
 };

@@ -1,6 +1,7 @@
 /* See context.h. */
 #include "run/context.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,6 +152,21 @@ void rp_context_close(struct rp_context *context)
     memset(context, 0, sizeof *context);
 }
 
+/* Reports of an earlier session would be taken for this one's. Only what refparity writes goes. */
+static void remove_reports(const char *reports_dir)
+{
+    DIR *folder = opendir(reports_dir);
+    const struct dirent *item;
+    while (folder && (item = readdir(folder)) != NULL) {
+        const size_t length = strlen(item->d_name);
+        if ((length > 5 && strcmp(item->d_name + length - 5, ".diff") == 0) ||
+            strcmp(item->d_name, "results.json") == 0 || strcmp(item->d_name, "junit.xml") == 0)
+            (void)unlinkat(dirfd(folder), item->d_name, 0);
+    }
+    if (folder)
+        closedir(folder);
+}
+
 static enum rp_status write_session(struct rp_context *context, struct rp_error *err)
 {
     struct timespec now;
@@ -161,6 +177,8 @@ static enum rp_status write_session(struct rp_context *context, struct rp_error 
     enum rp_status status = rp_path_join(path, sizeof path, context->work_dir, "session", err);
     if (!status)
         status = rp_make_dirs(context->work_dir, err);
+    if (!status)
+        remove_reports(context->reports_dir);
     if (!status)
         status = rp_file_write_atomic(path, context->session, strlen(context->session), err);
     return status;

@@ -93,6 +93,46 @@ static enum rp_status check_layers_seen(const struct check *check,
                    "the fixture has %d layers, the matrix says n_layers %d", seen, declared);
 }
 
+/* A fixture that refparity recorded has every required slot. */
+static enum rp_status check_complete(const struct check *check, const struct rp_tensor_set *fixture)
+{
+    size_t length;
+    char name[RP_SLOT_NAME_SIZE];
+    const int n_layers = check->pair->entry->n_layers;
+    if (!rp_tensor_set_manifest(fixture, &length))
+        return RP_OK;
+    for (int l = -3; l < n_layers; l++) {
+        const char *slot = l == -3   ? rp_slot_name(RP_PART_EMB, -1, name)
+                           : l == -2 ? rp_slot_name(RP_PART_POST_NORM, -1, name)
+                           : l == -1 ? rp_slot_name(RP_PART_LOGITS, -1, name)
+                                     : rp_slot_name(RP_PART_OUTPUT, l, name);
+        if (!rp_tensor_set_find(fixture, slot))
+            return rp_fail(check->err, RP_ERR_FORMAT, check->path, -1,
+                           "the fixture has no %s; record it again with `%s %s --force`", slot,
+                           check->context->record_command, check->pair->entry->name);
+    }
+    return RP_OK;
+}
+
+/* A fixture with fewer positions than tokens would leave the engine's others uncompared. */
+static enum rp_status check_positions(const struct check *check,
+                                      const struct rp_tensor_set *fixture)
+{
+    const int64_t *ids;
+    size_t n_tokens;
+    enum rp_status status = rp_tensor_set_tokens(fixture, &ids, &n_tokens, check->err);
+    for (size_t i = 0; !status && ids && i < rp_tensor_set_n_slots(fixture); i++) {
+        const struct rp_slot_info *slot = rp_tensor_set_slot(fixture, i);
+        if (rp_slot_is_required(slot->name) && !slot->error.code && slot->n_positions != n_tokens)
+            status = rp_fail(check->err, RP_ERR_MISMATCH, check->path, -1,
+                             "the fixture has %zu tokens, but %s at %zu positions; record it again "
+                             "with `%s %s --force`",
+                             n_tokens, slot->name, slot->n_positions,
+                             check->context->record_command, check->pair->entry->name);
+    }
+    return status;
+}
+
 static enum rp_status not_found(const struct check *check, const char *relative)
 {
     char stores[512] = "";
@@ -124,10 +164,16 @@ enum rp_status rp_fixture_open(const struct rp_context *context, const struct rp
         if (!rp_path_exists(path))
             continue;
         status = rp_tensor_set_open(path, RP_LAYOUT_NPZ, 0, fixture, err);
+        if (status == RP_ERR_MISSING) /* it is there, with nothing in it */
+            status = err->code = RP_ERR_FORMAT;
         if (!status)
             status = check_manifest(&check, *fixture);
         if (!status)
             status = check_layers_seen(&check, *fixture);
+        if (!status)
+            status = check_complete(&check, *fixture);
+        if (!status)
+            status = check_positions(&check, *fixture);
         if (status) {
             rp_tensor_set_close(*fixture);
             *fixture = NULL;

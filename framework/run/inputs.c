@@ -96,9 +96,19 @@ static int find_loader(const char *program, char *loader)
     return found;
 }
 
-/* `loader --list program` prints one library a line and runs nothing of the program. */
+static enum rp_status add_fresh_file(struct rp_sha256 *hash, const char *path, struct rp_error *err)
+{
+    char hex[65];
+    const enum rp_status status = rp_sha256_file(path, hex, err);
+    if (!status)
+        add_text(hash, path, hex);
+    return status;
+}
+
+/* `loader --list program` prints one library a line and runs nothing of the program. Where it does
+ * not answer, *known becomes false. */
 static enum rp_status add_libraries(struct rp_sha256 *hash, const struct rp_inputs *inputs,
-                                    struct rp_error *err)
+                                    int *known, struct rp_error *err)
 {
     char loader[PATH_SIZE], list_path[PATH_SIZE], *list = NULL;
     size_t length;
@@ -118,6 +128,8 @@ static enum rp_status add_libraries(struct rp_sha256 *hash, const struct rp_inpu
     if (!status)
         status = rp_file_read(list_path, RP_LOG_HEAD + RP_LOG_TAIL + 128, &list, &length, err);
     unlink(list_path);
+    if (!status && result.exit_code != 0)
+        *known = 0;
     for (char *line = list, *next; !status && line && *line; line = next) {
         next = line + strcspn(line, "\n");
         if (*next)
@@ -133,33 +145,49 @@ static enum rp_status add_libraries(struct rp_sha256 *hash, const struct rp_inpu
     return status;
 }
 
-static int is_regular_file(const char *path)
+/* Adds text, and the file that it names, as a whole or behind its first '='. A folder may hold
+ * anything: *known becomes false, and with it the key. */
+static enum rp_status add_words(struct rp_sha256 *hash, const char *label, const char *text,
+                                const struct rp_inputs *inputs, int *known, struct rp_error *err)
 {
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+    const char *value = strchr(text, '=');
+    const char *paths[] = {text, value ? value + 1 : ""};
+    enum rp_status status = RP_OK;
+    add_text(hash, label, text);
+    for (size_t i = 0; !status && i < sizeof paths / sizeof paths[0]; i++) {
+        struct stat info;
+        if (stat(paths[i], &info) != 0 || strcmp(paths[i], inputs->dump) == 0 ||
+            strcmp(paths[i], inputs->tokens_file) == 0 ||
+            strcmp(paths[i], inputs->prompt_file) == 0)
+            continue;
+        if (S_ISREG(info.st_mode))
+            status = add_file(hash, paths[i], inputs->cache_dir, err);
+        else
+            *known = 0;
+    }
+    return status;
 }
 
 enum rp_status rp_inputs_key(const struct rp_inputs *inputs, char key[65], struct rp_error *err)
 {
     struct rp_sha256 hash;
+    int known = 1;
     rp_sha256_init(&hash);
+    key[0] = '\0';
     enum rp_status status = add_file(&hash, inputs->program, inputs->cache_dir, err);
     if (!status)
-        status = add_libraries(&hash, inputs, err);
+        status = add_libraries(&hash, inputs, &known, err);
     if (!status && inputs->gguf)
         status = add_file(&hash, inputs->gguf, inputs->cache_dir, err);
+    for (size_t i = 1; !status && inputs->argv[0] && inputs->argv[i]; i++)
+        status = add_words(&hash, "argv", inputs->argv[i], inputs, &known, err);
+    for (size_t i = 0; !status && inputs->env[i]; i++)
+        status = add_words(&hash, "env", inputs->env[i], inputs, &known, err);
+    if (!status) /* written anew for each run: not worth remembering */
+        status = add_fresh_file(&hash, inputs->tokens_file, err);
     if (!status)
-        status = add_file(&hash, inputs->tokens_file, inputs->cache_dir, err);
-    if (!status)
-        status = add_file(&hash, inputs->prompt_file, inputs->cache_dir, err);
-    for (size_t i = 0; !status && inputs->argv[i]; i++) {
-        add_text(&hash, "argv", inputs->argv[i]);
-        if (i > 0 && is_regular_file(inputs->argv[i]))
-            status = add_file(&hash, inputs->argv[i], inputs->cache_dir, err);
-    }
-    for (size_t i = 0; inputs->env[i]; i++)
-        add_text(&hash, "env", inputs->env[i]);
-    if (status)
+        status = add_fresh_file(&hash, inputs->prompt_file, err);
+    if (status || !known)
         return status;
     uint8_t digest[32];
     rp_sha256_final(&hash, digest);

@@ -12,13 +12,14 @@ struct rp_inputs {
     const char *gguf;        /* NULL: none */
     const char *tokens_file; /* by content, as prompt_file */
     const char *prompt_file;
+    const char *dump;      /* the folder that it writes to: no input */
     const char *cache_dir; /* remembers the hashes of files that have not changed since */
 };
 
-/* Writes the hash as hex into key. A file that is named by an argument counts by content, as the
- * program does: an interpreter's script is hashed like the interpreter. The shared libraries are
- * those that the dynamic loader would load, by its own account; a program without a loader has
- * none. */
+/* Writes the hash as hex into key; "" when it cannot be told what the dump depends on: an argument
+ * or a variable names a folder, or the dynamic loader does not say what it would load. A file that
+ * an argument or a variable names (--model=FILE, too) counts by content, as the program does: an
+ * interpreter's script is hashed like the interpreter. */
 enum rp_status rp_inputs_key(const struct rp_inputs *inputs, char key[65], struct rp_error *err);
 
 #endif

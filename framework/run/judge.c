@@ -1,5 +1,5 @@
 /* See judge.h. */
-#include "run/judge.h"
+#include "run/judge_internal.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -7,12 +7,11 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/utf8.h"
+#include "run/completeness.h"
 #include "run/fixture.h"
 
-static void decide(struct rp_judgement *judgement, enum rp_verdict verdict, const char *fmt, ...)
-    RP_PRINTF(3, 4);
-
-static void decide(struct rp_judgement *judgement, enum rp_verdict verdict, const char *fmt, ...)
+void rp_judge_decide(struct rp_judgement *judgement, enum rp_verdict verdict, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
@@ -21,63 +20,99 @@ static void decide(struct rp_judgement *judgement, enum rp_verdict verdict, cons
     judgement->verdict = verdict;
 }
 
-static void decide_error(struct rp_judgement *judgement, const struct rp_error *err)
+void rp_judge_decide_error(struct rp_judgement *judgement, const struct rp_error *err)
 {
     char text[sizeof judgement->message];
-    decide(judgement, RP_ERROR, "%s", rp_error_text(err, text, sizeof text));
+    rp_judge_decide(judgement, RP_ERROR, "%s", rp_error_text(err, text, sizeof text));
 }
 
-/* What is missing is a SKIP, unless the caller has said that it has to be there. */
-static enum rp_verdict missing(const struct rp_context *context)
+enum rp_verdict rp_judge_missing(const struct rp_context *context)
 {
     return context->require ? RP_ERROR : RP_SKIP;
 }
 
-/* The outcome of `run`; PASS when the engine ran. */
-static void judge_record(struct rp_judge *judge)
+void rp_judge_record(const struct rp_context *context, const struct rp_pair *run,
+                     const struct rp_pair_paths *paths, struct rp_run_record *record,
+                     struct rp_judgement *judgement)
 {
-    struct rp_judgement *p = &judge->prerequisites;
     struct rp_error err;
-    if (rp_run_record_read(judge->paths.record, &judge->record, &err)) {
+    if (rp_run_record_read(paths->record, record, &err)) {
         if (err.code == RP_ERR_MISSING)
-            decide(p, RP_ERROR, "the engine has not been run to the end: run %s%s/run first",
-                   judge->context->prefix, judge->pair->name);
+            rp_judge_decide(judgement, RP_ERROR,
+                            "the engine has not been run to the end: run %s%s/run first",
+                            context->prefix, run->name);
         else
-            decide_error(p, &err);
+            rp_judge_decide_error(judgement, &err);
         return;
     }
-    switch (judge->record.outcome) {
+    switch (record->outcome) {
     case RP_RUN_SKIPPED:
-        decide(p, judge->pair->entry->disabled ? RP_SKIP : missing(judge->context), "%s",
-               judge->record.reason);
+        rp_judge_decide(judgement, run->entry->disabled ? RP_SKIP : rp_judge_missing(context), "%s",
+                        record->reason);
         break;
-    case RP_RUN_ERROR: decide(p, RP_ERROR, "%s", judge->record.reason); break;
+    case RP_RUN_ERROR: rp_judge_decide(judgement, RP_ERROR, "%s", record->reason); break;
+    case RP_RUN_STARTED:
+        rp_judge_decide(judgement, RP_ERROR,
+                        "the engine's run was interrupted, or is under way: run %s%s/run again",
+                        context->prefix, run->name);
+        break;
     case RP_RUN_RAN:
-    case RP_RUN_REUSED: decide(p, RP_PASS, "%s", ""); break;
+    case RP_RUN_REUSED: rp_judge_decide(judgement, RP_PASS, "%s", ""); break;
     }
 }
 
-static enum rp_status open_sets(struct rp_judge *judge, struct rp_error *err)
+enum rp_status rp_judge_open_dump(const struct rp_pair *run, const char *dump,
+                                  struct rp_tensor_set **set, struct rp_error *err)
 {
-    const struct rp_entry *entry = judge->pair->entry;
-    struct rp_comparison *c = &judge->comparison;
-    enum rp_status status =
-        rp_fixture_open(judge->context, judge->pair, &c->reference, judge->fixture_path, err);
-    if (status)
-        return status;
+    const struct rp_entry *entry = run->entry;
     const int64_t single =
         entry->engine->single_position && entry->n_positions ? entry->positions[0] : 0;
-    status = rp_tensor_set_open(judge->paths.dump, entry->engine->layout, single, &c->engine, err);
+    enum rp_status status = rp_tensor_set_open(dump, entry->engine->layout, single, set, err);
     if (status == RP_ERR_MISSING) /* the folder is ours, so what is missing is the engine's work */
         status = err->code = RP_ERR_FORMAT;
     if (status)
         return status;
-    const int declared = rp_tensor_set_n_layers(c->engine);
-    const int seen = rp_tensor_set_n_layers_seen(c->engine);
-    if ((declared >= 0 && declared != entry->n_layers) || seen > entry->n_layers)
+    const int declared = rp_tensor_set_n_layers(*set);
+    const int seen = rp_tensor_set_n_layers_seen(*set);
+    if ((declared < 0 || declared == entry->n_layers) && seen <= entry->n_layers)
+        return RP_OK;
+    rp_tensor_set_close(*set);
+    *set = NULL;
+    return rp_fail(err, RP_ERR_MISMATCH, dump, -1,
+                   "the dump has %d layers, the matrix says n_layers %d",
+                   declared >= 0 ? declared : seen, entry->n_layers);
+}
+
+/* The fixture, then the dump. A fixture that is missing does not keep the dump from being looked at:
+ * an engine that takes the prompt's text runs without one. */
+static enum rp_status open_sets(struct rp_judge *judge, struct rp_error *err)
+{
+    struct rp_comparison *c = &judge->comparison;
+    struct rp_error dump_error;
+    const enum rp_status status =
+        rp_fixture_open(judge->context, judge->pair, &c->reference, judge->fixture_path, err);
+    if (status && status != RP_ERR_MISSING)
+        return status;
+    if (!rp_judge_open_dump(judge->pair, judge->paths.dump, &c->engine, &dump_error))
+        return status;
+    *err = dump_error;
+    return err->code;
+}
+
+/* What is judged has to be what the run read and left: an engine's child that goes on writing, or
+ * a fixture that is exchanged meanwhile, would make verdicts that contradict each other. */
+static enum rp_status check_unchanged(const struct rp_judge *judge, struct rp_error *err)
+{
+    char state[RP_FINGERPRINT_SIZE];
+    const struct rp_run_record *record = &judge->record;
+    rp_fingerprint(judge->paths.dump, state);
+    if (record->dump_state[0] && strcmp(state, record->dump_state) != 0)
         return rp_fail(err, RP_ERR_MISMATCH, judge->paths.dump, -1,
-                       "the dump has %d layers, the matrix says n_layers %d",
-                       declared >= 0 ? declared : seen, entry->n_layers);
+                       "the dump has changed since the engine ended: run it again");
+    rp_fingerprint(judge->fixture_path, state);
+    if (record->fixture_state[0] && strcmp(state, record->fixture_state) != 0)
+        return rp_fail(err, RP_ERR_MISMATCH, judge->fixture_path, -1,
+                       "the fixture has changed since the engine was started: run it again");
     return RP_OK;
 }
 
@@ -89,23 +124,31 @@ void rp_judge_open(const struct rp_context *context, const struct rp_pair *pair,
     judge->pair = pair;
     struct rp_error err;
     if (rp_pair_paths(context, pair, &judge->paths, &err)) {
-        decide_error(&judge->prerequisites, &err);
+        rp_judge_decide_error(&judge->prerequisites, &err);
         return;
     }
-    judge_record(judge);
-    if (judge->prerequisites.verdict != RP_PASS)
-        return;
     const struct rp_entry *entry = pair->entry;
     struct rp_comparison *c = &judge->comparison;
-    c->limits = entry->limits;
+    c->limits = pair->against ? entry->modes_limits : entry->limits;
     c->n_layers = entry->n_layers;
     c->positions = entry->positions;
     c->n_positions = entry->n_positions;
-    if (open_sets(judge, &err)) {
-        if (err.code == RP_ERR_MISSING)
-            decide(&judge->prerequisites, missing(context), "%s", err.message);
+    c->reference_is_dump = pair->against != NULL;
+    if (pair->against) {
+        rp_judge_open_modes(judge);
+        return;
+    }
+    rp_judge_record(context, pair, &judge->paths, &judge->record, &judge->prerequisites);
+    if (judge->prerequisites.verdict != RP_PASS)
+        return;
+    enum rp_status status = open_sets(judge, &err);
+    if (!status)
+        status = check_unchanged(judge, &err);
+    if (status) {
+        if (err.code == RP_ERR_MISSING && !judge->record.fixture_state[0])
+            rp_judge_decide(&judge->prerequisites, rp_judge_missing(context), "%s", err.message);
         else
-            decide_error(&judge->prerequisites, &err);
+            rp_judge_decide_error(&judge->prerequisites, &err);
     }
 }
 
@@ -116,10 +159,40 @@ void rp_judge_close(struct rp_judge *judge)
     memset(judge, 0, sizeof *judge);
 }
 
-static int engine_ended_well(const struct rp_judge *judge)
+static int ended_well(const struct rp_run_record *record)
 {
-    const struct rp_process_result *p = &judge->record.process;
+    const struct rp_process_result *p = &record->process;
     return p->exit_code == 0 && !p->signal && !p->timed_out;
+}
+
+/* An engine that did not exit with 0. text: how it ended. */
+static void judge_bad_end(const struct rp_judge *judge, const char *text,
+                          struct rp_judgement *judgement)
+{
+    const struct rp_entry *entry = judge->pair->entry;
+    const struct rp_tensor_set *dump = judge->comparison.engine;
+    const double wall_s = judge->record.process.wall_s;
+    char why[512] = "it could not be read";
+    const int complete =
+        dump && rp_dump_is_complete(dump, entry, judge->comparison.reference, why, sizeof why);
+    if (!rp_ended_as_accepted(entry, &judge->record.process))
+        rp_judge_decide(judgement, RP_ERROR,
+                        "engine %s %s after %.2f s; what it dumped until then is compared all the "
+                        "same%s",
+                        entry->engine->name, text, wall_s,
+                        complete
+                            ? " (the dump is complete: \"accept_exit\" of the entry can accept "
+                              "this end)"
+                            : "");
+    else if (!complete)
+        rp_judge_decide(judgement, RP_ERROR,
+                        "engine %s %s after %.2f s, which the entry accepts after a complete dump, "
+                        "but its dump is incomplete: %s",
+                        entry->engine->name, text, wall_s, why);
+    else
+        rp_judge_decide(judgement, RP_PASS,
+                        "engine %s %s after %.2f s, which the entry accepts: %s",
+                        entry->engine->name, text, wall_s, entry->accept_exit.reason);
 }
 
 void rp_judge_engine(const struct rp_judge *judge, struct rp_judgement *judgement)
@@ -127,61 +200,57 @@ void rp_judge_engine(const struct rp_judge *judge, struct rp_judgement *judgemen
     const struct rp_run_record *record = &judge->record;
     char text[256];
     const int ran = record->outcome == RP_RUN_RAN || record->outcome == RP_RUN_REUSED;
-    if (!ran || (judge->prerequisites.verdict != RP_PASS && engine_ended_well(judge))) {
+    if (!ran || (!judge->comparison.engine && ended_well(record))) {
         *judgement = judge->prerequisites;
         return;
     }
-    const char *prompt_id = judge->pair->entry->engine->name;
+    const char *engine = judge->pair->entry->engine->name;
     rp_process_text(&record->process, record->timeout_s, text, sizeof text);
-    if (!engine_ended_well(judge)) {
-        decide(judgement, RP_ERROR,
-               "engine %s %s after %.2f s; what it dumped until then is "
-               "compared all the same",
-               prompt_id, text, record->process.wall_s);
+    if (!ended_well(record)) {
+        judge_bad_end(judge, text, judgement);
         return;
     }
     if (!rp_tensor_set_complete(judge->comparison.engine)) {
-        decide(judgement, RP_ERROR,
-               "engine %s %s but left its dump incomplete: rp_dump_close was not reached",
-               prompt_id, text);
+        rp_judge_decide(judgement, RP_ERROR,
+                        "engine %s %s but left its dump incomplete: rp_dump_close was not reached",
+                        engine, text);
         return;
     }
-    decide(judgement, RP_PASS, "engine %s %s after %.2f s%s", prompt_id, text,
-           record->process.wall_s,
-           record->outcome == RP_RUN_REUSED ? " in an earlier run, whose dump is reused" : "");
+    rp_judge_decide(
+        judgement, RP_PASS, "engine %s %s after %.2f s%s", engine, text, record->process.wall_s,
+        record->outcome == RP_RUN_REUSED ? " in an earlier run, whose dump is reused" : "");
 }
 
-void rp_judge_tokens(const struct rp_judge *judge, struct rp_tokens_result *result)
+/* What the pair's context adds to a slot's verdict: a slot that is missing or cut short because the
+ * engine broke says so. */
+static void finish_slot(const struct rp_judge *judge, const struct rp_tokens_result *tokens,
+                        struct rp_slot_result *result)
 {
-    if (judge->prerequisites.verdict == RP_PASS) {
-        rp_compare_tokens(&judge->comparison, result);
-        return;
+    const int both_ended_well = ended_well(&judge->record) &&
+                                (!judge->pair->against || ended_well(&judge->reference_record));
+    /* The reference lacks it: something that is missing, as a model or an engine may be. */
+    if (result->verdict == RP_SKIP && result->required && judge->context->require &&
+        !rp_tensor_set_find(judge->comparison.reference, result->slot))
+        result->verdict = RP_ERROR;
+    if (result->verdict == RP_ERROR && !both_ended_well) {
+        const struct rp_run_record *record =
+            ended_well(&judge->record) ? &judge->reference_record : &judge->record;
+        char text[128];
+        const size_t used = strlen(result->message);
+        snprintf(result->message + used, sizeof result->message - used, " (the engine %s)",
+                 rp_process_text(&record->process, record->timeout_s, text, sizeof text));
     }
-    memset(result, 0, sizeof *result);
-    result->first_difference = -1;
-    result->verdict = judge->prerequisites.verdict;
-    snprintf(result->message, sizeof result->message, "%.*s", (int)sizeof result->message - 1,
-             judge->prerequisites.message);
-}
-
-/* A slot that is missing or cut short because the engine broke says so. */
-static void blame_engine(const struct rp_judge *judge, struct rp_slot_result *result)
-{
-    if (result->verdict != RP_ERROR || engine_ended_well(judge))
-        return;
-    char text[128];
-    const size_t used = strlen(result->message);
-    snprintf(result->message + used, sizeof result->message - used, " (the engine %s)",
-             rp_process_text(&judge->record.process, judge->record.timeout_s, text, sizeof text));
+    if (tokens->verdict != RP_FAIL) /* else the tokens' message, which stands there, has said it */
+        rp_judge_name_modes(judge, result->message, sizeof result->message);
 }
 
 void rp_judge_slot(const struct rp_judge *judge, const char *slot, struct rp_slot_result *result)
 {
     if (judge->prerequisites.verdict == RP_PASS) {
         struct rp_tokens_result tokens;
-        rp_compare_tokens(&judge->comparison, &tokens);
+        rp_judge_tokens(judge, &tokens);
         rp_compare_slot_after_tokens(&judge->comparison, &tokens, slot, result);
-        blame_engine(judge, result);
+        finish_slot(judge, &tokens, result);
         return;
     }
     memset(result, 0, sizeof *result);
@@ -228,14 +297,21 @@ enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *v
     memset(verdicts, 0, sizeof *verdicts);
     verdicts->divergence.layer = -1;
     verdicts->divergence.position = -1;
-    rp_judge_engine(judge, &verdicts->engine);
+    if (!judge->pair->against) /* each of two modes has an engine test of its own */
+        rp_judge_engine(judge, &verdicts->engine);
     if (judge->prerequisites.verdict != RP_PASS)
         return judge_nothing(judge, verdicts, err);
-    const enum rp_status status = rp_compare_pair(&judge->comparison, &verdicts->pair, err);
+    struct rp_tokens_result tokens;
+    rp_judge_tokens(judge, &tokens);
+    const enum rp_status status =
+        rp_compare_pair_after_tokens(&judge->comparison, &tokens, &verdicts->pair, err);
     if (status)
         return status;
-    for (size_t i = 0; i < verdicts->pair.n_slots; i++)
-        blame_engine(judge, &verdicts->pair.slots[i]);
+    for (size_t i = 0; i < verdicts->pair.n_slots; i++) {
+        finish_slot(judge, &tokens, &verdicts->pair.slots[i]);
+        if (verdicts->pair.slots[i].required && verdicts->pair.slots[i].verdict == RP_ERROR)
+            verdicts->pair.verdict = RP_ERROR;
+    }
     rp_diagnose_pair(&judge->comparison, &verdicts->pair, &verdicts->divergence);
     verdicts->verdict = worse(verdicts->engine.verdict, verdicts->pair.verdict);
     return RP_OK;
@@ -261,12 +337,22 @@ const char *rp_judge_log_tail(const struct rp_judge *judge, size_t n, char *buf,
         ;
     /* Line by line, as printable text: the log is a stranger's. */
     int at_line_start = 1;
-    for (size_t i = start; i < length && used + 8 < size; i++) {
+    for (size_t i = start; i < length && used + 12 < size; i++) {
         const unsigned char byte = (unsigned char)log[i];
         if (at_line_start)
             used += (size_t)snprintf(buf + used, size - used, "  | ");
         at_line_start = byte == '\n';
-        buf[used++] = byte == '\n' || byte >= 32 ? (char)byte : '?';
+        /* a sequence at a time, as far as it is UTF-8 that a terminal does not act on */
+        const size_t n_bytes = rp_utf8_sequence(log + i, length - i);
+        const int is_text = byte == '\n' || (byte >= 32 && byte != 0x7f && n_bytes > 0 &&
+                                             !(byte == 0xC2 && (unsigned char)log[i + 1] < 0xA0));
+        if (!is_text || n_bytes < 2) {
+            buf[used++] = is_text ? (char)byte : '?';
+        } else {
+            memcpy(buf + used, log + i, n_bytes);
+            used += n_bytes;
+            i += n_bytes - 1;
+        }
     }
     if (used > 0 && buf[used - 1] != '\n')
         buf[used++] = '\n';

@@ -12,13 +12,16 @@ struct rp_judgement {
     char message[1600];
 };
 
-/* One pair, opened for judging. */
+/* One pair, opened for judging. Where two modes are compared, the reference is the dump of the mode
+ * against, and fixture_path its folder; paths.dump and paths.log are those of the mode compared. */
 struct rp_judge {
     const struct rp_context *context;
     const struct rp_pair *pair;
     struct rp_pair_paths paths;
     char fixture_path[RP_PATH_SIZE];
     struct rp_run_record record;
+    struct rp_run_record reference_record; /* of the mode that is the reference */
+    struct rp_pair_paths run_paths;        /* private: of the mode opened last */
     /* PASS when there is something to compare; else the verdict of every test but `engine`, with
      * the reason: not run, skipped, no fixture, a dump that cannot be read. */
     struct rp_judgement prerequisites;
@@ -30,13 +33,19 @@ void rp_judge_open(const struct rp_context *context, const struct rp_pair *pair,
                    struct rp_judge *judge);
 void rp_judge_close(struct rp_judge *judge);
 
-/* Did the engine run to its end, exit with 0, and complete its dump? */
+/* Did the engine run to its end, exit with 0 or as the entry accepts, and complete its dump? Not for
+ * a comparison of two modes. */
 void rp_judge_engine(const struct rp_judge *judge, struct rp_judgement *judgement);
 
 /* The token ids, and one slot; as rp_compare_tokens and rp_compare_slot, after the prerequisites.
- * A slot that is missing because the engine broke says so. */
+ * An engine without ids has to be declared so, and is held to the count of positions. A slot that is
+ * missing because the engine broke says so. */
 void rp_judge_tokens(const struct rp_judge *judge, struct rp_tokens_result *result);
 void rp_judge_slot(const struct rp_judge *judge, const char *slot, struct rp_slot_result *result);
+
+/* Makes a comparison of two modes, which has no run of its own, part of the context's session. */
+enum rp_status rp_judge_select_modes(const struct rp_context *context, const struct rp_pair *pair,
+                                     struct rp_error *err);
 
 /* The whole pair. */
 struct rp_verdicts {

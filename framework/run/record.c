@@ -9,7 +9,7 @@
 #include "base/file.h"
 #include "base/json.h"
 
-static const char *const outcomes[] = {"ran", "reused", "skipped", "error"};
+static const char *const outcomes[] = {"ran", "reused", "skipped", "error", "started"};
 
 enum rp_status rp_run_record_write(const char *path, const struct rp_run_record *record,
                                    struct rp_error *err)
@@ -30,6 +30,9 @@ enum rp_status rp_run_record_write(const char *path, const struct rp_run_record 
     cJSON_AddNumberToObject(root, "timeout_s", record->timeout_s);
     cJSON_AddNumberToObject(root, "harness_s", record->harness_s);
     cJSON_AddStringToObject(root, "key", record->key);
+    cJSON_AddStringToObject(root, "fixture_state", record->fixture_state);
+    cJSON_AddStringToObject(root, "dump_state", record->dump_state);
+    cJSON_AddStringToObject(root, "command", record->command);
     char *text = cJSON_Print(root);
     cJSON_Delete(root);
     if (!text)
@@ -101,6 +104,13 @@ enum rp_status rp_run_record_read(const char *path, struct rp_run_record *record
         status = read_text(doc, "session", record->session, sizeof record->session, err);
     if (!status)
         status = read_text(doc, "key", record->key, sizeof record->key, err);
+    if (!status)
+        status = read_text(doc, "fixture_state", record->fixture_state,
+                           sizeof record->fixture_state, err);
+    if (!status)
+        status = read_text(doc, "dump_state", record->dump_state, sizeof record->dump_state, err);
+    if (!status)
+        status = read_text(doc, "command", record->command, sizeof record->command, err);
     for (size_t i = 0; !status && i < sizeof numbers / sizeof numbers[0]; i++)
         status = read_number(doc, numbers[i].key, numbers[i].out, err);
     p->exit_code = (int)exit_code;
@@ -111,4 +121,13 @@ enum rp_status rp_run_record_read(const char *path, struct rp_run_record *record
         cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(rp_json_root(doc), "timed_out")) != 0;
     rp_json_free(doc);
     return status;
+}
+
+int rp_ended_as_accepted(const struct rp_entry *entry, const struct rp_process_result *process)
+{
+    const struct rp_accepted_exit *accepted = &entry->accept_exit;
+    if (!accepted->reason || process->timed_out)
+        return 0;
+    return accepted->signal ? process->signal == accepted->signal
+                            : !process->signal && process->exit_code == accepted->code;
 }

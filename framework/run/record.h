@@ -5,12 +5,14 @@
 
 #include "base/process.h"
 #include "run/context.h"
+#include "run/fingerprint.h"
 
 enum rp_run_outcome {
     RP_RUN_RAN,
     RP_RUN_REUSED,  /* an earlier dump was kept: its inputs are the same by content */
     RP_RUN_SKIPPED, /* a prerequisite is missing */
-    RP_RUN_ERROR    /* the pair cannot be run as the matrix describes it */
+    RP_RUN_ERROR,   /* the pair cannot be run as the matrix describes it */
+    RP_RUN_STARTED  /* on disk while the engine runs; stays there when `run` itself is killed */
 };
 
 struct rp_run_record {
@@ -21,6 +23,11 @@ struct rp_run_record {
     double timeout_s;
     double harness_s; /* spent by `run` outside the engine */
     char key[65];     /* sha256 over all inputs; "" when it was not computed */
+    /* What was there when the engine began, and when it had ended; "" when not known. A test that
+     * finds something else is told so: see fingerprint.h. */
+    char fixture_state[RP_FINGERPRINT_SIZE];
+    char dump_state[RP_FINGERPRINT_SIZE];
+    char command[8192]; /* the engine's, for a shell; "" when it could not be made */
 };
 
 enum rp_status rp_run_record_write(const char *path, const struct rp_run_record *record,
@@ -28,5 +35,8 @@ enum rp_status rp_run_record_write(const char *path, const struct rp_run_record 
 /* RP_ERR_MISSING when there is none: `run` has not finished. */
 enum rp_status rp_run_record_read(const char *path, struct rp_run_record *record,
                                   struct rp_error *err);
+
+/* Does the entry accept that the engine ended so? Whether it had completed its dump is not asked. */
+int rp_ended_as_accepted(const struct rp_entry *entry, const struct rp_process_result *process);
 
 #endif

@@ -1,15 +1,18 @@
 /* See run.h. */
 #include "run/run.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/file.h"
-#include "matrix/expand.h"
 #include "refparity/gguf.h"
+#include "run/command.h"
+#include "run/completeness.h"
 #include "run/fixture.h"
 #include "run/inputs.h"
 
@@ -18,118 +21,6 @@ static double seconds(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* The command of one run, expanded. */
-struct command {
-    char **argv; /* NULL-terminated */
-    char **env;  /* "NAME=VALUE", NULL-terminated */
-    char program[RP_PATH_SIZE];
-    char gguf[RP_PATH_SIZE]; /* "": none */
-};
-
-static void command_free(struct command *command)
-{
-    for (size_t i = 0; command->argv && command->argv[i]; i++)
-        free(command->argv[i]);
-    for (size_t i = 0; command->env && command->env[i]; i++)
-        free(command->env[i]);
-    free(command->argv);
-    free(command->env);
-}
-
-static const char *lookup_env(void *context, const char *name)
-{
-    (void)context;
-    return getenv(name);
-}
-
-static const char *lookup_target(void *context, const char *name)
-{
-    const struct rp_context *c = context;
-    for (size_t i = 0; i < c->n_targets; i++)
-        if (strcmp(c->targets[i].name, name) == 0)
-            return c->targets[i].path;
-    return NULL;
-}
-
-/* "all", or the entry's positions as a comma list. */
-static char *positions_text(const struct rp_entry *entry)
-{
-    const size_t size = 8 + 21 * entry->n_positions;
-    char *text = malloc(size);
-    if (!text)
-        return NULL;
-    size_t n = (size_t)snprintf(text, size, "%s", entry->n_positions ? "" : "all");
-    for (size_t i = 0; i < entry->n_positions; i++)
-        n += (size_t)snprintf(text + n, size - n, "%s%lld", i ? "," : "",
-                              (long long)entry->positions[i]);
-    return text;
-}
-
-static enum rp_status expand_env(const struct rp_env *variable, const struct rp_expansion *values,
-                                 char **out, struct rp_error *err)
-{
-    char *value;
-    const enum rp_status status = rp_expand(variable->value, values, &value, err);
-    if (status)
-        return status;
-    const size_t size = strlen(variable->name) + strlen(value) + 2;
-    *out = malloc(size);
-    if (*out)
-        snprintf(*out, size, "%s=%s", variable->name, value);
-    free(value);
-    return *out ? RP_OK : rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory");
-}
-
-static enum rp_status expand_command(const struct rp_context *context, const struct rp_pair *pair,
-                                     const struct rp_pair_paths *paths, struct command *command,
-                                     struct rp_error *err)
-{
-    const struct rp_engine *engine = pair->entry->engine;
-    char *positions = positions_text(pair->entry);
-    char processors[16];
-    snprintf(processors, sizeof processors, "%d", engine->processors);
-    const struct rp_expansion values = {.gguf = command->gguf[0] ? command->gguf : NULL,
-                                        .prompt = pair->prompt->text,
-                                        .prompt_file = paths->prompt_file,
-                                        .tokens_file = paths->tokens_file,
-                                        .dump = paths->dump,
-                                        .mode = pair->mode,
-                                        .positions = positions,
-                                        .threads = processors,
-                                        .env = lookup_env,
-                                        .target = lookup_target,
-                                        .context = (void *)context};
-    command->argv = calloc(engine->n_argv + 1, sizeof *command->argv);
-    command->env = calloc(engine->n_env + 1, sizeof *command->env);
-    enum rp_status status = RP_OK;
-    if (!command->argv || !command->env || !positions)
-        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory");
-    for (size_t i = 0; !status && i < engine->n_argv; i++)
-        status = rp_expand(engine->argv[i], &values, &command->argv[i], err);
-    for (size_t i = 0; !status && i < engine->n_env; i++)
-        status = expand_env(&engine->env[i], &values, &command->env[i], err);
-    free(positions);
-    return status;
-}
-
-/* argv[0] with a '/' that is not absolute is relative to the matrix's folder. */
-static enum rp_status find_program(const struct rp_context *context, struct command *command,
-                                   struct rp_error *err)
-{
-    const char *program = command->argv[0];
-    char relative[RP_PATH_SIZE];
-    if (program[0] != '/' && strchr(program, '/')) {
-        const char *matrix = rp_matrix_path(context->matrix);
-        const char *slash = strrchr(matrix, '/');
-        const int folder = slash ? (int)(slash - matrix) : 1;
-        if ((size_t)snprintf(relative, sizeof relative, "%.*s/%s", folder, slash ? matrix : ".",
-                             program) >= sizeof relative)
-            return rp_fail(err, RP_ERR_ARGUMENT, program, -1, "the path is too long");
-        program = relative;
-    }
-    return rp_find_program(program, command->program, sizeof command->program, err);
 }
 
 /* The GGUF has to have the layers that the matrix declares; layers for multi-token prediction,
@@ -185,33 +76,36 @@ static enum rp_status write_tokens(const struct rp_tensor_set *fixture, const ch
     return status;
 }
 
+/* Its modes are compared with each other, and it tokenizes the prompt itself. */
+static int can_do_without_fixture(const struct rp_entry *entry)
+{
+    return entry->n_compare_modes > 0 && !entry->engine->uses_tokens_file;
+}
+
 /* Everything that has to be true before the engine is started. */
 static enum rp_status prepare(const struct rp_context *context, const struct rp_pair *pair,
-                              const struct rp_pair_paths *paths, struct command *command,
-                              struct rp_error *err)
+                              const struct rp_pair_paths *paths, struct rp_command *command,
+                              struct rp_run_record *record, struct rp_error *err)
 {
     const struct rp_entry *entry = pair->entry;
     if (entry->disabled)
         return rp_fail(err, RP_ERR_MISSING, NULL, -1, "disabled in the matrix%s%s",
                        entry->disabled_reason ? ": " : "",
                        entry->disabled_reason ? entry->disabled_reason : "");
-    enum rp_status status = RP_OK;
-    if (entry->engine_gguf)
-        status = rp_entry_gguf(context->matrix, entry, context->models_dir, command->gguf,
-                               sizeof command->gguf, err);
-    if (!status && entry->engine_gguf)
+    enum rp_status status = rp_command_make(context, pair, paths, command, err);
+    if (!status && command->gguf[0])
         status = check_gguf_layers(command->gguf, entry, err);
-    if (!status)
-        status = expand_command(context, pair, paths, command, err);
-    if (!status)
-        status = find_program(context, command, err);
     if (status)
         return status;
     struct rp_tensor_set *fixture;
     char path[RP_PATH_SIZE];
     status = rp_fixture_open(context, pair, &fixture, path, err);
     if (!status)
+        rp_fingerprint(path, record->fixture_state);
+    if (!status)
         status = write_tokens(fixture, paths->tokens_file, err);
+    else if (status == RP_ERR_MISSING && can_do_without_fixture(entry))
+        status = rp_file_write_atomic(paths->tokens_file, NULL, 0, err);
     if (!status)
         status =
             rp_file_write_atomic(paths->prompt_file, pair->prompt->text, pair->prompt->length, err);
@@ -225,14 +119,32 @@ static void describe(const struct rp_error *failure, struct rp_run_record *recor
     record->outcome = failure->code == RP_ERR_MISSING ? RP_RUN_SKIPPED : RP_RUN_ERROR;
 }
 
-static int can_reuse(const struct rp_run_record *old, const char *key)
+/* After an end that the entry accepts, a dump is as good as another if it is complete. */
+static bool ended_complete(const struct rp_run_record *old, const struct rp_entry *entry,
+                           const char *dump)
 {
-    return old->key[0] && strcmp(old->key, key) == 0 && old->process.exit_code == 0 &&
+    struct rp_tensor_set *set;
+    char why[256];
+    if (old->process.exit_code == 0)
+        return true;
+    if (!rp_ended_as_accepted(entry, &old->process) ||
+        rp_tensor_set_open(dump, entry->engine->layout, 0, &set, NULL))
+        return false;
+    const bool complete = rp_dump_is_complete(set, entry, NULL, why, sizeof why);
+    rp_tensor_set_close(set);
+    return complete;
+}
+
+static int can_reuse(const struct rp_run_record *old, const struct rp_entry *entry,
+                     const char *dump, const char *key)
+{
+    return key[0] && strcmp(old->key, key) == 0 && ended_complete(old, entry, dump) &&
            (old->outcome == RP_RUN_RAN || old->outcome == RP_RUN_REUSED);
 }
 
+/* Writes that the run is under way, then runs the engine. */
 static enum rp_status start_engine(const struct rp_pair *pair, const struct rp_pair_paths *paths,
-                                   const struct command *command, struct rp_run_record *record,
+                                   const struct rp_command *command, struct rp_run_record *record,
                                    struct rp_error *err)
 {
     enum rp_status status = rp_remove_tree(paths->dump, err);
@@ -250,14 +162,23 @@ static enum rp_status start_engine(const struct rp_pair *pair, const struct rp_p
                                          .cwd = paths->dir,
                                          .log_path = paths->log,
                                          .timeout_s = pair->entry->engine->timeout_s};
-    record->outcome = RP_RUN_RAN;
     record->timeout_s = spec.timeout_s;
-    return rp_process_run(&spec, &record->process, err);
+    record->outcome = RP_RUN_STARTED;
+    status = rp_run_record_write(paths->record, record, err);
+    if (status)
+        return status;
+    record->outcome = RP_RUN_RAN;
+    status = rp_process_run(&spec, &record->process, err);
+    rp_fingerprint(paths->dump, record->dump_state);
+    if (status == RP_ERR_MISSING) /* the program was found, so it is broken: nothing to skip */
+        status = err->code = RP_ERR_IO;
+    return status;
 }
 
 static enum rp_status compute_key(const struct rp_context *context,
-                                  const struct rp_pair_paths *paths, const struct command *command,
-                                  char key[65], struct rp_error *err)
+                                  const struct rp_pair_paths *paths,
+                                  const struct rp_command *command, char key[65],
+                                  struct rp_error *err)
 {
     char cache_dir[RP_PATH_SIZE];
     const enum rp_status status =
@@ -270,8 +191,22 @@ static enum rp_status compute_key(const struct rp_context *context,
                                      .gguf = command->gguf[0] ? command->gguf : NULL,
                                      .tokens_file = paths->tokens_file,
                                      .prompt_file = paths->prompt_file,
+                                     .dump = paths->dump,
                                      .cache_dir = cache_dir};
     return rp_inputs_key(&inputs, key, err);
+}
+
+/* Waits for its turn; the lock goes with the descriptor. -1 where there are no locks: then only the
+ * user can see to it. */
+static int lock_folder(const char *dir)
+{
+    char path[RP_PATH_SIZE];
+    if (rp_path_join(path, sizeof path, dir, "lock", NULL))
+        return -1;
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (fd >= 0)
+        (void)flock(fd, LOCK_EX);
+    return fd;
 }
 
 enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pair *pair,
@@ -279,7 +214,7 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
 {
     const double start = seconds();
     struct rp_pair_paths paths;
-    struct command command = {0};
+    struct rp_command command = {0};
     struct rp_run_record old = {0};
     struct rp_error failure = {.code = RP_OK};
     memset(record, 0, sizeof *record);
@@ -288,27 +223,36 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
         status = rp_make_dirs(paths.dir, err);
     if (status)
         return status;
+    /* Two runs at once, of two ctests in one build tree, would mix their dumps. */
+    const int lock = lock_folder(paths.dir);
     if (context->reuse && rp_run_record_read(paths.record, &old, NULL))
         memset(&old, 0, sizeof old);
-    /* From here until the new record is complete there is none: a test that reads this folder
-     * after an interrupted run finds that out instead of an old dump. */
+    /* From here until the engine is started there is no record: an interrupted run leaves nothing
+     * that could be taken for the end of one. */
     unlink(paths.record);
     unlink(paths.result);
 
-    status = prepare(context, pair, &paths, &command, &failure);
+    snprintf(record->session, sizeof record->session, "%s", context->session);
+    status = prepare(context, pair, &paths, &command, record, &failure);
+    if (!status)
+        rp_command_text(&command, paths.dir, record->command, sizeof record->command);
     if (!status && context->reuse)
         status = compute_key(context, &paths, &command, record->key, &failure);
-    if (!status && context->reuse && can_reuse(&old, record->key)) {
+    if (!status && context->reuse && can_reuse(&old, pair->entry, paths.dump, record->key)) {
+        memcpy(old.fixture_state, record->fixture_state, sizeof old.fixture_state);
         *record = old;
         record->outcome = RP_RUN_REUSED;
+        snprintf(record->session, sizeof record->session, "%s", context->session);
     } else if (!status) {
         status = start_engine(pair, &paths, &command, record, &failure);
     }
     if (status)
         describe(&failure, record);
-    snprintf(record->session, sizeof record->session, "%s", context->session);
     record->harness_s =
         seconds() - start - (record->outcome == RP_RUN_RAN ? record->process.wall_s : 0);
-    command_free(&command);
-    return rp_run_record_write(paths.record, record, err);
+    rp_command_free(&command);
+    status = rp_run_record_write(paths.record, record, err);
+    if (lock >= 0)
+        close(lock);
+    return status;
 }

@@ -14,7 +14,7 @@
 struct rp_case {
     const char *config; /* config.json of the build tree */
     const char *entry;
-    const char *mode;   /* "" when the entry has none */
+    const char *mode;   /* "" when the entry has none; "<mode>-vs-<mode>" compares two of them */
     const char *prompt; /* its id */
     int n_layers;       /* what the tests below were generated for */
 };

@@ -13,6 +13,7 @@ struct rp_divergence {
     char slot[RP_SLOT_NAME_SIZE]; /* the first required slot that fails; "" when none does */
     int layer;                    /* -1 for emb, post_norm and logits */
     int64_t position;             /* the first position at which it fails */
+    size_t n_not_compared;        /* required slots before it that could not be compared */
     /* The first sub-stage that brings the error in at that position; "" when the two sides do not
      * both have it, or when it came in before the layer. */
     char sub_stage[RP_SLOT_NAME_SIZE];

@@ -17,12 +17,12 @@ extern "C" {
 #define RP_MATRIX_MAX_ENTRIES 10000
 #define RP_MATRIX_MAX_ARGUMENTS 1024  /* of argv, of env */
 #define RP_MATRIX_MAX_PROMPTS 1000    /* per entry */
-#define RP_MATRIX_MAX_MODES 64        /* per entry */
+#define RP_MATRIX_MAX_MODES 64        /* per entry; of compare_modes likewise */
 #define RP_MATRIX_MAX_LAYERS 1024     /* per model */
 #define RP_MATRIX_MAX_POSITIONS 65536 /* listed by one entry */
 #define RP_MATRIX_MAX_PROMPT_BYTES ((size_t)1 << 20)
 #define RP_MATRIX_MAX_PROMPT_FILES ((size_t)64 << 20) /* bytes of all prompt files together */
-#define RP_PAIR_NAME_SIZE (3 * RP_MATRIX_NAME_MAX + 8)
+#define RP_PAIR_NAME_SIZE (4 * RP_MATRIX_NAME_MAX + 16)
 
 #define RP_DEFAULT_TIMEOUT_S 600.0
 
@@ -40,12 +40,15 @@ struct rp_engine {
     size_t n_argv;
     const struct rp_env *env; /* [n_env], added to the environment; in the order of the file */
     size_t n_env;
-    enum rp_layout layout; /* RP_LAYOUT_NPY or RP_LAYOUT_BIN */
-    double timeout_s;      /* of one run, > 0 */
-    int processors;        /* that one run keeps busy, for ctest's scheduler; >= 1 */
-    int serial;            /* 1: no two runs of this engine at once */
-    int single_position;   /* 1: NAME.bin holds the one position that each entry then lists */
-    int line;              /* of its value in the matrix, from 1 */
+    enum rp_layout layout;  /* RP_LAYOUT_NPY or RP_LAYOUT_BIN */
+    double timeout_s;       /* of one run, > 0 */
+    int processors;         /* that one run keeps busy, for ctest's scheduler; >= 1 */
+    int serial;             /* 1: no two runs of this engine at once */
+    int single_position;    /* 1: NAME.bin holds the one position that each entry then lists */
+    const char *how_to_get; /* one sentence for who has not got this engine; NULL: none */
+    int lacks_tokens;       /* 1: declared "tokens": false, it cannot dump token ids */
+    int uses_tokens_file;   /* 1: {tokens_file} is in argv or env, so it needs a fixture */
+    int line;               /* of its value in the matrix, from 1 */
     int column;
 };
 
@@ -54,6 +57,20 @@ struct rp_prompt {
     const char *text; /* [length] bytes of UTF-8 without NUL, then a NUL; length >= 1 */
     size_t length;
     const char *file; /* absolute path it was read from; NULL when the matrix holds the text */
+};
+
+/* An end other than exit code 0 that an entry's engine may come to, once its dump is complete. */
+struct rp_accepted_exit {
+    int code;           /* exit code, 1 to 255; 0: a signal is meant */
+    int signal;         /* number; 0: a code is meant */
+    const char *reason; /* NULL: no other end is accepted */
+};
+
+/* Two modes of an entry to be compared with each other: mode as the engine, against as the
+ * reference. */
+struct rp_mode_pair {
+    const char *mode;
+    const char *against;
 };
 
 /* One row: a model, an engine, limits. */
@@ -69,7 +86,11 @@ struct rp_entry {
     const char *engine_gguf;         /* as written; NULL when there is none. See rp_entry_gguf */
     const struct rp_prompt *prompts; /* [n_prompts], n_prompts >= 1 */
     size_t n_prompts;
-    struct rp_limits limits;  /* threshold_l2_rel and threshold_cosine */
+    struct rp_limits limits;                  /* threshold_l2_rel and threshold_cosine */
+    const struct rp_mode_pair *compare_modes; /* [n_compare_modes]; NULL, 0: none */
+    size_t n_compare_modes;
+    struct rp_limits modes_limits; /* of compare_modes: threshold_modes_l2_rel, by default limits */
+    struct rp_accepted_exit accept_exit;
     const int64_t *positions; /* [n_positions], ascending; NULL, 0 means all */
     size_t n_positions;
     int disabled;                /* its pairs are listed, but are not to be run */
@@ -80,14 +101,17 @@ struct rp_entry {
     size_t first_pair; /* index of its first pair */
 };
 
-/* An entry and one of its prompts, in one of its modes. A copy that the caller owns; what it
- * points to belongs to the matrix. */
+/* An entry and one of its prompts, in one of its modes; or in two of them, to be compared with each
+ * other. A copy that the caller owns; what it points to belongs to the matrix. */
 struct rp_pair {
     const struct rp_entry *entry;
     const char *mode; /* NULL when the entry has none */
+    /* The mode whose dump is the reference; NULL: the reference is the fixture. */
+    const char *against;
     const struct rp_prompt *prompt;
     size_t prompt_index;
-    /* "<entry>/<prompt id>" or "<entry>/<mode>/<prompt id>"; a ':' in the mode is a '-' here. */
+    /* "<entry>/<prompt id>" or "<entry>/<mode>/<prompt id>"; a ':' in the mode is a '-' here. The
+     * mode of a comparison of two is "<mode>-vs-<against>". */
     char name[RP_PAIR_NAME_SIZE];
     /* "<entry>__p<idx>" or "<entry>__<mode>__p<idx>", for the names of reports. Unique. */
     char report_stem[RP_PAIR_NAME_SIZE];
@@ -117,10 +141,13 @@ const struct rp_entry *rp_matrix_entry(const struct rp_matrix *matrix, size_t in
 /* NULL when there is no entry of that name. */
 const struct rp_entry *rp_matrix_find_entry(const struct rp_matrix *matrix, const char *name);
 
-/* Pairs run in the order of the matrix: by entry, then by mode, then by prompt. Those of disabled
- * entries count. index < rp_matrix_n_pairs. */
+/* Pairs run in the order of the matrix: by entry, then by mode, then by compare_modes, each by
+ * prompt. Those of disabled entries count. index < rp_matrix_n_pairs. */
 size_t rp_matrix_n_pairs(const struct rp_matrix *matrix);
 void rp_matrix_pair(const struct rp_matrix *matrix, size_t index, struct rp_pair *pair);
+
+/* The pair whose dump a comparison of two modes takes: of its own mode, or of the one against. */
+void rp_pair_of_mode(const struct rp_pair *comparison, int against, struct rp_pair *pair);
 
 /* mode: as the matrix or as a pair's name spells it; NULL or "" for an entry without modes.
  * RP_ERR_MISSING names what there is instead. */

@@ -1,0 +1,29 @@
+/* What the parts of judging share: judge.c, judge_modes.c, judge_tokens.c. Not for use outside. */
+#ifndef REFPARITY_RUN_JUDGE_INTERNAL_H
+#define REFPARITY_RUN_JUDGE_INTERNAL_H
+
+#include "run/judge.h"
+
+void rp_judge_decide(struct rp_judgement *judgement, enum rp_verdict verdict, const char *fmt, ...)
+    RP_PRINTF(3, 4);
+void rp_judge_decide_error(struct rp_judgement *judgement, const struct rp_error *err);
+
+/* What is missing is a SKIP, unless the caller has said that it has to be there. */
+enum rp_verdict rp_judge_missing(const struct rp_context *context);
+
+/* The outcome of run, of the pair whose files are paths: PASS when the engine ran. */
+void rp_judge_record(const struct rp_context *context, const struct rp_pair *run,
+                     const struct rp_pair_paths *paths, struct rp_run_record *record,
+                     struct rp_judgement *judgement);
+
+/* Opens a run's dump and holds its layers against the matrix. */
+enum rp_status rp_judge_open_dump(const struct rp_pair *run, const char *dump,
+                                  struct rp_tensor_set **set, struct rp_error *err);
+
+/* Records and dumps of two modes, the second as the reference. */
+void rp_judge_open_modes(struct rp_judge *judge);
+
+/* "batched against per-token: " before a message about two modes. */
+void rp_judge_name_modes(const struct rp_judge *judge, char *message, size_t size);
+
+#endif
