@@ -146,6 +146,23 @@ static void a_slot_that_one_side_lacks_is_not_passed(void **state)
     assert_int_equal(r.verdict, RP_SKIP); /* evidence may be absent */
 }
 
+static void only_behind_the_last_attention_may_a_dump_hold_the_last_position_alone(void **state)
+{
+    (void)state;
+    const struct rp_test_side *last_alone = SIDE(.n_positions = 1, .first_position = 5);
+    const char *const may[] = {"h2", "post_norm", "logits"}, *const may_not[] = {"emb", "h0", "h1"};
+    for (size_t i = 0; i < 3; i++) {
+        struct rp_slot_result r = compare(SIDE(0), last_alone, may[i]);
+        assert_int_equal(r.verdict, RP_PASS);
+        assert_int_equal(r.n_missing, 5);
+        r = compare(SIDE(0), last_alone, may_not[i]);
+        assert_int_equal(r.verdict, RP_ERROR);
+        assert_contains(r.message, "the engine's dump lacks 5 of 6 positions, the first 0");
+        r = compare(SIDE(0), SIDE(.n_positions = 5), may[i]); /* all but the last */
+        assert_int_equal(r.verdict, RP_ERROR);
+    }
+}
+
 static void positions_that_the_dump_lacks_are_counted(void **state)
 {
     (void)state;
@@ -190,6 +207,7 @@ int main(void)
         cmocka_unit_test(NaN_and_infinity_fail_every_required_slot),
         cmocka_unit_test(a_broken_reference_is_an_error_never_a_failure),
         cmocka_unit_test(a_slot_that_one_side_lacks_is_not_passed),
+        cmocka_unit_test(only_behind_the_last_attention_may_a_dump_hold_the_last_position_alone),
         cmocka_unit_test(positions_that_the_dump_lacks_are_counted),
         cmocka_unit_test(a_position_that_was_asked_for_has_to_be_there),
     };

@@ -1,0 +1,159 @@
+/* What an engine could do to look right without being compared, and what could change between the
+ * run and its judgement: each is an ERROR, never a PASS, never a SKIP. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "cases/scratch_pair_test_util.h"
+#include "run/run.h"
+
+#define EMBEDDED                                                                                  \
+    "\"{target:refparity-embedded}\", \"--model\", \"{gguf}\", \"--tokens\", \"{tokens_file}\", " \
+    "\"--dump\", \"{dump}\""
+
+static void assert_contains(const char *text, const char *part)
+{
+    if (!strstr(text, part))
+        fail_msg("expected \"%s\" in \"%s\"", part, text);
+}
+
+static struct rp_verdicts judge_again(struct rp_scratch_pair *scratch)
+{
+    struct rp_verdicts verdicts;
+    struct rp_judge *judge = malloc(sizeof *judge);
+    assert_non_null(judge);
+    rp_judge_open(&scratch->context, &scratch->pair, judge);
+    assert_int_equal(rp_judge_pair(judge, &verdicts, NULL), RP_OK);
+    rp_judge_close(judge);
+    free(judge);
+    return verdicts;
+}
+
+static void dumping_position_0_alone_is_an_error(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    struct rp_verdicts v;
+    rp_scratch_pair_open(
+        &scratch, &(struct rp_scratch_spec){.argv = "[" EMBEDDED ", \"--positions\", \"0\"]"});
+    rp_scratch_pair_judge(&scratch, &v);
+    assert_int_equal(v.verdict, RP_ERROR);
+    assert_int_equal(rp_slot_of(&v, "h0")->verdict, RP_ERROR);
+    assert_contains(rp_slot_of(&v, "h0")->message,
+                    "the engine's dump lacks 23 of 24 positions, the "
+                    "first 1");
+    assert_int_equal(rp_slot_of(&v, "logits")->verdict, RP_ERROR);
+    rp_verdicts_free(&v);
+    rp_scratch_pair_close(&scratch);
+}
+
+static void an_entry_may_ask_for_some_positions(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    struct rp_verdicts v;
+    rp_scratch_pair_open(&scratch, &(struct rp_scratch_spec){
+                                       .argv = "[" EMBEDDED ", \"--positions\", \"{positions}\"]",
+                                       .entry_extra = ", \"positions\": [0, 7]"});
+    rp_scratch_pair_judge(&scratch, &v);
+    assert_int_equal(v.verdict, RP_PASS);
+    assert_int_equal(rp_slot_of(&v, "h0")->n_compared, 2);
+    rp_verdicts_free(&v);
+    rp_scratch_pair_close(&scratch);
+}
+
+static void a_dump_that_changes_after_the_run_is_an_error(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    struct rp_verdicts v;
+    struct rp_pair_paths paths;
+    char path[RP_PATH_SIZE + 16];
+    rp_scratch_pair_open(&scratch, &(struct rp_scratch_spec){0});
+    rp_scratch_pair_judge(&scratch, &v);
+    assert_int_equal(v.verdict, RP_PASS);
+    rp_verdicts_free(&v);
+    assert_int_equal(rp_pair_paths(&scratch.context, &scratch.pair, &paths, NULL), RP_OK);
+    snprintf(path, sizeof path, "%s/h1.npy", paths.dump);
+    char *bytes;
+    size_t n;
+    assert_int_equal(rp_file_read(path, 1 << 20, &bytes, &n, NULL), RP_OK);
+    assert_int_equal(rp_file_write_atomic(path, bytes, n, NULL), RP_OK); /* the same content */
+    free(bytes);
+    v = judge_again(&scratch);
+    assert_int_equal(v.verdict, RP_ERROR);
+    assert_contains(rp_slot_of(&v, "h0")->message, "the dump has changed since the engine ended");
+    rp_verdicts_free(&v);
+    rp_scratch_pair_close(&scratch);
+}
+
+static void a_run_that_was_killed_with_its_engine_is_an_error(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    rp_scratch_pair_open(
+        &scratch,
+        &(struct rp_scratch_spec){
+            .argv = "[\"sh\", \"-c\", \"kill -KILL $PPID\", \"{tokens_file}\", \"{dump}\"]"});
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct rp_run_record record;
+        rp_run_pair(&scratch.context, &scratch.pair, &record, NULL);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    struct rp_verdicts v = judge_again(&scratch);
+    assert_int_equal(v.verdict, RP_ERROR);
+    assert_contains(v.engine.message, "run was interrupted");
+    rp_verdicts_free(&v);
+    rp_scratch_pair_close(&scratch);
+}
+
+static void a_program_that_cannot_be_started_is_an_error_not_a_skip(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    struct rp_verdicts v;
+    char path[512];
+    static const char script[] = "#!/no/such/interpreter\n";
+    rp_scratch_pair_open(&scratch,
+                         &(struct rp_scratch_spec){
+                             .argv = "[\"{env:RP_TEST_PROGRAM}\", \"{tokens_file}\", \"{dump}\"]"});
+    snprintf(path, sizeof path, "%s/engine", scratch.folder);
+    assert_int_equal(rp_file_write_atomic(path, script, sizeof script - 1, NULL), RP_OK);
+    char *argv[] = {"chmod", "+x", path, NULL};
+    const struct rp_process_spec chmod_it = {.argv = argv, .timeout_s = 10};
+    struct rp_process_result result;
+    assert_int_equal(rp_process_run(&chmod_it, &result, NULL), RP_OK);
+    setenv("RP_TEST_PROGRAM", path, 1);
+    rp_scratch_pair_judge(&scratch, &v);
+    assert_int_equal(v.verdict, RP_ERROR);
+    assert_contains(v.engine.message, "cannot be started");
+    rp_verdicts_free(&v);
+    unsetenv("RP_TEST_PROGRAM");
+    rp_scratch_pair_close(&scratch);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dumping_position_0_alone_is_an_error),
+        cmocka_unit_test(an_entry_may_ask_for_some_positions),
+        cmocka_unit_test(a_dump_that_changes_after_the_run_is_an_error),
+        cmocka_unit_test(a_run_that_was_killed_with_its_engine_is_an_error),
+        cmocka_unit_test(a_program_that_cannot_be_started_is_an_error_not_a_skip),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}
