@@ -74,8 +74,20 @@ n_tests=$(ctest --test-dir "$build" --show-only "${select[@]}" | sed -n 's/^Tota
 [ "${n_tests:-0}" -gt 0 ] || fail "no test of the matrix matches '$filter': see ctest --test-dir $build -N"
 
 session=$(cat "$build/refparity/session" 2>/dev/null || true)
+# Of 3,000 tests that pass or skip, only how far it is; the summary has the skipped ones.
+show() {
+    awk '
+        /^ *[0-9]+\/[0-9]+ Test +#/ {
+            n++
+            if (/Passed|Skipped|Disabled/) { if (n % 500 == 0) { print n " tests ..."; fflush() } next }
+        }
+        /^ +Start +[0-9]+: / || /\((Skipped|Disabled)\)/ || /^The following tests did not run:/ { next }
+        NF || !blank { print; fflush() }
+        { blank = !NF }'
+}
 status=0
-ctest --test-dir "$build" --parallel "$(nproc)" --output-on-failure --progress --no-label-summary "${select[@]}" "$@" || status=$?
+ctest --test-dir "$build" --parallel "$(nproc)" --output-on-failure --no-label-summary "${select[@]}" "$@" |
+    show || status=$?
 echo
 [ "$(cat "$build/refparity/session" 2>/dev/null || true)" != "$session" ] || fail "ctest ran nothing"
 report=0

@@ -324,36 +324,56 @@ const char *rp_results_reason(const cJSON *pair)
     return "";
 }
 
-static void write_pair_line(FILE *out, const cJSON *pair)
+static void write_problem(FILE *out, const cJSON *pair)
 {
     const char *verdict = string_at(pair, "verdict");
     const cJSON *divergence = cJSON_GetObjectItemCaseSensitive(
         cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "divergence");
-    if (strcmp(verdict, "PASS") == 0)
-        return;
     fprintf(out, "  %-8s %s: ", verdict, string_at(pair, "pair"));
     if (cJSON_IsObject(divergence)) {
         const cJSON *position = cJSON_GetObjectItemCaseSensitive(divergence, "position");
         const char *sub_stage = string_at(divergence, "sub_stage");
         fprintf(out, "first divergence %s at position %.0f%s%s", string_at(divergence, "slot"),
                 cJSON_GetNumberValue(position), sub_stage[0] ? ", sub-stage " : "", sub_stage);
+        if (strcmp(verdict, "ERROR") == 0)
+            fprintf(out, "; %s", rp_results_reason(pair));
     } else {
         fputs(rp_results_reason(pair), out);
     }
-    if (strcmp(verdict, "ERROR") == 0 && cJSON_IsObject(divergence))
-        fprintf(out, "; %s", rp_results_reason(pair));
     fputc('\n', out);
     if (string_at(pair, "diff")[0])
         fprintf(out, "           %s\n", string_at(pair, "diff"));
 }
 
+/* Pairs of one entry that are skipped for the same reason share a line; returns the last of them. */
+static const cJSON *write_skipped(FILE *out, const cJSON *pair)
+{
+    const char *reason = rp_results_reason(pair), *entry = string_at(pair, "entry");
+    const cJSON *last = pair;
+    size_t n = 1;
+    while (last->next && strcmp(string_at(last->next, "verdict"), "SKIP") == 0 &&
+           strcmp(string_at(last->next, "entry"), entry) == 0 &&
+           strcmp(rp_results_reason(last->next), reason) == 0) {
+        last = last->next;
+        n++;
+    }
+    if (n == 1)
+        fprintf(out, "  %-8s %s: %s\n", "SKIP", string_at(pair, "pair"), reason);
+    else
+        fprintf(out, "  %-8s %s (%zu pairs): %s\n", "SKIP", entry, n, reason);
+    return last;
+}
+
 void rp_results_summary(FILE *out, const struct rp_context *context,
                         const struct rp_results *results)
 {
-    const cJSON *pair;
-    cJSON_ArrayForEach(pair, cJSON_GetObjectItemCaseSensitive(results->root, "pairs"))
-    {
-        write_pair_line(out, pair);
+    const cJSON *pairs = cJSON_GetObjectItemCaseSensitive(results->root, "pairs");
+    for (const cJSON *pair = pairs ? pairs->child : NULL; pair; pair = pair->next) {
+        const char *verdict = string_at(pair, "verdict");
+        if (strcmp(verdict, "SKIP") == 0)
+            pair = write_skipped(out, pair);
+        else if (strcmp(verdict, "PASS") != 0)
+            write_problem(out, pair);
     }
     fprintf(out, "compared %zu of %zu pairs: %zu passed, %zu failed, %zu errors, %zu skipped",
             results->n_compared, results->n_pairs, results->n_passed, results->n_failed,
