@@ -108,14 +108,31 @@ static enum rp_status parse_entries(struct rp_matrix *matrix, const cJSON *value
         status = rp_parse_entry(matrix, child, entry, err);
         if (status != RP_OK)
             return status;
-        matrix->n_pairs += entry->n_prompts * (entry->n_modes ? entry->n_modes : 1);
+        matrix->n_pairs +=
+            entry->n_prompts * ((entry->n_modes ? entry->n_modes : 1) + entry->n_compare_modes);
     }
     return check_entries_differ(matrix, value, err);
 }
 
+/* The engine of entries that name none: "engine" of the matrix, or the only one that there is. */
+static enum rp_status find_default_engine(struct rp_matrix *matrix, const cJSON *root,
+                                          struct rp_error *err)
+{
+    const char *name = NULL;
+    enum rp_status status = rp_read_string(matrix->json, root, "engine", &name, err);
+    if (status != RP_OK)
+        return status;
+    if (name)
+        return rp_find_engine(matrix, cJSON_GetObjectItemCaseSensitive(root, "engine"),
+                              &matrix->default_engine, err);
+    if (matrix->n_engines == 1)
+        matrix->default_engine = &matrix->engines[0];
+    return RP_OK;
+}
+
 static enum rp_status parse_top(struct rp_matrix *matrix, struct rp_error *err)
 {
-    static const char *const keys[] = {"$schema", "_comment", "engines", "tests"};
+    static const char *const keys[] = {"$schema", "_comment", "engines", "engine", "tests"};
     const cJSON *root = rp_json_root(matrix->json);
     const char *schema = NULL;
     enum rp_status status = rp_check_keys(matrix->json, root, "a matrix", keys, COUNT(keys), err);
@@ -127,11 +144,13 @@ static enum rp_status parse_top(struct rp_matrix *matrix, struct rp_error *err)
     const cJSON *tests = cJSON_GetObjectItemCaseSensitive(root, "tests");
     if (!engines)
         return rp_json_fail(matrix->json, root, err, RP_ERR_MISSING,
-                            "expected \"engines\" in a matrix: what there is to run");
+                            "expected \"engines\" in a matrix, " RP_HOW_TO_ADD_AN_ENGINE);
     if (!tests)
         return rp_json_fail(matrix->json, root, err, RP_ERR_MISSING,
                             "expected \"tests\" in a matrix: its entries");
     status = parse_engines(matrix, engines, err);
+    if (status == RP_OK)
+        status = find_default_engine(matrix, root, err);
     return status == RP_OK ? parse_entries(matrix, tests, err) : status;
 }
 
@@ -188,7 +207,10 @@ void rp_matrix_free(struct rp_matrix *matrix)
         struct rp_entry *entry = &matrix->entries[i];
         free(entry->modes);
         free((void *)entry->prompts);
+        if (entry->modes_limits.slots != entry->limits.slots)
+            free((void *)entry->modes_limits.slots);
         free((void *)entry->limits.slots);
+        free((void *)entry->compare_modes);
         free((void *)entry->positions);
     }
     while (matrix->files) {

@@ -25,6 +25,8 @@ static void an_entry_that_says_little_gets_the_defaults(void **state)
     assert_int_equal(engine->processors, 1);
     assert_int_equal(engine->serial, 0);
     assert_int_equal(engine->single_position, 0);
+    assert_null(engine->how_to_get);
+    assert_int_equal(engine->lacks_tokens, 0);
     assert_int_equal(engine->line, 2);
     assert_int_equal(engine->column, 5);
     assert_int_equal(rp_matrix_n_entries(matrix), 1);
@@ -63,7 +65,8 @@ static void an_entry_can_say_everything(void **state)
         "{\"$schema\":\"s\",\"_comment\":[1],\"engines\":{\"e.1\":{\"_note\":\"n\",\"_comment\":{},"
         "\"argv\":[\"{env:BIN}\",\"{gguf}\",\"{mode}\",\"{prompt}\"],"
         "\"env\":{\"B\":\"1\",\"A_2\":\"{dump}\"},\"layout\":\"bin\",\"timeout_s\":0.5,"
-        "\"processors\":8,\"serial\":true,\"single_position\":true}},"
+        "\"processors\":8,\"serial\":true,\"single_position\":true,"
+        "\"how_to_get\":\"build it\"}},"
         "\"tests\":[{\"name\":\"M-1.5_x\",\"hf_model\":\"tiny/qwen3\",\"revision\":\"v1\","
         "\"n_layers\":28,\"engine\":\"e.1\",\"modes\":[\"per-token\",\"batched:32\"],"
         "\"engine_gguf\":\"m.gguf\",\"prompts\":[\"a\\tb\",{\"id\":\"fox\",\"text\":"
@@ -83,6 +86,7 @@ static void an_entry_can_say_everything(void **state)
     assert_int_equal(engine->processors, 8);
     assert_int_equal(engine->serial, 1);
     assert_int_equal(engine->single_position, 1);
+    assert_string_equal(engine->how_to_get, "build it");
     assert_string_equal(entry->revision, "v1");
     assert_string_equal(entry->dtype, "bfloat16");
     assert_int_equal(entry->n_modes, 2);
@@ -152,8 +156,11 @@ static void the_top_level_is_checked(void **state)
 {
     (void)state;
     expect_error("[]", RP_ERR_FORMAT, 1, 1, "expected a matrix, an object, found an array");
-    expect_error("{\"tests\":[]}", RP_ERR_MISSING, 1, 1,
-                 "expected \"engines\" in a matrix: what there is to run");
+    expect_error(
+        "{\"tests\":[]}", RP_ERR_MISSING, 1, 1,
+        "expected \"engines\" in a matrix, what there is to run: \"engines\": {\"NAME\": "
+        "{\"argv\": [\"{env:PROGRAM}\", \"{gguf}\", \"{prompt}\", \"{dump}\"], \"layout\": "
+        "\"bin\"}}");
     expect_error("{\"engines\":{}}", RP_ERR_MISSING, 1, 1,
                  "expected \"tests\" in a matrix: its entries");
     expect_error("{\"engines\":[],\"tests\":[]}", RP_ERR_FORMAT, 1, 12,
@@ -168,7 +175,7 @@ static void the_top_level_is_checked(void **state)
                  "expected a key of a matrix, found \"test\"; did you mean \"tests\"?");
     expect_error("{\"engines\":{},\"models\":[]}", RP_ERR_FORMAT, 1, 15,
                  "expected a key of a matrix, found \"models\"; there is: $schema, _comment, "
-                 "engines, tests");
+                 "engines, engine, tests");
     expect_error("{\"$schema\":1}", RP_ERR_FORMAT, 1, 12,
                  "expected a string for \"$schema\", found a number");
 }
@@ -197,13 +204,15 @@ static void the_matrix_of_this_repository_is_valid(void **state)
     enum rp_status status = rp_matrix_load(RP_SOURCE_DIR "/matrix/matrix.json", &matrix, &err);
     assert_string_equal(err.message, "");
     assert_int_equal(status, RP_OK);
-    assert_int_equal(rp_matrix_n_entries(matrix), 9);
-    assert_int_equal(rp_matrix_n_pairs(matrix), 6 * 2 * 6 + 3 * 4);
-    for (size_t i = 0; i < 6; i++) {
+    assert_int_equal(rp_matrix_n_entries(matrix), 9 + 9 + 2 + 3);
+    /* of each engine: modes x prompts, then the comparisons of modes of its BF16 entries, which have
+     * prompts of their own with llama.cpp; then the very long ones, and the real models */
+    assert_int_equal(rp_matrix_n_pairs(matrix),
+                     9 * 2 * 6 + 3 * 6 + 9 * 3 * 6 + 3 * 6 + (3 + 2) * (3 + 1) + 2 * 2 + 3 * 4);
+    for (size_t i = 0; i < 9 + 9; i++) {
         char path[4096];
         const struct rp_entry *entry = rp_matrix_entry(matrix, i);
-        assert_int_equal(entry->n_layers, 4);
-        assert_string_equal(entry->engine->name, "embedded");
+        assert_string_equal(entry->engine->name, i < 9 ? "embedded" : "llama.cpp");
         assert_int_equal(rp_entry_gguf(matrix, entry, NULL, path, sizeof path, &err), RP_OK);
     }
     rp_matrix_free(matrix);

@@ -14,17 +14,34 @@ size_t rp_matrix_n_pairs(const struct rp_matrix *matrix)
     return matrix->n_pairs;
 }
 
-/* mode_index is 0 for an entry without modes. */
-static void make_pair(const struct rp_entry *entry, size_t mode_index, size_t prompt_index,
+/* How many ways of running an entry its pairs have: its modes, or one, and its comparisons. */
+static size_t n_runs(const struct rp_entry *entry)
+{
+    return entry->n_modes ? entry->n_modes : 1;
+}
+
+/* What stands for the mode in names: "<mode>", or "<mode>-vs-<against>". */
+static char *run_in_names(const struct rp_entry *entry, size_t run, char *out)
+{
+    out[0] = '\0';
+    if (run >= n_runs(entry))
+        return rp_compared_modes_in_names(&entry->compare_modes[run - n_runs(entry)], out);
+    return entry->n_modes ? rp_mode_in_names(entry->modes[run], out) : out;
+}
+
+/* run counts the modes (one when there are none), then compare_modes. */
+static void make_pair(const struct rp_entry *entry, size_t run, size_t prompt_index,
                       struct rp_pair *pair)
 {
-    char mode[RP_MATRIX_NAME_MAX + 1] = "";
+    char mode[RP_COMPARED_MODES_SIZE];
+    const struct rp_mode_pair *compared =
+        run < n_runs(entry) ? NULL : &entry->compare_modes[run - n_runs(entry)];
     pair->entry = entry;
-    pair->mode = entry->n_modes ? entry->modes[mode_index] : NULL;
+    pair->mode = compared ? compared->mode : entry->n_modes ? entry->modes[run] : NULL;
+    pair->against = compared ? compared->against : NULL;
     pair->prompt = &entry->prompts[prompt_index];
     pair->prompt_index = prompt_index;
-    if (pair->mode)
-        rp_mode_in_names(pair->mode, mode);
+    run_in_names(entry, run, mode);
     snprintf(pair->name, sizeof pair->name, "%s/%s%s%s", entry->name, mode, pair->mode ? "/" : "",
              pair->prompt->id);
     snprintf(pair->report_stem, sizeof pair->report_stem, "%s__%s%sp%zu", entry->name, mode,
@@ -45,6 +62,16 @@ void rp_matrix_pair(const struct rp_matrix *matrix, size_t index, struct rp_pair
     const struct rp_entry *entry = &matrix->entries[low];
     size_t within = index - entry->first_pair;
     make_pair(entry, within / entry->n_prompts, within % entry->n_prompts, pair);
+}
+
+void rp_pair_of_mode(const struct rp_pair *comparison, int against, struct rp_pair *pair)
+{
+    const struct rp_entry *entry = comparison->entry;
+    const char *wanted = against ? comparison->against : comparison->mode;
+    size_t run = 0;
+    while (run + 1 < entry->n_modes && strcmp(entry->modes[run], wanted) != 0)
+        run++;
+    make_pair(entry, run, comparison->prompt_index, pair);
 }
 
 /* names is [n]. Fills in err with what there is instead of found. */
@@ -83,10 +110,11 @@ static enum rp_status no_such_prompt(const struct rp_matrix *matrix, const struc
     return status;
 }
 
-static int is_mode(const char *mode, const char *wanted)
+static int is_run(const struct rp_entry *entry, size_t run, const char *wanted)
 {
-    char spelled[RP_MATRIX_NAME_MAX + 1];
-    return strcmp(mode, wanted) == 0 || strcmp(rp_mode_in_names(mode, spelled), wanted) == 0;
+    char spelled[RP_COMPARED_MODES_SIZE];
+    return (run < entry->n_modes && strcmp(entry->modes[run], wanted) == 0) ||
+           strcmp(run_in_names(entry, run, spelled), wanted) == 0;
 }
 
 enum rp_status rp_matrix_find_pair(const struct rp_matrix *matrix, const char *entry,
@@ -94,21 +122,22 @@ enum rp_status rp_matrix_find_pair(const struct rp_matrix *matrix, const char *e
                                    struct rp_error *err)
 {
     const struct rp_entry *found = rp_matrix_find_entry(matrix, entry);
-    size_t mode_index = 0;
+    size_t run = 0;
     size_t prompt_index = 0;
     if (!found)
         return no_such_entry(matrix, entry, err);
+    const size_t n = n_runs(found) + found->n_compare_modes;
     if (!mode)
         mode = "";
-    while (mode_index < found->n_modes && !is_mode(found->modes[mode_index], mode))
-        mode_index++;
-    if (found->n_modes ? mode_index == found->n_modes : mode[0] != '\0')
+    while (run < n && !is_run(found, run, mode))
+        run++;
+    if (run == n)
         return no_such(matrix, "mode", mode, found->modes, found->n_modes, err);
     while (prompt_index < found->n_prompts &&
            strcmp(found->prompts[prompt_index].id, prompt_id) != 0)
         prompt_index++;
     if (prompt_index == found->n_prompts)
         return no_such_prompt(matrix, found, prompt_id, err);
-    make_pair(found, mode_index, prompt_index, pair);
+    make_pair(found, run, prompt_index, pair);
     return RP_OK;
 }

@@ -19,6 +19,7 @@ struct rp_matrix {
     struct rp_json *json; /* owns nearly all strings below */
     struct rp_engine *engines;
     size_t n_engines;
+    const struct rp_engine *default_engine; /* of entries that name none; NULL: there is none */
     struct rp_entry *entries;
     size_t n_entries;
     size_t n_pairs;
@@ -36,6 +37,28 @@ enum rp_status rp_parse_entry(struct rp_matrix *matrix, const cJSON *value, stru
 enum rp_status rp_parse_prompts(struct rp_matrix *matrix, const cJSON *value,
                                 struct rp_entry *entry, struct rp_error *err);
 
+#define RP_HOW_TO_ADD_AN_ENGINE                                                                 \
+    "what there is to run: \"engines\": {\"NAME\": {\"argv\": [\"{env:PROGRAM}\", \"{gguf}\", " \
+    "\"{prompt}\", \"{dump}\"], \"layout\": \"bin\"}}"
+
+/* The engine that the string value names. */
+enum rp_status rp_find_engine(struct rp_matrix *matrix, const cJSON *value,
+                              const struct rp_engine **engine, struct rp_error *err);
+/* Fills modes of an entry whose engine is known. */
+enum rp_status rp_parse_modes(struct rp_matrix *matrix, const cJSON *object, struct rp_entry *entry,
+                              struct rp_error *err);
+/* Fills compare_modes, modes_limits and accept_exit of an entry whose modes and limits are read. */
+enum rp_status rp_parse_compare_modes(struct rp_matrix *matrix, const cJSON *object,
+                                      struct rp_entry *entry, struct rp_error *err);
+enum rp_status rp_parse_accept_exit(struct rp_matrix *matrix, const cJSON *object,
+                                    struct rp_entry *entry, struct rp_error *err);
+
+/* The limits of key in an entry: a number, or a number per slot, which have to be released. limits
+ * keeps its values when there is no such key. */
+enum rp_status rp_parse_l2_rel_limits(struct rp_matrix *matrix, const cJSON *object,
+                                      const char *key, const struct rp_entry *entry,
+                                      struct rp_limits *limits, struct rp_error *err);
+
 /* Does argv or env of the engine use {placeholder}? */
 int rp_engine_uses(const struct rp_engine *engine, const char *placeholder);
 
@@ -45,5 +68,8 @@ void *rp_matrix_alloc(size_t n, size_t size, struct rp_error *err);
 #define RP_MODE_PUNCTUATION ":" /* that modes may have beside what names have */
 /* mode as names of tests and files have it, in out[RP_MATRIX_NAME_MAX + 1]; returns out. */
 char *rp_mode_in_names(const char *mode, char *out);
+#define RP_COMPARED_MODES_SIZE (2 * RP_MATRIX_NAME_MAX + sizeof "-vs-")
+/* "<mode>-vs-<against>", in out[RP_COMPARED_MODES_SIZE]; returns out. */
+char *rp_compared_modes_in_names(const struct rp_mode_pair *compared, char *out);
 
 #endif

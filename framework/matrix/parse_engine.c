@@ -11,9 +11,9 @@
 #define MAX_PROCESSORS 1024
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-static const char *const engine_keys[] = {"argv",       "env",    "layout",          "timeout_s",
-                                          "processors", "serial", "single_position", "_note",
-                                          "_comment"};
+static const char *const engine_keys[] = {
+    "argv",   "env",   "layout",          "timeout_s",  "processors", "serial",
+    "tokens", "_note", "single_position", "how_to_get", "_comment"};
 
 int rp_engine_uses(const struct rp_engine *engine, const char *placeholder)
 {
@@ -165,6 +165,7 @@ enum rp_status rp_parse_engine(struct rp_matrix *matrix, const cJSON *value,
     engine->name = value->string;
     engine->processors = 1;
     rp_json_locate(json, value, &engine->line, &engine->column);
+    int has_tokens = 1;
     enum rp_status status =
         rp_check_keys(json, value, "an engine", engine_keys, COUNT(engine_keys), err);
     if (status == RP_OK)
@@ -183,9 +184,15 @@ enum rp_status rp_parse_engine(struct rp_matrix *matrix, const cJSON *value,
     if (status == RP_OK)
         status = rp_read_flag(json, value, "single_position", &engine->single_position, err);
     if (status == RP_OK)
+        status = rp_read_flag(json, value, "tokens", &has_tokens, err);
+    if (status == RP_OK)
+        status = rp_read_string(json, value, "how_to_get", &engine->how_to_get, err);
+    if (status == RP_OK)
         status = rp_read_string(json, value, "_note", &note, err);
     if (status != RP_OK)
         return status;
+    engine->lacks_tokens = !has_tokens;
+    engine->uses_tokens_file = rp_engine_uses(engine, "tokens_file");
     if (engine->single_position && engine->layout != RP_LAYOUT_BIN)
         return rp_json_fail(json, cJSON_GetObjectItemCaseSensitive(value, "single_position"), err,
                             RP_ERR_FORMAT,

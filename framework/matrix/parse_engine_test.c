@@ -86,6 +86,15 @@ static void single_position_is_for_bin_dumps(void **state)
                  "which positions it holds");
 }
 
+static void how_to_get_is_a_text(void **state)
+{
+    (void)state;
+    expect_error(WITH_ENGINE("\"how_to_get\":[]"), RP_ERR_FORMAT, 2, ENGINE_MORE + 13,
+                 "expected a string for \"how_to_get\", found an array");
+    expect_error(WITH_ENGINE("\"how_to_get\":\"\""), RP_ERR_FORMAT, 2, ENGINE_MORE + 13,
+                 "expected a string for \"how_to_get\", found an empty one");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -95,6 +104,7 @@ int main(void)
         cmocka_unit_test(env_maps_variables_to_well_formed_templates),
         cmocka_unit_test(timeout_processors_and_serial_are_within_bounds),
         cmocka_unit_test(single_position_is_for_bin_dumps),
+        cmocka_unit_test(how_to_get_is_a_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

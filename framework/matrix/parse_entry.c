@@ -12,9 +12,10 @@
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static const char *const entry_keys[] = {
-    "name",        "hf_model", "revision",         "n_layers",         "engine", "modes",
-    "engine_gguf", "prompts",  "threshold_l2_rel", "threshold_cosine", "dtype",  "positions",
-    "_disabled",   "_note",    "_comment"};
+    "name",        "hf_model",    "revision",  "n_layers",         "engine",
+    "modes",       "engine_gguf", "prompts",   "threshold_l2_rel", "threshold_cosine",
+    "dtype",       "positions",   "_disabled", "compare_modes",    "threshold_modes_l2_rel",
+    "accept_exit", "_note",       "_comment"};
 
 /* What torch computes the reference in; fixtures hold float32 whatever it is. */
 static const char *const dtypes[] = {"float32", "float64", "bfloat16", "float16"};
@@ -79,18 +80,14 @@ static enum rp_status read_reference(struct rp_matrix *matrix, const cJSON *obje
     return RP_OK;
 }
 
-static enum rp_status read_engine(struct rp_matrix *matrix, const cJSON *object,
-                                  struct rp_entry *entry, struct rp_error *err)
+enum rp_status rp_find_engine(struct rp_matrix *matrix, const cJSON *value,
+                              const struct rp_engine **engine, struct rp_error *err)
 {
-    const char *name = NULL;
     char shown[RP_SUGGESTION_SIZE];
     char suggestion[RP_SUGGESTION_SIZE];
-    enum rp_status status = rp_read_string(matrix->json, object, "engine", &name, err);
-    if (status != RP_OK)
-        return status;
     for (size_t i = 0; i < matrix->n_engines; i++) {
-        if (strcmp(matrix->engines[i].name, name) == 0) {
-            entry->engine = &matrix->engines[i];
+        if (strcmp(matrix->engines[i].name, value->valuestring) == 0) {
+            *engine = &matrix->engines[i];
             return RP_OK;
         }
     }
@@ -99,84 +96,41 @@ static enum rp_status read_engine(struct rp_matrix *matrix, const cJSON *object,
         return RP_ERR_MEMORY;
     for (size_t i = 0; i < matrix->n_engines; i++)
         names[i] = matrix->engines[i].name;
-    status = rp_json_fail(matrix->json, member(object, "engine"), err, RP_ERR_FORMAT,
-                          "expected one of the matrix's engines, found %s%s",
-                          rp_json_shown(member(object, "engine"), shown),
-                          rp_suggest(name, names, matrix->n_engines, suggestion));
+    enum rp_status status = rp_json_fail(
+        matrix->json, value, err, RP_ERR_FORMAT, "expected one of the matrix's engines, found %s%s",
+        rp_json_shown(value, shown),
+        rp_suggest(value->valuestring, names, matrix->n_engines, suggestion));
     free(names);
     return status;
 }
 
-char *rp_mode_in_names(const char *mode, char *out)
+static enum rp_status read_engine(struct rp_matrix *matrix, const cJSON *object,
+                                  struct rp_entry *entry, struct rp_error *err)
 {
-    size_t i = 0;
-    for (; mode[i] && i < RP_MATRIX_NAME_MAX; i++)
-        out[i] = strchr(RP_MODE_PUNCTUATION, mode[i]) ? '-' : mode[i];
-    out[i] = '\0';
-    return out;
-}
-
-/* Of value's n modes, as they appear in names, do two coincide? */
-static enum rp_status check_modes_differ(const struct rp_matrix *matrix, const cJSON *value,
-                                         const struct rp_entry *entry, struct rp_error *err)
-{
-    char spelled[RP_MATRIX_MAX_MODES][RP_MATRIX_NAME_MAX + 1];
-    const char *names[RP_MATRIX_MAX_MODES];
-    size_t repeated = 0;
-    for (size_t i = 0; i < entry->n_modes; i++)
-        names[i] = rp_mode_in_names(entry->modes[i], spelled[i]);
-    enum rp_status status = rp_find_repeated(names, entry->n_modes, &repeated, err);
-    if (status != RP_OK || repeated == entry->n_modes)
-        return status;
-    return rp_json_fail(matrix->json, cJSON_GetArrayItem(value, (int)repeated), err, RP_ERR_FORMAT,
-                        "expected each mode once, found \"%s\" again%s", entry->modes[repeated],
-                        strchr(entry->modes[repeated], ':') ? " (in names, \":\" becomes \"-\")"
-                                                            : "");
-}
-
-static enum rp_status read_modes(struct rp_matrix *matrix, const cJSON *object,
-                                 struct rp_entry *entry, struct rp_error *err)
-{
-    const struct rp_json *json = matrix->json;
-    const cJSON *value = member(object, "modes");
-    const char *engine = entry->engine->name;
-    size_t n = 0;
-    int used = rp_engine_uses(entry->engine, "mode");
-    if (!value && used)
-        return rp_json_fail(json, object, err, RP_ERR_MISSING,
-                            "expected \"modes\" in an entry: engine \"%s\" uses {mode}", engine);
-    if (!value)
-        return RP_OK;
-    enum rp_status status = rp_check_array(json, value, "modes", 1, RP_MATRIX_MAX_MODES, &n, err);
+    const char *name = NULL;
+    enum rp_status status = rp_read_string(matrix->json, object, "engine", &name, err);
     if (status != RP_OK)
         return status;
-    if (!used)
-        return rp_json_fail(json, value, err, RP_ERR_FORMAT,
-                            "expected no \"modes\": engine \"%s\" uses {mode} nowhere, so all "
-                            "would run the same",
-                            engine);
-    entry->modes = rp_matrix_alloc(n, sizeof *entry->modes, err);
-    if (!entry->modes)
-        return RP_ERR_MEMORY;
-    for (const cJSON *child = value->child; child; child = child->next) {
-        if (!cJSON_IsString(child))
-            return rp_json_fail(json, child, err, RP_ERR_FORMAT,
-                                "expected strings in \"modes\", found %s", rp_json_type(child));
-        status = rp_check_name(json, child, "a mode", child->valuestring, RP_MODE_PUNCTUATION, err);
-        if (status != RP_OK)
-            return status;
-        entry->modes[entry->n_modes++] = child->valuestring;
-    }
-    return check_modes_differ(matrix, value, entry, err);
+    if (name)
+        return rp_find_engine(matrix, member(object, "engine"), &entry->engine, err);
+    entry->engine = matrix->default_engine;
+    if (entry->engine)
+        return RP_OK;
+    if (matrix->n_engines == 0)
+        return rp_json_fail(matrix->json, object, err, RP_ERR_MISSING,
+                            "expected an engine in \"engines\", " RP_HOW_TO_ADD_AN_ENGINE);
+    return rp_json_fail(matrix->json, object, err, RP_ERR_MISSING,
+                        "expected \"engine\" in an entry: one of \"engines\"; an \"engine\" beside "
+                        "\"tests\" is that of all entries that name none");
 }
 
-static enum rp_status read_l2_rel(const struct rp_matrix *matrix, const cJSON *value, double *out,
-                                  struct rp_error *err)
+static enum rp_status read_l2_rel(const struct rp_matrix *matrix, const cJSON *value,
+                                  const char *key, double *out, struct rp_error *err)
 {
     char shown[RP_SUGGESTION_SIZE];
     if (!cJSON_IsNumber(value) || !(value->valuedouble > 0))
         return rp_json_fail(matrix->json, value, err, RP_ERR_FORMAT,
-                            "expected a limit above 0 for \"threshold_l2_rel\", found %s",
+                            "expected a limit above 0 for \"%s\", found %s", key,
                             rp_json_shown(value, shown));
     *out = value->valuedouble;
     return RP_OK;
@@ -201,31 +155,31 @@ static enum rp_status check_slot(const struct rp_matrix *matrix, const cJSON *va
     return RP_OK;
 }
 
-static enum rp_status read_l2_rel_limits(struct rp_matrix *matrix, const cJSON *object,
-                                         struct rp_entry *entry, struct rp_error *err)
+enum rp_status rp_parse_l2_rel_limits(struct rp_matrix *matrix, const cJSON *object,
+                                      const char *key, const struct rp_entry *entry,
+                                      struct rp_limits *limits, struct rp_error *err)
 {
-    const cJSON *value = member(object, "threshold_l2_rel");
-    entry->limits.l2_rel = RP_DEFAULT_L2_REL;
+    const cJSON *value = member(object, key);
     if (!value)
         return RP_OK;
     if (!cJSON_IsObject(value))
-        return read_l2_rel(matrix, value, &entry->limits.l2_rel, err);
+        return read_l2_rel(matrix, value, key, &limits->l2_rel, err);
     /* Keys differ and each is checked to be a slot, so n_layers bounds how many there are. */
-    struct rp_slot_limit *limits =
-        rp_matrix_alloc((size_t)cJSON_GetArraySize(value), sizeof *limits, err);
-    if (!limits)
+    struct rp_slot_limit *slots =
+        rp_matrix_alloc((size_t)cJSON_GetArraySize(value), sizeof *slots, err);
+    if (!slots)
         return RP_ERR_MEMORY;
-    entry->limits.slots = limits;
+    limits->slots = slots;
     for (const cJSON *child = value->child; child; child = child->next) {
-        double *limit = &entry->limits.l2_rel;
+        double *limit = &limits->l2_rel;
         if (strcmp(child->string, "default") != 0) {
             enum rp_status status = check_slot(matrix, child, entry, err);
             if (status != RP_OK)
                 return status;
-            limits[entry->limits.n_slots].slot = child->string;
-            limit = &limits[entry->limits.n_slots++].l2_rel;
+            slots[limits->n_slots].slot = child->string;
+            limit = &slots[limits->n_slots++].l2_rel;
         }
-        enum rp_status status = read_l2_rel(matrix, child, limit, err);
+        enum rp_status status = read_l2_rel(matrix, child, key, limit, err);
         if (status != RP_OK)
             return status;
     }
@@ -338,13 +292,14 @@ enum rp_status rp_parse_entry(struct rp_matrix *matrix, const cJSON *value, stru
     } required[] = {
         {"name", "tests are named after it"},
         {"hf_model", "the reference model, organisation/name or a folder of checkpoints"},
-        {"n_layers", "num_hidden_layers in the model's config.json"},
-        {"engine", "one of \"engines\""},
+        {"n_layers", "how many layers the model has, num_hidden_layers in its config.json (of a "
+                     "GGUF, `refparity show` prints it as block_count)"},
         {"prompts", "an array of texts"},
     };
     const struct rp_json *json = matrix->json;
     entry->revision = "main";
     entry->dtype = dtypes[0];
+    entry->limits.l2_rel = RP_DEFAULT_L2_REL;
     rp_json_locate(json, value, &entry->line, &entry->column);
     enum rp_status status =
         rp_check_keys(json, value, "an entry", entry_keys, COUNT(entry_keys), err);
@@ -363,7 +318,7 @@ enum rp_status rp_parse_entry(struct rp_matrix *matrix, const cJSON *value, stru
     if (status == RP_OK)
         status = read_engine(matrix, value, entry, err);
     if (status == RP_OK)
-        status = read_modes(matrix, value, entry, err);
+        status = rp_parse_modes(matrix, value, entry, err);
     if (status == RP_OK)
         status = rp_read_string(json, value, "engine_gguf", &entry->engine_gguf, err);
     if (status == RP_OK && !entry->engine_gguf && rp_engine_uses(entry->engine, "gguf"))
@@ -373,9 +328,14 @@ enum rp_status rp_parse_entry(struct rp_matrix *matrix, const cJSON *value, stru
     if (status == RP_OK)
         status = read_prompts(matrix, value, entry, err);
     if (status == RP_OK)
-        status = read_l2_rel_limits(matrix, value, entry, err);
+        status =
+            rp_parse_l2_rel_limits(matrix, value, "threshold_l2_rel", entry, &entry->limits, err);
     if (status == RP_OK)
         status = read_cosine(matrix, value, entry, err);
+    if (status == RP_OK)
+        status = rp_parse_compare_modes(matrix, value, entry, err);
+    if (status == RP_OK)
+        status = rp_parse_accept_exit(matrix, value, entry, err);
     if (status == RP_OK)
         status = read_positions(matrix, value, entry, err);
     if (status == RP_OK)

@@ -15,10 +15,10 @@ static void an_entry_without_what_it_needs_is_an_error(void **state)
     expect_error(MATRIX(ENGINE, "\"name\":\"a\""), RP_ERR_MISSING, 3, 1,
                  "expected \"hf_model\" in an entry: the reference model, organisation/name or a "
                  "folder of checkpoints");
-    expect_error(MATRIX(ENGINE, "\"name\":\"a\",\"hf_model\":\"m\""), RP_ERR_MISSING, 3, 1,
-                 "expected \"n_layers\" in an entry: num_hidden_layers in the model's config.json");
-    expect_error(MATRIX(ENGINE, "\"name\":\"a\",\"hf_model\":\"m\",\"n_layers\":4"), RP_ERR_MISSING,
-                 3, 1, "expected \"engine\" in an entry: one of \"engines\"");
+    expect_error(
+        MATRIX(ENGINE, "\"name\":\"a\",\"hf_model\":\"m\""), RP_ERR_MISSING, 3, 1,
+        "expected \"n_layers\" in an entry: how many layers the model has, num_hidden_layers in "
+        "its config.json (of a GGUF, `refparity show` prints it as block_count)");
     expect_error(
         MATRIX(ENGINE, "\"name\":\"a\",\"hf_model\":\"m\",\"n_layers\":4,\"engine\":\"e\""),
         RP_ERR_MISSING, 3, 1, "expected \"prompts\" in an entry: an array of texts");
@@ -37,7 +37,8 @@ static void an_unknown_key_is_an_error_at_its_place(void **state)
     expect_error(WITH_ENTRY("\n \"x\\ny\":1"), RP_ERR_FORMAT, 4, 2,
                  "expected a key of an entry, found \"x\\x0Ay\"; there is: name, hf_model, "
                  "revision, n_layers, engine, modes, engine_gguf, prompts, threshold_l2_rel, "
-                 "threshold_cosine, dtype, positions, _disabled, _note, _comment");
+                 "threshold_cosine, dtype, positions, _disabled, compare_modes, "
+                 "threshold_modes_l2_rel, accept_exit, _note, _comment");
 }
 
 static void names_that_could_not_name_a_test_are_an_error(void **state)
