@@ -48,6 +48,7 @@ set(REFPARITY_TESTS ON CACHE BOOL "" FORCE)
 add_subdirectory("$root" refparity EXCLUDE_FROM_ALL)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/matrix.json" PREFIX scheme/
   STORE "$root/fixtures/store" LABELS scheme)
+refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/modes.json" PREFIX two/)
 END
 run='"--model", "{gguf}", "--tokens", "{tokens_file}", "--dump", "{dump}"'
 entry() { # NAME ENGINE
@@ -63,6 +64,16 @@ cat >"$work/project/matrix.json" <<END
             "{target:refparity-embedded}", $run], "layout": "npy", "timeout_s": 30, "processors": 2},
   "missing": {"argv": ["{env:REFPARITY_SCHEME_ENGINE}", "{tokens_file}", "{dump}"], "layout": "npy"}},
  "tests": [$(entry ok clean), $(entry broken bug), $(entry crashing crash), $(entry absent missing)]}
+END
+# two modes, and no fixture anywhere; the entries name no engine, there is only one
+modes='"modes": ["per-token", "batched:32"], "compare_modes": [["batched:32", "per-token"]]'
+cat >"$work/project/modes.json" <<END
+{"engines": {
+  "by-ids": {"argv": ["sh", "-c", "\$0 --bug rope-batched-only --layer 1 \"\$@\"", "{target:refparity-embedded-bugs}",
+             "--model", "{gguf}", "--ids", "457,220,398,291,74,281,81", "--mode", "{mode}", "--dump", "{dump}"],
+             "layout": "npy"}},
+ "tests": [{"name": "modal", "hf_model": "nobody/has-it", "n_layers": 4, $modes,
+            "engine_gguf": "$root/fixtures/tiny/qwen3/qwen3-bf16.gguf", "prompts": ["The quick"]}]}
 END
 tree=$work/build
 tool=$built/bin/refparity
@@ -155,6 +166,33 @@ expect 8 run_ctest -L scheme
 expect 8 run_ctest -L scheme
 expect 2 "$tool" report "$config"
 says 'compared 6 of 8 pairs: 2 passed, 2 failed, 2 errors, 2 skipped'
+
+# ---- mode against mode, with no fixture: each mode is run once, its layers skip, the comparison finds
+# the bug, and a filter brings what it needs
+expect 8 run_ctest --output-on-failure -R '^two/modal/batched-32-vs-per-token/p0/(h00|h01)$'
+says 'two/modal/batched-32/p0/run .*Passed'
+says 'two/modal/per-token/p0/run .*Passed'
+says 'two/modal/batched-32-vs-per-token/p0/h00 .*Passed'
+says 'two/modal/batched-32-vs-per-token/p0/h01 .*Failed'
+says 'two/modal/batched-32-vs-per-token/p0/report .*Passed'
+says 'modes.json:[0-9]+: error: h01: batched:32 against per-token: L2_rel [0-9.e+-]+ at position 1, limit 0.05'
+says '  sub-stage: h1_postattn'
+modes_config=$tree/refparity/two_/config.json
+expect 1 "$tool" report "$modes_config"
+says 'FAIL     modal/batched-32-vs-per-token/p0: first divergence h1 at position 1, sub-stage h1_postattn'
+says 'compared 1 of 3 pairs: 0 passed, 1 failed, 0 errors, 2 skipped'
+[ -f "$tree/reports/two_/modal__batched-32-vs-per-token__p0.diff" ] || fail "no .diff report of the modes"
+grep -q '<testsuite name="modal/batched-32-vs-per-token/p0" tests="8" failures="[1-9]' "$tree/reports/two_/junit.xml" ||
+    fail "junit.xml has no suite of the modes"
+expect 0 run_ctest -R '^two/modal/batched-32/p0/'
+says 'two/modal/batched-32/p0/engine .*Passed'
+says 'two/modal/batched-32/p0/h01 .*Skipped'
+says_not 'vs-per-token'
+expect 2 "$tool" report "$modes_config" # a comparison that was not selected is none of this run's
+says 'compared 0 of 1 pairs: 0 passed, 0 failed, 0 errors, 1 skipped \(2 others'
+expect 8 run_ctest -L '^modes$'
+says 'two/modal/batched-32-vs-per-token/p0/tokens .*Passed'
+says_not 'two/modal/batched-32/p0/h01'
 
 # ---- what CMake derives from an engine's declaration
 ctest --test-dir "$tree" --show-only=json-v1 >"$work/tests.json"

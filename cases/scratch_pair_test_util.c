@@ -30,29 +30,31 @@ static void write_matrix(const struct rp_scratch_pair *scratch, const struct rp_
     char text[8192];
     const int n = snprintf(
         text, sizeof text,
-        "{\"engines\": {\"test\": {\"argv\": %s, \"layout\": \"npy\"%s}},\n"
+        "{\"engines\": {\"test\": {\"argv\": %s, \"layout\": \"%s\"%s}},\n"
         " \"tests\": [\n"
         "  {\"name\": \"tiny\", \"hf_model\": \"tiny/%s\", \"n_layers\": %d, \"engine\": "
         "\"test\",\n"
         "   \"engine_gguf\": \"%s/fixtures/tiny/%s/%s-bf16.gguf\", \"prompts\": [%s]%s}]}\n",
-        or_default(spec->argv, default_argv), or_default(spec->engine_extra, ""), architecture,
+        or_default(spec->argv, default_argv), or_default(spec->layout, "npy"),
+        or_default(spec->engine_extra, ""), architecture,
         spec->n_layers ? spec->n_layers : RP_TINY_LAYERS, RP_SOURCE_DIR, architecture, architecture,
         or_default(spec->prompt, "\"" RP_FOX "\""), or_default(spec->entry_extra, ""));
     assert_true(n > 0 && (size_t)n < sizeof text);
     rp_test_write_file(scratch->folder, "matrix.json", text, (size_t)n);
 }
 
-static void write_config(const struct rp_scratch_pair *scratch)
+static void write_config(const struct rp_scratch_pair *scratch, const struct rp_scratch_spec *spec)
 {
     char text[8192];
     const int n = snprintf(
         text, sizeof text,
         "{\"matrix\": \"%s/matrix.json\", \"prefix\": \"\", \"build_dir\": \"%s\",\n"
         " \"work_dir\": \"%s/work\", \"reports_dir\": \"%s/reports\",\n"
-        " \"record_command\": \"ci/record.sh\", \"stores\": [\"%s/fixtures/store\"],\n"
+        " \"record_command\": \"ci/record.sh\", \"stores\": [%s],\n"
         " \"targets\": {\"refparity-embedded\": \"%s\", \"refparity-embedded-bugs\": \"%s\"}}\n",
-        scratch->folder, scratch->folder, scratch->folder, scratch->folder, RP_SOURCE_DIR,
-        RP_EMBEDDED, RP_EMBEDDED_BUGS);
+        scratch->folder, scratch->folder, scratch->folder, scratch->folder,
+        or_default(spec->stores, "\"" RP_SOURCE_DIR "/fixtures/store\""), RP_EMBEDDED,
+        RP_EMBEDDED_BUGS);
     assert_true(n > 0 && (size_t)n < sizeof text);
     rp_test_write_file(scratch->folder, "config.json", text, (size_t)n);
 }
@@ -68,12 +70,12 @@ void rp_scratch_pair_open(struct rp_scratch_pair *scratch, const struct rp_scrat
     rp_test_make_folder(scratch->folder);
     setenv("REFPARITY_STORE", scratch->folder, 1);
     write_matrix(scratch, spec);
-    write_config(scratch);
+    write_config(scratch, spec);
     snprintf(path, sizeof path, "%s/config.json", scratch->folder);
     enum rp_status status = rp_context_open(path, &scratch->context, &err);
     if (!status)
-        status =
-            rp_matrix_find_pair(scratch->context.matrix, "tiny", "", "p0", &scratch->pair, &err);
+        status = rp_matrix_find_pair(scratch->context.matrix, "tiny", or_default(spec->mode, ""),
+                                     "p0", &scratch->pair, &err);
     if (status)
         fail_msg("%s", rp_error_text(&err, text, sizeof text));
 }
@@ -91,7 +93,13 @@ void rp_scratch_pair_judge(struct rp_scratch_pair *scratch, struct rp_verdicts *
     char text[2300];
     struct rp_judge *judge = malloc(sizeof *judge);
     assert_non_null(judge);
-    enum rp_status status = rp_run_pair(&scratch->context, &scratch->pair, &record, &err);
+    struct rp_pair runs[2] = {scratch->pair};
+    const int n_runs = scratch->pair.against ? 2 : 1;
+    for (int i = 0; scratch->pair.against && i < n_runs; i++)
+        rp_pair_of_mode(&scratch->pair, i, &runs[i]);
+    enum rp_status status = RP_OK;
+    for (int i = 0; !status && i < n_runs; i++)
+        status = rp_run_pair(&scratch->context, &runs[i], &record, &err);
     if (!status) {
         rp_judge_open(&scratch->context, &scratch->pair, judge);
         status = rp_judge_pair(judge, verdicts, &err);

@@ -20,6 +20,9 @@ struct rp_scratch_spec {
     const char *entry_extra;  /* more members of the entry, likewise */
     const char *architecture; /* "qwen3" or "llama" */
     const char *prompt;       /* JSON string */
+    const char *layout;       /* "npy" or "bin" */
+    const char *mode;         /* of the pair; the default is that of an entry without modes */
+    const char *stores;       /* JSON array's inside; the default is fixtures/store */
     int n_layers;             /* 0: as the tiny models have */
 };
 
@@ -29,7 +32,8 @@ enum { RP_TINY_LAYERS = 4 };
 void rp_scratch_pair_open(struct rp_scratch_pair *scratch, const struct rp_scratch_spec *spec);
 void rp_scratch_pair_close(struct rp_scratch_pair *scratch);
 
-/* Runs the pair and judges it whole; verdicts are freed by the caller. */
+/* Runs the pair, or the two modes that it compares, and judges it whole; verdicts are freed by the
+ * caller. */
 void rp_scratch_pair_judge(struct rp_scratch_pair *scratch, struct rp_verdicts *verdicts);
 
 /* The result of slot in verdicts; fails the test when there is none. */

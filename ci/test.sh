@@ -22,7 +22,7 @@ n_jobs=$(nproc)
 
 # What the clean matrix compares: entries x modes x prompts of the tiny models. A pair that is lost
 # on the way is a failure here.
-expected_summary="compared 72 of 84 pairs: 72 passed, 0 failed, 0 errors, 12 skipped"
+expected_summary="compared 330 of 342 pairs: 330 passed, 0 failed, 0 errors, 12 skipped"
 
 steps=(
     "parity:the matrix, as the README runs it, with the exact number of comparisons"
@@ -35,25 +35,33 @@ steps=(
     "sanitize:all tests under AddressSanitizer and UndefinedBehaviorSanitizer"
     "valgrind:unit tests under valgrind"
     "ctest-scheme:what ctest users do: filters, reruns, skips, stop on failure"
+    "consumer:refparity inside another project: installed, fetched, by pkg-config"
     "fuzz:$fuzz_seconds s for each parser"
     "python:the recorder's unit tests"
     "record:the committed fixtures, recorded again"
     "exact:the C model against HF on the Q8_0 and Q4_0 files' dequantized weights"
+    "llamacpp:llama.cpp against HF: F32 within 1e-5, a K-quant, with and without its callback"
     "readback:matrix schema, results.json and junit.xml, read by others' parsers"
 )
 
+# configure PRESET: with llama.cpp, which is built first where it is missing (some minutes, once).
+configure() {
+    local llama
+    llama=$(ci/get-llamacpp.sh) && cmake --preset "$1" "-DREFPARITY_LLAMA_DIR=$llama"
+}
+
 tidy() { # as many at once as there are processors
-    cmake --preset strict-clang >/dev/null &&
+    configure strict-clang >/dev/null &&
         git ls-files '*.c' | grep -vE '_fuzz\.c$' |
         xargs -P "$n_jobs" -n 4 clang-tidy --quiet -p build/strict-clang
 }
 
 build_and_test() {
-    cmake --preset "$1" && cmake --build --preset "$1" && ctest --preset "$1" --no-label-summary
+    configure "$1" && cmake --build --preset "$1" && ctest --preset "$1" --no-label-summary
 }
 
 step_parity() {
-    ci/parity.sh && build/parity/bin/refparity report build/parity | grep -F "$expected_summary"
+    configure parity && ci/parity.sh && build/parity/bin/refparity report build/parity | grep -F "$expected_summary"
 }
 
 step_workflow() {
@@ -84,6 +92,8 @@ step_valgrind() {
 
 step_ctest-scheme() { cases/ctest_scheme_test.sh build/parity; }
 
+step_consumer() { cases/consumer_test.sh build/parity; }
+
 step_fuzz() {
     cmake --preset fuzz && cmake --build --preset fuzz || return 1
     find build/fuzz/framework -maxdepth 1 -name '*_fuzz' -type f | sort |
@@ -95,9 +105,11 @@ step_record() { ci/record.sh --check tiny; }
 
 step_exact() { cases/exact_test.sh build/parity; }
 
+step_llamacpp() { configure parity && cmake --build --preset parity && cases/llamacpp_test.sh build/parity; }
+
 step_readback() {
     local python
-    python=$(ci/record.sh --print-python) && "$python" -m pip install -q junitparser jsonschema lxml &&
+    python=$(ci/record.sh --print-python) && "$python" -m pip install -q junitparser jsonschema &&
         "$python" cases/readback_test.py matrix build/parity/reports
 }
 
@@ -130,7 +142,7 @@ for wanted in "$@"; do
 done
 
 mkdir -p "$logs"
-ci/install.sh build && ci/install.sh checks || exit 2
+ci/install.sh build && ci/install.sh checks && ci/install.sh llamacpp || exit 2
 n_passed=0
 n_failed=0
 for step in "${steps[@]}"; do

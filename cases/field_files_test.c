@@ -1,0 +1,243 @@
+/* Files that quant.cpp's users have, unchanged: an npz of their recorder (no manifest, no positions,
+ * no output of the last layer) and dump folders of one or of several positions, through the tool. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/file.h"
+#include "tensor/npz_writer_test_util.h"
+
+enum { N_LAYERS = 3, N_POSITIONS = 4, DIM = 8, N_VOCAB = 16 };
+
+/* A slot's value: any numbers that differ by slot, position and channel. */
+static float value(int slot, int position, int channel)
+{
+    return 1.0f + 0.25f * (float)slot + 0.5f * (float)position + 0.01f * (float)(channel * channel);
+}
+
+static const char *slot_name(int slot, char name[32])
+{
+    if (slot == 0)
+        snprintf(name, 32, "emb");
+    else if (slot <= N_LAYERS)
+        snprintf(name, 32, "h%d", slot - 1);
+    else
+        snprintf(name, 32, "%s", slot == N_LAYERS + 1 ? "post_norm" : "logits");
+    return name;
+}
+
+static int slot_dim(int slot)
+{
+    return slot == N_LAYERS + 2 ? N_VOCAB : DIM;
+}
+
+static void add_array(struct rp_test_zip *zip, const char *name, const char *descr,
+                      const char *shape, const void *data, size_t n)
+{
+    struct rp_test_bytes npy = {0};
+    char member[48];
+    rp_test_npy(&npy, descr, shape, data, n);
+    snprintf(member, sizeof member, "%s.npy", name);
+    rp_test_zip_add(zip, member, npy.data, npy.n, RP_TEST_ZIP64);
+    rp_test_free(&npy);
+}
+
+/* numpy.savez(tokens, logits, emb, h0 .. h{N-2}, post_norm), in the order of their recorder. */
+static void write_reference(const char *folder)
+{
+    static const int64_t tokens[N_POSITIONS] = {7, 8, 9, 10};
+    static const int order[] = {N_LAYERS + 2, 0, 1, 2, N_LAYERS + 1};
+    struct rp_test_zip zip = {{0}, {0}, 0, 0, 0};
+    struct rp_test_bytes npz = {0};
+    char name[32], shape[32];
+    add_array(&zip, "tokens", "<i8", "(4,)", tokens, sizeof tokens);
+    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+        float rows[N_POSITIONS * N_VOCAB];
+        const int dim = slot_dim(order[i]);
+        for (int p = 0; p < N_POSITIONS; p++)
+            for (int c = 0; c < dim; c++)
+                rows[p * dim + c] = value(order[i], p, c);
+        snprintf(shape, sizeof shape, "(%d, %d)", N_POSITIONS, dim);
+        add_array(&zip, slot_name(order[i], name), "<f4", shape, rows,
+                  sizeof(float) * N_POSITIONS * (size_t)dim);
+    }
+    rp_test_zip_finish(&zip, 0, &npz);
+    rp_test_write_file(folder, "ref.npz", npz.data, npz.n);
+    rp_test_free(&npz);
+}
+
+/* One file of the dump: slot at position, the whole of it too large by factor. */
+static void write_row(const char *folder, int slot, int position, const char *suffix, float factor)
+{
+    float row[N_VOCAB];
+    char name[32], file[64];
+    for (int c = 0; c < slot_dim(slot); c++)
+        row[c] = factor * value(slot, position, c);
+    snprintf(file, sizeof file, "eng/%s%s.bin", slot_name(slot, name), suffix);
+    rp_test_write_file(folder, file, row, sizeof(float) * (size_t)slot_dim(slot));
+}
+
+/* emb.bin h0.bin … logits.bin of one position, and the log that their script leaves beside them. */
+static void write_single(const char *folder, int position, float factor_of_h1)
+{
+    for (int slot = 0; slot < N_LAYERS + 3; slot++)
+        write_row(folder, slot, position, "", slot == 2 ? factor_of_h1 : 1.001f);
+    rp_test_write_file(folder, "eng/engine.log", "Loading model\n", 14);
+}
+
+static void write_all(const char *folder)
+{
+    for (int slot = 0; slot < N_LAYERS + 3; slot++) {
+        for (int p = 0; p < N_POSITIONS + 1; p++) { /* it runs the token that it generates, too */
+            char suffix[16];
+            snprintf(suffix, sizeof suffix, "_p%d", p);
+            write_row(folder, slot, p, suffix, 1.001f);
+        }
+    }
+}
+
+struct scratch {
+    char folder[256];
+    char output[16384];
+};
+
+static void open_scratch(struct scratch *scratch)
+{
+    char path[300];
+    rp_test_make_folder(scratch->folder);
+    snprintf(path, sizeof path, "%s/eng", scratch->folder);
+    assert_int_equal(mkdir(path, 0777), 0);
+    write_reference(scratch->folder);
+}
+
+static void close_scratch(const struct scratch *scratch)
+{
+    assert_int_equal(rp_remove_tree(scratch->folder, NULL), RP_OK);
+}
+
+/* refparity diff OPTIONS ref.npz eng; returns its exit code. */
+static int diff(struct scratch *scratch, const char *options)
+{
+    char command[2048];
+    snprintf(command, sizeof command, "cd %s && %s diff %s ref.npz eng 2>&1", scratch->folder,
+             RP_TOOL, options);
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    const size_t n = fread(scratch->output, 1, sizeof scratch->output - 1, pipe);
+    scratch->output[n] = '\0';
+    const int status = pclose(pipe);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* The output has a line that begins with start and ends with end. */
+static void assert_line(const struct scratch *scratch, const char *start, const char *end)
+{
+    for (const char *line = scratch->output; *line;) {
+        const size_t n = strcspn(line, "\n");
+        const size_t n_start = strlen(start), n_end = strlen(end);
+        if (n >= n_start + n_end && memcmp(line, start, n_start) == 0 &&
+            memcmp(line + n - n_end, end, n_end) == 0)
+            return;
+        line += n + (line[n] != '\0');
+    }
+    fail_msg("no line \"%s…%s\" in:\n%s", start, end, scratch->output);
+}
+
+static void a_dump_of_position_0_is_compared_without_options(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    open_scratch(&scratch);
+    write_single(scratch.folder, 0, 1.001f);
+    assert_int_equal(diff(&scratch, ""), 0);
+    assert_line(&scratch, "tokens     SKIP: not compared: the engine's dump has no token ids", "");
+    assert_line(&scratch, "emb               8     1        0 ",
+                "  PASS [3 positions not in the dump]");
+    assert_line(&scratch, "h1                8     1        0 ",
+                "  PASS [3 positions not in the dump]");
+    assert_line(&scratch, "h2                -     - ",
+                "  SKIP: not compared: the reference has no h2");
+    assert_line(&scratch, "logits           16     1        0 ",
+                "  PASS [3 positions not in the dump]");
+    assert_line(&scratch, "verdict: PASS", "(5 of 6 required slots compared)");
+    close_scratch(&scratch);
+}
+
+static void a_dump_of_another_position_is_compared_with_pos(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    open_scratch(&scratch);
+    write_single(scratch.folder, 2, 1.001f);
+    assert_int_equal(diff(&scratch, "--pos 2"), 0);
+    assert_line(&scratch, "h0                8     1        2 ", "  PASS");
+    assert_int_equal(diff(&scratch, ""), 1); /* it is taken for position 0, as theirs takes it */
+    assert_int_equal(diff(&scratch, "--pos 9"), 2);
+    close_scratch(&scratch);
+}
+
+static void a_dump_of_all_positions_is_compared_at_all_or_one(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    open_scratch(&scratch);
+    write_all(scratch.folder);
+    assert_int_equal(diff(&scratch, ""), 0);
+    assert_line(&scratch, "h1                8     4 ", "  PASS");
+    assert_line(&scratch, "note: h1: 1 positions that the reference lacks are ignored", "");
+    assert_int_equal(diff(&scratch, "--pos 3"), 0);
+    assert_line(&scratch, "h1                8     1        3 ", "  PASS");
+    close_scratch(&scratch);
+}
+
+static void a_divergence_is_exit_1_and_named(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    open_scratch(&scratch);
+    write_single(scratch.folder, 0, 1.06f);
+    assert_int_equal(diff(&scratch, ""), 1);
+    assert_line(&scratch, "h1                8     1        0 ", " [3 positions not in the dump]");
+    assert_line(&scratch, "first divergence: h1 at position 0", "");
+    assert_line(&scratch, "verdict: FAIL", "");
+    assert_int_equal(diff(&scratch, "--threshold-l2-rel 0.07"), 0);
+    close_scratch(&scratch);
+}
+
+static void a_short_or_missing_file_is_exit_2(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    char path[300];
+    open_scratch(&scratch);
+    write_single(scratch.folder, 0, 1.001f);
+    rp_test_write_file(scratch.folder, "eng/h1.bin", "12345678", 8);
+    assert_int_equal(diff(&scratch, ""), 2);
+    snprintf(path, sizeof path, "%s/eng/h1.bin", scratch.folder);
+    assert_int_equal(remove(path), 0);
+    assert_int_equal(diff(&scratch, ""), 2);
+    assert_line(&scratch, "h1                -     - ",
+                "  ERROR: missing: the engine's dump has no h1");
+    close_scratch(&scratch);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_dump_of_position_0_is_compared_without_options),
+        cmocka_unit_test(a_dump_of_another_position_is_compared_with_pos),
+        cmocka_unit_test(a_dump_of_all_positions_is_compared_at_all_or_one),
+        cmocka_unit_test(a_divergence_is_exit_1_and_named),
+        cmocka_unit_test(a_short_or_missing_file_is_exit_2),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}
