@@ -196,7 +196,7 @@ void rp_case_report(void **state)
 {
     struct case_run *run = enter(state, "report");
     struct rp_error err;
-    enum rp_verdict verdict;
+    enum rp_verdict verdict = RP_ERROR;
     char text[2300];
     if ((run->pair.against && rp_judge_select_modes(&run->context, &run->pair, &err)) ||
         rp_results_write_pair(&run->context, &run->pair, &verdict, &err))
