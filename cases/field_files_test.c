@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include "base/file.h"
+#include "base/process.h"
 #include "tensor/npz_writer_test_util.h"
 
 enum { N_LAYERS = 3, N_POSITIONS = 4, DIM = 8, N_VOCAB = 16 };
@@ -123,19 +123,30 @@ static void close_scratch(const struct scratch *scratch)
     assert_int_equal(rp_remove_tree(scratch->folder, NULL), RP_OK);
 }
 
-/* refparity diff OPTIONS ref.npz eng; returns its exit code. */
-static int diff(struct scratch *scratch, const char *options)
+/* refparity diff OPTION VALUE ref.npz eng; returns its exit code. */
+static int diff(struct scratch *scratch, const char *option, const char *option_value)
 {
-    char command[2048];
-    snprintf(command, sizeof command, "cd %s && %s diff %s ref.npz eng 2>&1", scratch->folder,
-             RP_TOOL, options);
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    const size_t n = fread(scratch->output, 1, sizeof scratch->output - 1, pipe);
-    scratch->output[n] = '\0';
-    const int status = pclose(pipe);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    char reference[300], dump[300], log[300], *text = NULL;
+    char *argv[8] = {RP_TOOL, "diff"};
+    size_t n_args = 2, length = 0;
+    struct rp_process_result result;
+    struct rp_error err;
+    snprintf(reference, sizeof reference, "%s/ref.npz", scratch->folder);
+    snprintf(dump, sizeof dump, "%s/eng", scratch->folder);
+    snprintf(log, sizeof log, "%s/output", scratch->folder);
+    if (option) {
+        argv[n_args++] = (char *)option;
+        argv[n_args++] = (char *)option_value;
+    }
+    argv[n_args++] = reference;
+    argv[n_args] = dump;
+    const struct rp_process_spec spec = {.argv = argv, .log_path = log, .timeout_s = 60};
+    if (rp_process_run(&spec, &result, &err) ||
+        rp_file_read(log, sizeof scratch->output - 1, &text, &length, &err))
+        fail_msg("%s", err.message);
+    snprintf(scratch->output, sizeof scratch->output, "%s", text);
+    free(text);
+    return result.exit_code;
 }
 
 /* The output has a line that begins with start and ends with end. */
@@ -158,7 +169,7 @@ static void a_dump_of_position_0_is_compared_without_options(void **state)
     struct scratch scratch;
     open_scratch(&scratch);
     write_single(scratch.folder, 0, 1.001f);
-    assert_int_equal(diff(&scratch, ""), 0);
+    assert_int_equal(diff(&scratch, NULL, NULL), 0);
     assert_line(&scratch, "tokens     SKIP: not compared: the engine's dump has no token ids", "");
     assert_line(&scratch, "emb               8     1        0 ",
                 "  PASS [3 positions not in the dump]");
@@ -178,10 +189,11 @@ static void a_dump_of_another_position_is_compared_with_pos(void **state)
     struct scratch scratch;
     open_scratch(&scratch);
     write_single(scratch.folder, 2, 1.001f);
-    assert_int_equal(diff(&scratch, "--pos 2"), 0);
+    assert_int_equal(diff(&scratch, "--pos", "2"), 0);
     assert_line(&scratch, "h0                8     1        2 ", "  PASS");
-    assert_int_equal(diff(&scratch, ""), 1); /* it is taken for position 0, as theirs takes it */
-    assert_int_equal(diff(&scratch, "--pos 9"), 2);
+    assert_int_equal(diff(&scratch, NULL, NULL),
+                     1); /* it is taken for position 0, as theirs takes it */
+    assert_int_equal(diff(&scratch, "--pos", "9"), 2);
     close_scratch(&scratch);
 }
 
@@ -191,10 +203,10 @@ static void a_dump_of_all_positions_is_compared_at_all_or_one(void **state)
     struct scratch scratch;
     open_scratch(&scratch);
     write_all(scratch.folder);
-    assert_int_equal(diff(&scratch, ""), 0);
+    assert_int_equal(diff(&scratch, NULL, NULL), 0);
     assert_line(&scratch, "h1                8     4 ", "  PASS");
     assert_line(&scratch, "note: h1: 1 positions that the reference lacks are ignored", "");
-    assert_int_equal(diff(&scratch, "--pos 3"), 0);
+    assert_int_equal(diff(&scratch, "--pos", "3"), 0);
     assert_line(&scratch, "h1                8     1        3 ", "  PASS");
     close_scratch(&scratch);
 }
@@ -205,11 +217,11 @@ static void a_divergence_is_exit_1_and_named(void **state)
     struct scratch scratch;
     open_scratch(&scratch);
     write_single(scratch.folder, 0, 1.06f);
-    assert_int_equal(diff(&scratch, ""), 1);
+    assert_int_equal(diff(&scratch, NULL, NULL), 1);
     assert_line(&scratch, "h1                8     1        0 ", " [3 positions not in the dump]");
     assert_line(&scratch, "first divergence: h1 at position 0", "");
     assert_line(&scratch, "verdict: FAIL", "");
-    assert_int_equal(diff(&scratch, "--threshold-l2-rel 0.07"), 0);
+    assert_int_equal(diff(&scratch, "--threshold-l2-rel", "0.07"), 0);
     close_scratch(&scratch);
 }
 
@@ -221,10 +233,10 @@ static void a_short_or_missing_file_is_exit_2(void **state)
     open_scratch(&scratch);
     write_single(scratch.folder, 0, 1.001f);
     rp_test_write_file(scratch.folder, "eng/h1.bin", "12345678", 8);
-    assert_int_equal(diff(&scratch, ""), 2);
+    assert_int_equal(diff(&scratch, NULL, NULL), 2);
     snprintf(path, sizeof path, "%s/eng/h1.bin", scratch.folder);
     assert_int_equal(remove(path), 0);
-    assert_int_equal(diff(&scratch, ""), 2);
+    assert_int_equal(diff(&scratch, NULL, NULL), 2);
     assert_line(&scratch, "h1                -     - ",
                 "  ERROR: missing: the engine's dump has no h1");
     close_scratch(&scratch);

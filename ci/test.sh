@@ -20,8 +20,8 @@ logs=$root/build/test
 fuzz_seconds=${REFPARITY_FUZZ_SECONDS:-60}
 n_jobs=$(nproc)
 
-# What the clean matrix compares: entries x modes x prompts of the tiny models. A pair that is lost
-# on the way is a failure here.
+# What the clean matrix compares: entries x (modes + comparisons of modes) x prompts of the tiny
+# models. A pair that is lost on the way is a failure here.
 expected_summary="compared 330 of 342 pairs: 330 passed, 0 failed, 0 errors, 12 skipped"
 
 steps=(

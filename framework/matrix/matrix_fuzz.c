@@ -1,6 +1,7 @@
 /* Fuzz target (libFuzzer): whatever the bytes, rp_matrix_parse gives a matrix in which every pair
  * has a name that finds it again and every template expands, or an error with a message.
  * Seeds: framework/matrix/corpus/matrix. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,10 +41,20 @@ static void check_pair(const struct rp_matrix *matrix, size_t index)
     struct rp_pair pair;
     struct rp_pair found;
     rp_matrix_pair(matrix, index, &pair);
-    if (rp_matrix_find_pair(matrix, pair.entry->name, pair.mode, pair.prompt->id, &found, NULL) !=
+    /* the mode as the name spells it: "<entry>/<mode>/<prompt id>" */
+    char mode[RP_PAIR_NAME_SIZE];
+    const size_t n_entry = strlen(pair.entry->name), n_prompt = strlen(pair.prompt->id);
+    snprintf(mode, sizeof mode, "%s", pair.name + n_entry + 1);
+    mode[pair.mode ? strlen(mode) - n_prompt - 1 : 0] = '\0';
+    if (rp_matrix_find_pair(matrix, pair.entry->name, mode, pair.prompt->id, &found, NULL) !=
             RP_OK ||
         strcmp(pair.name, found.name) != 0 || strcmp(pair.report_stem, found.report_stem) != 0)
         abort();
+    if (pair.against) {
+        rp_pair_of_mode(&pair, 1, &found);
+        if (found.against || strcmp(found.mode, pair.against) != 0)
+            abort();
+    }
     if (rp_store_path(pair.entry->hf_model, pair.entry->revision, pair.entry->dtype,
                       pair.prompt->text, pair.prompt->length, path, sizeof path, NULL) != RP_OK ||
         strstr(path, "/../"))
