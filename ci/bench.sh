@@ -11,6 +11,8 @@ Measures, all of these by default, and prints a table with the goals beside the 
   compare  the comparer beside NumPy and beside a plain read of the same memory
   memory   a fixture of 1 GiB: what `refparity diff` allocates
   warm     the harness's own time per pair, apart from the engine's, for 4 and for 40 layers
+  field    8 pairs of tiny models with llama.cpp (ci/get-llamacpp.sh): a Python process per pair as
+           scripts in the field have it, beside a warm ctest run that starts the engine
   build    configuring and building 100 pairs of 30 layers
   parity   ci/parity.sh from a clean tree, with everything installed
 
@@ -42,7 +44,7 @@ while [ $# -gt 0 ]; do
         exit 0
         ;;
     --readme) readme=true ;;
-    compare | memory | warm | build | parity) sections+=("$1") ;;
+    compare | memory | warm | field | build | parity) sections+=("$1") ;;
     *) fail "no section '$1': see ci/bench.sh --help" ;;
     esac
     shift
@@ -51,7 +53,7 @@ if [ "$readme" = true ]; then
     [ ${#sections[@]} -eq 0 ] || fail "--readme needs all sections"
     [ -f "$root/README.md" ] || say "note: there is no README.md: the table is only printed"
 fi
-[ ${#sections[@]} -gt 0 ] || sections=(compare memory warm build parity)
+[ ${#sections[@]} -gt 0 ] || sections=(compare memory warm field build parity)
 
 "$root/ci/install.sh" build
 python=$("$root/ci/record.sh" --print-python)
@@ -137,6 +139,39 @@ measure_warm() {
     quiet cmake --build "$work/warm-build" --parallel "$n_jobs"
     warm_row "4 layers" '^tiny-'
     warm_row "40 layers" '^deep$'
+}
+
+measure_field() {
+    local llama tree=$work/field-build what="8 pairs with llama.cpp: Python per pair, beside warm ctest"
+    local model i pairs='^tiny-(qwen3|llama)-bf16-llamacpp/batched/p[0-3]/' field_s
+    local targets=()
+    llama=$("$root/ci/get-llamacpp.sh" --find) || {
+        row "$what" "not measured: run ci/get-llamacpp.sh first" "30 times faster"
+        return
+    }
+    for model in qwen3 llama; do
+        for i in 0 1 2 3; do targets+=("case.refparity.tiny-$model-bf16-llamacpp__batched__p$i"); done
+    done
+    quiet cmake --preset parity -S "$root" -B "$tree" "-DREFPARITY_LLAMA_DIR=$llama"
+    quiet cmake --build "$tree" --parallel "$n_jobs" --target "${targets[@]}"
+    quiet ctest --test-dir "$tree" --parallel "$n_jobs" --tests-regex "$pairs"
+    timed ctest --test-dir "$tree" --parallel "$n_jobs" --tests-regex "$pairs"
+    local warm_s=$seconds engine
+    engine=$(find "$tree" -name refparity-llamacpp -type f -perm -u+x)
+    printf 'Hello' >"$work/p0"
+    printf 'The quick brown fox jumps over the lazy dog.' >"$work/p1"
+    printf 'What is the capital of France?' >"$work/p2"
+    printf 'Once upon a time' >"$work/p3"
+    field_s=0
+    for model in qwen3 llama; do
+        for i in 0 1 2 3; do
+            timed "$python" "$root/ci/bench/field.py" "$root/fixtures/tiny/$model" \
+                "$root/fixtures/tiny/$model/$model-bf16.gguf" "$engine" "$work/p$i"
+            field_s=$(awk "BEGIN { print $field_s + $seconds }")
+        done
+    done
+    row "$what" "$field_s s against $warm_s s, the engine's runs included: $(awk "BEGIN { printf \"%.0f\", $field_s / $warm_s }") times faster" \
+        "30 times faster"
 }
 
 measure_build() {
