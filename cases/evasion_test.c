@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "cases/scratch_pair_test_util.h"
+#include "matrix/store.h"
 #include "run/run.h"
 
 #define EMBEDDED                                                                                  \
@@ -146,6 +147,39 @@ static void a_program_that_cannot_be_started_is_an_error_not_a_skip(void **state
     rp_scratch_pair_close(&scratch);
 }
 
+/* The fixture of "Hello", in the place of another prompt's. */
+static void a_fixture_of_another_prompt_is_an_error_that_says_how_to_record_it(void **state)
+{
+    (void)state;
+    static const char prompt[] = "A prompt that nobody recorded";
+    struct rp_scratch_pair scratch;
+    struct rp_verdicts v;
+    char relative[512], path[1024], *bytes;
+    size_t n;
+    rp_scratch_pair_open(&scratch,
+                         &(struct rp_scratch_spec){.prompt = "\"A prompt that nobody recorded\""});
+    assert_int_equal(
+        rp_store_path("tiny/qwen3", "main", "float32", "Hello", 5, relative, sizeof relative, NULL),
+        RP_OK);
+    snprintf(path, sizeof path, "%s/fixtures/store/%s", RP_SOURCE_DIR, relative);
+    assert_int_equal(rp_file_read(path, 1 << 20, &bytes, &n, NULL), RP_OK);
+    assert_int_equal(rp_store_path("tiny/qwen3", "main", "float32", prompt, sizeof prompt - 1,
+                                   relative, sizeof relative, NULL),
+                     RP_OK);
+    snprintf(path, sizeof path, "%s/%s", scratch.folder, relative);
+    *strrchr(path, '/') = '\0';
+    assert_int_equal(rp_make_dirs(path, NULL), RP_OK);
+    snprintf(path, sizeof path, "%s/%s", scratch.folder, relative);
+    assert_int_equal(rp_file_write_atomic(path, bytes, n, NULL), RP_OK);
+    free(bytes);
+    rp_scratch_pair_judge(&scratch, &v);
+    assert_int_equal(v.verdict, RP_ERROR);
+    assert_contains(v.engine.message, "the fixture was recorded with prompt_sha256 ");
+    assert_contains(v.engine.message, "record it again with `ci/record.sh tiny --force`");
+    rp_verdicts_free(&v);
+    rp_scratch_pair_close(&scratch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -154,6 +188,7 @@ int main(void)
         cmocka_unit_test(a_dump_that_changes_after_the_run_is_an_error),
         cmocka_unit_test(a_run_that_was_killed_with_its_engine_is_an_error),
         cmocka_unit_test(a_program_that_cannot_be_started_is_an_error_not_a_skip),
+        cmocka_unit_test(a_fixture_of_another_prompt_is_an_error_that_says_how_to_record_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }
