@@ -17,7 +17,7 @@ static enum rp_status other_rope_ordering(void *context, const struct rp_site *s
     struct rp_rope wrong = *args;
     if (is_here(bug, site))
         wrong.ordering = args->ordering == RP_ROPE_NEOX ? RP_ROPE_INTERLEAVED : RP_ROPE_NEOX;
-    return bug->next->rope(bug->next->context, site, &wrong);
+    return bug->overlay.below->rope(bug->overlay.below->context, site, &wrong);
 }
 
 static void replace_rope_ordering(struct rp_ops *ops)
@@ -31,7 +31,7 @@ static enum rp_status other_rope_ordering_batched(void *context, const struct rp
     const struct rp_bug_site *bug = context;
     if (site->mode == RP_MODE_BATCHED)
         return other_rope_ordering(context, site, args);
-    return bug->next->rope(bug->next->context, site, args);
+    return bug->overlay.below->rope(bug->overlay.below->context, site, args);
 }
 
 static void replace_rope_batched(struct rp_ops *ops)
@@ -45,7 +45,7 @@ static enum rp_status no_qk_norm(void *context, const struct rp_site *site,
     const struct rp_bug_site *bug = context;
     bool is_qk = args->which == RP_ATTN_Q_NORM || args->which == RP_ATTN_K_NORM;
     if (!is_here(bug, site) || !is_qk)
-        return bug->next->rms_norm(bug->next->context, site, args);
+        return bug->overlay.below->rms_norm(bug->overlay.below->context, site, args);
     memmove(args->y, args->x, args->n_rows * args->dim * sizeof *args->x);
     return RP_OK;
 }
@@ -62,7 +62,7 @@ static enum rp_status ten_times_eps(void *context, const struct rp_site *site,
     struct rp_rms_norm wrong = *args;
     if (is_here(bug, site) && args->which == RP_ATTN_NORM)
         wrong.eps = 10 * args->eps;
-    return bug->next->rms_norm(bug->next->context, site, &wrong);
+    return bug->overlay.below->rms_norm(bug->overlay.below->context, site, &wrong);
 }
 
 static void replace_eps(struct rp_ops *ops)
@@ -74,7 +74,7 @@ static enum rp_status half_ffn(void *context, const struct rp_site *site,
                                const struct rp_linear *args)
 {
     const struct rp_bug_site *bug = context;
-    enum rp_status status = bug->next->linear(bug->next->context, site, args);
+    enum rp_status status = bug->overlay.below->linear(bug->overlay.below->context, site, args);
     if (status != RP_OK || !is_here(bug, site) || args->which != RP_FFN_DOWN)
         return status;
     for (size_t p = 0; p < site->n_positions; p++) {
@@ -94,7 +94,8 @@ static enum rp_status decay_without_exp(void *context, const struct rp_site *sit
                                         const struct rp_delta_gates *args)
 {
     const struct rp_bug_site *bug = context;
-    enum rp_status status = bug->next->delta_gates(bug->next->context, site, args);
+    enum rp_status status =
+        bug->overlay.below->delta_gates(bug->overlay.below->context, site, args);
     if (status != RP_OK || !is_here(bug, site))
         return status;
     for (size_t i = 0; i < site->n_positions * args->n_heads; i++)
@@ -113,7 +114,7 @@ static enum rp_status conv_from_zeros(void *context, const struct rp_site *site,
     const struct rp_bug_site *bug = context;
     if (is_here(bug, site))
         memset(args->state, 0, (args->kernel - 1) * args->n_channels * sizeof *args->state);
-    return bug->next->causal_conv1d(bug->next->context, site, args);
+    return bug->overlay.below->causal_conv1d(bug->overlay.below->context, site, args);
 }
 
 static void replace_conv(struct rp_ops *ops)
@@ -127,7 +128,7 @@ static enum rp_status no_attention_gate(void *context, const struct rp_site *sit
     const struct rp_bug_site *bug = context;
     if (is_here(bug, site))
         return RP_OK;
-    return bug->next->attention_gate(bug->next->context, site, args);
+    return bug->overlay.below->attention_gate(bug->overlay.below->context, site, args);
 }
 
 static void replace_attention_gate(struct rp_ops *ops)
@@ -307,54 +308,11 @@ bool rp_bug_applies_to_layer(const struct rp_bug *bug, const struct rp_model_con
     return false;
 }
 
-/* Each operation's way to the next table, where this bug does not replace it. */
-#define FORWARD(operation)                                                               \
-    static enum rp_status forward_##operation(void *context, const struct rp_site *site, \
-                                              const struct rp_##operation *args)         \
-    {                                                                                    \
-        const struct rp_bug_site *bug = context;                                         \
-        return bug->next->operation(bug->next->context, site, args);                     \
-    }
-
-FORWARD(embed)
-FORWARD(rms_norm)
-FORWARD(linear)
-FORWARD(rope)
-FORWARD(kv_store)
-FORWARD(attention)
-FORWARD(split_gate)
-FORWARD(attention_gate)
-FORWARD(causal_conv1d)
-FORWARD(l2_norm)
-FORWARD(delta_gates)
-FORWARD(delta_rule)
-FORWARD(gated_norm)
-FORWARD(ffn_activation)
-FORWARD(residual_add)
-
-void rp_bug_install(const struct rp_bug *bug, int layer, const struct rp_ops *next,
+void rp_bug_install(const struct rp_bug *bug, int layer, const struct rp_ops *below,
                     struct rp_bug_site *site)
 {
-    site->next = next;
+    rp_overlay_open(&site->overlay, below);
     site->layer = layer;
-    site->ops = (struct rp_ops){
-        .context = site,
-        .embed = forward_embed,
-        .rms_norm = forward_rms_norm,
-        .linear = forward_linear,
-        .rope = forward_rope,
-        .kv_store = forward_kv_store,
-        .attention = forward_attention,
-        .split_gate = forward_split_gate,
-        .attention_gate = forward_attention_gate,
-        .causal_conv1d = forward_causal_conv1d,
-        .l2_norm = forward_l2_norm,
-        .delta_gates = forward_delta_gates,
-        .delta_rule = forward_delta_rule,
-        .gated_norm = forward_gated_norm,
-        .ffn_activation = forward_ffn_activation,
-        .residual_add = forward_residual_add,
-    };
     if (bug->replace)
-        bug->replace(&site->ops);
+        bug->replace(&site->overlay.ops);
 }

@@ -5,6 +5,7 @@
 #define REFPARITY_CASES_BUGS_H
 
 #include "refparity/model.h"
+#include "refparity/overlay.h"
 #include "refparity/tensor_set.h"
 
 #define RP_BUG_ALL_LAYERS (-1)
@@ -19,8 +20,7 @@ enum rp_bug_layers {
 
 /* A bug at work: what the replaced operations get as their context. */
 struct rp_bug_site {
-    struct rp_ops ops;         /* the operations with the bug */
-    const struct rp_ops *next; /* those without */
+    struct rp_overlay overlay; /* the operations with the bug, over those without */
     int layer;                 /* or RP_BUG_ALL_LAYERS */
 };
 
@@ -51,9 +51,9 @@ bool rp_bug_applies(const struct rp_bug *bug, const char *architecture);
 bool rp_bug_applies_to_layer(const struct rp_bug *bug, const struct rp_model_config *config,
                              size_t layer);
 
-/* Puts the bug into *site, whose ops then run it in that layer and next everywhere else. *site has
- * to outlive their use. */
-void rp_bug_install(const struct rp_bug *bug, int layer, const struct rp_ops *next,
+/* Puts the bug into *site, whose overlay then runs it in that layer and below everywhere else. *site
+ * has to outlive its use, and must not move. */
+void rp_bug_install(const struct rp_bug *bug, int layer, const struct rp_ops *below,
                     struct rp_bug_site *site);
 
 #endif

@@ -64,7 +64,7 @@ static void check_bug(const struct rp_bug *bug, const struct rp_model *model, in
     bool is_shown = mode == RP_MODE_BATCHED ? bug->in_batched : bug->in_per_token;
     run(model, rp_ops_default(), mode, &clean);
     rp_bug_install(bug, layer, rp_ops_default(), &site);
-    run(model, &site.ops, mode, &buggy);
+    run(model, &site.overlay.ops, mode, &buggy);
     size_t first = first_difference(&buggy, &clean);
     if (!is_shown) {
         assert_int_equal(first, clean.n_slots);
@@ -144,7 +144,7 @@ static void a_bug_stays_out_of_layers_of_another_kind(void **state)
         struct rp_bug_site site;
         assert_false(rp_bug_applies_to_layer(bug, rp_model_config(model), (size_t)cases[i].layer));
         rp_bug_install(bug, cases[i].layer, rp_ops_default(), &site);
-        run(model, &site.ops, RP_MODE_PER_TOKEN, &other);
+        run(model, &site.overlay.ops, RP_MODE_PER_TOKEN, &other);
         assert_int_equal(first_difference(&other, &clean), clean.n_slots);
         forget(&other);
     }
@@ -159,15 +159,16 @@ static void two_bugs_work_at_once(void **state)
     struct rp_bug_site first, second;
     struct rp_model *model = open_model("qwen3");
     rp_bug_install(rp_bug_find("ffn-half"), 2, rp_ops_default(), &first);
-    rp_bug_install(rp_bug_find("qk-norm-off"), 1, &first.ops, &second);
+    rp_bug_install(rp_bug_find("qk-norm-off"), 1, &first.overlay.ops, &second);
     run(model, rp_ops_default(), RP_MODE_BATCHED, &clean);
-    run(model, &first.ops, RP_MODE_BATCHED, &buggy);
+    run(model, &first.overlay.ops, RP_MODE_BATCHED, &buggy);
     assert_string_equal(clean.slots[first_difference(&buggy, &clean)].name, "h2_ffnout");
     forget(&buggy);
-    run(model, &second.ops, RP_MODE_BATCHED, &buggy);
+    run(model, &second.overlay.ops, RP_MODE_BATCHED, &buggy);
     assert_string_equal(clean.slots[first_difference(&buggy, &clean)].name, "h1_postattn");
     forget(&clean);
-    run(model, &first.ops, RP_MODE_BATCHED, &clean); /* the difference is now layer 1's alone */
+    run(model, &first.overlay.ops, RP_MODE_BATCHED,
+        &clean); /* the difference is now layer 1's alone */
     assert_string_equal(clean.slots[first_difference(&buggy, &clean)].name, "h1_postattn");
     forget(&buggy);
     forget(&clean);

@@ -108,7 +108,7 @@ static enum rp_status prepare(void *context, const struct rp_model *model,
         if (one->bug->change_prompt)
             one->bug->change_prompt(prompt->tokens, &prompt->n_tokens);
         rp_bug_install(one->bug, one->layer, *ops, &one->site);
-        *ops = &one->site.ops;
+        *ops = &one->site.overlay.ops;
     }
     return RP_OK;
 }

@@ -30,7 +30,7 @@ struct rp_site rp_site_make(const struct rp_forward *forward, int layer, size_t 
 }
 
 enum rp_status rp_tap_emit(const struct rp_forward *forward, enum rp_slot_part part, int layer,
-                           size_t n, const int64_t *positions, size_t dim, const float *rows,
+                           size_t n, const int64_t *positions, size_t dim, float *rows,
                            struct rp_error *err)
 {
     char slot[RP_SLOT_NAME_SIZE];

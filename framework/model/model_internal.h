@@ -51,7 +51,7 @@ enum rp_status rp_float_alloc(size_t n, size_t width, float **floats, struct rp_
 
 /* Tells the forward pass's tap, if any. */
 enum rp_status rp_tap_emit(const struct rp_forward *forward, enum rp_slot_part part, int layer,
-                           size_t n, const int64_t *positions, size_t dim, const float *rows,
+                           size_t n, const int64_t *positions, size_t dim, float *rows,
                            struct rp_error *err);
 
 /* The operations' view of a call. */

@@ -55,7 +55,8 @@ enum rp_status rp_layer_state_open(const struct rp_model *model, size_t layer, s
                                    struct rp_layer_state **out, struct rp_error *err);
 void rp_layer_state_close(struct rp_layer_state *state); /* NULL is allowed */
 
-/* Some rows of a slot, as they have just been computed; valid during the call only. */
+/* Some rows of a slot, as they have just been computed; valid during the call only. A tap may
+ * overwrite them: what follows then goes on from its values. */
 struct rp_tap {
     const char *slot; /* "emb", "h3_in", …, see tensor_set.h */
     enum rp_slot_part part;
@@ -63,7 +64,7 @@ struct rp_tap {
     size_t n_positions;
     const int64_t *positions; /* [n_positions] */
     size_t dim;
-    const float *rows; /* [n_positions][dim] */
+    float *rows; /* [n_positions][dim] */
 };
 
 /* Anything but RP_OK ends the computation with that status; err is the caller's. */
