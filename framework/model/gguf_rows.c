@@ -1,11 +1,9 @@
 /* The tensors of an open GGUF file: lookup by name, types, and rows decoded to FP32.
- * Block formats as in ggml-common.h, arithmetic as in ggml-quants.c: one multiplication each, so
- * that the results are the same to the bit. */
+ * What a block of a type looks like is in quants.c and quants_k.c. */
 #include <stdlib.h>
 
 #include "model/gguf_internal.h"
-
-#define BLOCK_VALUES 32 /* QK4_0, QK8_0 */
+#include "model/quants.h"
 
 struct type_layout {
     const char *name; /* NULL: ggml has no such type, or no longer */
@@ -64,72 +62,23 @@ const struct rp_gguf_tensor *rp_gguf_find_tensor(const struct rp_gguf *gguf, con
     return found ? *found : NULL;
 }
 
-/* Exact, subnormals included: the exponent is rebased by a multiplication, and for subnormals the
- * mantissa is placed behind 0.5, which is then subtracted. From Marat Dukhan's FP16 library. */
-static float float_from_half(uint16_t half)
-{
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
-    uint32_t shifted = (uint32_t)half << 17; /* the sign is shifted out */
-    float normal = rp_float_from_bits((shifted >> 4) + (0xe0u << 23)) * 0x1p-112f;
-    float subnormal = rp_float_from_bits((shifted >> 17) | (126u << 23)) - 0.5f;
-    uint32_t bits;
-    float magnitude = shifted < (1u << 27) ? subnormal : normal;
-    memcpy(&bits, &magnitude, sizeof bits);
-    return rp_float_from_bits(sign | bits);
-}
-
-static void decode_f32(const unsigned char *in, size_t n, float *out)
-{
-    for (size_t i = 0; i < n; i++)
-        out[i] = rp_float_from_bits(rp_load_u32(in + 4 * i));
-}
-
-static void decode_f16(const unsigned char *in, size_t n, float *out)
-{
-    for (size_t i = 0; i < n; i++)
-        out[i] = float_from_half(rp_load_u16(in + 2 * i));
-}
-
-static void decode_bf16(const unsigned char *in, size_t n, float *out)
-{
-    for (size_t i = 0; i < n; i++)
-        out[i] = rp_float_from_bits((uint32_t)rp_load_u16(in + 2 * i) << 16);
-}
-
-/* A block: F16 scale, then 32 signed bytes. */
-static void decode_q8_0(const unsigned char *in, size_t n, float *out)
-{
-    for (size_t block = 0; block < n / BLOCK_VALUES; block++, in += 2 + BLOCK_VALUES) {
-        float scale = float_from_half(rp_load_u16(in));
-        for (size_t i = 0; i < BLOCK_VALUES; i++)
-            *out++ = (float)(signed char)in[2 + i] * scale;
-    }
-}
-
-/* A block: F16 scale, then 16 bytes: value i in the low half of byte i, 16 + i in the high half;
- * both are 8 too large. */
-static void decode_q4_0(const unsigned char *in, size_t n, float *out)
-{
-    for (size_t block = 0; block < n / BLOCK_VALUES; block++, in += 2 + BLOCK_VALUES / 2) {
-        float scale = float_from_half(rp_load_u16(in));
-        for (size_t i = 0; i < BLOCK_VALUES / 2; i++) {
-            out[i] = (float)((in[2 + i] & 0x0f) - 8) * scale;
-            out[i + BLOCK_VALUES / 2] = (float)((in[2 + i] >> 4) - 8) * scale;
-        }
-        out += BLOCK_VALUES;
-    }
-}
-
-typedef void decode_fn(const unsigned char *in, size_t n, float *out);
-
-static decode_fn *decoder(uint32_t type)
+static rp_decode_fn *decoder(uint32_t type)
 {
     switch (type) {
-    case RP_GGML_F32: return decode_f32;
-    case RP_GGML_F16: return decode_f16;
-    case RP_GGML_BF16: return decode_bf16;
-    case RP_GGML_Q8_0: return decode_q8_0;
-    case RP_GGML_Q4_0: return decode_q4_0;
+    case RP_GGML_F32: return rp_decode_f32;
+    case RP_GGML_F16: return rp_decode_f16;
+    case RP_GGML_BF16: return rp_decode_bf16;
+    case RP_GGML_Q4_0: return rp_decode_q4_0;
+    case RP_GGML_Q4_1: return rp_decode_q4_1;
+    case RP_GGML_Q5_0: return rp_decode_q5_0;
+    case RP_GGML_Q5_1: return rp_decode_q5_1;
+    case RP_GGML_Q8_0: return rp_decode_q8_0;
+    case RP_GGML_IQ4_NL: return rp_decode_iq4_nl;
+    case RP_GGML_Q2_K: return rp_decode_q2_k;
+    case RP_GGML_Q3_K: return rp_decode_q3_k;
+    case RP_GGML_Q4_K: return rp_decode_q4_k;
+    case RP_GGML_Q5_K: return rp_decode_q5_k;
+    case RP_GGML_Q6_K: return rp_decode_q6_k;
     default: return NULL;
     }
 }
@@ -142,10 +91,11 @@ bool rp_ggml_type_is_readable(uint32_t type)
 enum rp_status rp_gguf_rows(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor,
                             size_t first, size_t n, float *out, struct rp_error *err)
 {
-    decode_fn *decode = decoder(tensor->type);
+    rp_decode_fn *decode = decoder(tensor->type);
     if (!decode)
         return rp_fail(err, RP_ERR_UNSUPPORTED, gguf->path, (long long)tensor->offset,
-                       "tensor '%s' is of type %s; F32, F16, BF16, Q8_0 and Q4_0 are read",
+                       "tensor '%s' is of type %s; F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K and "
+                       "IQ4_NL are read",
                        tensor->name, rp_ggml_type_name(tensor->type));
     if (first > tensor->n_rows || n > tensor->n_rows - first)
         return rp_fail(err, RP_ERR_ARGUMENT, gguf->path, (long long)tensor->offset,

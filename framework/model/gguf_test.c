@@ -273,19 +273,20 @@ static void a_type_without_decoder_is_listed_but_its_rows_are_not_read(void **st
 {
     (void)state;
     static const uint64_t dims[1] = {256};
-    static const unsigned char block[144] = {0};
+    static const unsigned char block[66] = {0};
     float row[256];
     struct rp_error err;
     struct gguf_builder builder = {.version = 3};
-    gguf_add_tensor(&builder, "t", 12, 1, dims, block, sizeof block);
+    gguf_add_tensor(&builder, "t", 16, 1, dims, block, sizeof block);
     struct gguf_bytes file = gguf_finish(&builder, NULL);
     struct rp_gguf *gguf = open_bytes(&file);
     const struct rp_gguf_tensor *tensor = rp_gguf_tensor(gguf, 0);
-    assert_string_equal(rp_ggml_type_name(tensor->type), "Q4_K");
+    assert_string_equal(rp_ggml_type_name(tensor->type), "IQ2_XXS");
     assert_false(rp_ggml_type_is_readable(tensor->type));
     assert_int_equal(rp_gguf_row(gguf, tensor, 0, row, &err), RP_ERR_UNSUPPORTED);
     assert_string_equal(err.message,
-                        "tensor 't' is of type Q4_K; F32, F16, BF16, Q8_0 and Q4_0 are read");
+                        "tensor 't' is of type IQ2_XXS; F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K "
+                        "and IQ4_NL are read");
     assert_null(rp_ggml_type_name(4));
     assert_null(rp_ggml_type_name(UINT32_MAX));
     rp_gguf_close(gguf);

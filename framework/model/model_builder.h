@@ -29,7 +29,7 @@ struct variant {
     uint32_t value;
     const char *extra_tensor; /* added, [HIDDEN] */
     const char *scaling;      /* rope.scaling.type */
-    const char *bad_type;     /* tensor that becomes Q4_K by its type alone */
+    const char *bad_type;     /* tensor that becomes I8 by its type alone */
     float freq_factor;        /* of rope_freqs, if not 0 */
     bool untied, eps_is_zero;
     int n_tokens_listed;          /* of the tokenizer, if not 0 */

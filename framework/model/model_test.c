@@ -137,8 +137,8 @@ static void what_is_not_computed_is_refused(void **state)
     expect_refused(&(struct variant){.changed = "expert_count", .value = 8}, RP_ERR_UNSUPPORTED,
                    "key 'qwen3.expert_count' is 8, which this model does not compute");
     expect_refused(&(struct variant){.bad_type = "blk.2.ffn_up.weight"}, RP_ERR_UNSUPPORTED,
-                   "tensor 'blk.2.ffn_up.weight' is of type I8; F32, F16, BF16, Q8_0 and Q4_0 are "
-                   "read");
+                   "tensor 'blk.2.ffn_up.weight' is of type I8; F32, F16, BF16, Q4_0 to Q8_0, "
+                   "Q2_K to Q6_K and IQ4_NL are read");
     expect_refused(&(struct variant){.architecture = "llama", .freq_factor = -1}, RP_ERR_FORMAT,
                    "tensor 'rope_freqs.weight': value 2 is -1, expected a number above 0");
     rp_model_close(open_variant(&(struct variant){.scaling = "none"}));

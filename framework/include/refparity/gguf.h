@@ -34,7 +34,25 @@ enum rp_gguf_kind {
 };
 
 /* Tensor types that rows can be read of, as ggml numbers them. The file may hold others. */
-enum { RP_GGML_F32 = 0, RP_GGML_F16 = 1, RP_GGML_Q4_0 = 2, RP_GGML_Q8_0 = 8, RP_GGML_BF16 = 30 };
+enum {
+    RP_GGML_F32 = 0,
+    RP_GGML_F16 = 1,
+    RP_GGML_Q4_0 = 2,
+    RP_GGML_Q4_1 = 3,
+    RP_GGML_Q5_0 = 6,
+    RP_GGML_Q5_1 = 7,
+    RP_GGML_Q8_0 = 8,
+    RP_GGML_Q2_K = 10,
+    RP_GGML_Q3_K = 11,
+    RP_GGML_Q4_K = 12,
+    RP_GGML_Q5_K = 13,
+    RP_GGML_Q6_K = 14,
+    RP_GGML_IQ4_NL = 20,
+    RP_GGML_BF16 = 30
+};
+/* Of activations; no file holds them. */
+#define RP_GGML_Q8_1 9
+#define RP_GGML_Q8_K 15
 
 /* Bytes inside the file; not NUL-terminated, may be any bytes at all. */
 struct rp_gguf_string {
