@@ -1,0 +1,258 @@
+/* See numerics/attention.h. */
+#include "numerics/attention.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/linear.h"
+#include "numerics/half.h"
+#include "numerics/rounding.h"
+
+/* See README.md: a flip moves a value by F16_STEP of itself, and the first roundings of a sum are flips
+ * so often. */
+#define F16_STEP 0x1p-11
+#define FLIP_SHARE 0x1p-11
+/* ggml: sums are split from so many cells on, and the cache has a multiple of so many. */
+#define LEAST_CELLS 512
+#define CACHE_PAD 256
+
+/* One head of one position. */
+struct head {
+    const struct rp_attention *args;
+    struct rp_rounding_site site; /* of the softmax weights */
+    size_t index;
+    const float *q;      /* [head_dim], rounded */
+    const float *keys;   /* [n_visible][head_dim], rows kv_dim apart */
+    const float *values; /* [n_visible][head_dim], rows kv_dim apart */
+    size_t kv_dim;
+    size_t n_visible;
+    size_t part_size; /* keys that are summed by themselves, when streamed */
+    float *part;      /* [head_dim], scratch */
+    float *y;         /* [head_dim] */
+    struct rp_error *err;
+};
+
+typedef enum rp_status head_fn(const struct head *head);
+
+static float score(const struct head *head, size_t key)
+{
+    return rp_dot(head->q, head->keys + key * head->kv_dim, head->args->head_dim) *
+           head->args->scale;
+}
+
+/* args->scores = softmax, before it is rounded. Returns the largest magnitude of a score. */
+static float softmax(const struct head *head)
+{
+    float *scores = head->args->scores, max = -INFINITY, largest = 0;
+    double sum = 0;
+    for (size_t key = 0; key < head->n_visible; key++) {
+        scores[key] = score(head, key);
+        max = scores[key] > max ? scores[key] : max;
+        largest = fabsf(scores[key]) > largest ? fabsf(scores[key]) : largest;
+    }
+    for (size_t key = 0; key < head->n_visible; key++) {
+        scores[key] = expf(scores[key] - max);
+        sum += (double)scores[key];
+    }
+    for (size_t key = 0; key < head->n_visible; key++)
+        scores[key] *= (float)(1.0 / sum);
+    return largest;
+}
+
+static void weighted_sum(const struct head *head)
+{
+    memset(head->y, 0, head->args->head_dim * sizeof *head->y);
+    for (size_t key = 0; key < head->n_visible; key++) {
+        const float *value = head->values + key * head->kv_dim;
+        for (size_t i = 0; i < head->args->head_dim; i++)
+            head->y[i] += head->args->scores[key] * value[i];
+    }
+}
+
+static enum rp_status plain_head(const struct head *head)
+{
+    float *weights = head->args->scores;
+    /* What is relative to a score is absolute in its exponential. */
+    double scale = 1 + (double)softmax(head);
+    for (size_t key = 0; key < head->n_visible; key++) {
+        enum rp_status status =
+            rp_round_one_f16(weights[key], key * head->args->n_heads + head->index,
+                             scale * (double)weights[key], &weights[key], &head->site, head->err);
+        if (status != RP_OK)
+            return status;
+    }
+    weighted_sum(head);
+    return RP_OK;
+}
+
+static enum rp_status tiled_head(const struct head *head)
+{
+    (void)softmax(head);
+    weighted_sum(head);
+    return RP_OK;
+}
+
+/* Keys of one part of a sum, with their maximum so far. */
+struct part {
+    float sum, max;
+    float *y; /* [head_dim], F16 */
+};
+
+/* The accumulator is F16: rounded whenever a key is added, by a fused multiplication and addition, and
+ * whenever the maximum grows. */
+static void add_key(const struct head *head, size_t key, struct part *part)
+{
+    const float *value = head->values + key * head->kv_dim;
+    float s = score(head, key), rescale = 1.0f, weight = 1.0f;
+    size_t dim = head->args->head_dim;
+    if (s > part->max) {
+        rescale = expf(part->max - s);
+        part->max = s;
+        for (size_t i = 0; i < dim; i++)
+            part->y[i] = rp_round_f16(part->y[i] * rescale);
+    } else {
+        weight = expf(s - part->max);
+    }
+    for (size_t i = 0; i < dim; i++)
+        part->y[i] = rp_round_f16((float)((double)value[i] * (double)weight + (double)part->y[i]));
+    part->sum = part->sum * rescale + weight;
+}
+
+/* Parts are put together in FP32. */
+static void add_part(const struct head *head, const struct part *part, struct part *whole)
+{
+    float max = part->max > whole->max ? part->max : whole->max;
+    float old = expf(whole->max - max), new = expf(part->max - max);
+    for (size_t i = 0; i < head->args->head_dim; i++)
+        whole->y[i] = whole->y[i] * old + part->y[i] * new;
+    whole->sum = whole->sum * old + part->sum * new;
+    whole->max = max;
+}
+
+static enum rp_status streamed_head(const struct head *head)
+{
+    size_t dim = head->args->head_dim;
+    struct part whole = {.max = -INFINITY, .y = head->y};
+    memset(whole.y, 0, dim * sizeof *whole.y);
+    for (size_t first = 0; first < head->n_visible; first += head->part_size) {
+        struct part part = {.max = -INFINITY, .y = head->part};
+        memset(part.y, 0, dim * sizeof *part.y);
+        for (size_t key = first; key < head->n_visible && key - first < head->part_size; key++)
+            add_key(head, key, &part);
+        add_part(head, &part, &whole);
+    }
+    for (size_t i = 0; i < dim; i++)
+        whole.y[i] *= 1.0f / whole.sum;
+    return RP_OK;
+}
+
+/* How many positions row p of the call came with. */
+static size_t batch_size(const struct rp_numerics *numerics, const struct rp_site *site, size_t p)
+{
+    size_t length = numerics->prompt_length ? numerics->prompt_length : site->n_positions;
+    size_t batch = numerics->batch, first;
+    if (batch == 0)
+        return site->mode == RP_MODE_PER_TOKEN ? 1 : length;
+    /* The prompt may start at a position other than 0. */
+    first = (size_t)(site->positions[p] - site->positions[0]) / batch * batch;
+    return length > first && length - first < batch ? length - first : batch;
+}
+
+static bool is_tiled(const struct rp_numerics *numerics, const struct rp_site *site, size_t p)
+{
+    return batch_size(numerics, site, p) >= RP_FLASH_TILE;
+}
+
+/* A position that comes alone: its cache, whose size is padded, is cut into a part per thread. */
+static size_t part_size(const struct rp_numerics *numerics, const struct rp_site *site, size_t p,
+                        size_t n_visible)
+{
+    size_t n_cells = (n_visible + CACHE_PAD - 1) / CACHE_PAD * CACHE_PAD;
+    if (numerics->threads < 2 || n_cells < LEAST_CELLS || batch_size(numerics, site, p) != 1)
+        return n_visible;
+    return (n_cells + numerics->threads - 1) / numerics->threads;
+}
+
+/* q [n_heads][head_dim] of one position, followed by a scratch row [head_dim]. */
+static enum rp_status run_position(struct rp_emulation *emulation, const struct rp_site *site,
+                                   const struct rp_attention *args, size_t p, float *q,
+                                   size_t n_visible, head_fn *run_head)
+{
+    size_t group = args->n_heads / args->n_kv_heads, dim = args->head_dim;
+    enum rp_status status = RP_OK;
+    for (size_t head = 0; head < args->n_heads && status == RP_OK; head++) {
+        struct head one = {.args = args,
+                           .site = {.emulation = emulation,
+                                    .position = site->positions[p],
+                                    .which = RP_N_WEIGHTS,
+                                    .notes_ties = true},
+                           .index = head,
+                           .q = q + head * dim,
+                           .keys = args->keys + head / group * dim,
+                           .values = args->values + head / group * dim,
+                           .kv_dim = args->n_kv_heads * dim,
+                           .n_visible = n_visible,
+                           .part_size = part_size(&emulation->numerics, site, p, n_visible),
+                           .y = args->y + (p * args->n_heads + head) * dim,
+                           .err = site->err};
+        one.part = q + args->n_heads * dim;
+        if (n_visible > 0)
+            status = run_head(&one);
+        else
+            memset(one.y, 0, dim * sizeof *one.y);
+    }
+    return status;
+}
+
+static enum rp_status run(struct rp_emulation *emulation, const struct rp_site *site,
+                          const struct rp_attention *args, bool is_flash)
+{
+    size_t width = args->n_heads * args->head_dim, n_visible = 0;
+    float *q = malloc((width + args->head_dim + 1) * sizeof *q);
+    enum rp_status status = RP_OK;
+    if (!q)
+        return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for a row of %zu values",
+                       width);
+    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
+        bool tiled = is_flash && is_tiled(&emulation->numerics, site, p);
+        struct rp_rounding_site rounding = {.emulation = emulation,
+                                            .position = site->positions[p],
+                                            .which = RP_ATTN_Q,
+                                            .notes_ties = true};
+        while (n_visible < args->n_keys &&
+               (!args->is_causal || args->key_positions[n_visible] <= site->positions[p]))
+            n_visible++;
+        status = rp_round_row(tiled ? RP_GGML_F32 : RP_GGML_F16, args->q + p * width, width, q,
+                              &rounding, site->err);
+        if (status == RP_OK)
+            status = run_position(emulation, site, args, p, q, n_visible,
+                                  !is_flash ? plain_head
+                                  : tiled   ? tiled_head
+                                            : streamed_head);
+    }
+    free(q);
+    return status;
+}
+
+enum rp_status rp_attention_f16(struct rp_emulation *emulation, const struct rp_site *site,
+                                const struct rp_attention *args)
+{
+    return run(emulation, site, args, false);
+}
+
+enum rp_status rp_attention_flash_f16(struct rp_emulation *emulation, const struct rp_site *site,
+                                      const struct rp_attention *args)
+{
+    return run(emulation, site, args, true);
+}
+
+double rp_numerics_attention_slack(const struct rp_numerics *numerics, const struct rp_site *site,
+                                   size_t p, size_t n_keys)
+{
+    bool has_f16_sums =
+        numerics->attention == RP_ATTENTION_FLASH &&
+        (numerics->kv_cache == RP_KV_CACHE_F16 || numerics->kv_cache == RP_KV_CACHE_F32) &&
+        !is_tiled(numerics, site, p);
+    return has_f16_sums ? F16_STEP * sqrt(FLIP_SHARE * sqrt((double)n_keys)) : 0;
+}
