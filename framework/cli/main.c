@@ -16,6 +16,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"diff", "compare a fixture with an engine's dump, slot by slot", rp_cli_diff},
+    {"replay", "find the layers of a dump that introduce an error of their own", rp_cli_replay},
     {"show", "list what is in an npz, npy, dump folder or GGUF", rp_cli_show},
     {"check-matrix", "check a matrix.json", rp_cli_check_matrix},
     {"report", "summarize the last ctest run and write its reports", rp_cli_report},

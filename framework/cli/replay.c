@@ -1,0 +1,468 @@
+/* refparity replay: which layers of an engine introduce an error of their own? */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cjson/cJSON.h>
+
+#include "base/file.h"
+#include "refparity/explain.h"
+#include "refparity/replay.h"
+
+static const char help[] =
+    "usage: refparity replay [OPTION ...] GGUF DUMP\n"
+    "\n"
+    "Runs each layer of the model on the engine's own dumped values, from each dumped slot\n"
+    "to the next, and shows the error that each step introduces; what a layer inherits does\n"
+    "not show. An error over the limit, three times what FP32 arithmetic in another order may\n"
+    "add, fails. Reads the engine's GGUF and its dump; needs no reference.\n"
+    "\n"
+    "What the engine computes in, where that is not FP32 throughout:\n"
+    "  --activations NAME   what the inputs of matrix products are rounded to: f32, by_weight\n"
+    "                       (what each weight's type is multiplied with), f16, bf16, q8_0,\n"
+    "                       q8_K  [f32]\n"
+    "  --kv-cache NAME      f32, f16, q8_0, q4_0  [f32]\n"
+    "  --attention NAME     plain, flash  [plain]\n"
+    "  --mode NAME          per-token, batched, or batched:N with N positions at once  [batched]\n"
+    "What is replayed:\n"
+    "  --layers A-B         layers A to B, or A alone  [all, emb, post_norm and logits too]\n"
+    "  --tokens FILE        the prompt's token ids, a decimal number a line  [the dump's]\n"
+    "  --layout NAME        of the dump: npy, bin, npz  [found out]\n"
+    "  --no-explain         do not look for what explains an error\n"
+    "  --no-flips           do not try near-ties of the rounding\n"
+    "Output:\n"
+    "  --json               print JSON\n"
+    "  --verbose            print every slot's message\n"
+    "  --help\n"
+    "\n"
+    "exit codes: 0 no layer introduces an error, 1 one does, 2 error, also when nothing could be\n"
+    "replayed\n";
+
+struct options {
+    const char *model, *dump, *tokens_file;
+    enum rp_layout layout;
+    int first_layer, last_layer; /* -1: all */
+    int no_explain, json, verbose;
+    struct rp_replay_options replay;
+};
+
+struct counts {
+    size_t n_slots, n_failing, n_skipped, n_errors, n_flips;
+    char first_failing[RP_SLOT_NAME_SIZE];
+};
+
+struct printer {
+    const struct options *options;
+    struct counts counts;
+    cJSON *slots, *explanations; /* NULL without --json */
+    int n_lines;
+};
+
+/* ---- options ---- */
+
+static int parse_layers(const char *text, struct options *options)
+{
+    char *end;
+    errno = 0;
+    const long first = strtol(text, &end, 10);
+    long last = first;
+    if (end == text || errno || first < 0 || first > 100000)
+        return 0;
+    if (*end == '-') {
+        const char *second = end + 1;
+        last = strtol(second, &end, 10);
+        if (end == second || errno)
+            return 0;
+    }
+    if (*end || last < first || last > 100000)
+        return 0;
+    options->first_layer = (int)first;
+    options->last_layer = (int)last;
+    return 1;
+}
+
+static int parse_layout(const char *text, enum rp_layout *layout)
+{
+    static const struct {
+        const char *name;
+        enum rp_layout layout;
+    } known[] = {{"npy", RP_LAYOUT_NPY}, {"bin", RP_LAYOUT_BIN}, {"npz", RP_LAYOUT_NPZ}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strcmp(text, known[i].name) == 0) {
+            *layout = known[i].layout;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* per-token, batched, or batched:N with the positions that the engine takes at once. */
+static int parse_mode(const char *text, struct rp_replay_options *options)
+{
+    static const char prefix[] = "batched:";
+    char *end;
+    options->mode = strcmp(text, "per-token") == 0 ? RP_MODE_PER_TOKEN : RP_MODE_BATCHED;
+    if (options->mode == RP_MODE_PER_TOKEN || strcmp(text, "batched") == 0)
+        return 1;
+    if (strncmp(text, prefix, sizeof prefix - 1) != 0)
+        return 0;
+    text += sizeof prefix - 1;
+    errno = 0;
+    const long batch = strtol(text, &end, 10);
+    options->numerics.batch = batch > 0 ? (size_t)batch : 0;
+    return *text >= '1' && *text <= '9' && !*end && !errno;
+}
+
+/* -1 to go on, else the exit code. */
+static int take_option(int option, struct options *options)
+{
+    struct rp_numerics *numerics = &options->replay.numerics;
+    struct rp_error err;
+    enum rp_status status = RP_OK;
+    switch (option) {
+    case 'a': status = rp_activations_parse(optarg, &numerics->activations, &err); break;
+    case 'k': status = rp_kv_cache_parse(optarg, &numerics->kv_cache, &err); break;
+    case 't': status = rp_attention_parse(optarg, &numerics->attention, &err); break;
+    case 'm':
+        if (!parse_mode(optarg, &options->replay))
+            return rp_cli_usage_error(
+                "replay", "--mode takes per-token, batched or batched:N, not \"%s\"", optarg);
+        break;
+    case 'l':
+        if (!parse_layers(optarg, options))
+            return rp_cli_usage_error("replay", "--layers takes A-B or A, not \"%s\"", optarg);
+        break;
+    case 'y':
+        if (!parse_layout(optarg, &options->layout))
+            return rp_cli_usage_error("replay", "--layout takes npy, bin or npz, not \"%s\"",
+                                      optarg);
+        break;
+    case 'i': options->tokens_file = optarg; break;
+    case 'n': options->no_explain = 1; break;
+    case 'f': options->replay.without_flips = 1; break;
+    case 'j': options->json = 1; break;
+    case 'v': options->verbose = 1; break;
+    case 'h': fputs(help, stdout); return RP_EXIT_PASS;
+    default: return rp_cli_usage_error("replay", "unknown option or no value for it");
+    }
+    return status == RP_OK ? -1 : rp_cli_error(&err);
+}
+
+static int parse_options(int argc, char **argv, struct options *options)
+{
+    static const struct option known[] = {{"activations", required_argument, NULL, 'a'},
+                                          {"kv-cache", required_argument, NULL, 'k'},
+                                          {"attention", required_argument, NULL, 't'},
+                                          {"mode", required_argument, NULL, 'm'},
+                                          {"layers", required_argument, NULL, 'l'},
+                                          {"layout", required_argument, NULL, 'y'},
+                                          {"tokens", required_argument, NULL, 'i'},
+                                          {"no-explain", no_argument, NULL, 'n'},
+                                          {"no-flips", no_argument, NULL, 'f'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {"verbose", no_argument, NULL, 'v'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    *options =
+        (struct options){.first_layer = -1, .last_layer = -1, .replay = {.mode = RP_MODE_BATCHED}};
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
+        if (option == '?')
+            return rp_cli_usage_error("replay", "unknown option, or no value for %s",
+                                      argv[optind - 1]);
+        const int code = take_option(option, options);
+        if (code >= 0)
+            return code;
+    }
+    if (argc - optind != 2)
+        return rp_cli_usage_error("replay", "expected GGUF and DUMP, found %d arguments",
+                                  argc - optind);
+    options->model = argv[optind];
+    options->dump = argv[optind + 1];
+    return -1;
+}
+
+/* A decimal id per line; *ids is freed by the caller. */
+static enum rp_status read_tokens(const char *path, int64_t **ids, size_t *n, struct rp_error *err)
+{
+    char *text;
+    size_t length;
+    enum rp_status status = rp_file_read(path, 16 << 20, &text, &length, err);
+    if (status != RP_OK)
+        return status;
+    *n = 0;
+    *ids = calloc(length / 2 + 1, sizeof **ids);
+    if (!*ids)
+        status = rp_fail(err, RP_ERR_MEMORY, path, -1, "no memory for the token ids");
+    const char *at = text;
+    while (status == RP_OK && *at) {
+        char *end;
+        errno = 0;
+        const long long id = strtoll(at, &end, 10);
+        if (*at < '0' || *at > '9' || errno || id > INT32_MAX || (*end && *end != '\n'))
+            status = rp_fail(err, RP_ERR_FORMAT, path, at - text,
+                             "expected a decimal token id on line %zu", *n + 1);
+        else
+            (*ids)[(*n)++] = id;
+        at = *end ? end + 1 : end;
+    }
+    if (status == RP_OK && *n == 0)
+        status = rp_fail(err, RP_ERR_FORMAT, path, -1, "there are no token ids");
+    if (status != RP_OK) {
+        free(*ids);
+        *ids = NULL;
+    }
+    free(text);
+    return status;
+}
+
+/* ---- output ---- */
+
+static void add_number(cJSON *object, const char *name, double value)
+{
+    if (isfinite(value))
+        cJSON_AddNumberToObject(object, name, value);
+    else
+        cJSON_AddNullToObject(object, name);
+}
+
+static void add_slot(cJSON *slots, const struct rp_replay_slot *slot)
+{
+    cJSON *item = cJSON_CreateObject();
+    cJSON *positions = cJSON_AddArrayToObject(item, "positions");
+    cJSON *introduced = cJSON_AddArrayToObject(item, "introduced");
+    cJSON *floor = cJSON_AddArrayToObject(item, "floor");
+    cJSON_AddStringToObject(item, "slot", slot->slot);
+    cJSON_AddStringToObject(item, "from", slot->from);
+    cJSON_AddStringToObject(item, "verdict", rp_verdict_name(slot->verdict));
+    cJSON_AddStringToObject(item, "message", slot->message);
+    cJSON_AddNumberToObject(item, "n_failing", (double)slot->n_failing);
+    cJSON_AddNumberToObject(item, "n_flipped", (double)slot->n_flipped);
+    cJSON_AddNumberToObject(item, "n_flips", (double)slot->n_flips);
+    if (slot->first < slot->n_positions) {
+        cJSON_AddNumberToObject(item, "first_position", (double)slot->positions[slot->first]);
+        cJSON_AddNumberToObject(item, "worst_channel", (double)slot->worst_channel);
+    }
+    for (size_t i = 0; i < slot->n_positions; i++) {
+        cJSON_AddItemToArray(positions, cJSON_CreateNumber((double)slot->positions[i]));
+        cJSON_AddItemToArray(introduced, isfinite(slot->introduced[i])
+                                             ? cJSON_CreateNumber(slot->introduced[i])
+                                             : cJSON_CreateNull());
+        cJSON_AddItemToArray(floor, cJSON_CreateNumber(slot->floor[i]));
+    }
+    cJSON_AddItemToArray(slots, item);
+}
+
+static void print_slot(struct printer *printer, const struct rp_replay_slot *slot)
+{
+    if (printer->n_lines++ == 0)
+        printf("%-15s %-13s %10s %10s %10s %9s %6s  %s\n", "slot", "from", "introduced", "floor",
+               "limit", "position", "flips", "verdict");
+    if (slot->n_positions > 0)
+        printf("%-15s %-13s %10.2e %10.2e %10.2e %9lld %6zu  %s\n", slot->slot, slot->from,
+               slot->introduced[slot->worst], slot->floor[slot->worst],
+               RP_REPLAY_LIMIT * slot->floor[slot->worst], (long long)slot->positions[slot->worst],
+               slot->n_flips, rp_verdict_name(slot->verdict));
+    else
+        printf("%-15s %-13s %10s %10s %10s %9s %6s  %s\n", slot->slot, slot->from, "-", "-", "-",
+               "-", "-", rp_verdict_name(slot->verdict));
+    if (printer->options->verbose || slot->verdict != RP_PASS)
+        printf("    %s\n", slot->message);
+}
+
+static void take_layer(struct printer *printer, const struct rp_replay_layer *layer)
+{
+    struct counts *counts = &printer->counts;
+    for (size_t i = 0; i < layer->n_slots; i++) {
+        const struct rp_replay_slot *slot = &layer->slots[i];
+        counts->n_slots += slot->n_positions > 0;
+        counts->n_failing += slot->verdict == RP_FAIL;
+        counts->n_skipped += slot->verdict == RP_SKIP;
+        counts->n_errors += slot->verdict == RP_ERROR;
+        counts->n_flips += slot->n_flips;
+        if (printer->slots)
+            add_slot(printer->slots, slot);
+        else
+            print_slot(printer, slot);
+    }
+    if (layer->first_failing && !counts->first_failing[0])
+        snprintf(counts->first_failing, sizeof counts->first_failing, "%s",
+                 layer->first_failing->slot);
+}
+
+static void take_explanation(struct printer *printer, const struct rp_replay_slot *slot,
+                             const struct rp_explanation *explanation)
+{
+    if (!printer->explanations) {
+        printf("    %s\n", explanation->text);
+        return;
+    }
+    cJSON *item = cJSON_CreateObject();
+    cJSON_AddStringToObject(item, "slot", slot->slot);
+    cJSON_AddStringToObject(item, "name", explanation->name);
+    cJSON_AddStringToObject(item, "text", explanation->text);
+    cJSON_AddStringToObject(item, "or_else", explanation->or_else);
+    add_number(item, "share", explanation->share);
+    add_number(item, "parameter", explanation->parameter);
+    cJSON_AddItemToArray(printer->explanations, item);
+}
+
+static int exit_code(const struct counts *counts)
+{
+    if (counts->n_errors > 0 || counts->n_slots == 0)
+        return RP_EXIT_ERROR;
+    return counts->n_failing > 0 ? RP_EXIT_FAIL : RP_EXIT_PASS;
+}
+
+static void print_end(const struct counts *counts)
+{
+    if (counts->n_slots == 0)
+        puts("nothing could be replayed");
+    else if (counts->n_failing > 0)
+        printf("the first slot that introduces an error: %s\n", counts->first_failing);
+    else
+        puts("no layer introduces an error");
+    printf("%zu slots replayed, %zu over the limit, %zu not replayed, %zu unreadable, %zu rounding "
+           "flips\n",
+           counts->n_slots, counts->n_failing, counts->n_skipped, counts->n_errors,
+           counts->n_flips);
+}
+
+static void print_json(const struct options *options, const struct printer *printer, cJSON *root)
+{
+    const struct counts *counts = &printer->counts;
+    const struct rp_numerics *numerics = &options->replay.numerics;
+    cJSON_AddStringToObject(root, "model", options->model);
+    cJSON_AddStringToObject(root, "dump", options->dump);
+    cJSON_AddStringToObject(root, "activations", rp_activations_name(numerics->activations));
+    cJSON_AddStringToObject(root, "kv_cache", rp_kv_cache_name(numerics->kv_cache));
+    cJSON_AddStringToObject(root, "attention", rp_attention_name(numerics->attention));
+    cJSON_AddStringToObject(root, "verdict",
+                            exit_code(counts) == RP_EXIT_PASS   ? "PASS"
+                            : exit_code(counts) == RP_EXIT_FAIL ? "FAIL"
+                                                                : "ERROR");
+    if (counts->first_failing[0])
+        cJSON_AddStringToObject(root, "first_failing", counts->first_failing);
+    char *text = cJSON_Print(root);
+    puts(text ? text : "{}");
+    free(text);
+}
+
+/* ---- the run ---- */
+
+/* A line on stderr each second, once two have passed. */
+static void show_progress(time_t began, time_t *shown, size_t layer, size_t n_layers)
+{
+    const time_t now = time(NULL);
+    if (now - began < 2 || now == *shown)
+        return;
+    *shown = now;
+    fprintf(stderr, "refparity: layer %zu of %zu\n", layer, n_layers);
+}
+
+static enum rp_status run_part(struct rp_replay *replay, enum rp_slot_part part,
+                               struct printer *printer, struct rp_error *err)
+{
+    struct rp_replay_layer result = {.n_slots = 0};
+    const enum rp_status status = rp_replay_run_part(replay, part, &result, err);
+    if (status == RP_OK)
+        take_layer(printer, &result);
+    rp_replay_layer_free(&result);
+    return status;
+}
+
+static enum rp_status run_layer(struct rp_replay *replay, size_t layer, struct printer *printer,
+                                struct rp_error *err)
+{
+    struct rp_replay_layer result = {.n_slots = 0};
+    struct rp_explanation explanation;
+    enum rp_status status = rp_replay_run_layer(replay, layer, &result, err);
+    if (status == RP_OK)
+        take_layer(printer, &result);
+    if (status == RP_OK && result.first_failing && !printer->options->no_explain) {
+        status = rp_explain_layer(replay, &result, &explanation, err);
+        if (status == RP_OK)
+            take_explanation(printer, result.first_failing, &explanation);
+    }
+    rp_replay_layer_free(&result);
+    return status;
+}
+
+static enum rp_status run_all(struct rp_replay *replay, struct printer *printer,
+                              struct rp_error *err)
+{
+    const struct options *options = printer->options;
+    const size_t n_layers = rp_model_config(rp_replay_model(replay))->n_layers;
+    const bool is_whole = options->first_layer < 0;
+    const size_t first = is_whole ? 0 : (size_t)options->first_layer;
+    const size_t last = is_whole ? n_layers - 1 : (size_t)options->last_layer;
+    const time_t began = time(NULL);
+    time_t shown = 0;
+    enum rp_status status = RP_OK;
+    if (last >= n_layers)
+        return rp_fail(err, RP_ERR_ARGUMENT, options->model, -1,
+                       "layer %zu of a model with %zu (0 to %zu)", last, n_layers, n_layers - 1);
+    if (is_whole)
+        status = run_part(replay, RP_PART_EMB, printer, err);
+    for (size_t layer = first; layer <= last && status == RP_OK; layer++) {
+        show_progress(began, &shown, layer, n_layers);
+        status = run_layer(replay, layer, printer, err);
+    }
+    if (is_whole && status == RP_OK)
+        status = run_part(replay, RP_PART_POST_NORM, printer, err);
+    if (is_whole && status == RP_OK)
+        status = run_part(replay, RP_PART_LOGITS, printer, err);
+    return status;
+}
+
+int rp_cli_replay(int argc, char **argv)
+{
+    struct options options;
+    const int code = parse_options(argc, argv, &options);
+    if (code >= 0)
+        return code;
+    struct printer printer = {.options = &options};
+    struct rp_model *model = NULL;
+    struct rp_tensor_set *dump = NULL;
+    struct rp_replay *replay = NULL;
+    int64_t *tokens = NULL;
+    cJSON *root = options.json ? cJSON_CreateObject() : NULL;
+    struct rp_error err;
+    enum rp_status status = RP_OK;
+    if (root) {
+        printer.slots = cJSON_AddArrayToObject(root, "slots");
+        printer.explanations = cJSON_AddArrayToObject(root, "explanations");
+    }
+    if (options.tokens_file) {
+        status = read_tokens(options.tokens_file, &tokens, &options.replay.n_tokens, &err);
+        options.replay.tokens = tokens;
+    }
+    if (status == RP_OK)
+        status = rp_model_open(options.model, &model, &err);
+    if (status == RP_OK)
+        status = rp_tensor_set_open(options.dump, options.layout, 0, &dump, &err);
+    if (status == RP_OK)
+        status = rp_replay_open(model, dump, &options.replay, &replay, &err);
+    if (status == RP_OK)
+        status = run_all(replay, &printer, &err);
+    int result = exit_code(&printer.counts);
+    if (status != RP_OK)
+        result = rp_cli_error(&err);
+    else if (root)
+        print_json(&options, &printer, root);
+    else
+        print_end(&printer.counts);
+    cJSON_Delete(root);
+    rp_replay_close(replay);
+    rp_tensor_set_close(dump);
+    rp_model_close(model);
+    free(tokens);
+    return result;
+}
