@@ -436,6 +436,13 @@ void rp_gguf_close(struct rp_gguf *gguf)
     free(gguf);
 }
 
+void rp_gguf_forget_rows(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor,
+                         size_t first, size_t n)
+{
+    if (gguf->is_mapped)
+        rp_file_forget(tensor->data + first * tensor->row_bytes, n * tensor->row_bytes);
+}
+
 const char *rp_gguf_path(const struct rp_gguf *gguf)
 {
     return gguf->path;

@@ -51,6 +51,11 @@ static inline double rp_load_f64(const unsigned char *bytes)
     return value;
 }
 
+/* n rows of the tensor from row first on need not stay in this process's memory, where the file is
+ * mapped: they have been decoded. */
+void rp_gguf_forget_rows(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor,
+                         size_t first, size_t n);
+
 /* Bytes of one scalar; 0 for strings, arrays and numbers that are no kind. */
 size_t rp_gguf_kind_size(enum rp_gguf_kind kind);
 

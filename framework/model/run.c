@@ -2,6 +2,7 @@
  * A layer itself is in forward.c. */
 #include <stdlib.h>
 
+#include "model/gguf_internal.h"
 #include "model/model_internal.h"
 
 #define OUTPUT_BLOCK_ROWS 1024 /* of the output matrix in memory at a time: 4 MiB at 1024 columns */
@@ -70,6 +71,7 @@ enum rp_status rp_model_logits(const struct rp_forward *forward, size_t n, const
     for (size_t row = 0; row < vocab && status == RP_OK; row += OUTPUT_BLOCK_ROWS) {
         size_t n_rows = smaller(OUTPUT_BLOCK_ROWS, vocab - row);
         status = rp_gguf_rows(model->gguf, model->output, row, n_rows, weight, err);
+        rp_gguf_forget_rows(model->gguf, model->output, row, n_rows);
         for (size_t p = 0; p < n && status == RP_OK; p += step) {
             struct rp_site site =
                 rp_site_make(forward, -1, smaller(step, n - p), positions + p, err);
