@@ -1,5 +1,5 @@
 /* A whole pair: its tokens, then every slot (see refparity/compare.h). */
-#include "refparity/compare.h"
+#include "compare/verdict.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,20 +116,50 @@ static enum rp_status list_slots(const struct rp_comparison *comparison, struct 
     return RP_OK;
 }
 
+static void compare_after_tokens(const struct rp_comparison *comparison,
+                                 const struct rp_tokens_result *tokens, const char *slot,
+                                 struct rp_damage_memory *memory, struct rp_slot_result *result)
+{
+    if (tokens->verdict != RP_FAIL) {
+        rp_compare_slot_of_pair(comparison, slot, memory, result);
+        return;
+    }
+    memset(result, 0, sizeof *result);
+    snprintf(result->slot, sizeof result->slot, "%s", slot);
+    result->required = rp_slot_is_required(slot);
+    result->worst.position = result->first.position = -1;
+    result->verdict = RP_SKIP;
+    SAY(result, "not comparable: %.*s", (int)sizeof result->message - 32, tokens->message);
+}
+
+void rp_compare_slot_after_tokens(const struct rp_comparison *comparison,
+                                  const struct rp_tokens_result *tokens, const char *slot,
+                                  struct rp_slot_result *result)
+{
+    compare_after_tokens(comparison, tokens, slot, NULL, result);
+}
+
 static void judge_whole(struct rp_pair_result *pair)
 {
     int failed = pair->tokens.verdict == RP_FAIL, broken = pair->tokens.verdict == RP_ERROR;
+    int explained = 0;
     for (size_t i = 0; i < pair->n_slots; i++) {
         const struct rp_slot_result *slot = &pair->slots[i];
-        if (!slot->required)
+        if (!slot->required) {
+            int layer; /* a name that refparity does not know is no part of the fixture's contract */
+            broken |=
+                slot->fixture_is_damaged && rp_slot_parse(slot->slot, &layer) != RP_PART_OTHER;
             continue;
+        }
         pair->n_required++;
-        pair->n_required_compared += slot->n_compared > 0;
+        pair->n_required_compared += slot->n_compared > 0 && slot->verdict != RP_SKIP;
+        explained |= slot->verdict == RP_MARGINAL;
         failed |= slot->verdict == RP_FAIL;
         broken |= slot->verdict == RP_ERROR;
     }
     pair->verdict = broken                      ? RP_ERROR
                     : failed                    ? RP_FAIL
+                    : explained                 ? RP_MARGINAL
                     : pair->n_required_compared ? RP_PASS
                                                 : RP_SKIP;
 }
@@ -159,27 +189,14 @@ enum rp_status rp_compare_pair_after_tokens(const struct rp_comparison *comparis
     }
     result->n_slots = list.n;
     result->tokens = *tokens;
+    struct rp_damage_memory memory = {.right = NULL};
     for (size_t i = 0; i < list.n; i++)
-        rp_compare_slot_after_tokens(comparison, &result->tokens, list.names[i], &result->slots[i]);
+        compare_after_tokens(comparison, &result->tokens, list.names[i], &memory,
+                             &result->slots[i]);
+    rp_damage_memory_free(&memory);
     judge_whole(result);
     free(list.names);
     return RP_OK;
-}
-
-void rp_compare_slot_after_tokens(const struct rp_comparison *comparison,
-                                  const struct rp_tokens_result *tokens, const char *slot,
-                                  struct rp_slot_result *result)
-{
-    if (tokens->verdict != RP_FAIL) {
-        rp_compare_slot(comparison, slot, result);
-        return;
-    }
-    memset(result, 0, sizeof *result);
-    snprintf(result->slot, sizeof result->slot, "%s", slot);
-    result->required = rp_slot_is_required(slot);
-    result->worst.position = result->first.position = -1;
-    result->verdict = RP_SKIP;
-    SAY(result, "not comparable: %.*s", (int)sizeof result->message - 32, tokens->message);
 }
 
 void rp_pair_result_free(struct rp_pair_result *result)

@@ -2,6 +2,8 @@
  * every compared position; logits have a cosine above theirs. Limits are written so that NaN
  * fails. Not for metrics (metrics.c) nor for pairing positions (align.c). */
 #include "compare/align.h"
+#include "compare/gate.h"
+#include "compare/verdict.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -121,6 +123,7 @@ static int judge_row(const struct rp_comparison *c, struct rp_slot_result *resul
     const struct rp_metrics *m = &here.metrics;
     if (m->ref_finite ? !(m->norm_ref > 0) : !c->reference_is_dump) {
         result->verdict = RP_ERROR;
+        result->fixture_is_damaged = !m->ref_finite;
         SAY(result, "the reference %s at position %lld%s",
             m->ref_finite ? "is all zeros, so L2_rel is undefined," : "holds NaN or infinity",
             (long long)row->position, c->reference_is_dump ? "" : ": record the fixture again");
@@ -155,15 +158,22 @@ static int may_hold_last_alone(const struct rp_comparison *c, const char *slot)
     }
 }
 
-/* Of all positions, does the engine lack some that it should have? */
-static int lacks_positions(const struct rp_comparison *c, const struct rp_slot_result *result,
-                           const struct rp_alignment *a)
+/* Of all positions, does the engine lack some that it should have? A failure stays one. */
+static void require_positions(const struct rp_comparison *c, struct rp_slot_result *result,
+                              const struct rp_alignment *a)
 {
-    if (c->positions || c->accept_partial || !result->required || a->n_missing == 0)
-        return 0;
+    if (c->positions || c->accept_partial || !result->required || a->n_missing == 0 ||
+        (result->verdict != RP_PASS && result->verdict != RP_MARGINAL))
+        return;
     const int64_t last = a->ref.positions[a->ref.n_positions - 1];
-    return !may_hold_last_alone(c, result->slot) ||
-           a->engine.positions[a->engine.n_positions - 1] < last;
+    if (may_hold_last_alone(c, result->slot) &&
+        a->engine.positions[a->engine.n_positions - 1] >= last)
+        return;
+    result->verdict = RP_ERROR;
+    SAY(result,
+        "the engine's dump lacks %zu of %zu positions, the first %lld: a prompt cut short, or "
+        "name in the matrix the \"positions\" that it dumps",
+        a->n_missing, a->ref.n_positions, (long long)a->first_missing);
 }
 
 static void summarize(const struct rp_comparison *c, struct rp_slot_result *result,
@@ -195,14 +205,6 @@ static void summarize(const struct rp_comparison *c, struct rp_slot_result *resu
     result->verdict = result->n_failing ? RP_FAIL : RP_PASS;
     if (result->n_failing)
         return;
-    if (lacks_positions(c, result, alignment)) {
-        result->verdict = RP_ERROR;
-        SAY(result,
-            "the engine's dump lacks %zu of %zu positions, the first %lld: a prompt cut short, or "
-            "name in the matrix the \"positions\" that it dumps",
-            alignment->n_missing, alignment->ref.n_positions, (long long)alignment->first_missing);
-        return;
-    }
     const struct rp_position_metrics *w = &result->worst;
     if (is_logits)
         SAY(result, "cosine %.6f at worst, at position %lld, limit %g", w->metrics.cosine,
@@ -214,6 +216,12 @@ static void summarize(const struct rp_comparison *c, struct rp_slot_result *resu
 
 void rp_compare_slot(const struct rp_comparison *comparison, const char *slot,
                      struct rp_slot_result *result)
+{
+    rp_compare_slot_of_pair(comparison, slot, NULL, result);
+}
+
+void rp_compare_slot_of_pair(const struct rp_comparison *comparison, const char *slot,
+                             struct rp_damage_memory *memory, struct rp_slot_result *result)
 {
     memset(result, 0, sizeof *result);
     snprintf(result->slot, sizeof result->slot, "%s", slot);
@@ -230,6 +238,9 @@ void rp_compare_slot(const struct rp_comparison *comparison, const char *slot,
     struct rp_error err;
     if (rp_alignment_open(comparison, slot, &alignment, &err)) {
         set_error(result, &err);
+        result->fixture_is_damaged = !comparison->reference_is_dump && !alignment.ref.data;
+        if (err.code == RP_ERR_MISMATCH && alignment.engine.data)
+            rp_damage_explain_width(comparison, result);
     } else {
         struct rp_row_pair row;
         int usable = 1;
@@ -238,6 +249,10 @@ void rp_compare_slot(const struct rp_comparison *comparison, const char *slot,
             usable = judge_row(comparison, result, &row, is_logits);
         if (usable)
             summarize(comparison, result, &alignment, is_logits);
+        if (usable && comparison->gate != RP_GATE_STRICT)
+            rp_gate_slot(comparison, result);
+        require_positions(comparison, result, &alignment);
     }
     rp_alignment_close(&alignment);
+    rp_damage_examine(comparison, memory, result);
 }

@@ -21,6 +21,10 @@
 #define REFUSED_FLAGS (1u << 0 | 1u << 5 | 1u << 6 | 1u << 13)
 /* Deflate cannot do better: 258 bytes from 2 bits, https://zlib.net/zlib_tech.html. */
 #define MAX_DEFLATE_RATIO 1032
+/* Activations deflate to nine tenths, token ids to a quarter: what is large and shrinks a hundredfold is
+ * nothing that was computed, and is not worth its memory. */
+#define LARGE_SIZE ((uint64_t)64 << 20)
+#define MAX_LARGE_RATIO 100
 
 static uint16_t le16(const uint8_t *p)
 {
@@ -347,6 +351,13 @@ static enum rp_status data_offset(const struct rp_zip *zip, const struct rp_zip_
                        "member %s: %llu bytes cannot come from %llu compressed bytes", member->name,
                        (unsigned long long)member->size,
                        (unsigned long long)member->compressed_size);
+    if (member->size > LARGE_SIZE && member->size / MAX_LARGE_RATIO > member->compressed_size)
+        return rp_fail(
+            err, RP_ERR_UNSUPPORTED, zip->where, at,
+            "member %s: %llu bytes from %llu compressed bytes: expected a member of more "
+            "than %d MiB to shrink to a hundredth at most",
+            member->name, (unsigned long long)member->size,
+            (unsigned long long)member->compressed_size, (int)(LARGE_SIZE >> 20));
     *offset = start + n_extra;
     return RP_OK;
 }
@@ -390,7 +401,7 @@ static int inflate_bytes(const uint8_t *from, size_t n_from, uint8_t *to, size_t
 enum rp_status rp_zip_load(const struct rp_zip *zip, const struct rp_zip_member *member,
                            const uint8_t **bytes, void **owned, struct rp_error *err)
 {
-    size_t offset, n = 0;
+    size_t offset = 0, n = 0;
     int ended = 0;
     uint8_t *inflated = NULL;
     *bytes = NULL;
@@ -439,7 +450,7 @@ done:
 enum rp_status rp_zip_peek(const struct rp_zip *zip, const struct rp_zip_member *member,
                            uint8_t *buffer, size_t size, size_t *n, struct rp_error *err)
 {
-    size_t offset;
+    size_t offset = 0;
     int ended;
     *n = 0;
     enum rp_status code = data_offset(zip, member, &offset, err);

@@ -206,6 +206,49 @@ static void a_bomb_is_refused_before_memory_is_taken(void **state)
                    "member a: 4294967280 bytes cannot come from 15 compressed bytes");
 }
 
+/* Zeros deflate a thousandfold: 65 MiB of them are 66 kB. */
+static struct rp_test_bytes archive_of_zeros(size_t n, size_t n_random)
+{
+    struct rp_test_zip zip = {.n_members = 0};
+    struct rp_test_bytes bytes = {NULL, 0, 0};
+    uint8_t *content = calloc(n, 1);
+    assert_non_null(content);
+    uint32_t random = 1;
+    for (size_t i = 0; i < n_random; i++)
+        content[i] = (uint8_t)((random = random * 1664525u + 1013904223u) >> 24);
+    rp_test_zip_add(&zip, "a", content, n, RP_TEST_DEFLATED);
+    rp_test_zip_finish(&zip, 0, &bytes);
+    free(content);
+    return bytes;
+}
+
+static enum rp_status load_large(struct rp_test_bytes *bytes, struct rp_error *err)
+{
+    struct rp_zip zip;
+    const uint8_t *content;
+    void *owned = NULL;
+    assert_int_equal(rp_zip_open(bytes->data, bytes->n, "x.zip", &zip, NULL), RP_OK);
+    const enum rp_status code = rp_zip_load(&zip, rp_zip_find(&zip, "a"), &content, &owned, err);
+    free(owned);
+    rp_zip_close(&zip);
+    rp_test_free(bytes);
+    return code;
+}
+
+static void what_is_large_and_shrinks_a_hundredfold_is_refused(void **state)
+{
+    const size_t MiB = (size_t)1 << 20;
+    struct rp_error err;
+    (void)state;
+    struct rp_test_bytes bytes = archive_of_zeros(65 * MiB, 0);
+    assert_int_equal(load_large(&bytes, &err), RP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "member a: 68157440 bytes from "));
+    bytes = archive_of_zeros(65 * MiB, MiB); /* a 65th at least */
+    assert_int_equal(load_large(&bytes, &err), RP_OK);
+    bytes = archive_of_zeros(8 * MiB, 0);
+    assert_int_equal(load_large(&bytes, &err), RP_OK);
+}
+
 static void deflated_data_of_another_length_is_refused(void **state)
 {
     static const uint32_t sizes[] = {0, 1, 12, 14, 1000};
@@ -401,6 +444,7 @@ int main(void)
         cmocka_unit_test(sizes_and_places_outside_the_archive_are_refused),
         cmocka_unit_test(stored_sizes_have_to_agree),
         cmocka_unit_test(a_bomb_is_refused_before_memory_is_taken),
+        cmocka_unit_test(what_is_large_and_shrinks_a_hundredfold_is_refused),
         cmocka_unit_test(deflated_data_of_another_length_is_refused),
         cmocka_unit_test(a_wrong_checksum_is_refused),
         cmocka_unit_test(encryption_and_other_methods_are_refused),
