@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/linear.h"
+#include "report/replay.h"
 #include "report/results.h"
 #include "report/text.h"
-#include "run/judge.h"
+#include "run/judge_replay.h"
 #include "run/run.h"
 
 /* cmocka leaves a test by longjmp and takes no argument for its group: what the tests of a process
@@ -17,9 +19,10 @@ struct case_run {
     const struct rp_case *id;
     struct rp_context context;
     struct rp_pair pair;
-    struct rp_judge *judge; /* opened by the first test that compares */
-    char error[2300];       /* why context or pair could not be had; "" when they could */
-    const char *test;       /* the one under way */
+    struct rp_judge *judge;         /* opened by the first test that compares */
+    struct rp_judge_replay *replay; /* by the first that replays */
+    char error[2300];               /* why context or pair could not be had; "" when they could */
+    const char *test;               /* the one under way */
     size_t n_verdicts[RP_ERROR + 1];
     size_t n_done; /* `run` and `report`, which judge nothing */
 };
@@ -101,6 +104,8 @@ static struct rp_judge *judge_of(struct case_run *run)
 
 static void forget_judge(struct case_run *run)
 {
+    rp_judge_replay_close(run->replay);
+    run->replay = NULL;
     if (run->judge)
         rp_judge_close(run->judge);
     free(run->judge);
@@ -190,6 +195,29 @@ void rp_case_slot(void **state, const char *slot)
         printf("%s: %zu positions are not in the dump and were not compared\n", run->test,
                result.n_missing);
     leave(run, result.verdict, result.message);
+}
+
+void rp_case_replay(void **state, const char *slot)
+{
+    struct case_run *run = enter(state, slot);
+    char name[RP_SLOT_NAME_SIZE], test[RP_SLOT_NAME_SIZE + 8], message[1600], text[2300];
+    struct rp_error err;
+    struct rp_replay_result result;
+    snprintf(test, sizeof test, "replay/%s", rp_slot_test_name(slot, run->id->n_layers, name));
+    run->test = test;
+    if (!run->replay && rp_judge_replay_open(judge_of(run), &run->replay, &err))
+        leave(run, RP_ERROR, rp_error_text(&err, text, sizeof text));
+    rp_judge_replay_slot(run->replay, slot, &result);
+    const enum rp_verdict verdict = result.judgement.verdict;
+    snprintf(message, sizeof message, "%s", result.judgement.message);
+    if (verdict == RP_FAIL) {
+        print_place(run, message);
+        rp_report_replay_failure(stdout, &result);
+    }
+    rp_replay_result_free(&result);
+    if (verdict == RP_FAIL)
+        leave_failed(run, RP_FAIL);
+    leave(run, verdict, message);
 }
 
 void rp_case_report(void **state)
@@ -283,6 +311,7 @@ int rp_case_main(int argc, char **argv, const struct rp_case *pair, const struct
             return RP_EXIT_ERROR;
         }
     }
+    rp_matmul_one_thread();        /* ctest runs as many cases at once as it was told to */
     unsetenv("CMOCKA_TEST_ABORT"); /* would turn exit codes into a signal */
     struct CMUnitTest *selected = calloc(n_tests, sizeof *selected);
     struct case_run *run = calloc(1, sizeof *run);

@@ -34,6 +34,7 @@ JUNIT_10 = {
     "failure": ({"type", "message"}, set(), set()),
     "error": ({"type", "message"}, set(), set()),
     "skipped": ({"type", "message"}, set(), set()),
+    "system-out": (set(), set(), set()),
 }
 SUREFIRE_TIME = re.compile(r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]*)?")
 
@@ -76,15 +77,18 @@ def check_junit(path: Path, results: dict) -> int:
         cases = list(suite)
         required = [slot for slot in pair["comparison"]["slots"] if slot["required"]]
         n_run = 0 if pair["against"] else 1  # two modes compared with each other have no run of their own
-        assert len(cases) == len(required) + 1 + n_run == suite.tests == pair["n_layers"] + 4 + n_run
+        replayed = pair.get("replay", [])
+        assert len(required) == pair["n_layers"] + 3 and len(replayed) in (0, len(required))
+        assert len(cases) == len(required) + len(replayed) + 1 + n_run == suite.tests
         verdicts = [pair["engine_test"]["verdict"]] if n_run else []
         verdicts += [pair["comparison"]["tokens"]["verdict"]]
-        verdicts += [slot["verdict"] for slot in required]
+        verdicts += [slot["verdict"] for slot in required + replayed]
         for case, verdict in zip(cases, verdicts, strict=True):
             assert case.classname == pair["pair"]
             kinds = [type(result).__name__ for result in case.result]
             expected = {"PASS": [], "MARGINAL": [], "FAIL": ["Failure"], "ERROR": ["Error"], "SKIP": ["Skipped"]}
             assert kinds == expected[verdict], (case.name, verdict, kinds)
+            assert (case.system_out or "").startswith("MARGINAL: " if verdict == "MARGINAL" else "")
             for result in case.result:
                 assert result.message and result.type
                 assert re.match(r".+matrix\.json:\d+: ", result.text), result.text
@@ -94,6 +98,8 @@ def check_junit(path: Path, results: dict) -> int:
         assert {"hf_model", "engine", "line"} <= names
         if pair["comparison"]["n_required_compared"]:
             assert {"h00.L2_rel", "h00.cosine", "logits.cosine", "post_norm.max_abs"} <= names
+        if pair["exact"] and pair["verdict"] in ("PASS", "MARGINAL"):
+            assert {"h00.own_error", "h00.quantized", "logits.own_error"} <= names
     return n_cases
 
 

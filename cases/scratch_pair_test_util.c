@@ -27,18 +27,20 @@ static const char *or_default(const char *value, const char *standard)
 static void write_matrix(const struct rp_scratch_pair *scratch, const struct rp_scratch_spec *spec)
 {
     const char *architecture = or_default(spec->architecture, "qwen3");
-    char text[8192];
-    const int n = snprintf(
-        text, sizeof text,
-        "{\"engines\": {\"test\": {\"argv\": %s, \"layout\": \"%s\"%s}},\n"
-        " \"tests\": [\n"
-        "  {\"name\": \"tiny\", \"hf_model\": \"tiny/%s\", \"n_layers\": %d, \"engine\": "
-        "\"test\",\n"
-        "   \"engine_gguf\": \"%s/fixtures/tiny/%s/%s-bf16.gguf\", \"prompts\": [%s]%s}]}\n",
-        or_default(spec->argv, default_argv), or_default(spec->layout, "npy"),
-        or_default(spec->engine_extra, ""), architecture,
-        spec->n_layers ? spec->n_layers : RP_TINY_LAYERS, RP_SOURCE_DIR, architecture, architecture,
-        or_default(spec->prompt, "\"" RP_FOX "\""), or_default(spec->entry_extra, ""));
+    char text[8192], gguf[1024];
+    snprintf(gguf, sizeof gguf, "%s/fixtures/tiny/%s/%s-%s.gguf", RP_SOURCE_DIR, architecture,
+             architecture, or_default(spec->weights, "bf16"));
+    const int n =
+        snprintf(text, sizeof text,
+                 "{\"engines\": {\"test\": {\"argv\": %s, \"layout\": \"%s\"%s}},\n"
+                 " \"tests\": [\n"
+                 "  {\"name\": \"tiny\", \"hf_model\": \"tiny/%s\", \"n_layers\": %d, \"engine\": "
+                 "\"test\",\n"
+                 "   \"engine_gguf\": \"%s\", \"prompts\": [%s]%s}]}\n",
+                 or_default(spec->argv, default_argv), or_default(spec->layout, "npy"),
+                 or_default(spec->engine_extra, ""), architecture,
+                 spec->n_layers ? spec->n_layers : RP_TINY_LAYERS, or_default(spec->gguf, gguf),
+                 or_default(spec->prompt, "\"" RP_FOX "\""), or_default(spec->entry_extra, ""));
     assert_true(n > 0 && (size_t)n < sizeof text);
     rp_test_write_file(scratch->folder, "matrix.json", text, (size_t)n);
 }

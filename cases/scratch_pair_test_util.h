@@ -19,6 +19,8 @@ struct rp_scratch_spec {
     const char *engine_extra; /* more members of the engine, each with a comma before it */
     const char *entry_extra;  /* more members of the entry, likewise */
     const char *architecture; /* "qwen3" or "llama" */
+    const char *weights;      /* "bf16", "q8_0" or "q4_0": which of its files; bf16 by default */
+    const char *gguf;         /* path, in the place of that file */
     const char *prompt;       /* JSON string */
     const char *layout;       /* "npy" or "bin" */
     const char *mode;         /* of the pair; the default is that of an entry without modes */

@@ -14,6 +14,8 @@ Hugging Face hub; those that cannot be had are reported as skipped.
   --check         write nothing: record the stored fixtures again in memory, and exit 1 where a slot
                   differs by more than 1e-5 relative at any position
   --force         record again what is valid
+  --dequantized   of the entries whose gate is explained or exact, HF on engine_gguf's dequantized
+                  weights instead: the exact reference where the C model does not know the architecture
   --test          run the recorder's own unit tests instead
   --print-python  make the environment and print its interpreter's path instead
   --help          this text

@@ -6,6 +6,7 @@
 #   <pair>/run       FIXTURES_SETUP: runs the engine once and records what happened
 #   <pair>/engine    did it exit well and complete its dump?
 #   <pair>/tokens, emb, h00 .. hNN, post_norm, logits
+#   <pair>/replay/emb, replay/h00 .. replay/logits   for entries with replay
 #   <pair>/report    FIXTURES_CLEANUP: compares the whole pair and writes its reports
 #
 # and where an entry has compare_modes, <entry>/<mode>-vs-<mode>/<prompt> with tokens, slots and
@@ -84,6 +85,7 @@ function(_refparity_write_config path matrix prefix dir reports targets stores r
   \"work_dir\": \"${dir}\",
   \"reports_dir\": \"${reports}\",
   \"record_command\": \"${record_command}\",
+  \"tool\": \"$<TARGET_FILE:refparity::tool>\",
   \"stores\": [${store_items}],
   \"targets\": {${target_items}}
 }
@@ -117,6 +119,20 @@ function(_refparity_slots n out_names out_functions out_tests)
     string(APPEND tests "        cmocka_unit_test(${name}),\n")
   endforeach()
   set(${out_names} "${names}" PARENT_SCOPE)
+  set(${out_functions} "${functions}" PARENT_SCOPE)
+  set(${out_tests} "${tests}" PARENT_SCOPE)
+endfunction()
+
+# The same for the replay of each slot of slot_names.
+function(_refparity_replays slot_names out_functions out_tests)
+  set(functions "")
+  set(tests "")
+  foreach(name IN LISTS slot_names)
+    string(REGEX REPLACE "^h0*([0-9])" "h\\1" slot "${name}")
+    string(APPEND functions
+      "static void replay_${name}(void **state) { rp_case_replay(state, \"${slot}\"); }\n")
+    string(APPEND tests "        {\"replay/${name}\", replay_${name}, NULL, NULL, NULL},\n")
+  endforeach()
   set(${out_functions} "${functions}" PARENT_SCOPE)
   set(${out_tests} "${tests}" PARENT_SCOPE)
 endfunction()
@@ -170,6 +186,13 @@ function(_refparity_add_pair mode against prompt)
 static void engine(void **state) { rp_case_engine(state); }
 ")
   endif()
+  set(replays "")
+  set(replay_functions "")
+  set(replay_tests "")
+  if((replay STREQUAL "all" OR "${mode}" IN_LIST replay) AND NOT against)
+    list(TRANSFORM slot_names PREPEND "replay/" OUTPUT_VARIABLE replays)
+    _refparity_replays("${slot_names}" replay_functions replay_tests)
+  endif()
   string(REPLACE "/" "__" program "case.${id}.${pair}") # names hold no "__"
   set(source "${dir}/cases/${program}.c")
   list(GET slot_names 1 first_layer)
@@ -186,7 +209,7 @@ static void engine(void **state) { rp_case_engine(state); }
     CALL _refparity_add_engines ${program} ${engine_targets})")
 
   set(test "${arg_PREFIX}${pair}")
-  set(all tokens ${slot_names} report)
+  set(all tokens ${slot_names} ${replays} report)
   if(NOT against)
     list(PREPEND all run engine)
   endif()
@@ -213,6 +236,11 @@ static void engine(void **state) { rp_case_engine(state); }
     set_tests_properties("${test}/${name}" PROPERTIES
       FIXTURES_REQUIRED "${test}" LABELS "${labels};${name}")
   endforeach()
+  if(replays)
+    list(TRANSFORM replays PREPEND "${test}/")
+    set_tests_properties(${replays} PROPERTIES
+      FIXTURES_REQUIRED "${test}" LABELS "${labels};replay")
+  endif()
   set_tests_properties("${test}/run" PROPERTIES FIXTURES_SETUP "${test}"
     FIXTURES_REQUIRED "${id}-session" LABELS "${labels};run" PROCESSORS ${processors}
     TIMEOUT ${timeout})
@@ -252,6 +280,31 @@ function(_refparity_add_entry entry_json)
   math(EXPR timeout "${timeout} + 120") # the harness ends the engine itself, long before
   string(REGEX MATCHALL "{target:[A-Za-z0-9_.+-]+}" engine_targets "${engine_json}")
   list(TRANSFORM engine_targets REPLACE "{target:(.*)}" "\\1")
+
+  # as framework/matrix/parse_gate.c has it
+  _refparity_json(gate strict "${entry_json}" gate)
+  set(replay OFF)
+  if(NOT gate STREQUAL "strict")
+    set(replay ON)
+    math(EXPR timeout "${timeout} + 600") # `run` computes the exact reference, too
+  endif()
+  _refparity_json(replay ${replay} "${entry_json}" replay)
+  _refparity_json_length(n_replay "${entry_json}" replay)
+  if(n_replay GREATER 0) # a list of modes, else a boolean
+    set(replay "")
+    foreach(i RANGE ${n_replay})
+      if(i LESS n_replay)
+        string(JSON mode GET "${entry_json}" replay ${i})
+        _refparity_check_name("${matrix}" "${mode}")
+        string(REPLACE ":" "-" mode "${mode}")
+        list(APPEND replay "${mode}")
+      endif()
+    endforeach()
+  elseif(replay)
+    set(replay all)
+  else()
+    set(replay none)
+  endif()
 
   _refparity_slots(${n_layers} slot_names slot_functions slot_tests)
   set(modes "")

@@ -89,6 +89,14 @@ void rp_file_unmap(const void *bytes, size_t size)
         munmap((void *)(uintptr_t)bytes, size);
 }
 
+void rp_file_forget(const void *bytes, size_t size)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = (uintptr_t)bytes - (uintptr_t)bytes % page;
+    if (size > 0) /* a failure costs memory, no more */
+        (void)madvise((void *)first, (uintptr_t)bytes + size - first, MADV_DONTNEED);
+}
+
 enum rp_status rp_file_read(const char *path, size_t max, char **bytes, size_t *length,
                             struct rp_error *err)
 {

@@ -13,6 +13,10 @@ enum rp_status rp_file_map(const char *path, const void **bytes, size_t *size,
                            struct rp_error *err);
 void rp_file_unmap(const void *bytes, size_t size); /* NULL with 0 is allowed */
 
+/* Part of a mapped file, bytes [size], need not stay in this process's memory: its pages go, and are
+ * mapped again where they are read again. */
+void rp_file_forget(const void *bytes, size_t size);
+
 /* Reads the regular file at path. *bytes is [*length] followed by a NUL that *length does not
  * count; the caller frees it. RP_ERR_MISSING (no such file), RP_ERR_IO, RP_ERR_MEMORY,
  * RP_ERR_UNSUPPORTED (not a regular file, or longer than max). */

@@ -54,6 +54,24 @@ static void a_file_is_mapped_and_read_whole(void **state)
     free(bytes);
 }
 
+static void what_was_forgotten_is_read_again(void **state)
+{
+    static unsigned char written[100000];
+    const void *mapped;
+    size_t size;
+    (void)state;
+    for (size_t i = 0; i < sizeof written; i++)
+        written[i] = (unsigned char)(i % 251);
+    rp_test_write_file(folder, "file", written, sizeof written);
+    assert_int_equal(rp_file_map(in_folder("file"), &mapped, &size, NULL), RP_OK);
+    assert_memory_equal(mapped, written, sizeof written);
+    rp_file_forget((const char *)mapped + 5000, 70000);
+    rp_file_forget((const char *)mapped + 1, 0);
+    rp_file_forget(mapped, size);
+    assert_memory_equal(mapped, written, sizeof written);
+    rp_file_unmap(mapped, size);
+}
+
 static void an_empty_file_is_mapped_and_read(void **state)
 {
     const void *mapped = NULL;
@@ -203,6 +221,7 @@ int main(void)
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(a_file_is_mapped_and_read_whole),
+        IN_FOLDER(what_was_forgotten_is_read_again),
         IN_FOLDER(an_empty_file_is_mapped_and_read),
         IN_FOLDER(a_file_over_the_limit_is_not_read),
         IN_FOLDER(what_is_not_a_file_is_refused_without_waiting),

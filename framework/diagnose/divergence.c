@@ -103,8 +103,12 @@ static void describe(const struct rp_comparison *comparison, const struct rp_slo
     snprintf(d->slot, sizeof d->slot, "%s", first->slot);
     d->position = first->first.position;
     const enum rp_slot_part part = rp_slot_parse(first->slot, &d->layer);
+    struct rp_comparison own =
+        *comparison; /* quantization is everywhere: it would hide the layer */
+    if (comparison->gate != RP_GATE_STRICT && comparison->exact)
+        own.reference = comparison->exact;
     if (part == RP_PART_OUTPUT)
-        find_sub_stage(comparison, d);
+        find_sub_stage(&own, d);
     else
         snprintf(d->explanation, sizeof d->explanation, "it comes in with %s itself", first->slot);
 }

@@ -206,6 +206,7 @@ void rp_matrix_free(struct rp_matrix *matrix)
     for (size_t i = 0; i < matrix->n_entries; i++) {
         struct rp_entry *entry = &matrix->entries[i];
         free(entry->modes);
+        free(entry->replay_modes);
         free((void *)entry->prompts);
         if (entry->modes_limits.slots != entry->limits.slots)
             free((void *)entry->modes_limits.slots);

@@ -64,6 +64,17 @@ void rp_matrix_pair(const struct rp_matrix *matrix, size_t index, struct rp_pair
     make_pair(entry, within / entry->n_prompts, within % entry->n_prompts, pair);
 }
 
+int rp_pair_is_replayed(const struct rp_pair *pair)
+{
+    const struct rp_entry *entry = pair->entry;
+    size_t i = 0;
+    if (!entry->replay || pair->against)
+        return 0;
+    while (i < entry->n_replay_modes && strcmp(entry->replay_modes[i], pair->mode) != 0)
+        i++;
+    return entry->n_replay_modes == 0 || i < entry->n_replay_modes;
+}
+
 void rp_pair_of_mode(const struct rp_pair *comparison, int against, struct rp_pair *pair)
 {
     const struct rp_entry *entry = comparison->entry;

@@ -53,6 +53,13 @@ enum rp_status rp_parse_compare_modes(struct rp_matrix *matrix, const cJSON *obj
 enum rp_status rp_parse_accept_exit(struct rp_matrix *matrix, const cJSON *object,
                                     struct rp_entry *entry, struct rp_error *err);
 
+/* activations, kv_cache and attention of an engine or an entry; numerics keeps what they do not say. */
+enum rp_status rp_parse_numerics(struct rp_matrix *matrix, const cJSON *object,
+                                 struct rp_numerics *numerics, struct rp_error *err);
+/* Fills numerics, gate, threshold_exact and replay of an entry whose engine and engine_gguf are read. */
+enum rp_status rp_parse_gate(struct rp_matrix *matrix, const cJSON *object, struct rp_entry *entry,
+                             struct rp_error *err);
+
 /* The limits of key in an entry: a number, or a number per slot, which have to be released. limits
  * keeps its values when there is no such key. */
 enum rp_status rp_parse_l2_rel_limits(struct rp_matrix *matrix, const cJSON *object,

@@ -12,8 +12,9 @@
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static const char *const engine_keys[] = {
-    "argv",   "env",   "layout",          "timeout_s",  "processors", "serial",
-    "tokens", "_note", "single_position", "how_to_get", "_comment"};
+    "argv",        "env",      "layout",    "timeout_s",       "processors",
+    "serial",      "tokens",   "_note",     "single_position", "how_to_get",
+    "activations", "kv_cache", "attention", "_comment"};
 
 int rp_engine_uses(const struct rp_engine *engine, const char *placeholder)
 {
@@ -187,6 +188,8 @@ enum rp_status rp_parse_engine(struct rp_matrix *matrix, const cJSON *value,
         status = rp_read_flag(json, value, "tokens", &has_tokens, err);
     if (status == RP_OK)
         status = rp_read_string(json, value, "how_to_get", &engine->how_to_get, err);
+    if (status == RP_OK)
+        status = rp_parse_numerics(matrix, value, &engine->numerics, err);
     if (status == RP_OK)
         status = rp_read_string(json, value, "_note", &note, err);
     if (status != RP_OK)

@@ -12,10 +12,11 @@
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static const char *const entry_keys[] = {
-    "name",        "hf_model",    "revision",  "n_layers",         "engine",
-    "modes",       "engine_gguf", "prompts",   "threshold_l2_rel", "threshold_cosine",
-    "dtype",       "positions",   "_disabled", "compare_modes",    "threshold_modes_l2_rel",
-    "accept_exit", "_note",       "_comment"};
+    "name",        "hf_model",    "revision",        "n_layers",         "engine",
+    "modes",       "engine_gguf", "prompts",         "threshold_l2_rel", "threshold_cosine",
+    "dtype",       "positions",   "_disabled",       "compare_modes",    "threshold_modes_l2_rel",
+    "accept_exit", "gate",        "threshold_exact", "replay",           "activations",
+    "kv_cache",    "attention",   "_note",           "_comment"};
 
 /* What torch computes the reference in; fixtures hold float32 whatever it is. */
 static const char *const dtypes[] = {"float32", "float64", "bfloat16", "float16"};
@@ -332,6 +333,8 @@ enum rp_status rp_parse_entry(struct rp_matrix *matrix, const cJSON *value, stru
             rp_parse_l2_rel_limits(matrix, value, "threshold_l2_rel", entry, &entry->limits, err);
     if (status == RP_OK)
         status = read_cosine(matrix, value, entry, err);
+    if (status == RP_OK)
+        status = rp_parse_gate(matrix, value, entry, err);
     if (status == RP_OK)
         status = rp_parse_compare_modes(matrix, value, entry, err);
     if (status == RP_OK)

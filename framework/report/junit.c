@@ -102,6 +102,12 @@ static void write_case(FILE *out, const cJSON *pair, const char *name, const cJS
     write_attribute(out, "name", name);
     write_time(out, time);
     const int failed = strcmp(verdict, "FAIL") == 0, skipped = strcmp(verdict, "SKIP") == 0;
+    if (strcmp(verdict, "MARGINAL") == 0) { /* passes, and is shown */
+        fputs(">\n      <system-out>MARGINAL: ", out);
+        write_escaped(out, message);
+        fputs("</system-out>\n    </testcase>\n", out);
+        return;
+    }
     if (!failed && !skipped && strcmp(verdict, "ERROR") != 0) {
         fputs("/>\n", out);
         return;
@@ -121,7 +127,11 @@ static void write_case(FILE *out, const cJSON *pair, const char *name, const cJS
         fprintf(out, "&#10;downstream of %s", downstream);
     const cJSON *divergence = cJSON_GetObjectItemCaseSensitive(
         cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "divergence");
-    if (failed && !downstream[0] && cJSON_IsObject(divergence)) {
+    const cJSON *explanation = cJSON_GetObjectItemCaseSensitive(judged, "explanation");
+    if (cJSON_IsObject(explanation)) {
+        fputs("&#10;", out);
+        write_escaped(out, text_of(explanation, "text"));
+    } else if (failed && !downstream[0] && cJSON_IsObject(divergence)) {
         fputs("&#10;", out);
         write_escaped(out, text_of(divergence, "explanation"));
     }
@@ -137,15 +147,18 @@ static void write_metrics(FILE *out, const cJSON *slot, const char *name)
     const cJSON *worst = cJSON_GetObjectItemCaseSensitive(slot, "worst");
     if (!cJSON_IsObject(worst))
         return;
+    const cJSON *exact = cJSON_GetObjectItemCaseSensitive(slot, "exact");
     const struct {
+        const cJSON *of;
         const char *key, *label;
-    } metrics[] = {{"l2_rel", "L2_rel"},
-                   {"cosine", "cosine"},
-                   {"max_abs", "max_abs"},
-                   {"position", "worst_position"}};
+    } metrics[] = {{worst, "l2_rel", "L2_rel"},       {worst, "cosine", "cosine"},
+                   {worst, "max_abs", "max_abs"},     {worst, "position", "worst_position"},
+                   {exact, "own_error", "own_error"}, {exact, "floor", "quantized"}};
     for (size_t i = 0; i < sizeof metrics / sizeof metrics[0]; i++) {
         char label[RP_SLOT_NAME_SIZE + 32], value[32];
-        const cJSON *number = cJSON_GetObjectItemCaseSensitive(worst, metrics[i].key);
+        const cJSON *number = cJSON_GetObjectItemCaseSensitive(metrics[i].of, metrics[i].key);
+        if (!metrics[i].of)
+            continue;
         snprintf(label, sizeof label, "%s.%s", name, metrics[i].label);
         if (cJSON_IsNumber(number))
             snprintf(value, sizeof value, "%.9g", number->valuedouble);
@@ -170,6 +183,10 @@ static struct counts count_pair(const cJSON *pair)
     {
         if (is_required(slot))
             count(&counts, text_of(slot, "verdict"));
+    }
+    cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(pair, "replay"))
+    {
+        count(&counts, text_of(slot, "verdict"));
     }
     return counts;
 }
@@ -215,6 +232,13 @@ static void write_pair(FILE *out, const cJSON *pair)
         if (is_required(slot))
             write_case(out, pair, rp_slot_test_name(text_of(slot, "slot"), (int)n_layers, name),
                        slot, number_of(slot, "compare_s"));
+    }
+    cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(pair, "replay"))
+    {
+        char test[RP_SLOT_NAME_SIZE + 8];
+        snprintf(test, sizeof test, "replay/%s",
+                 rp_slot_test_name(text_of(slot, "slot"), (int)n_layers, name));
+        write_case(out, pair, test, slot, 0);
     }
     fputs("  </testsuite>\n", out);
 }

@@ -38,6 +38,12 @@ static void write_divergence(FILE *out, const cJSON *divergence)
         fprintf(out, ", sub-stage `%s`", sub_stage);
 }
 
+static int has_passed(const cJSON *pair)
+{
+    const char *verdict = string_at(pair, "verdict");
+    return strcmp(verdict, "PASS") == 0 || strcmp(verdict, "MARGINAL") == 0;
+}
+
 static void write_problems(FILE *out, const cJSON *pairs)
 {
     const cJSON *pair;
@@ -46,7 +52,7 @@ static void write_problems(FILE *out, const cJSON *pairs)
     {
         const cJSON *divergence =
             cJSON_GetObjectItemCaseSensitive(comparison_of(pair), "divergence");
-        if (strcmp(string_at(pair, "verdict"), "PASS") == 0)
+        if (has_passed(pair))
             continue;
         if (!any++)
             fputs("\n| verdict | pair | what |\n|---|---|---|\n", out);
@@ -80,6 +86,15 @@ static const cJSON *worst_slot(const cJSON *pair, double *l2_rel)
     return worst;
 }
 
+/* A cell, empty where there is no number. */
+static void write_optional(FILE *out, double value)
+{
+    if (value >= 0)
+        fprintf(out, " %.3g |", value);
+    else
+        fputs(" |", out);
+}
+
 static void write_passed(FILE *out, const cJSON *pairs, size_t n_passed)
 {
     const cJSON *pair;
@@ -87,19 +102,24 @@ static void write_passed(FILE *out, const cJSON *pairs, size_t n_passed)
         return;
     fprintf(out,
             "\n<details><summary>%zu passed</summary>\n\n| pair | engine | largest L2_rel | at "
-            "|\n|---|---|---|---|\n",
+            "| own error | quantized |\n|---|---|---|---|---|---|\n",
             n_passed);
     cJSON_ArrayForEach(pair, pairs)
     {
         double l2_rel;
         const cJSON *slot = worst_slot(pair, &l2_rel);
-        if (strcmp(string_at(pair, "verdict"), "PASS") != 0 || !slot)
+        if (!has_passed(pair) || !slot)
             continue;
         fputs("| ", out);
         write_cell(out, string_at(pair, "pair"));
         fputs(" | ", out);
         write_cell(out, string_at(pair, "engine"));
-        fprintf(out, " | %.3g | `%s` |\n", l2_rel, string_at(slot, "slot"));
+        fprintf(out, " | %.3g%s | `%s` |", l2_rel,
+                strcmp(string_at(pair, "verdict"), "MARGINAL") == 0 ? " (explained)" : "",
+                string_at(slot, "slot"));
+        write_optional(out, rp_results_largest(pair, "exact", "own_error"));
+        write_optional(out, rp_results_largest(pair, "exact", "floor"));
+        fputc('\n', out);
     }
     fputs("\n</details>\n", out);
 }
@@ -107,10 +127,13 @@ static void write_passed(FILE *out, const cJSON *pairs, size_t n_passed)
 void rp_report_markdown(FILE *out, const struct rp_results *results)
 {
     const cJSON *pairs = cJSON_GetObjectItemCaseSensitive(results->root, "pairs");
+    char explained[64] = "";
+    if (results->n_explained)
+        snprintf(explained, sizeof explained, " (%zu of them explained)", results->n_explained);
     fprintf(out,
-            "### refparity: compared %zu of %zu pairs\n\n%zu passed, %zu failed, %zu errors, %zu "
+            "### refparity: compared %zu of %zu pairs\n\n%zu passed%s, %zu failed, %zu errors, %zu "
             "skipped\n",
-            results->n_compared, results->n_pairs, results->n_passed, results->n_failed,
+            results->n_compared, results->n_pairs, results->n_passed, explained, results->n_failed,
             results->n_errors, results->n_skipped);
     write_problems(out, pairs);
     write_passed(out, pairs, results->n_passed);

@@ -112,6 +112,62 @@ static void markdown_keeps_its_table_whatever_the_texts_hold(void **state)
     rp_json_free(doc);
 }
 
+/* A pair that quantization explains, with a replay that fails all the same. */
+static const char explained[] =
+    "{\"pairs\": [{\"pair\": \"e/p0\", \"entry\": \"e\", \"verdict\": \"MARGINAL\", \"n_layers\": "
+    "1, "
+    "\"engine_test\": {\"verdict\": \"PASS\"}, \"comparison\": {\"tokens\": {\"verdict\": "
+    "\"PASS\"}, \"divergence\": null, \"n_required_compared\": 1, \"slots\": [{\"slot\": \"h0\", "
+    "\"verdict\": \"MARGINAL\", \"required\": true, \"message\": \"L2_rel 0.3 is quantization\", "
+    "\"worst\": {\"l2_rel\": 0.3}, \"exact\": {\"own_error\": 2e-6, \"floor\": 0.3}}]}, "
+    "\"replay\": [{\"slot\": \"h0\", \"verdict\": \"FAIL\", \"message\": \"h0_ffnout introduces "
+    "0.5\", \"explanation\": {\"text\": \"a factor of 0.5\"}}]}]}";
+
+static void what_is_explained_passes_in_junit_and_is_shown(void **state)
+{
+    (void)state;
+    char *xml = junit_of(explained);
+    assert_has(xml, "<testsuite name=\"e/p0\" tests=\"4\" failures=\"1\" errors=\"0\"");
+    assert_has(xml, "name=\"h00\" time=\"0.000\">\n      <system-out>MARGINAL: L2_rel 0.3 is "
+                    "quantization</system-out>");
+    assert_has(xml, "<property name=\"h00.own_error\" value=\"2e-06\"/>");
+    assert_has(xml, "<property name=\"h00.quantized\" value=\"0.3");
+    assert_has(xml, "name=\"replay/h00\"");
+    assert_has(xml, "<failure type=\"divergence\" message=\"h0_ffnout introduces 0.5\">");
+    assert_has(xml, "&#10;a factor of 0.5");
+    free(xml);
+}
+
+static void explained_pairs_are_counted_among_those_that_passed(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t length;
+    struct rp_json *doc = parse(explained);
+    struct rp_results results = {.root = cJSON_Duplicate(rp_json_root(doc), 1),
+                                 .n_pairs = 1,
+                                 .n_compared = 1,
+                                 .n_passed = 1,
+                                 .n_explained = 1};
+    const struct rp_context context = {.reports_dir = "reports"};
+    FILE *out = open_memstream(&text, &length);
+    assert_non_null(out);
+    rp_report_markdown(out, &results);
+    rp_results_summary(out, &context, &results);
+    assert_int_equal(fclose(out), 0);
+    assert_has(text, "1 passed (1 of them explained), 0 failed");
+    assert_has_not(text, "| verdict | pair | what |");
+    assert_has(text, "| e/p0 |  | 0.3 (explained) | `h0` | 2e-06 | 0.3 |\n");
+    assert_has(text,
+               "  MARGINAL e (1 pair): L2_rel up to 0.3 is quantization, the engine's own error "
+               "at most 2e-06\n");
+    assert_has(text, "compared 1 of 1 pairs: 1 passed (1 of them explained), 0 failed, 0 errors, 0 "
+                     "skipped\n");
+    free(text);
+    rp_results_free(&results);
+    rp_json_free(doc);
+}
+
 static void exit_codes_fold_errors_over_failures_and_nothing_compared_is_an_error(void **state)
 {
     (void)state;
@@ -142,6 +198,8 @@ int main(void)
         cmocka_unit_test(junit_counts_and_names_what_results_say),
         cmocka_unit_test(junit_holds_no_byte_that_XML_cannot),
         cmocka_unit_test(markdown_keeps_its_table_whatever_the_texts_hold),
+        cmocka_unit_test(what_is_explained_passes_in_junit_and_is_shown),
+        cmocka_unit_test(explained_pairs_are_counted_among_those_that_passed),
         cmocka_unit_test(exit_codes_fold_errors_over_failures_and_nothing_compared_is_an_error),
         cmocka_unit_test(test_names_sort_by_layer),
     };

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "report/json.h"
 #include "report/junit.h"
+#include "report/replay.h"
 #include "report/text.h"
 
 static double seconds(void)
@@ -82,7 +83,9 @@ static void write_diff(FILE *out, const void *argument)
 {
     const struct diff *diff = argument;
     const struct rp_judge *judge = diff->judge;
-    char entry[RP_PATH_SIZE + 32], engine[2048], tail[4096];
+    char entry[RP_PATH_SIZE + 32], engine[2048], tail[4096], exact[RP_PATH_SIZE + 16];
+    snprintf(exact, sizeof exact, "%s%s", judge->record.no_exact[0] ? "none: " : "",
+             judge->record.no_exact[0] ? judge->record.no_exact : judge->record.exact);
     snprintf(entry, sizeof entry, "%s:%d", rp_matrix_path(judge->context->matrix),
              judge->pair->entry->line);
     snprintf(engine, sizeof engine, "%s: %.1600s", rp_verdict_name(diff->verdicts->engine.verdict),
@@ -91,9 +94,12 @@ static void write_diff(FILE *out, const void *argument)
                                        .entry = entry,
                                        .reference = judge->fixture_path,
                                        .dump = judge->paths.dump,
+                                       .exact = exact,
                                        .command = judge->record.command,
                                        .engine = judge->pair->against ? NULL : engine,
-                                       .reproduce = diff->reproduce};
+                                       .reproduce = diff->reproduce,
+                                       .replay = diff->verdicts->replay,
+                                       .n_replay = diff->verdicts->n_replay};
     rp_report_text(out, &subject, &diff->verdicts->pair, &diff->verdicts->divergence);
     if (diff->verdicts->engine.verdict == RP_ERROR &&
         rp_judge_log_tail(judge, 20, tail, sizeof tail)[0])
@@ -129,6 +135,9 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
     cJSON_AddNumberToObject(root, "line", entry->line);
     cJSON_AddStringToObject(root, pair->against ? "against_dump" : "fixture", judge->fixture_path);
     cJSON_AddStringToObject(root, "dump", judge->paths.dump);
+    cJSON_AddStringToObject(root, "gate", rp_gate_name(judge->comparison.gate));
+    cJSON_AddStringToObject(root, "exact", judge->record.exact);
+    cJSON_AddStringToObject(root, "no_exact", judge->record.no_exact);
     cJSON_AddStringToObject(root, "command", judge->record.command);
     cJSON_AddStringToObject(root, "log", judge->paths.log);
     cJSON_AddStringToObject(root, "diff", has_diff ? judge->paths.diff : "");
@@ -143,6 +152,9 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
         add_judgement(root, "engine_test", &verdicts->engine);
     rp_report_json(cJSON_AddObjectToObject(root, "comparison"), &verdicts->pair,
                    &verdicts->divergence);
+    if (verdicts->n_replay > 0)
+        rp_report_replay_json(cJSON_AddArrayToObject(root, "replay"), verdicts->replay,
+                              verdicts->n_replay);
     return root;
 }
 
@@ -195,6 +207,7 @@ static void tally(struct rp_results *results, const cJSON *pair)
     results->n_compared += cJSON_IsNumber(n) && n->valuedouble > 0;
     results->n_failed += verdict && strcmp(verdict, "FAIL") == 0;
     results->n_skipped += verdict && strcmp(verdict, "SKIP") == 0;
+    results->n_explained += verdict && strcmp(verdict, "MARGINAL") == 0;
     results->n_passed +=
         verdict && (strcmp(verdict, "PASS") == 0 || strcmp(verdict, "MARGINAL") == 0);
     results->n_errors += !verdict || strcmp(verdict, "ERROR") == 0;
@@ -267,6 +280,7 @@ enum rp_status rp_results_collect(const struct rp_context *context, struct rp_re
     cJSON_AddNumberToObject(summary, "not_selected", (double)results->n_other);
     cJSON_AddNumberToObject(summary, "compared", (double)results->n_compared);
     cJSON_AddNumberToObject(summary, "passed", (double)results->n_passed);
+    cJSON_AddNumberToObject(summary, "explained", (double)results->n_explained);
     cJSON_AddNumberToObject(summary, "failed", (double)results->n_failed);
     cJSON_AddNumberToObject(summary, "errors", (double)results->n_errors);
     cJSON_AddNumberToObject(summary, "skipped", (double)results->n_skipped);
@@ -321,6 +335,11 @@ const char *rp_results_reason(const cJSON *pair)
             strcmp(string_at(slot, "verdict"), verdict) == 0)
             return string_at(slot, "message");
     }
+    cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(pair, "replay"))
+    {
+        if (strcmp(string_at(slot, "verdict"), verdict) == 0)
+            return string_at(slot, "message");
+    }
     return "";
 }
 
@@ -364,6 +383,55 @@ static const cJSON *write_skipped(FILE *out, const cJSON *pair)
     return last;
 }
 
+double rp_results_largest(const cJSON *pair, const char *part, const char *key)
+{
+    const cJSON *slot;
+    double largest = -1;
+    cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(
+                                 cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "slots"))
+    {
+        const cJSON *number =
+            cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(slot, part), key);
+        if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(slot, "required")) &&
+            strcmp(string_at(slot, "slot"), "logits") != 0 && cJSON_IsNumber(number) &&
+            number->valuedouble > largest)
+            largest = number->valuedouble;
+    }
+    return largest;
+}
+
+static double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+/* Pairs of one entry that quantization explains share a line; returns the last of them. */
+static const cJSON *write_explained(FILE *out, const cJSON *pair)
+{
+    const char *entry = string_at(pair, "entry");
+    const cJSON *last = pair;
+    double l2_rel = rp_results_largest(pair, "worst", "l2_rel");
+    double own = rp_results_largest(pair, "exact", "own_error");
+    size_t n = 1;
+    for (const cJSON *next = pair->next; next && strcmp(string_at(next, "entry"), entry) == 0;
+         next = next->next) {
+        const char *verdict = string_at(next, "verdict");
+        if (strcmp(verdict, "MARGINAL") == 0) {
+            n++;
+            l2_rel = larger(l2_rel, rp_results_largest(next, "worst", "l2_rel"));
+            own = larger(own, rp_results_largest(next, "exact", "own_error"));
+        } else if (strcmp(verdict, "PASS") != 0) {
+            break;
+        }
+        last = next;
+    }
+    fprintf(out,
+            "  %-8s %s (%zu pair%s): L2_rel up to %.3g is quantization, the engine's own error at "
+            "most %.2g\n",
+            "MARGINAL", entry, n, n == 1 ? "" : "s", l2_rel, own);
+    return last;
+}
+
 void rp_results_summary(FILE *out, const struct rp_context *context,
                         const struct rp_results *results)
 {
@@ -372,11 +440,16 @@ void rp_results_summary(FILE *out, const struct rp_context *context,
         const char *verdict = string_at(pair, "verdict");
         if (strcmp(verdict, "SKIP") == 0)
             pair = write_skipped(out, pair);
+        else if (strcmp(verdict, "MARGINAL") == 0)
+            pair = write_explained(out, pair);
         else if (strcmp(verdict, "PASS") != 0)
             write_problem(out, pair);
     }
-    fprintf(out, "compared %zu of %zu pairs: %zu passed, %zu failed, %zu errors, %zu skipped",
-            results->n_compared, results->n_pairs, results->n_passed, results->n_failed,
+    char explained[64] = "";
+    if (results->n_explained)
+        snprintf(explained, sizeof explained, " (%zu of them explained)", results->n_explained);
+    fprintf(out, "compared %zu of %zu pairs: %zu passed%s, %zu failed, %zu errors, %zu skipped",
+            results->n_compared, results->n_pairs, results->n_passed, explained, results->n_failed,
             results->n_errors, results->n_skipped);
     if (results->n_other)
         fprintf(out, " (%zu others of the matrix were not selected)", results->n_other);

@@ -19,6 +19,7 @@ struct rp_results {
     size_t n_other;    /* pairs of the matrix that it did not */
     size_t n_compared; /* pairs with at least one slot compared */
     size_t n_passed, n_failed, n_errors, n_skipped;
+    size_t n_explained; /* of n_passed: MARGINAL, over the limit by quantization alone */
 };
 
 /* Collects the pairs that were run in the context's session; pairs that have no result yet (ctest
@@ -37,6 +38,10 @@ void rp_results_summary(FILE *out, const struct rp_context *context,
 
 /* Of one of results.json's pairs: the message of the first test that has the pair's own verdict. */
 const char *rp_results_reason(const cJSON *pair);
+
+/* Of one of results.json's pairs: the largest of its required slots' part.key, "worst" "l2_rel" for
+ * instance, logits excepted; -1 where none has it. */
+double rp_results_largest(const cJSON *pair, const char *part, const char *key);
 
 /* A slot's name in test names: h7 is h07, padded to the width of the last layer's number, at least
  * two digits, so that test runners sort them. out is [RP_SLOT_NAME_SIZE]; returns out. */

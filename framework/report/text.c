@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "report/replay.h"
+
 static void write_line(FILE *out, const char *label, const char *value)
 {
     if (value && value[0])
@@ -17,6 +19,7 @@ static const char *status_text(const struct rp_slot_result *slot)
         return rp_verdict_name(slot->verdict);
     switch (slot->verdict) {
     case RP_PASS: return "(ok)";
+    case RP_MARGINAL: return "(explained)";
     case RP_FAIL: return "(over)";
     case RP_SKIP: return "(none)";
     default: return "(error)";
@@ -33,12 +36,31 @@ static void write_number(FILE *out, int width, const char *format, double value)
     fprintf(out, " %*s", width, text);
 }
 
-static void write_row(FILE *out, const struct rp_slot_result *slot)
+/* The engine's own error and quantization's, where any slot of the pair has them. */
+static void write_exact(FILE *out, const struct rp_exact_result *exact)
+{
+    if (exact->n_compared == 0) {
+        fprintf(out, " %10s %10s", "-", "-");
+        return;
+    }
+    write_number(out, 10, "%.3g", exact->own_error);
+    write_number(out, 10, "%.3g", exact->floor);
+}
+
+static int has_exact(const struct rp_pair_result *pair)
+{
+    for (size_t i = 0; i < pair->n_slots; i++)
+        if (pair->slots[i].exact.n_compared > 0)
+            return 1;
+    return 0;
+}
+
+static void write_row(FILE *out, const struct rp_slot_result *slot, int with_exact)
 {
     fprintf(out, "%-12s", slot->slot);
     if (slot->n_compared == 0) {
-        fprintf(out, " %6s %5s %8s %11s %11s %10s %10s %10s %6s  %s", "-", "-", "-", "-", "-", "-",
-                "-", "-", "-", status_text(slot));
+        fprintf(out, " %6s %5s %8s %11s %11s %10s %10s %10s %6s", "-", "-", "-", "-", "-", "-", "-",
+                "-", "-");
     } else {
         const struct rp_metrics *m = &slot->worst.metrics;
         fprintf(out, " %6zu %5zu %8lld", slot->dim, slot->n_compared,
@@ -48,8 +70,11 @@ static void write_row(FILE *out, const struct rp_slot_result *slot)
         write_number(out, 10, "%.3g", m->max_abs);
         write_number(out, 10, "%.3g", m->l2_rel);
         write_number(out, 10, "%.7f", m->cosine);
-        fprintf(out, " %6.4g  %s", slot->limit, status_text(slot));
+        fprintf(out, " %6.4g", slot->limit);
     }
+    if (with_exact)
+        write_exact(out, &slot->exact);
+    fprintf(out, "  %s", status_text(slot));
     if (slot->downstream_of[0])
         fprintf(out, " downstream of %s", slot->downstream_of);
     else if (slot->verdict != RP_PASS && slot->required)
@@ -93,6 +118,19 @@ static void write_divergence(FILE *out, const struct rp_divergence *d)
         fprintf(out, "  %zu required slots before it could not be compared\n", d->n_not_compared);
 }
 
+/* Replay fails a pair of its own, also where the comparison passes or could not be made. */
+static void write_verdict(FILE *out, const struct rp_subject *subject,
+                          const struct rp_pair_result *pair)
+{
+    size_t n_failing = 0;
+    for (size_t i = 0; i < subject->n_replay; i++)
+        n_failing += subject->replay[i].judgement.verdict == RP_FAIL;
+    const int by_replay = n_failing > 0 && pair->verdict != RP_FAIL && pair->verdict != RP_ERROR;
+    fprintf(out, "\nverdict: %s", rp_verdict_name(by_replay ? RP_FAIL : pair->verdict));
+    if (n_failing > 0)
+        fprintf(out, " (replay: %zu of %zu fail)", n_failing, subject->n_replay);
+}
+
 void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp_pair_result *pair,
                     const struct rp_divergence *divergence)
 {
@@ -100,20 +138,23 @@ void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp
     write_line(out, "entry", subject->entry);
     write_line(out, "reference", subject->reference);
     write_line(out, "dump", subject->dump);
+    write_line(out, "exact", subject->exact);
     write_line(out, "command", subject->command);
     write_line(out, "engine", subject->engine);
     fprintf(out, "%-10s %s: %s\n", "tokens", rp_verdict_name(pair->tokens.verdict),
             pair->tokens.message);
-    fprintf(out, "\n%-12s %6s %5s %8s %11s %11s %10s %10s %10s %6s  %s\n", "slot", "dim", "n",
+    const int with_exact = has_exact(pair);
+    fprintf(out, "\n%-12s %6s %5s %8s %11s %11s %10s %10s %10s %6s%s  %s\n", "slot", "dim", "n",
             "worst at", "|reference|", "|engine|", "max_abs", "L2_rel", "cosine", "limit",
-            "status");
+            with_exact ? "  own error   quantized" : "", "status");
     for (size_t i = 0; i < pair->n_slots; i++)
-        write_row(out, &pair->slots[i]);
+        write_row(out, &pair->slots[i], with_exact);
     for (size_t i = 0; i < pair->n_slots; i++)
         write_logits(out, &pair->slots[i]);
     write_notes(out, pair);
     write_divergence(out, divergence);
-    fprintf(out, "\nverdict: %s", rp_verdict_name(pair->verdict));
+    rp_report_replay_text(out, subject->replay, subject->n_replay);
+    write_verdict(out, subject, pair);
     if (pair->n_required_compared < pair->n_required)
         fprintf(out, " (%zu of %zu required slots compared)", pair->n_required_compared,
                 pair->n_required);
@@ -157,4 +198,10 @@ void rp_report_failure(FILE *out, const struct rp_slot_result *slot,
             "cosine %.6f\n",
             (long long)slot->first.position, m->norm_ref, m->norm_engine, m->max_abs, m->l2_rel,
             m->cosine);
+    if (slot->exact.n_compared > 0)
+        fprintf(out,
+                "  against the exact reference: own error %.4g at worst, at position %lld (limit "
+                "%g, over at %zu of %zu positions); quantization alone %.4g at worst\n",
+                slot->exact.own_error, (long long)slot->exact.own_position, slot->exact.limit,
+                slot->exact.n_failing, slot->exact.n_compared, slot->exact.floor);
 }

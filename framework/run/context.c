@@ -117,6 +117,8 @@ static enum rp_status open_config(const char *config_path, struct rp_context *co
                    {"record_command", &context->record_command}};
     for (size_t i = 0; !status && i < sizeof strings / sizeof strings[0]; i++)
         status = get_string(context->config, strings[i].key, strings[i].out, err);
+    if (!status && cJSON_GetObjectItemCaseSensitive(rp_json_root(context->config), "tool"))
+        status = get_string(context->config, "tool", &context->tool, err);
     if (!status)
         status = read_stores(context, err);
     if (!status)

@@ -21,6 +21,7 @@ struct rp_context {
     const char *work_dir;  /* a folder per pair below it */
     const char *reports_dir;
     const char *record_command; /* what records a fixture, for messages */
+    const char *tool;           /* the program refparity; NULL when config.json has none */
     const char **stores;        /* [n_stores] roots, in the order in which they are looked into */
     size_t n_stores;
     struct rp_target *targets; /* [n_targets] */
@@ -34,7 +35,7 @@ struct rp_context {
 };
 
 /* config.json: {"matrix", "prefix", "build_dir", "work_dir", "reports_dir", "record_command",
- * "stores": [...], "targets": {name: path}}, all paths absolute. Errors: those of the JSON and of
+ * "tool" (not required), "stores": [...], "targets": {name: path}}, all paths absolute. Errors: those of the JSON and of
  * the matrix. */
 enum rp_status rp_context_open(const char *config_path, struct rp_context *context,
                                struct rp_error *err);

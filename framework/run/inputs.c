@@ -35,8 +35,8 @@ static int remembered_path(const char *path, const struct stat *info, const char
     return snprintf(out, PATH_SIZE, "%s/%s", cache_dir, name) < PATH_SIZE;
 }
 
-static enum rp_status hash_file(const char *path, const char *cache_dir, char hex[65],
-                                struct rp_error *err)
+enum rp_status rp_remembered_sha256(const char *path, const char *cache_dir, char hex[65],
+                                    struct rp_error *err)
 {
     struct stat info;
     char memory[PATH_SIZE], *text = NULL;
@@ -60,7 +60,7 @@ static enum rp_status add_file(struct rp_sha256 *hash, const char *path, const c
                                struct rp_error *err)
 {
     char hex[65];
-    const enum rp_status status = hash_file(path, cache_dir, hex, err);
+    const enum rp_status status = rp_remembered_sha256(path, cache_dir, hex, err);
     if (status)
         return status;
     add_text(hash, "file", path);

@@ -22,4 +22,9 @@ struct rp_inputs {
  * interpreter's script is hashed like the interpreter. */
 enum rp_status rp_inputs_key(const struct rp_inputs *inputs, char key[65], struct rp_error *err);
 
+/* sha256 of the file at path, as hex. It is remembered in cache_dir under the file's path, size, times
+ * and inode, so that a large file is read once. */
+enum rp_status rp_remembered_sha256(const char *path, const char *cache_dir, char hex[65],
+                                    struct rp_error *err);
+
 #endif

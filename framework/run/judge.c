@@ -8,8 +8,11 @@
 
 #include "base/file.h"
 #include "base/utf8.h"
+#include "exact/limits.h"
 #include "run/completeness.h"
+#include "run/exact_reference.h"
 #include "run/fixture.h"
+#include "run/judge_replay.h"
 
 void rp_judge_decide(struct rp_judgement *judgement, enum rp_verdict verdict, const char *fmt, ...)
 {
@@ -116,6 +119,23 @@ static enum rp_status check_unchanged(const struct rp_judge *judge, struct rp_er
     return RP_OK;
 }
 
+static enum rp_status open_exact(struct rp_judge *judge, struct rp_error *err)
+{
+    struct rp_comparison *c = &judge->comparison;
+    const struct rp_entry *entry = judge->pair->entry;
+    c->gate = entry->gate;
+    c->no_exact = judge->record.no_exact;
+    if (entry->gate == RP_GATE_STRICT || !judge->record.exact[0])
+        return RP_OK;
+    enum rp_status status = rp_exact_reference_open(&judge->record, &c->exact, err);
+    if (!status && !(entry->threshold_exact > 0))
+        status =
+            rp_exact_limits_open(judge->record.exact, &entry->numerics, &judge->exact_limits, err);
+    c->exact_limits = judge->exact_limits ? *rp_exact_limits_of(judge->exact_limits)
+                                          : (struct rp_limits){.l2_rel = entry->threshold_exact};
+    return status;
+}
+
 void rp_judge_open(const struct rp_context *context, const struct rp_pair *pair,
                    struct rp_judge *judge)
 {
@@ -144,6 +164,8 @@ void rp_judge_open(const struct rp_context *context, const struct rp_pair *pair,
     enum rp_status status = open_sets(judge, &err);
     if (!status)
         status = check_unchanged(judge, &err);
+    if (!status)
+        status = open_exact(judge, &err);
     if (status) {
         if (err.code == RP_ERR_MISSING && !judge->record.fixture_state[0])
             rp_judge_decide(&judge->prerequisites, rp_judge_missing(context), "%s", err.message);
@@ -156,6 +178,8 @@ void rp_judge_close(struct rp_judge *judge)
 {
     rp_tensor_set_close(judge->comparison.reference);
     rp_tensor_set_close(judge->comparison.engine);
+    rp_tensor_set_close(judge->comparison.exact);
+    rp_exact_limits_close(judge->exact_limits);
     memset(judge, 0, sizeof *judge);
 }
 
@@ -229,8 +253,11 @@ static void finish_slot(const struct rp_judge *judge, const struct rp_tokens_res
     const int both_ended_well = ended_well(&judge->record) &&
                                 (!judge->pair->against || ended_well(&judge->reference_record));
     /* The reference lacks it: something that is missing, as a model or an engine may be. */
+    const int lacks_reference =
+        !rp_tensor_set_find(judge->comparison.reference, result->slot) ||
+        (judge->comparison.gate == RP_GATE_EXACT && !judge->comparison.exact);
     if (result->verdict == RP_SKIP && result->required && judge->context->require &&
-        !rp_tensor_set_find(judge->comparison.reference, result->slot))
+        lacks_reference)
         result->verdict = RP_ERROR;
     if (result->verdict == RP_ERROR && !both_ended_well) {
         const struct rp_run_record *record =
@@ -287,20 +314,12 @@ static enum rp_status judge_nothing(const struct rp_judge *judge, struct rp_verd
     rp_judge_slot(judge, rp_slot_name(RP_PART_LOGITS, -1, name), &pair->slots[pair->n_slots++]);
     rp_judge_tokens(judge, &pair->tokens);
     pair->verdict = judge->prerequisites.verdict;
-    verdicts->verdict = worse(verdicts->engine.verdict, pair->verdict);
     return RP_OK;
 }
 
-enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *verdicts,
-                             struct rp_error *err)
+static enum rp_status compare_all(const struct rp_judge *judge, struct rp_verdicts *verdicts,
+                                  struct rp_error *err)
 {
-    memset(verdicts, 0, sizeof *verdicts);
-    verdicts->divergence.layer = -1;
-    verdicts->divergence.position = -1;
-    if (!judge->pair->against) /* each of two modes has an engine test of its own */
-        rp_judge_engine(judge, &verdicts->engine);
-    if (judge->prerequisites.verdict != RP_PASS)
-        return judge_nothing(judge, verdicts, err);
     struct rp_tokens_result tokens;
     rp_judge_tokens(judge, &tokens);
     const enum rp_status status =
@@ -313,13 +332,39 @@ enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *v
             verdicts->pair.verdict = RP_ERROR;
     }
     rp_diagnose_pair(&judge->comparison, &verdicts->pair, &verdicts->divergence);
+    return RP_OK;
+}
+
+enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *verdicts,
+                             struct rp_error *err)
+{
+    memset(verdicts, 0, sizeof *verdicts);
+    verdicts->divergence.layer = -1;
+    verdicts->divergence.position = -1;
+    if (!judge->pair->against) /* each of two modes has an engine test of its own */
+        rp_judge_engine(judge, &verdicts->engine);
+    enum rp_status status = judge->prerequisites.verdict == RP_PASS
+                                ? compare_all(judge, verdicts, err)
+                                : judge_nothing(judge, verdicts, err);
+    if (!status && rp_pair_is_replayed(judge->pair))
+        status = rp_judge_replay_pair(judge, &verdicts->replay, &verdicts->n_replay, err);
+    if (status) {
+        rp_verdicts_free(verdicts);
+        return status;
+    }
     verdicts->verdict = worse(verdicts->engine.verdict, verdicts->pair.verdict);
+    for (size_t i = 0; i < verdicts->n_replay; i++) {
+        const enum rp_verdict replayed = verdicts->replay[i].judgement.verdict;
+        if (replayed == RP_FAIL || replayed == RP_ERROR)
+            verdicts->verdict = worse(verdicts->verdict, replayed);
+    }
     return RP_OK;
 }
 
 void rp_verdicts_free(struct rp_verdicts *verdicts)
 {
     rp_pair_result_free(&verdicts->pair);
+    rp_replay_results_free(verdicts->replay, verdicts->n_replay);
 }
 
 const char *rp_judge_log_tail(const struct rp_judge *judge, size_t n, char *buf, size_t size)

@@ -25,7 +25,8 @@ struct rp_judge {
     /* PASS when there is something to compare; else the verdict of every test but `engine`, with
      * the reason: not run, skipped, no fixture, a dump that cannot be read. */
     struct rp_judgement prerequisites;
-    struct rp_comparison comparison; /* owns both sets; usable when prerequisites pass */
+    struct rp_comparison comparison;      /* owns its sets; usable when prerequisites pass */
+    struct rp_exact_limits *exact_limits; /* private: behind comparison's */
 };
 
 /* Opens what is there; what is not is in judge->prerequisites. To be closed with rp_judge_close. */
@@ -47,12 +48,17 @@ void rp_judge_slot(const struct rp_judge *judge, const char *slot, struct rp_slo
 enum rp_status rp_judge_select_modes(const struct rp_context *context, const struct rp_pair *pair,
                                      struct rp_error *err);
 
+struct rp_replay_result;
+
 /* The whole pair. */
 struct rp_verdicts {
     struct rp_judgement engine;
     struct rp_pair_result pair; /* the required slots alone when the prerequisites fail */
     struct rp_divergence divergence;
-    enum rp_verdict verdict; /* the worst of engine, prerequisites and pair */
+    struct rp_replay_result *replay; /* [n_replay], of an entry with replay; see judge_replay.h */
+    size_t n_replay;
+    /* The worst of engine, prerequisites, pair, and of replay what fails or is in error. */
+    enum rp_verdict verdict;
 };
 enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *verdicts,
                              struct rp_error *err);

@@ -27,6 +27,12 @@ struct rp_run_record {
      * finds something else is told so: see fingerprint.h. */
     char fixture_state[RP_FINGERPRINT_SIZE];
     char dump_state[RP_FINGERPRINT_SIZE];
+    /* The exact reference, a dump folder or a recorded fixture; "" where the gate asks for none, or with
+     * the reason in no_exact. */
+    char exact[RP_PATH_SIZE];
+    char no_exact[1024];
+    char exact_state[RP_FINGERPRINT_SIZE];
+    double exact_s; /* spent on it, part of harness_s; next to nothing where it was there already */
     char command[8192]; /* the engine's, for a shell; "" when it could not be made */
 };
 

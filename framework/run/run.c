@@ -13,6 +13,7 @@
 #include "refparity/gguf.h"
 #include "run/command.h"
 #include "run/completeness.h"
+#include "run/exact_reference.h"
 #include "run/fixture.h"
 #include "run/inputs.h"
 
@@ -248,6 +249,8 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
     }
     if (status)
         describe(&failure, record);
+    else
+        rp_exact_reference_find(context, pair, command.gguf, record);
     record->harness_s =
         seconds() - start - (record->outcome == RP_RUN_RAN ? record->process.wall_s : 0);
     rp_command_free(&command);

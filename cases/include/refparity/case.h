@@ -27,6 +27,8 @@ void rp_case_engine(void **state);
 void rp_case_tokens(void **state);
 /* Is slot within its limit at every position? */
 void rp_case_slot(void **state, const char *slot);
+/* Does the layer of slot ("h7"; or emb, post_norm, logits) introduce an error of its own? */
+void rp_case_replay(void **state, const char *slot);
 /* Compares the whole pair and writes its reports; a divergence is not its failure. */
 void rp_case_report(void **state);
 

@@ -46,11 +46,29 @@ struct rp_comparison {
      * error and its NaN a failure, as the engine's are; a fixture may lack slots, and one with NaN
      * has to be recorded again. */
     int reference_is_dump;
+    /* Where gate is not strict: the exact reference, or NULL and in a few words why there is none;
+     * and the limits on ||engine - exact|| / ||exact||, of logits too. They stay the caller's. */
+    enum rp_gate gate;
+    struct rp_tensor_set *exact;
+    const char *no_exact;
+    struct rp_limits exact_limits; /* its l2_rel and slots */
 };
 
 struct rp_position_metrics {
     int64_t position; /* -1: none */
     struct rp_metrics metrics;
+};
+
+/* A slot beside the exact reference, over the positions that engine, reference and exact all have. In
+ * L2_rel, of logits too: it bounds their angle from above. */
+struct rp_exact_result {
+    size_t n_compared;      /* positions; 0: there is nothing to say, and the rest is not set */
+    double own_error;       /* the largest ||engine - exact|| / ||exact||; NaN if any is */
+    int64_t own_position;   /* where that is */
+    double floor;           /* the largest ||exact - reference|| / ||reference||: quantization */
+    int64_t floor_position; /* where that is */
+    double limit;           /* on the own error */
+    size_t n_failing;       /* positions with !(own error <= limit) */
 };
 
 /* One slot's comparison. The message is one line, in the words of a failure report:
@@ -70,13 +88,16 @@ struct rp_slot_result {
     size_t worst_channel;             /* of the first failing position: where |e - r| is largest */
     /* Logits only, over the compared positions. */
     size_t n_top1_equal;
-    double top_k_overlap;                  /* mean, 0..1 */
-    double kl_max;                         /* nats */
+    double top_k_overlap;   /* mean, 0..1 */
+    double kl_max;          /* nats */
+    int fixture_is_damaged; /* 1: an ERROR of the fixture's own, which evidence counts for too */
+    struct rp_exact_result exact;          /* with a gate other than strict */
     char downstream_of[RP_SLOT_NAME_SIZE]; /* the first divergence, when it is an earlier slot */
     char message[512];
 };
 
-/* Compares one slot; whatever goes wrong is in result->verdict and result->message.
+/* Compares one slot; whatever goes wrong is in result->verdict and result->message. A slot over its
+ * limit whose file is damaged (swapped bytes, displaced rows …) is an ERROR: compare/dump_damage.h.
  * Does not fill downstream_of: see diagnose.h. */
 void rp_compare_slot(const struct rp_comparison *comparison, const char *slot,
                      struct rp_slot_result *result);
@@ -104,7 +125,8 @@ struct rp_pair_result {
     size_t n_slots;
     size_t n_required;          /* required slots */
     size_t n_required_compared; /* those with at least one position compared */
-    enum rp_verdict verdict; /* the worst of the required: ERROR, FAIL, PASS; SKIP: none compared */
+    /* The worst of the required: ERROR, FAIL, MARGINAL, PASS; SKIP: none compared. */
+    enum rp_verdict verdict;
 };
 
 /* Compares the tokens and every slot that is required or that either side has. When the tokens

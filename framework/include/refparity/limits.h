@@ -7,6 +7,14 @@
 #define RP_DEFAULT_L2_REL 0.05
 #define RP_DEFAULT_COSINE 0.90
 
+/* What decides where the engine's weights are quantized, see compare.h. exact: the C model on the
+ * engine's own weights, rounding where the engine says that it rounds. */
+enum rp_gate {
+    RP_GATE_STRICT,    /* the limits against HF alone */
+    RP_GATE_EXPLAINED, /* what is over them is MARGINAL where the engine agrees with exact */
+    RP_GATE_EXACT      /* the limit against exact alone; HF is shown beside it */
+};
+
 /* The limit of a slot that has one of its own. */
 struct rp_slot_limit {
     const char *slot;

@@ -5,6 +5,7 @@
 #define REFPARITY_MATRIX_H
 
 #include "refparity/limits.h"
+#include "refparity/numerics.h"
 #include "refparity/status.h"
 #include "refparity/tensor_set.h"
 
@@ -40,15 +41,16 @@ struct rp_engine {
     size_t n_argv;
     const struct rp_env *env; /* [n_env], added to the environment; in the order of the file */
     size_t n_env;
-    enum rp_layout layout;  /* RP_LAYOUT_NPY or RP_LAYOUT_BIN */
-    double timeout_s;       /* of one run, > 0 */
-    int processors;         /* that one run keeps busy, for ctest's scheduler; >= 1 */
-    int serial;             /* 1: no two runs of this engine at once */
-    int single_position;    /* 1: NAME.bin holds the one position that each entry then lists */
-    const char *how_to_get; /* one sentence for who has not got this engine; NULL: none */
-    int lacks_tokens;       /* 1: declared "tokens": false, it cannot dump token ids */
-    int uses_tokens_file;   /* 1: {tokens_file} is in argv or env, so it needs a fixture */
-    int line;               /* of its value in the matrix, from 1 */
+    enum rp_layout layout;       /* RP_LAYOUT_NPY or RP_LAYOUT_BIN */
+    double timeout_s;            /* of one run, > 0 */
+    int processors;              /* that one run keeps busy, for ctest's scheduler; >= 1 */
+    int serial;                  /* 1: no two runs of this engine at once */
+    int single_position;         /* 1: NAME.bin holds the one position that each entry then lists */
+    const char *how_to_get;      /* one sentence for who has not got this engine; NULL: none */
+    int lacks_tokens;            /* 1: declared "tokens": false, it cannot dump token ids */
+    int uses_tokens_file;        /* 1: {tokens_file} is in argv or env, so it needs a fixture */
+    struct rp_numerics numerics; /* activations, kv_cache, attention: of entries that say nothing */
+    int line;                    /* of its value in the matrix, from 1 */
     int column;
 };
 
@@ -91,6 +93,12 @@ struct rp_entry {
     size_t n_compare_modes;
     struct rp_limits modes_limits; /* of compare_modes: threshold_modes_l2_rel, by default limits */
     struct rp_accepted_exit accept_exit;
+    struct rp_numerics numerics; /* the entry's own, else its engine's */
+    enum rp_gate gate;           /* other than strict only with engine_gguf */
+    double threshold_exact; /* 0: derived from what rounding as declared does, see exact/limits.h */
+    int replay; /* 1: layers are replayed too; only with engine_gguf; by default unless gate is strict */
+    const char **replay_modes; /* [n_replay_modes], in these modes alone; NULL, 0: in all */
+    size_t n_replay_modes;
     const int64_t *positions; /* [n_positions], ascending; NULL, 0 means all */
     size_t n_positions;
     int disabled;                /* its pairs are listed, but are not to be run */
@@ -146,6 +154,9 @@ const struct rp_entry *rp_matrix_find_entry(const struct rp_matrix *matrix, cons
 size_t rp_matrix_n_pairs(const struct rp_matrix *matrix);
 void rp_matrix_pair(const struct rp_matrix *matrix, size_t index, struct rp_pair *pair);
 
+/* Are the pair's layers replayed? Of a comparison of two modes, never. */
+int rp_pair_is_replayed(const struct rp_pair *pair);
+
 /* The pair whose dump a comparison of two modes takes: of its own mode, or of the one against. */
 void rp_pair_of_mode(const struct rp_pair *comparison, int against, struct rp_pair *pair);
 
@@ -154,6 +165,8 @@ void rp_pair_of_mode(const struct rp_pair *comparison, int against, struct rp_pa
 enum rp_status rp_matrix_find_pair(const struct rp_matrix *matrix, const char *entry,
                                    const char *mode, const char *prompt_id, struct rp_pair *pair,
                                    struct rp_error *err);
+
+const char *rp_gate_name(enum rp_gate gate); /* "strict", "explained", "exact" */
 
 /* Finds the entry's engine_gguf: as an absolute path; or below models_dir (the value of
  * REFPARITY_MODELS; NULL or "" when that is not set); or relative to the matrix's folder. Writes

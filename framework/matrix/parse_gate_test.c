@@ -1,0 +1,149 @@
+/* What an engine computes in, and what decides on a quantized entry: values, defaults, and every error
+ * with its place. See refparity/matrix.h. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "matrix/matrix_test_util.h"
+
+#define GGUF "\"engine_gguf\":\"m.gguf\","
+
+static const struct rp_entry *entry_of(const struct rp_matrix *matrix)
+{
+    return rp_matrix_entry(matrix, 0);
+}
+
+static void an_entry_that_says_nothing_is_strict_in_FP32_without_replay(void **state)
+{
+    (void)state;
+    struct rp_matrix *matrix = parse(MATRIX(ENGINE, ENTRY));
+    const struct rp_entry *entry = entry_of(matrix);
+    assert_int_equal(entry->gate, RP_GATE_STRICT);
+    assert_int_equal(entry->replay, 0);
+    assert_int_equal(entry->numerics.activations, RP_ACTIVATIONS_F32);
+    assert_int_equal(entry->numerics.kv_cache, RP_KV_CACHE_F32);
+    assert_int_equal(entry->numerics.attention, RP_ATTENTION_PLAIN);
+    rp_matrix_free(matrix);
+}
+
+static void an_entrys_numerics_replace_those_of_its_engine_key_by_key(void **state)
+{
+    (void)state;
+    struct rp_matrix *matrix = parse(
+        MATRIX(ENGINE ",\"activations\":\"by_weight\",\"kv_cache\":\"f16\",\"attention\":\"flash\"",
+               ENTRY ",\"kv_cache\":\"q8_0\""));
+    const struct rp_engine *engine = rp_matrix_engine(matrix, 0);
+    const struct rp_entry *entry = entry_of(matrix);
+    assert_int_equal(engine->numerics.kv_cache, RP_KV_CACHE_F16);
+    assert_int_equal(entry->numerics.activations, RP_ACTIVATIONS_BY_WEIGHT);
+    assert_int_equal(entry->numerics.kv_cache, RP_KV_CACHE_Q8_0);
+    assert_int_equal(entry->numerics.attention, RP_ATTENTION_FLASH);
+    rp_matrix_free(matrix);
+}
+
+static void other_gates_replay_unless_told_otherwise(void **state)
+{
+    (void)state;
+    struct rp_matrix *matrix = parse(WITH_ENTRY(GGUF "\"gate\":\"explained\""));
+    assert_int_equal(entry_of(matrix)->gate, RP_GATE_EXPLAINED);
+    assert_int_equal(entry_of(matrix)->replay, 1);
+    rp_matrix_free(matrix);
+    matrix = parse(WITH_ENTRY(GGUF "\"gate\":\"exact\",\"replay\":false"));
+    assert_int_equal(entry_of(matrix)->gate, RP_GATE_EXACT);
+    assert_int_equal(entry_of(matrix)->replay, 0);
+    rp_matrix_free(matrix);
+    matrix = parse(WITH_ENTRY(GGUF "\"replay\":true"));
+    assert_int_equal(entry_of(matrix)->gate, RP_GATE_STRICT);
+    assert_int_equal(entry_of(matrix)->replay, 1);
+    rp_matrix_free(matrix);
+}
+
+static void replay_may_be_of_some_modes_alone(void **state)
+{
+    (void)state;
+    struct rp_matrix *matrix =
+        parse(MATRIX(ENGINE ",\"env\":{\"M\":\"{mode}\"}",
+                     ENTRY "," GGUF "\"modes\":[\"a\",\"b:2\"],\"compare_modes\":[[\"a\",\"b:2\"]],"
+                           "\"replay\":[\"b:2\"]"));
+    static const int replayed[] = {0, 1, 0}; /* a, b:2, a against b:2 */
+    assert_int_equal(rp_matrix_n_pairs(matrix), 3);
+    for (size_t i = 0; i < 3; i++) {
+        struct rp_pair pair;
+        rp_matrix_pair(matrix, i, &pair);
+        assert_int_equal(rp_pair_is_replayed(&pair), replayed[i]);
+    }
+    rp_matrix_free(matrix);
+    expect_error(
+        MATRIX(ENGINE ",\"env\":{\"M\":\"{mode}\"}", ENTRY ",\"modes\":[\"a\"],\"replay\":[\"b\"]"),
+        RP_ERR_FORMAT, 3, ENTRY_MORE + (int)sizeof("\"modes\":[\"a\"],\"replay\":[") - 1,
+        "expected one of the entry's \"modes\" in \"replay\", found \"b\"; there is: a");
+    expect_error(WITH_ENTRY("\"replay\":[]"), RP_ERR_FORMAT, 3, ENTRY_MORE + 9,
+                 "expected 1 to 64 elements in \"replay\", found 0");
+}
+
+static void threshold_exact_is_derived_unless_it_is_given(void **state)
+{
+    (void)state;
+    struct rp_matrix *matrix = parse(WITH_ENTRY(GGUF "\"gate\":\"exact\""));
+    assert_true(entry_of(matrix)->threshold_exact == 0);
+    rp_matrix_free(matrix);
+    matrix = parse(WITH_ENTRY(GGUF "\"gate\":\"exact\",\"threshold_exact\":1e-7"));
+    assert_true(entry_of(matrix)->threshold_exact == 1e-7);
+    rp_matrix_free(matrix);
+}
+
+static void an_unknown_value_is_an_error_that_names_what_there_is(void **state)
+{
+    (void)state;
+    expect_error(WITH_ENGINE("\"activations\":\"q8_1\""), RP_ERR_FORMAT, 2, ENGINE_MORE + 14,
+                 "expected a known \"activations\", found \"q8_1\"; did you mean \"q8_0\"?");
+    expect_error(WITH_ENTRY("\"kv_cache\":\"bf16\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 11,
+                 "expected a known \"kv_cache\", found \"bf16\"; did you mean \"f16\"?");
+    expect_error(WITH_ENTRY("\"attention\":\"ring\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 12,
+                 "expected a known \"attention\", found \"ring\"; there is: plain, flash");
+    expect_error(WITH_ENTRY(GGUF "\"gate\":\"loose\""), RP_ERR_FORMAT, 3,
+                 ENTRY_MORE + (int)sizeof GGUF - 1 + 7,
+                 "expected a known \"gate\", found \"loose\"; there is: strict, explained, exact");
+    expect_error(WITH_ENTRY("\"gate\":1"), RP_ERR_FORMAT, 3, ENTRY_MORE + 7,
+                 "expected a string for \"gate\", found a number");
+    expect_error(WITH_ENTRY("\"replay\":\"yes\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 9,
+                 "expected true or false for \"replay\", found a string");
+}
+
+static void threshold_exact_is_a_limit_above_0_beside_a_gate_that_uses_it(void **state)
+{
+    (void)state;
+    expect_error(WITH_ENTRY(GGUF "\"gate\":\"exact\",\"threshold_exact\":0"), RP_ERR_FORMAT, 3,
+                 ENTRY_MORE + (int)sizeof(GGUF "\"gate\":\"exact\",") - 1 + 18,
+                 "expected a limit above 0 for \"threshold_exact\", found 0");
+    expect_error(WITH_ENTRY("\"threshold_exact\":0.1"), RP_ERR_FORMAT, 3, ENTRY_MORE + 18,
+                 "expected \"threshold_exact\" beside \"gate\": \"explained\" or \"exact\" only");
+}
+
+static void without_the_engines_weights_there_is_nothing_to_hold_it_against(void **state)
+{
+    (void)state;
+    expect_error(WITH_ENTRY("\"gate\":\"explained\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 7,
+                 "expected \"engine_gguf\" in an entry with \"gate\": the engine's own weights are "
+                 "what it is held against");
+    expect_error(WITH_ENTRY("\"replay\":true"), RP_ERR_FORMAT, 3, ENTRY_MORE + 9,
+                 "expected \"engine_gguf\" in an entry with \"replay\": the engine's own weights "
+                 "are what it is held against");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_entry_that_says_nothing_is_strict_in_FP32_without_replay),
+        cmocka_unit_test(an_entrys_numerics_replace_those_of_its_engine_key_by_key),
+        cmocka_unit_test(other_gates_replay_unless_told_otherwise),
+        cmocka_unit_test(replay_may_be_of_some_modes_alone),
+        cmocka_unit_test(threshold_exact_is_derived_unless_it_is_given),
+        cmocka_unit_test(an_unknown_value_is_an_error_that_names_what_there_is),
+        cmocka_unit_test(threshold_exact_is_a_limit_above_0_beside_a_gate_that_uses_it),
+        cmocka_unit_test(without_the_engines_weights_there_is_nothing_to_hold_it_against),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}

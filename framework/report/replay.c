@@ -1,0 +1,136 @@
+/* See replay.h. */
+#include "report/replay.h"
+
+#include <math.h>
+
+/* ---- text ---- */
+
+static void write_step(FILE *out, const struct rp_replay_result *result,
+                       const struct rp_replay_slot *step)
+{
+    fprintf(out, "%-12s", step->slot);
+    if (step->n_positions == 0) {
+        fprintf(out, " %5s %8s %10s %10s %10s %10s", "-", "-", "-", "-", "-", "-");
+    } else {
+        const int fails = step == result->layer.first_failing;
+        const size_t at = fails ? step->first : step->worst;
+        fprintf(out, " %5zu %8lld %10.3g %10.2g %10.2g", step->n_positions,
+                (long long)step->positions[at], step->introduced[at], step->floor[at],
+                RP_REPLAY_LIMIT * step->floor[at]);
+        if (fails && !isnan(result->inherited))
+            fprintf(out, " %10.3g", result->inherited);
+        else
+            fprintf(out, " %10s", "");
+    }
+    fprintf(out, "  %s", rp_verdict_name(step->verdict));
+    if (step->verdict == RP_FAIL || step->verdict == RP_ERROR)
+        fprintf(out, ": %s", step->message);
+    else if (step->n_flips > 0)
+        fprintf(out, " (%zu near-ties of rounding flipped)", step->n_flips);
+    fputc('\n', out);
+}
+
+void rp_report_replay_text(FILE *out, const struct rp_replay_result *results, size_t n)
+{
+    if (n == 0)
+        return;
+    fprintf(out,
+            "\nreplay: what each step adds, run by the C model on the engine's own values\n"
+            "%-12s %5s %8s %10s %10s %10s %10s  %s\n",
+            "slot", "n", "worst at", "introduced", "floor", "limit", "inherited", "status");
+    for (size_t i = 0; i < n; i++) {
+        const struct rp_replay_layer *layer = &results[i].layer;
+        if (layer->n_slots == 0)
+            fprintf(out, "%-12s %s: %s\n", results[i].slot,
+                    rp_verdict_name(results[i].judgement.verdict), results[i].judgement.message);
+        for (size_t s = 0; s < layer->n_slots; s++)
+            write_step(out, &results[i], &layer->slots[s]);
+    }
+    for (size_t i = 0; i < n; i++)
+        if (results[i].explanation.text[0])
+            fprintf(out, "%s: %s\n", results[i].slot, results[i].explanation.text);
+}
+
+void rp_report_replay_failure(FILE *out, const struct rp_replay_result *result)
+{
+    const struct rp_replay_slot *step = result->layer.first_failing;
+    if (step) {
+        const size_t at = step->first;
+        fprintf(out, "  sub-stage: %s, computed from the engine's own %s\n", step->slot,
+                step->from[0] ? step->from : "tokens");
+        fprintf(out,
+                "  at position %lld: introduced %.4g, floor %.2g, limit %.2g, channel %zu; "
+                "inherited ",
+                (long long)step->positions[at], step->introduced[at], step->floor[at],
+                RP_REPLAY_LIMIT * step->floor[at], step->worst_channel);
+        if (isnan(result->inherited))
+            fputs("not known\n", out);
+        else
+            fprintf(out, "%.4g\n", result->inherited);
+        fprintf(out, "  positions: %zu of %zu over the limit\n", step->n_failing,
+                step->n_positions);
+    }
+    if (result->explanation.text[0])
+        fprintf(out, "  explanation: %s\n", result->explanation.text);
+    if (result->explanation.or_else[0])
+        fprintf(out, "  or, just as well: %s\n", result->explanation.or_else);
+}
+
+/* ---- JSON ---- */
+
+static void add_number(cJSON *object, const char *name, double value)
+{
+    if (isfinite(value))
+        cJSON_AddNumberToObject(object, name, value);
+    else
+        cJSON_AddNullToObject(object, name);
+}
+
+static cJSON *step_json(const struct rp_replay_slot *step)
+{
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "slot", step->slot);
+    cJSON_AddStringToObject(object, "from", step->from);
+    cJSON_AddStringToObject(object, "verdict", rp_verdict_name(step->verdict));
+    cJSON_AddStringToObject(object, "message", step->message);
+    cJSON_AddNumberToObject(object, "n_compared", (double)step->n_positions);
+    cJSON_AddNumberToObject(object, "n_failing", (double)step->n_failing);
+    cJSON_AddNumberToObject(object, "n_flipped", (double)step->n_flipped);
+    cJSON_AddNumberToObject(object, "n_flips", (double)step->n_flips);
+    if (step->n_positions > 0) {
+        add_number(object, "worst_position", (double)step->positions[step->worst]);
+        add_number(object, "introduced", step->introduced[step->worst]);
+        add_number(object, "floor", step->floor[step->worst]);
+    }
+    if (step->first < step->n_positions)
+        add_number(object, "first_position", (double)step->positions[step->first]);
+    return object;
+}
+
+static cJSON *result_json(const struct rp_replay_result *result)
+{
+    const struct rp_explanation *explanation = &result->explanation;
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "slot", result->slot);
+    cJSON_AddStringToObject(object, "verdict", rp_verdict_name(result->judgement.verdict));
+    cJSON_AddStringToObject(object, "message", result->judgement.message);
+    add_number(object, "inherited", result->inherited);
+    cJSON *steps = cJSON_AddArrayToObject(object, "steps");
+    for (size_t i = 0; i < result->layer.n_slots; i++)
+        cJSON_AddItemToArray(steps, step_json(&result->layer.slots[i]));
+    if (explanation->text[0]) {
+        cJSON *e = cJSON_AddObjectToObject(object, "explanation");
+        cJSON_AddStringToObject(e, "name", explanation->name);
+        cJSON_AddStringToObject(e, "text", explanation->text);
+        cJSON_AddStringToObject(e, "or_else", explanation->or_else);
+        add_number(e, "share", explanation->share);
+        add_number(e, "parameter", explanation->parameter);
+    }
+    return object;
+}
+
+void rp_report_replay_json(cJSON *array, const struct rp_replay_result *results, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        cJSON_AddItemToArray(array, result_json(&results[i]));
+}

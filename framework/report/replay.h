@@ -1,0 +1,21 @@
+/* What replay found (run/judge_replay.h), as text and as JSON. */
+#ifndef REFPARITY_REPORT_REPLAY_H
+#define REFPARITY_REPORT_REPLAY_H
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+
+#include "run/judge_replay.h"
+
+/* A table with a line for each step: the error that it introduces at its worst position, the floor and
+ * the limit there, and of a failing one what it inherits; then what explains the failures. Nothing
+ * where n is 0. */
+void rp_report_replay_text(FILE *out, const struct rp_replay_result *results, size_t n);
+
+/* The lines that explain one failing layer, each indented by two spaces. */
+void rp_report_replay_failure(FILE *out, const struct rp_replay_result *result);
+
+/* One object per result. */
+void rp_report_replay_json(cJSON *array, const struct rp_replay_result *results, size_t n);
+
+#endif

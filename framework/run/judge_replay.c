@@ -1,0 +1,211 @@
+/* See judge_replay.h. */
+#include "run/judge_replay.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "run/judge_internal.h"
+
+struct rp_judge_replay {
+    const struct rp_judge *judge;
+    struct rp_judgement prerequisites; /* PASS: replay can be used */
+    struct rp_model *model;
+    struct rp_replay *replay;
+};
+
+/* Per token or batched? Only what the operations are told: the C model computes the same in both. */
+static enum rp_mode mode_of(const struct rp_pair *pair)
+{
+    return pair->mode && strcmp(pair->mode, "per-token") == 0 ? RP_MODE_PER_TOKEN : RP_MODE_BATCHED;
+}
+
+static enum rp_status open_replay(struct rp_judge_replay *replay, struct rp_error *err)
+{
+    const struct rp_judge *judge = replay->judge;
+    const struct rp_entry *entry = judge->pair->entry;
+    struct rp_replay_options options = {.numerics = entry->numerics, .mode = mode_of(judge->pair)};
+    char gguf[RP_PATH_SIZE];
+    const int64_t *ids = NULL;
+    size_t n_ids = 0;
+    enum rp_status status = rp_entry_gguf(judge->context->matrix, entry, judge->context->models_dir,
+                                          gguf, sizeof gguf, err);
+    if (!status)
+        status = rp_model_open(gguf, &replay->model, err);
+    if (!status)
+        status = rp_tensor_set_tokens(judge->comparison.engine, &ids, &n_ids, err);
+    if (!status && !ids && judge->comparison.reference)
+        status = rp_tensor_set_tokens(judge->comparison.reference, &options.tokens,
+                                      &options.n_tokens, err);
+    if (!status)
+        status =
+            rp_replay_open(replay->model, judge->comparison.engine, &options, &replay->replay, err);
+    return status;
+}
+
+/* Whether there is a dump to replay. A fixture is not needed: where it is all that is missing, the
+ * dump is there all the same. */
+static void judge_prerequisites(const struct rp_judge *judge, struct rp_judgement *judgement)
+{
+    const struct rp_run_record *record = &judge->record;
+    const int ran = record->outcome == RP_RUN_RAN || record->outcome == RP_RUN_REUSED;
+    if (judge->pair->against)
+        rp_judge_decide(judgement, RP_SKIP, "a comparison of two modes has no dump of its own");
+    else if (ran && judge->comparison.engine && judge->prerequisites.verdict != RP_ERROR)
+        rp_judge_decide(judgement, RP_PASS, "%s", "");
+    else
+        *judgement = judge->prerequisites;
+}
+
+enum rp_status rp_judge_replay_open(const struct rp_judge *judge, struct rp_judge_replay **out,
+                                    struct rp_error *err)
+{
+    struct rp_error why;
+    struct rp_judge_replay *replay = calloc(1, sizeof *replay);
+    if (!replay)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory");
+    replay->judge = judge;
+    judge_prerequisites(judge, &replay->prerequisites);
+    const enum rp_status status =
+        replay->prerequisites.verdict == RP_PASS ? open_replay(replay, &why) : RP_OK;
+    if (status == RP_ERR_UNSUPPORTED)
+        rp_judge_decide(&replay->prerequisites, RP_SKIP, "the C model: %s", why.message);
+    else if (status == RP_ERR_MISSING && !replay->model)
+        rp_judge_decide(&replay->prerequisites, rp_judge_missing(judge->context), "%s",
+                        why.message);
+    else if (status)
+        rp_judge_decide_error(&replay->prerequisites, &why);
+    *out = replay;
+    return RP_OK;
+}
+
+void rp_judge_replay_close(struct rp_judge_replay *replay)
+{
+    if (!replay)
+        return;
+    rp_replay_close(replay->replay);
+    rp_model_close(replay->model);
+    free(replay);
+}
+
+/* The error of slot at position, against the exact reference or else HF. */
+static double error_at(const struct rp_judge *judge, const char *slot, int64_t position)
+{
+    struct rp_comparison one = judge->comparison;
+    struct rp_slot_result result;
+    if (one.exact)
+        one.reference = one.exact;
+    if (!one.reference || !slot[0])
+        return (double)NAN;
+    one.gate = RP_GATE_STRICT;
+    one.positions = &position;
+    one.n_positions = 1;
+    rp_compare_slot(&one, slot, &result);
+    return result.n_compared == 1 ? result.worst.metrics.l2_rel : (double)NAN;
+}
+
+static void describe_failure(struct rp_judge_replay *replay, struct rp_replay_result *result)
+{
+    const struct rp_replay_slot *slot = result->layer.first_failing;
+    struct rp_error err;
+    char inherited[64] = "what it inherits is not known";
+    result->inherited = error_at(replay->judge, slot->from, slot->positions[slot->first]);
+    if (!isnan(result->inherited))
+        snprintf(inherited, sizeof inherited, "inherits %.3g with %.24s", result->inherited,
+                 slot->from);
+    rp_judge_decide(&result->judgement, RP_FAIL, "%s %s; %s", slot->slot, slot->message, inherited);
+    if (result->layer.layer < 0)
+        return; /* hypotheses are about layers */
+    if (rp_explain_layer(replay->replay, &result->layer, &result->explanation, &err)) {
+        memset(&result->explanation, 0, sizeof result->explanation);
+        snprintf(result->explanation.text, sizeof result->explanation.text, "not explained: %.300s",
+                 err.message);
+    }
+}
+
+/* The messages of slots with that verdict, one behind the other. */
+static void describe(struct rp_replay_result *result)
+{
+    const struct rp_replay_layer *layer = &result->layer;
+    const struct rp_replay_slot *worst = NULL;
+    for (size_t i = 0; i < layer->n_slots; i++) {
+        const struct rp_replay_slot *slot = &layer->slots[i];
+        if (slot->verdict != layer->verdict)
+            continue;
+        if (!worst || (slot->n_positions > 0 && worst->n_positions > 0 &&
+                       slot->introduced[slot->worst] * worst->floor[worst->worst] >
+                           worst->introduced[worst->worst] * slot->floor[slot->worst]))
+            worst = slot;
+    }
+    if (worst)
+        rp_judge_decide(&result->judgement, layer->verdict, "%s %s", worst->slot, worst->message);
+    else
+        rp_judge_decide(&result->judgement, layer->verdict, "%s", "there is nothing to replay");
+}
+
+void rp_judge_replay_slot(struct rp_judge_replay *replay, const char *slot,
+                          struct rp_replay_result *result)
+{
+    struct rp_error err;
+    int layer;
+    memset(result, 0, sizeof *result);
+    snprintf(result->slot, sizeof result->slot, "%s", slot);
+    result->inherited = (double)NAN;
+    result->layer.layer = -1;
+    if (replay->prerequisites.verdict != RP_PASS) {
+        result->judgement = replay->prerequisites;
+        return;
+    }
+    const enum rp_slot_part part = rp_slot_parse(slot, &layer);
+    const enum rp_status status =
+        part == RP_PART_OUTPUT
+            ? rp_replay_run_layer(replay->replay, (size_t)layer, &result->layer, &err)
+            : rp_replay_run_part(replay->replay, part, &result->layer, &err);
+    if (status == RP_ERR_UNSUPPORTED)
+        rp_judge_decide(&result->judgement, RP_SKIP, "the C model: %s", err.message);
+    else if (status)
+        rp_judge_decide_error(&result->judgement, &err);
+    else if (result->layer.verdict == RP_FAIL)
+        describe_failure(replay, result);
+    else
+        describe(result);
+}
+
+void rp_replay_result_free(struct rp_replay_result *result)
+{
+    rp_replay_layer_free(&result->layer);
+    memset(result, 0, sizeof *result);
+}
+
+enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_replay_result **results,
+                                    size_t *n, struct rp_error *err)
+{
+    char name[RP_SLOT_NAME_SIZE];
+    const int n_layers = judge->pair->entry->n_layers;
+    struct rp_judge_replay *replay = NULL;
+    struct rp_replay_result *list = calloc((size_t)n_layers + 3, sizeof *list);
+    if (!list)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory for replay's results");
+    const enum rp_status status = rp_judge_replay_open(judge, &replay, err);
+    if (status) {
+        free(list);
+        return status;
+    }
+    *n = 0;
+    rp_judge_replay_slot(replay, rp_slot_name(RP_PART_EMB, -1, name), &list[(*n)++]);
+    for (int l = 0; l < n_layers; l++)
+        rp_judge_replay_slot(replay, rp_slot_name(RP_PART_OUTPUT, l, name), &list[(*n)++]);
+    rp_judge_replay_slot(replay, rp_slot_name(RP_PART_POST_NORM, -1, name), &list[(*n)++]);
+    rp_judge_replay_slot(replay, rp_slot_name(RP_PART_LOGITS, -1, name), &list[(*n)++]);
+    rp_judge_replay_close(replay);
+    *results = list;
+    return RP_OK;
+}
+
+void rp_replay_results_free(struct rp_replay_result *results, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        rp_replay_result_free(&results[i]);
+    free(results);
+}

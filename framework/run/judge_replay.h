@@ -1,0 +1,41 @@
+/* Replays a pair's dump: what each layer of the engine adds of its own, beside what it inherits. Needs
+ * the dump and the entry's engine_gguf, and no reference. Not for replaying itself
+ * (refparity/replay.h). */
+#ifndef REFPARITY_RUN_JUDGE_REPLAY_H
+#define REFPARITY_RUN_JUDGE_REPLAY_H
+
+#include "refparity/explain.h"
+#include "refparity/replay.h"
+#include "run/judge.h"
+
+/* One test "replay/h07", or "replay/emb" … */
+struct rp_replay_result {
+    char slot[RP_SLOT_NAME_SIZE]; /* "h7", "emb", "post_norm", "logits" */
+    struct rp_judgement judgement;
+    struct rp_replay_layer layer; /* zeroed where nothing could be replayed */
+    /* L2_rel of what the step that fails started from, at the first failing position, against the
+     * exact reference or else HF; NaN where that is not known, or nothing fails. */
+    double inherited;
+    struct rp_explanation explanation; /* of a failure; else its text is "" */
+};
+
+struct rp_judge_replay;
+
+/* Opens the entry's GGUF and its dump in *out, also where they are missing or not what the C model
+ * knows: then each result says so. RP_ERR_MEMORY only. judge has to outlive it. */
+enum rp_status rp_judge_replay_open(const struct rp_judge *judge, struct rp_judge_replay **out,
+                                    struct rp_error *err);
+void rp_judge_replay_close(struct rp_judge_replay *replay); /* NULL is allowed */
+
+/* Replays slot, a required one; result is to be freed. A dump or a GGUF that is missing, or a model
+ * that the C model does not know, is a SKIP. */
+void rp_judge_replay_slot(struct rp_judge_replay *replay, const char *slot,
+                          struct rp_replay_result *result);
+void rp_replay_result_free(struct rp_replay_result *result); /* a zeroed one is allowed */
+
+/* All required slots, in forward order: *results is [*n], to be freed with rp_replay_results_free. */
+enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_replay_result **results,
+                                    size_t *n, struct rp_error *err);
+void rp_replay_results_free(struct rp_replay_result *results, size_t n);
+
+#endif
