@@ -13,6 +13,9 @@ Measures, all of these by default, and prints a table with the goals beside the 
   warm     the harness's own time per pair, apart from the engine's, for 4 and for 40 layers
   field    8 pairs of tiny models with llama.cpp (ci/get-llamacpp.sh): a Python process per pair as
            scripts in the field have it, beside a warm ctest run that starts the engine
+  replay   64 positions of models with real shapes and random weights, replayed: the whole Qwen3-0.6B
+           and Llama-3.2-1B, and 8 of Qwen3.5-4B's 32 layers (two periods); with CBLAS and without,
+           beside one run of the C model
   build    configuring and building 100 pairs of 30 layers
   parity   ci/parity.sh from a clean tree, with everything installed
 
@@ -44,7 +47,7 @@ while [ $# -gt 0 ]; do
         exit 0
         ;;
     --readme) readme=true ;;
-    compare | memory | warm | field | build | parity) sections+=("$1") ;;
+    compare | memory | warm | field | replay | build | parity) sections+=("$1") ;;
     *) fail "no section '$1': see ci/bench.sh --help" ;;
     esac
     shift
@@ -53,7 +56,7 @@ if [ "$readme" = true ]; then
     [ ${#sections[@]} -eq 0 ] || fail "--readme needs all sections"
     [ -f "$root/README.md" ] || say "note: there is no README.md: the table is only printed"
 fi
-[ ${#sections[@]} -gt 0 ] || sections=(compare memory warm field build parity)
+[ ${#sections[@]} -gt 0 ] || sections=(compare memory warm field replay build parity)
 
 "$root/ci/install.sh" build
 python=$("$root/ci/record.sh" --print-python)
@@ -86,9 +89,11 @@ timed() {
     seconds=$("$python" -c 'import sys; print(f"{float(sys.argv[2]) - float(sys.argv[1]):.1f}")' "${start/,/.}" "${EPOCHREALTIME/,/.}")
 }
 
-configure() { quiet cmake -S "$1" -B "$2" -G "Unix Makefiles" -DCMAKE_BUILD_TYPE=RelWithDebInfo; }
+configure() { # SOURCE BUILD [CMAKE-ARGUMENT...]
+    quiet cmake -S "$1" -B "$2" -G "Unix Makefiles" -DCMAKE_BUILD_TYPE=RelWithDebInfo "${@:3}"
+}
 
-# The library, the tool, the embedded engine and compare_bench, in $work/tools.
+# The library, the tool, the embedded engine, compare_bench and replay_bench, in $work/tools.
 build_tools() {
     [ ! -d "$work/tools" ] || return 0
     say "building the tools ..."
@@ -172,6 +177,37 @@ measure_field() {
     done
     row "$what" "$field_s s against $warm_s s, the engine's runs included: $(awk "BEGIN { printf \"%.0f\", $field_s / $warm_s }") times faster" \
         "30 times faster"
+}
+
+# One shape, in its turn: the weights are made, dumped from, replayed and removed.
+replay_row() { # NAME TYPE ACTIVATIONS WHAT GOAL [make_shapes.py's ARGUMENT...]
+    local folder=$work/shape model=$work/shape/$1-$2.gguf tree measured text=
+    quiet "$python" "$root/fixtures/tiny/make_shapes.py" "$folder" "$1" --type "$2" "${@:6}"
+    awk 'BEGIN { srand(1); for (i = 0; i < 64; i++) print int(rand() * 128000) }' >"$work/ids"
+    quiet "$embedded" --model "$model" --tokens "$work/ids" --dump "$folder/dump" --mode batched --activations "$3"
+    for tree in "$work/plain" "$work/tools"; do
+        [ "$tree" = "$work/plain" ] || [ "$has_cblas" = true ] || continue
+        measured=$(env -u OPENBLAS_NUM_THREADS "$tree/replay_bench" "$model" "$folder/dump" "$3") ||
+            fail "replay_bench failed"
+        [ "${measured##* }" = 0 ] || fail "slots of $1 fail that are right: $measured"
+        text+=$(awk -v with="${text:+; with CBLAS }" '{
+            printf "%s%.1f s (%.1f s of CPU time; %.2f s in the slowest layer, %.1f s outside the layers), ",
+                with, $1 + $3, $4, $2, $3
+            printf "%.1f times one run of the C model, %d MiB", ($1 + $3) / $5, $6 }' <<<"$measured")
+    done
+    row "Replay of 64 positions, $4" "$text" "$5"
+    rm -rf "$folder"
+}
+
+measure_replay() {
+    build_tools
+    configure "$root/ci/bench" "$work/plain" -DREFPARITY_CBLAS=OFF
+    quiet cmake --build "$work/plain" --parallel "$n_jobs" --target replay_bench
+    has_cblas=false
+    ! grep -q '^REFPARITY_CBLAS_LINKS:INTERNAL=1' "$work/tools/CMakeCache.txt" || has_cblas=true
+    replay_row qwen3-0.6b bf16 f32 "shapes of Qwen3-0.6B: BF16, 28 layers" "10 s, 300 MiB"
+    replay_row llama-3.2-1b q8_0 by_weight "of Llama-3.2-1B: Q8_0, rounded activations, 16 layers" "-"
+    replay_row qwen3.5-4b q4_0 by_weight "of Qwen3.5-4B: Q4_0, rounded activations, 8 of 32 layers" "-" --layers 8
 }
 
 measure_build() {

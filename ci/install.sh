@@ -27,6 +27,10 @@ has_fuzzer() {
     echo 'int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }' |
         clang -fsanitize=fuzzer -x c - -o /dev/null >/dev/null 2>&1
 }
+has_cblas() {
+    printf '#include <cblas.h>\nint main(void) { return cblas_isamax(0, 0, 1) != 0; }\n' |
+        cc -x c - -o /dev/null -lopenblas >/dev/null 2>&1
+}
 has_pip() { python3 -m pip --version >/dev/null 2>&1; }
 has_venv() { python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
@@ -64,6 +68,7 @@ look() {
         need "has g++" g++ "a C++ compiler"
         need "has pkg-config" pkg-config "pkg-config"
         need "has shellcheck" shellcheck "shellcheck"
+        need "has_cblas" libopenblas-dev "OpenBLAS"
         need "has_venv" python3-venv "Python 3.11 or newer with venv"
         ;;
     record) need "has_venv" python3-venv "Python 3.11 or newer with venv" ;;

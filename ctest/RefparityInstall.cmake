@@ -20,6 +20,11 @@ install(FILES fixtures/hf_reference.py fixtures/hf_model.py fixtures/fixture_fil
 install(FILES matrix/matrix.schema.json DESTINATION "${CMAKE_INSTALL_DATADIR}/refparity")
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 
+set(_cblas)
+if(RefparityCBLAS_FOUND)
+  install(FILES ctest/FindRefparityCBLAS.cmake DESTINATION "${_package}")
+  set(_cblas " ${REFPARITY_CBLAS_LIBRARY}")
+endif()
 configure_package_config_file(ctest/refparityConfig.cmake.in
   "${PROJECT_BINARY_DIR}/refparityConfig.cmake" INSTALL_DESTINATION "${_package}"
   PATH_VARS _recorder)

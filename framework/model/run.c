@@ -28,6 +28,7 @@ enum rp_status rp_model_embed(const struct rp_forward *forward, size_t n, const 
                            model->config.vocab_size);
     }
     enum rp_status status = ops->embed(ops->context, &site, &args);
+    rp_gguf_forget_rows(model->gguf, args.table, 0, args.table->n_rows);
     if (status != RP_OK)
         return status;
     return rp_tap_emit(forward, RP_PART_EMB, -1, n, positions, model->config.hidden_size, hidden,
