@@ -1,285 +1,45 @@
-/* See bugs.h. One small function per bug, then the table. */
-#include "bugs.h"
+/* See bugs.h: what is the same for every bug. The bugs themselves are in bugs_*.c. */
+#include "bugs_internal.h"
 
-#include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-static bool is_here(const struct rp_bug_site *bug, const struct rp_site *site)
+static const struct rp_bug_family *const families[] = {&rp_rope_bugs,
+                                                       &rp_norm_bugs,
+                                                       &rp_attention_bugs,
+                                                       &rp_attention_gate_bugs,
+                                                       &rp_ffn_bugs,
+                                                       &rp_residual_bugs,
+                                                       &rp_delta_net_bugs,
+                                                       &rp_delta_state_bugs,
+                                                       &rp_token_bugs,
+                                                       &rp_precision_bugs,
+                                                       NULL};
+
+size_t rp_bug_count(void)
 {
-    return site->layer >= 0 && (bug->layer == RP_BUG_ALL_LAYERS || bug->layer == site->layer);
+    size_t n = 0;
+    for (size_t f = 0; families[f]; f++)
+        n += families[f]->n;
+    return n;
 }
 
-static enum rp_status other_rope_ordering(void *context, const struct rp_site *site,
-                                          const struct rp_rope *args)
+const struct rp_bug *rp_bug_at(size_t index)
 {
-    const struct rp_bug_site *bug = context;
-    struct rp_rope wrong = *args;
-    if (is_here(bug, site))
-        wrong.ordering = args->ordering == RP_ROPE_NEOX ? RP_ROPE_INTERLEAVED : RP_ROPE_NEOX;
-    return bug->overlay.below->rope(bug->overlay.below->context, site, &wrong);
-}
-
-static void replace_rope_ordering(struct rp_ops *ops)
-{
-    ops->rope = other_rope_ordering;
-}
-
-static enum rp_status other_rope_ordering_batched(void *context, const struct rp_site *site,
-                                                  const struct rp_rope *args)
-{
-    const struct rp_bug_site *bug = context;
-    if (site->mode == RP_MODE_BATCHED)
-        return other_rope_ordering(context, site, args);
-    return bug->overlay.below->rope(bug->overlay.below->context, site, args);
-}
-
-static void replace_rope_batched(struct rp_ops *ops)
-{
-    ops->rope = other_rope_ordering_batched;
-}
-
-static enum rp_status no_qk_norm(void *context, const struct rp_site *site,
-                                 const struct rp_rms_norm *args)
-{
-    const struct rp_bug_site *bug = context;
-    bool is_qk = args->which == RP_ATTN_Q_NORM || args->which == RP_ATTN_K_NORM;
-    if (!is_here(bug, site) || !is_qk)
-        return bug->overlay.below->rms_norm(bug->overlay.below->context, site, args);
-    memmove(args->y, args->x, args->n_rows * args->dim * sizeof *args->x);
-    return RP_OK;
-}
-
-static void replace_qk_norm(struct rp_ops *ops)
-{
-    ops->rms_norm = no_qk_norm;
-}
-
-static enum rp_status ten_times_eps(void *context, const struct rp_site *site,
-                                    const struct rp_rms_norm *args)
-{
-    const struct rp_bug_site *bug = context;
-    struct rp_rms_norm wrong = *args;
-    if (is_here(bug, site) && args->which == RP_ATTN_NORM)
-        wrong.eps = 10 * args->eps;
-    return bug->overlay.below->rms_norm(bug->overlay.below->context, site, &wrong);
-}
-
-static void replace_eps(struct rp_ops *ops)
-{
-    ops->rms_norm = ten_times_eps;
-}
-
-static enum rp_status half_ffn(void *context, const struct rp_site *site,
-                               const struct rp_linear *args)
-{
-    const struct rp_bug_site *bug = context;
-    enum rp_status status = bug->overlay.below->linear(bug->overlay.below->context, site, args);
-    if (status != RP_OK || !is_here(bug, site) || args->which != RP_FFN_DOWN)
-        return status;
-    for (size_t p = 0; p < site->n_positions; p++) {
-        for (size_t i = 0; i < args->n_out; i++)
-            args->y[p * args->y_stride + i] *= 0.5f;
+    for (size_t f = 0; families[f]; f++) {
+        if (index < families[f]->n)
+            return &families[f]->bugs[index];
+        index -= families[f]->n;
     }
-    return RP_OK;
+    return NULL;
 }
-
-static void replace_ffn_down(struct rp_ops *ops)
-{
-    ops->linear = half_ffn;
-}
-
-/* The log of what the state is to be multiplied by, for what it is to be multiplied by. */
-static enum rp_status decay_without_exp(void *context, const struct rp_site *site,
-                                        const struct rp_delta_gates *args)
-{
-    const struct rp_bug_site *bug = context;
-    enum rp_status status =
-        bug->overlay.below->delta_gates(bug->overlay.below->context, site, args);
-    if (status != RP_OK || !is_here(bug, site))
-        return status;
-    for (size_t i = 0; i < site->n_positions * args->n_heads; i++)
-        args->decay[i] = logf(args->decay[i] + FLT_MIN); /* the decay may round to 0 */
-    return RP_OK;
-}
-
-static void replace_delta_gates(struct rp_ops *ops)
-{
-    ops->delta_gates = decay_without_exp;
-}
-
-static enum rp_status conv_from_zeros(void *context, const struct rp_site *site,
-                                      const struct rp_causal_conv1d *args)
-{
-    const struct rp_bug_site *bug = context;
-    if (is_here(bug, site))
-        memset(args->state, 0, (args->kernel - 1) * args->n_channels * sizeof *args->state);
-    return bug->overlay.below->causal_conv1d(bug->overlay.below->context, site, args);
-}
-
-static void replace_conv(struct rp_ops *ops)
-{
-    ops->causal_conv1d = conv_from_zeros;
-}
-
-static enum rp_status no_attention_gate(void *context, const struct rp_site *site,
-                                        const struct rp_attention_gate *args)
-{
-    const struct rp_bug_site *bug = context;
-    if (is_here(bug, site))
-        return RP_OK;
-    return bug->overlay.below->attention_gate(bug->overlay.below->context, site, args);
-}
-
-static void replace_attention_gate(struct rp_ops *ops)
-{
-    ops->attention_gate = no_attention_gate;
-}
-
-static void drop_last_token(int32_t *tokens, size_t *n_tokens)
-{
-    if (*n_tokens > 1)
-        tokens[--*n_tokens] = -1; /* no token: it would be refused if anything still read it */
-}
-
-const struct rp_bug rp_bugs[] = {
-    {
-        .name = "rope-interleaved-for-neox",
-        .description = "RoPE pairs neighbours (2i, 2i + 1) where the model pairs halves",
-        .provenance = "github.com/ikawrakow/ik_llama.cpp pull 2290 (39 architectures got NORM for "
-                      "NEOX); github.com/huggingface/candle issue 3410",
-        .architectures = "qwen3,qwen35",
-        .layers = RP_BUG_IN_FULL_ATTENTION,
-        .first_part = RP_PART_POSTATTN,
-        .in_per_token = true,
-        .in_batched = true,
-        .spares_position_0 = true,
-        .replace = replace_rope_ordering,
-    },
-    {
-        .name = "rope-neox-for-interleaved",
-        .description = "RoPE pairs halves (i, i + n_rot/2) although the GGUF's rows are permuted",
-        .provenance = "github.com/jzhang38/TinyLlama issue 24 (Llama weights run with the other "
-                      "pairing)",
-        .architectures = "llama",
-        .layers = RP_BUG_IN_FULL_ATTENTION,
-        .first_part = RP_PART_POSTATTN,
-        .in_per_token = true,
-        .in_batched = true,
-        .spares_position_0 = true,
-        .replace = replace_rope_ordering,
-    },
-    {
-        .name = "rope-batched-only",
-        .description = "the batched path pairs RoPE's values the other way; per token it is right",
-        .provenance = "github.com/paiml/realizar issue 94 (batched prefill wrong, token by token "
-                      "right, with the same file)",
-        .architectures = "qwen3,llama,qwen35",
-        .layers = RP_BUG_IN_FULL_ATTENTION,
-        .first_part = RP_PART_POSTATTN,
-        .in_per_token = false,
-        .in_batched = true,
-        .spares_position_0 = true,
-        .replace = replace_rope_batched,
-    },
-    {
-        .name = "qk-norm-off",
-        .description = "Q and K are not normed before RoPE",
-        .provenance = "github.com/timtoole02/Camelid pull 266 (Qwen3 loaded without its QK-norm)",
-        .architectures = "qwen3,qwen35",
-        .layers = RP_BUG_IN_FULL_ATTENTION,
-        .first_part = RP_PART_POSTATTN,
-        .in_per_token = true,
-        .in_batched = true,
-        .spares_position_0 = true,
-        .replace = replace_qk_norm,
-    },
-    {
-        .name = "eps",
-        .description = "ten times the eps in the layer's input norm: 1e-5 for 1e-6",
-        .provenance = "github.com/ggml-org/llama.cpp issue 2373 (eps hardcoded, another in the "
-                      "model)",
-        .architectures = "qwen3,llama,qwen35",
-        .layers = RP_BUG_IN_ANY_LAYER,
-        .first_part = RP_PART_POSTATTN,
-        .in_per_token = true,
-        .in_batched = true,
-        .spares_position_0 = false,
-        .replace = replace_eps,
-    },
-    {
-        .name = "ffn-half",
-        .description = "the FFN's output times 0.5",
-        .provenance = "github.com/ndif-team/nnterp issue 54 (a sublayer's output off by a constant "
-                      "factor)",
-        .architectures = "qwen3,llama,qwen35",
-        .layers = RP_BUG_IN_ANY_LAYER,
-        .first_part = RP_PART_FFNOUT,
-        .in_per_token = true,
-        .in_batched = true,
-        .spares_position_0 = false,
-        .replace = replace_ffn_down,
-    },
-    {
-        .name = "delta-decay-without-exp",
-        .description = "the DeltaNet's state is multiplied by g, the log of its decay",
-        .provenance = "github.com/llmmanorg/llmman pull 16 (Qwen3.5's linear attention with wrong "
-                      "decay and gating)",
-        .architectures = "qwen35",
-        .layers = RP_BUG_IN_LINEAR_ATTENTION,
-        .first_part = RP_PART_POSTATTN,
-        .in_per_token = true,
-        .in_batched = true,
-        .spares_position_0 = true,
-        .replace = replace_delta_gates,
-    },
-    {
-        .name = "conv-state-lost",
-        .description = "the convolution starts from zeros at every call, not from its last inputs",
-        .provenance = "github.com/mratsim/tattletale pull 80 (Qwen3.5: a continuation drops the "
-                      "convolution's history)",
-        .architectures = "qwen35",
-        .layers = RP_BUG_IN_LINEAR_ATTENTION,
-        .first_part = RP_PART_POSTATTN,
-        .in_per_token = true,
-        .in_batched = false,
-        .spares_position_0 = true,
-        .replace = replace_conv,
-    },
-    {
-        .name = "attention-gate-missing",
-        .description = "full attention's output is not multiplied by the sigmoid of its gate",
-        .provenance = "github.com/trymirai/lalamo pull 267 (another function in the sigmoid's "
-                      "place)",
-        .architectures = "qwen35",
-        .layers = RP_BUG_IN_FULL_ATTENTION,
-        .first_part = RP_PART_POSTATTN,
-        .in_per_token = true,
-        .in_batched = true,
-        .spares_position_0 = false,
-        .replace = replace_attention_gate,
-    },
-    {
-        .name = "drop-last-token",
-        .description = "the prompt's last token never reaches the model",
-        .provenance = "github.com/Integral2u/SharpMind issue 57 (prefill silently skips tokens)",
-        .architectures = "qwen3,llama,qwen35",
-        .layers = RP_BUG_IN_NO_LAYER,
-        .first_part = RP_PART_OTHER,
-        .in_per_token = true,
-        .in_batched = true,
-        .spares_position_0 = true,
-        .change_prompt = drop_last_token,
-    },
-};
-
-const size_t rp_n_bugs = sizeof rp_bugs / sizeof *rp_bugs;
 
 const struct rp_bug *rp_bug_find(const char *name)
 {
-    for (size_t i = 0; i < rp_n_bugs; i++) {
-        if (strcmp(rp_bugs[i].name, name) == 0)
-            return &rp_bugs[i];
+    for (size_t i = 0; i < rp_bug_count(); i++) {
+        if (strcmp(rp_bug_at(i)->name, name) == 0)
+            return rp_bug_at(i);
     }
     return NULL;
 }
@@ -308,11 +68,149 @@ bool rp_bug_applies_to_layer(const struct rp_bug *bug, const struct rp_model_con
     return false;
 }
 
-void rp_bug_install(const struct rp_bug *bug, int layer, const struct rp_ops *below,
-                    struct rp_bug_site *site)
+bool rp_bug_is_here(const struct rp_bug_site *bug, const struct rp_site *site)
 {
+    if (bug->is_off)
+        return false;
+    if (bug->choice.bug->layers == RP_BUG_IN_NO_LAYER)
+        return site->layer < 0;
+    return site->layer >= 0 &&
+           (bug->choice.layer == RP_BUG_ALL_LAYERS || bug->choice.layer == site->layer);
+}
+
+enum rp_status rp_bug_floats(const struct rp_site *site, size_t n, const float *copy_of,
+                             float **floats)
+{
+    *floats = calloc(n ? n : 1, sizeof **floats);
+    if (!*floats)
+        return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for a bug");
+    if (copy_of)
+        memcpy(*floats, copy_of, n * sizeof **floats);
+    return RP_OK;
+}
+
+enum rp_status rp_bug_keep(struct rp_bug_site *bug, const struct rp_site *site, const float *rows,
+                           size_t dim)
+{
+    size_t n = (size_t)site->positions[site->n_positions - 1] + 1;
+    if (n > bug->n_kept) {
+        float *grown = realloc(bug->kept, n * dim * sizeof *grown);
+        if (!grown)
+            return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for a bug");
+        bug->kept = grown;
+        bug->n_kept = n;
+        bug->kept_dim = dim;
+    }
+    for (size_t p = 0; p < site->n_positions; p++)
+        memcpy(bug->kept + (size_t)site->positions[p] * dim, rows + p * dim,
+               dim * sizeof *bug->kept);
+    return RP_OK;
+}
+
+const float *rp_bug_kept(const struct rp_bug_site *bug, int64_t position)
+{
+    return bug->kept + (size_t)position * bug->kept_dim;
+}
+
+float rp_bug_round(float value, int bits)
+{
+    int exponent;
+    double mantissa;
+    if (!isfinite(value) || bits >= 24)
+        return value;
+    mantissa = frexp((double)value, &exponent);
+    return (float)ldexp(nearbyint(ldexp(mantissa, bits)), exponent - bits);
+}
+
+#define TAKE(operation)                                    \
+    do {                                                   \
+        if (from->operation)                               \
+            site->overlay.ops.operation = from->operation; \
+    } while (0)
+
+static void take_ops(struct rp_bug_site *site, const struct rp_ops *from)
+{
+    TAKE(embed);
+    TAKE(rms_norm);
+    TAKE(linear);
+    TAKE(rope);
+    TAKE(kv_store);
+    TAKE(attention);
+    TAKE(split_gate);
+    TAKE(attention_gate);
+    TAKE(causal_conv1d);
+    TAKE(l2_norm);
+    TAKE(delta_gates);
+    TAKE(delta_rule);
+    TAKE(gated_norm);
+    TAKE(ffn_activation);
+    TAKE(residual_add);
+}
+
+/* Operations that another engine's rounding is in. */
+#define ROUND_OTHERWISE(operation)                                                     \
+    static enum rp_status round_##operation(void *context, const struct rp_site *site, \
+                                            const struct rp_##operation *args)         \
+    {                                                                                  \
+        struct rp_bug_site *bug = context;                                             \
+        const struct rp_ops *other = &bug->emulation.overlay.ops;                      \
+        if (!rp_bug_is_here(bug, site))                                                \
+            return RP_BELOW(bug, operation, site, args);                               \
+        return other->operation(other->context, site, args);                           \
+    }
+ROUND_OTHERWISE(linear)
+ROUND_OTHERWISE(kv_store)
+ROUND_OTHERWISE(attention)
+
+static const struct rp_ops rounding_ops = {
+    .linear = round_linear, .kv_store = round_kv_store, .attention = round_attention};
+
+/* The next layer of the same kind, or the one before. */
+static size_t another_layer(const struct rp_model_config *config, size_t layer)
+{
+    for (size_t other = layer + 1; other < config->n_layers; other++) {
+        if (config->layer_kinds[other] == config->layer_kinds[layer])
+            return other;
+    }
+    for (size_t other = layer; other-- > 0;) {
+        if (config->layer_kinds[other] == config->layer_kinds[layer])
+            return other;
+    }
+    return layer;
+}
+
+enum rp_status rp_bug_install(const struct rp_bug_choice *choice, const struct rp_model *model,
+                              const struct rp_ops *below, const struct rp_ops *plain,
+                              struct rp_bug_site *site, struct rp_error *err)
+{
+    const struct rp_bug *bug = choice->bug;
+    *site = (struct rp_bug_site){.choice = *choice};
+    if (site->choice.magnitude == 0 && bug->magnitudes)
+        site->choice.magnitude = bug->magnitudes[0];
+    site->numerics = choice->declared;
+    if (bug->has_activations)
+        site->numerics.activations = bug->numerics.activations;
+    if (bug->has_kv_cache)
+        site->numerics.kv_cache = bug->numerics.kv_cache;
+    rp_emulation_open(&site->emulation, &site->numerics, plain ? plain : below);
     rp_overlay_open(&site->overlay, below);
-    site->layer = layer;
-    if (bug->replace)
-        bug->replace(&site->overlay.ops);
+    take_ops(site, bug->has_activations || bug->has_kv_cache ? &rounding_ops : &bug->ops);
+    site->ops = &site->overlay.ops;
+    if (choice->position != RP_BUG_EVERYWHERE || choice->head != RP_BUG_EVERYWHERE)
+        rp_bug_scope_open(site);
+    if (bug->weights == RP_BUG_NO_WEIGHTS || choice->layer < 0)
+        return RP_OK;
+    size_t layer = (size_t)choice->layer;
+    return rp_layer_load(
+        model,
+        bug->weights == RP_BUG_OWN_WEIGHTS ? layer : another_layer(rp_model_config(model), layer),
+        &site->weights, err);
+}
+
+void rp_bug_remove(struct rp_bug_site *site)
+{
+    rp_emulation_close(&site->emulation);
+    rp_layer_free(&site->weights);
+    free(site->kept);
+    site->kept = NULL;
 }

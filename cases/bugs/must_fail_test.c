@@ -1,6 +1,7 @@
-/* The whole path has to find every bug of the catalogue: engine, dump, the 5% rule, diagnosis and
- * exit code; in the first, a middle and the last layer where it applies, in both modes. Where a bug
- * spares a mode, or position 0, nothing may be reported there. Not what a bug changes: bugs_test. */
+/* The whole path has to find the bugs of the catalogue that are gross enough for the 5% rule: engine,
+ * dump, rule, diagnosis and exit code; in the first, a middle and the last layer where each applies,
+ * in both modes. Where a bug spares a mode, or position 0, nothing may be reported there. Not what a
+ * bug changes: bugs_test; nor how small an error is found: detect. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -15,6 +16,17 @@
 #include "cases/scratch_pair_test_util.h"
 
 #define N(array) (sizeof(array) / sizeof(array)[0])
+
+static const char *const gross_bugs[] = {"rope-interleaved-for-neox",
+                                         "rope-neox-for-interleaved",
+                                         "rope-batched-only",
+                                         "qk-norm-off",
+                                         "eps",
+                                         "ffn-half",
+                                         "delta-decay-without-exp",
+                                         "conv-state-lost",
+                                         "attention-gate-missing",
+                                         "drop-last-token"};
 
 static const char *const modes[] = {"per-token", "batched"};
 
@@ -169,22 +181,25 @@ static size_t try_everywhere(const struct rp_bug *bug, const struct model *model
     return n_trials;
 }
 
-static void every_bug_is_found_where_it_is(void **state)
+static void every_gross_bug_is_found_where_it_is(void **state)
 {
     (void)state;
     size_t n_trials = 0;
-    for (size_t b = 0; b < rp_n_bugs; b++)
+    for (size_t b = 0; b < N(gross_bugs); b++) {
+        const struct rp_bug *bug = rp_bug_find(gross_bugs[b]);
+        assert_non_null(bug);
         for (size_t m = 0; m < N(models); m++)
-            if (rp_bug_applies(&rp_bugs[b], models[m].architecture))
-                n_trials += try_everywhere(&rp_bugs[b], &models[m]);
-    printf("%zu bugs in %zu trials\n", rp_n_bugs, n_trials);
-    assert_true(rp_n_bugs >= 6 && n_trials >= 58);
+            if (rp_bug_applies(bug, models[m].architecture))
+                n_trials += try_everywhere(bug, &models[m]);
+    }
+    printf("%zu bugs in %zu trials\n", N(gross_bugs), n_trials);
+    assert_true(n_trials >= 58);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_bug_is_found_where_it_is),
+        cmocka_unit_test(every_gross_bug_is_found_where_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

@@ -1,0 +1,415 @@
+/* See detect_judge.h. */
+#include "detect_judge.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "exact/exact.h"
+#include "exact/limits.h"
+#include "refparity/compare.h"
+#include "refparity/explain.h"
+#include "refparity/replay.h"
+
+/* A reported first position is right where the bug's error is over the limit, and none before is.
+ * Where it is within this factor of the limit, either answer is. */
+#define POSITION_SLACK 1.5
+
+#define MAX_LAYERS 64
+
+static enum rp_detect_answer answer(bool yes)
+{
+    return yes ? RP_DETECT_YES : RP_DETECT_NO;
+}
+
+static void say(struct rp_detect_result *result, const char *text)
+{
+    size_t used = strlen(result->report);
+    snprintf(result->report + used, sizeof result->report - used, "%s%s", used ? "; " : "", text);
+}
+
+static void remove_folder(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir)) != NULL) {
+        char path[2 * RP_DETECT_PATH];
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        unlink(path);
+    }
+    if (dir)
+        closedir(dir);
+    rmdir(folder);
+}
+
+/* ---- end to end ---- */
+
+void rp_detect_exact_close(struct rp_detect_exact *exact)
+{
+    rp_exact_limits_close(exact->limits);
+    rp_tensor_set_close(exact->set);
+    if (exact->folder[0])
+        remove_folder(exact->folder);
+    *exact = (struct rp_detect_exact){.of = NULL};
+}
+
+static bool same_numerics(const struct rp_numerics *a, const struct rp_numerics *b)
+{
+    return a->activations == b->activations && a->kv_cache == b->kv_cache &&
+           a->attention == b->attention;
+}
+
+/* The exact reference of the trial's model, prompt and numerics, unless it is that already. */
+static enum rp_status open_exact(const struct rp_detect_trial *trial, const char *scratch,
+                                 struct rp_detect_exact *exact, struct rp_error *err)
+{
+    int64_t *tokens;
+    enum rp_status status;
+    if (exact->set && exact->of == trial->on && same_numerics(&exact->numerics, &trial->declared))
+        return RP_OK;
+    rp_detect_exact_close(exact);
+    tokens = calloc(trial->on->n_tokens, sizeof *tokens);
+    if (!tokens)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for tokens");
+    for (size_t i = 0; i < trial->on->n_tokens; i++)
+        tokens[i] = trial->on->tokens[i];
+    const struct rp_exact_spec spec = {.gguf = trial->on->gguf,
+                                       .tokens = tokens,
+                                       .n_tokens = trial->on->n_tokens,
+                                       .numerics = trial->declared};
+    snprintf(exact->folder, sizeof exact->folder, "%.900s/exact", scratch);
+    status = rp_exact_compute(&spec, exact->folder, err);
+    if (status == RP_OK)
+        status = rp_tensor_set_open(exact->folder, RP_LAYOUT_NPY, 0, &exact->set, err);
+    if (status == RP_OK)
+        status = rp_exact_limits_open(exact->folder, &trial->declared, &exact->limits, err);
+    exact->of = trial->on;
+    exact->numerics = trial->declared;
+    free(tokens);
+    return status;
+}
+
+static enum rp_status reports(const struct rp_comparison *comparison, enum rp_detect_answer *result,
+                              struct rp_error *err)
+{
+    struct rp_pair_result pair;
+    enum rp_status status = rp_compare_pair(comparison, &pair, err);
+    if (status != RP_OK)
+        return status;
+    *result = answer(pair.tokens.verdict == RP_FAIL || pair.verdict == RP_FAIL ||
+                     pair.verdict == RP_ERROR);
+    rp_pair_result_free(&pair);
+    return RP_OK;
+}
+
+static enum rp_status judge_end_to_end(const struct rp_detect_trial *trial,
+                                       struct rp_tensor_set *dump, const char *scratch,
+                                       struct rp_detect_exact *exact,
+                                       struct rp_detect_result *result, struct rp_error *err)
+{
+    static const int64_t position_0[] = {0};
+    struct rp_comparison comparison = {
+        .reference = trial->on->fixture,
+        .engine = dump,
+        .limits = rp_limits_default(),
+        .n_layers = (int)rp_model_config(trial->on->model)->n_layers,
+    };
+    enum rp_status status;
+    if (trial->variant->first_position != 0)
+        return RP_OK; /* the references begin at position 0 */
+    status = reports(&comparison, &result->rule_5pct, err);
+    comparison.positions = position_0;
+    comparison.n_positions = 1;
+    if (status == RP_OK)
+        status = reports(&comparison, &result->pos0_rule, err);
+    if (status == RP_OK)
+        status = open_exact(trial, scratch, exact, err);
+    if (status != RP_OK)
+        return status;
+    comparison.positions = NULL;
+    comparison.n_positions = 0;
+    comparison.gate = RP_GATE_EXACT;
+    comparison.exact = exact->set;
+    comparison.exact_limits = *rp_exact_limits_of(exact->limits);
+    return reports(&comparison, &result->exact_gate, err);
+}
+
+/* ---- replay ---- */
+
+/* What replay says of the whole dump: the layers, then emb, post_norm and logits. */
+struct replayed {
+    struct rp_replay *replay;
+    struct rp_replay_layer steps[MAX_LAYERS + 3];
+    size_t n_layers, n_steps;
+};
+
+static const enum rp_slot_part outer_parts[] = {RP_PART_EMB, RP_PART_POST_NORM, RP_PART_LOGITS};
+
+static void close_replayed(struct replayed *replayed)
+{
+    for (size_t i = 0; i < replayed->n_steps; i++)
+        rp_replay_layer_free(&replayed->steps[i]);
+    rp_replay_close(replayed->replay);
+}
+
+static enum rp_status open_replayed(const struct rp_detect_trial *trial, struct rp_tensor_set *dump,
+                                    struct replayed *replayed, struct rp_error *err)
+{
+    const struct rp_replay_options options = {.numerics = trial->declared, .mode = trial->mode};
+    enum rp_status status =
+        rp_replay_open(trial->on->model, dump, &options, &replayed->replay, err);
+    replayed->n_layers = rp_model_config(trial->on->model)->n_layers;
+    replayed->n_steps = 0;
+    if (status == RP_OK && replayed->n_layers > MAX_LAYERS)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, NULL, -1, "more than %d layers", MAX_LAYERS);
+    for (size_t layer = 0; layer < replayed->n_layers && status == RP_OK; layer++)
+        status = rp_replay_run_layer(replayed->replay, layer, &replayed->steps[replayed->n_steps++],
+                                     err);
+    for (size_t i = 0; i < 3 && status == RP_OK; i++)
+        status = rp_replay_run_part(replayed->replay, outer_parts[i],
+                                    &replayed->steps[replayed->n_steps++], err);
+    return status;
+}
+
+static bool is_reported(const struct rp_replay_layer *step)
+{
+    return step->verdict == RP_FAIL || step->verdict == RP_ERROR;
+}
+
+/* The step that the bug is in. */
+static size_t step_of(const struct replayed *replayed, const struct rp_bug_choice *choice)
+{
+    if (choice->bug->layers != RP_BUG_IN_NO_LAYER)
+        return (size_t)choice->layer;
+    for (size_t i = 0; i < 3; i++) {
+        if (outer_parts[i] == choice->bug->first_part)
+            return replayed->n_layers + i;
+    }
+    return replayed->n_layers;
+}
+
+static const struct rp_replay_slot *slot_in(const struct rp_replay_layer *step, const char *slot)
+{
+    for (size_t i = 0; i < step->n_slots; i++) {
+        if (strcmp(step->slots[i].slot, slot) == 0)
+            return &step->slots[i];
+    }
+    return NULL;
+}
+
+/* change over floor at position index i of the slot, which begins at the run's first position. */
+static double ratio_at(const struct rp_replay_slot *slot, const double *change, size_t i)
+{
+    return change[i] / slot->floor[i];
+}
+
+static double largest_ratio(const struct rp_replay_slot *slot, const double *change)
+{
+    double largest = 0;
+    for (size_t i = 0; i < slot->n_positions; i++)
+        largest = fmax(largest, ratio_at(slot, change, i));
+    return largest;
+}
+
+static bool is_first_position_right(const struct rp_replay_slot *slot, const double *change)
+{
+    if (slot->first >= slot->n_positions ||
+        !(ratio_at(slot, change, slot->first) > RP_REPLAY_LIMIT / POSITION_SLACK))
+        return false;
+    for (size_t i = 0; i < slot->first; i++) {
+        if (ratio_at(slot, change, i) > RP_REPLAY_LIMIT * POSITION_SLACK)
+            return false;
+    }
+    return true;
+}
+
+static bool is_accepted(const char *names, const char *given)
+{
+    size_t length = strlen(given);
+    for (const char *at = names; at; at = strchr(at, ',')) {
+        at += *at == ',';
+        if (strncmp(at, given, length) == 0 && (at[length] == ',' || !at[length]))
+            return true;
+    }
+    return false;
+}
+
+static void say_slot(struct rp_detect_result *result, const struct rp_replay_layer *step)
+{
+    const struct rp_replay_slot *slot = step->first_failing;
+    char text[RP_SLOT_NAME_SIZE + sizeof slot->message + 1];
+    if (slot) {
+        snprintf(text, sizeof text, "%s %s", slot->slot, slot->message);
+        say(result, text);
+    }
+}
+
+static enum rp_status explain(struct replayed *replayed, const struct rp_replay_layer *step,
+                              const struct rp_bug *bug, struct rp_detect_result *result,
+                              struct rp_error *err)
+{
+    struct rp_explanation explanation = {.name = ""};
+    enum rp_status status = rp_explain_layer(replayed->replay, step, &explanation, err);
+    const char *given = explanation.name[0] ? explanation.name : "unexplained";
+    size_t used = strlen(result->name_given);
+    if (status != RP_OK)
+        return status;
+    snprintf(result->name_given + used, sizeof result->name_given - used, "%s%s", used ? "+" : "",
+             given);
+    if (!is_accepted(bug->names, explanation.name[0] ? explanation.name : "-"))
+        result->name_right = RP_DETECT_NO;
+    else if (result->name_right == RP_DETECT_NONE)
+        result->name_right = RP_DETECT_YES;
+    say(result, explanation.text);
+    return RP_OK;
+}
+
+/* One bug, above the floor or not; *is_above says which. */
+static enum rp_status judge_bug(const struct rp_detect_trial *trial,
+                                const struct rp_recorded *recorded, struct replayed *replayed,
+                                size_t index, bool *is_above, struct rp_detect_result *result,
+                                struct rp_error *err)
+{
+    const struct rp_bug_choice *choice = &trial->bugs[index];
+    const struct rp_replay_layer *step = &replayed->steps[step_of(replayed, choice)];
+    char name[RP_SLOT_NAME_SIZE];
+    double *change = calloc(recorded->n_positions, sizeof *change), ratio;
+    const struct rp_replay_slot *slot;
+    enum rp_status status;
+    if (!change)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions",
+                       recorded->n_positions);
+    status = rp_detect_change(trial, recorded, index, name, change, err);
+    slot = slot_in(step, name);
+    if (status == RP_OK && (!slot || slot->n_positions != recorded->n_positions))
+        status = rp_fail(err, RP_ERR_MISMATCH, NULL, -1, "replay has no whole '%s': %s", name,
+                         slot ? slot->message : "");
+    if (status != RP_OK)
+        goto done;
+    ratio = largest_ratio(slot, change);
+    *is_above = ratio > RP_REPLAY_LIMIT;
+    result->ratio = isnan(result->ratio) ? ratio : fmin(result->ratio, ratio);
+    if (!is_reported(step))
+        goto done;
+    if (!step->first_failing || strcmp(step->first_failing->slot, name) != 0)
+        result->substage_right = RP_DETECT_NO;
+    if (result->substage_right == RP_DETECT_NO || !is_first_position_right(slot, change))
+        result->position_right = RP_DETECT_NO;
+    status = explain(replayed, step, choice->bug, result, err);
+done:
+    free(change);
+    return status;
+}
+
+static enum rp_status judge_replay(const struct rp_detect_trial *trial,
+                                   const struct rp_recorded *recorded, struct rp_tensor_set *dump,
+                                   struct rp_detect_result *result, struct rp_error *err)
+{
+    struct replayed *replayed = calloc(1, sizeof *replayed);
+    bool has_bug[MAX_LAYERS + 3] = {false}, is_exempt[MAX_LAYERS + 3] = {false};
+    bool all_above = trial->n_bugs > 0, all_found = true;
+    enum rp_status status = replayed
+                                ? open_replayed(trial, dump, replayed, err)
+                                : rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for a replay");
+    result->substage_right = result->position_right = RP_DETECT_YES;
+    for (size_t b = 0; b < trial->n_bugs && status == RP_OK; b++) {
+        size_t step = step_of(replayed, &trial->bugs[b]);
+        bool is_above = false;
+        has_bug[step] = true;
+        status = judge_bug(trial, recorded, replayed, b, &is_above, result, err);
+        is_exempt[step] = !is_above;
+        all_above &= is_above;
+        all_found &= is_reported(&replayed->steps[step]);
+    }
+    if (status != RP_OK)
+        goto done;
+    result->above_floor = answer(all_above);
+    result->detected = RP_DETECT_NO;
+    result->layers_right = RP_DETECT_YES;
+    for (size_t i = 0; i < replayed->n_steps; i++) {
+        bool is_bad = is_reported(&replayed->steps[i]);
+        if (is_bad)
+            result->detected = RP_DETECT_YES;
+        if (is_bad != has_bug[i] && !is_exempt[i])
+            result->layers_right = RP_DETECT_NO;
+        if (is_bad)
+            say_slot(result, &replayed->steps[i]);
+    }
+    if (!all_found || result->detected == RP_DETECT_NO)
+        result->substage_right = result->position_right = RP_DETECT_NO;
+done:
+    if (replayed)
+        close_replayed(replayed);
+    free(replayed);
+    return status;
+}
+
+/* ---- tokens ---- */
+
+static size_t first_other_token(const struct rp_detect_trial *trial,
+                                const struct rp_recorded *recorded)
+{
+    size_t i = 0;
+    while (i < recorded->n_tokens && recorded->tokens[i] == trial->on->tokens[i])
+        i++;
+    return i;
+}
+
+/* The prompt's bug has to be found by the tokens, and no layer may be blamed for it. */
+static enum rp_status judge_tokens(const struct rp_detect_trial *trial,
+                                   const struct rp_recorded *recorded, struct rp_tensor_set *dump,
+                                   struct rp_detect_result *result, struct rp_error *err)
+{
+    const struct rp_comparison comparison = {.reference = trial->on->fixture, .engine = dump};
+    struct rp_tokens_result tokens;
+    struct rp_detect_trial without = *trial;
+    enum rp_status status;
+    without.n_bugs = 0;
+    status = judge_replay(&without, recorded, dump, result, err);
+    if (status != RP_OK)
+        return status;
+    rp_compare_tokens(&comparison, &tokens);
+    say(result, tokens.message);
+    result->layers_right = answer(result->detected == RP_DETECT_NO);
+    result->detected = result->substage_right = answer(tokens.verdict == RP_FAIL);
+    result->position_right =
+        answer(tokens.first_difference == (long long)first_other_token(trial, recorded));
+    result->above_floor = RP_DETECT_YES;
+    return RP_OK;
+}
+
+enum rp_status rp_detect_judge(const struct rp_detect_trial *trial, const char *scratch,
+                               struct rp_detect_exact *exact, struct rp_detect_result *result,
+                               struct rp_error *err)
+{
+    struct rp_recorded recorded = {.slots = NULL};
+    struct rp_tensor_set *dump = NULL;
+    char folder[RP_DETECT_PATH];
+    bool is_prompt = trial->n_bugs == 1 && trial->bugs[0].bug->change_prompt;
+    enum rp_status status;
+    *result = (struct rp_detect_result){.name_right = RP_DETECT_NONE,
+                                        .pos0_rule = RP_DETECT_NONE,
+                                        .rule_5pct = RP_DETECT_NONE,
+                                        .exact_gate = RP_DETECT_NONE,
+                                        .ratio = (double)NAN};
+    snprintf(folder, sizeof folder, "%.900s/dump", scratch);
+    status = rp_detect_run(trial, &recorded, err);
+    if (status == RP_OK)
+        status = rp_detect_dump(trial, &recorded, folder, err);
+    if (status == RP_OK)
+        status = rp_tensor_set_open(folder, RP_LAYOUT_NPY, 0, &dump, err);
+    if (status == RP_OK)
+        status = judge_end_to_end(trial, dump, scratch, exact, result, err);
+    if (status == RP_OK)
+        status = is_prompt ? judge_tokens(trial, &recorded, dump, result, err)
+                           : judge_replay(trial, &recorded, dump, result, err);
+    rp_tensor_set_close(dump);
+    rp_recorded_free(&recorded);
+    remove_folder(folder);
+    return status;
+}

@@ -1,0 +1,33 @@
+/* Judges one of detect's trials by replay, explanation, the exact gate and the 5% rule, and says what of
+ * it was right. Not for choosing trials, nor for counting. */
+#ifndef REFPARITY_CASES_DETECT_JUDGE_H
+#define REFPARITY_CASES_DETECT_JUDGE_H
+
+#include "detect_engine.h"
+
+enum rp_detect_answer { RP_DETECT_NO, RP_DETECT_YES, RP_DETECT_NONE /* does not apply */ };
+
+struct rp_detect_result {
+    enum rp_detect_answer above_floor, detected, layers_right, substage_right, position_right;
+    enum rp_detect_answer name_right, pos0_rule, rule_5pct, exact_gate;
+    char name_given[160]; /* "" where nothing was explained; of two bugs "NAME+NAME" */
+    double ratio;         /* NaN: does not apply */
+    char report[2000];    /* what was reported, for a reader */
+};
+
+/* Where exact references of a model are kept while its trials run. */
+struct rp_detect_exact {
+    char folder[RP_DETECT_PATH]; /* "": none yet */
+    struct rp_numerics numerics;
+    const struct rp_detect_model *of;
+    struct rp_tensor_set *set;
+    struct rp_exact_limits *limits;
+};
+void rp_detect_exact_close(struct rp_detect_exact *exact); /* removes it */
+
+/* scratch: an existing folder of the caller's own, which is left empty but for exact's. */
+enum rp_status rp_detect_judge(const struct rp_detect_trial *trial, const char *scratch,
+                               struct rp_detect_exact *exact, struct rp_detect_result *result,
+                               struct rp_error *err);
+
+#endif
