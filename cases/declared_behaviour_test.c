@@ -351,11 +351,11 @@ static void NaN_in_the_mode_that_is_the_reference_fails(void **state)
 {
     (void)state;
     struct rp_verdicts v =
-        judge_modes(ENGINE_AND_THEN("test $M = batched || {{ truncate -s -4 $D/h1.npy; printf "
-                                    "'\\\\000\\\\000\\\\300\\\\177' >> $D/h1.npy; }}"),
+        judge_modes(ENGINE_AND_THEN("test $M = batched || {{ truncate -s -4 $D/logits.npy; printf "
+                                    "'\\\\000\\\\000\\\\300\\\\177' >> $D/logits.npy; }}"),
                     "batched-vs-per-token");
     assert_int_equal(v.verdict, RP_FAIL);
-    assert_string_equal(rp_slot_of(&v, "h1")->message,
+    assert_string_equal(rp_slot_of(&v, "logits")->message,
                         "batched against per-token: the dump that is the reference holds NaN or "
                         "infinity at position 12");
     rp_verdicts_free(&v);

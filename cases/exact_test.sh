@@ -30,36 +30,51 @@ worst=0
 # (sub-stages are evidence to the tool; here they have to be exact too), against HF on the GGUF's weights.
 # The recorder fails where a parameter of HF's model was not loaded from it.
 compare() {
-    local checkpoints=$1 model=$2 gguf=$3 prompt mode
+    local checkpoints=$1 model=$2 gguf=$3 prompt mode name
     shift 3
+    rm -rf "$work/reference" "$work/diff"
+    mkdir "$work/reference" "$work/diff"
+    "$python" - "$root/fixtures" "$checkpoints" "$model" "$gguf" "$work/reference" "$@" >/dev/null 2>"$work/log" <<'END' || {
+import pathlib, sys
+fixtures, checkpoints, model, gguf, out, *prompts = sys.argv[1:]
+sys.path.insert(0, fixtures)
+import hf_reference, numpy
+for prompt in prompts:
+    reference = pathlib.Path(out, pathlib.Path(prompt).stem + ".npz")
+    what = ["--model", model, "--gguf", gguf, "--prompt-file", prompt, "--out", str(reference)]
+    if hf_reference.main(["--checkpoints", checkpoints, *what]):
+        sys.exit(1)
+    tokens = numpy.load(reference)["tokens"]
+    reference.with_suffix(".tokens").write_text("".join(f"{token}\n" for token in tokens))
+END
+        cat "$work/log" >&2
+        exit 1
+    }
     for prompt in "$@"; do
-        local reference=$work/reference.npz
-        "$python" "$root/fixtures/hf_reference.py" --checkpoints "$checkpoints" --model "$model" --gguf "$gguf" \
-            --prompt-file "$prompt" --out "$reference" --force >/dev/null 2>"$work/log" || {
-            cat "$work/log" >&2
-            exit 1
-        }
-        "$python" -c 'import numpy, sys; print(*numpy.load(sys.argv[1])["tokens"], sep="\n")' "$reference" >"$work/tokens"
+        name=$(basename "$prompt" .txt)
         for mode in per-token batched batched:7; do
             rm -rf "$work/dump"
-            "$built/bin/refparity-embedded" --model "$gguf" --tokens "$work/tokens" --dump "$work/dump" --mode "$mode"
+            "$built/bin/refparity-embedded" --model "$gguf" --tokens "$work/reference/$name.tokens" --dump "$work/dump" --mode "$mode"
             "$built/bin/refparity" diff --threshold-l2-rel 1e-5 --threshold-cosine 0.9999999 --json \
-                "$reference" "$work/dump" >"$work/diff.json" || {
-                "$built/bin/refparity" diff --threshold-l2-rel 1e-5 "$reference" "$work/dump" || true
+                "$work/reference/$name.npz" "$work/dump" >"$work/diff/$name.$mode.json" || {
+                "$built/bin/refparity" diff --threshold-l2-rel 1e-5 "$work/reference/$name.npz" "$work/dump" || true
                 echo "FAILED: $(basename "$gguf"), $mode, $(head -c 40 "$prompt")" >&2
                 exit 1
             }
-            worst=$("$python" - "$work/diff.json" "$worst" <<'END'
-import json, sys
-slots = json.load(open(sys.argv[1]))["slots"]
-over = [s["slot"] for s in slots if not (s["worst"] and s["worst"]["l2_rel"] < 1e-5)]
-assert len(slots) >= 5 * 4 + 3 and not over, over
-print(max(float(sys.argv[2]), *(s["worst"]["l2_rel"] for s in slots)))
-END
-            )
             n_compared=$((n_compared + 1))
         done
     done
+    worst=$("$python" - "$worst" "$work"/diff/*.json <<'END'
+import json, sys
+worst = float(sys.argv[1])
+for path in sys.argv[2:]:
+    slots = json.load(open(path))["slots"]
+    over = [s["slot"] for s in slots if not (s["worst"] and s["worst"]["l2_rel"] < 1e-5)]
+    assert len(slots) >= 5 * 4 + 3 and not over, over
+    worst = max(worst, *(s["worst"]["l2_rel"] for s in slots))
+print(worst)
+END
+    )
     echo "$(basename "$gguf"): exact so far, largest L2_rel $worst"
 }
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # llama.cpp, an engine that nobody here wrote, against HF: on F32 weights it has to agree at every
 # slot, which proves recorder, alignment and comparer; a K-quant by its own quantizer has to agree
-# with HF on the dequantized weights, as far as the rounding of activations lets it.
+# with HF on the dequantized weights, as far as the rounding of activations lets it. Replay finds a bug
+# in it, and none where there is none; llamacpp_bugs/run.py tries hundreds.
 set -euo pipefail
 
 if [ $# -ne 1 ]; then
@@ -97,23 +98,60 @@ record() { # MODEL OUT OPTION...
 for model in "${models[@]}"; do
     bf16=$work/wide/$model/$model-bf16.gguf
     logged "$built/bin/refparity-llamacpp-quantize" f32 "$bf16" "$work/f32.gguf"
-    logged "$built/bin/refparity-llamacpp-quantize" q4_k_m "$bf16" "$work/q4_k_m.gguf"
-    "$python" - "$work/q4_k_m.gguf" <<'END' || fail "llama.cpp's quantizer made no K-quant of $model"
+    logged "$built/bin/refparity-llamacpp-quantize" q4_k_m "$bf16" "$work/$model-q4_k_m.gguf"
+    "$python" - "$work/$model-q4_k_m.gguf" <<'END' || fail "llama.cpp's quantizer made no K-quant of $model"
 import gguf, sys
 types = {t.tensor_type.name for t in gguf.GGUFReader(sys.argv[1]).tensors if len(t.shape) == 2 and "conv" not in t.name}
 sys.exit(types != {"Q4_K", "Q6_K"})
 END
     record "$model" "$work/$model.npz"
-    record "$model" "$work/$model-dequantized.npz" --gguf "$work/q4_k_m.gguf"
+    record "$model" "$work/$model-dequantized.npz" --gguf "$work/$model-q4_k_m.gguf"
     for mode in $modes; do
         run "$work/f32.gguf" "$work/p1.txt" "$mode"
         compare wide-f32 "$model" "$mode.p1" "$work/$model.npz"
-        run "$work/q4_k_m.gguf" "$work/p1.txt" "$mode"
+        run "$work/$model-q4_k_m.gguf" "$work/p1.txt" "$mode"
         compare q4_k_m "$model" "$mode.p1" "$work/$model.npz"
         compare q4_k_m-dequantized "$model" "$mode.p1" "$work/$model-dequantized.npz"
     done
 done
 echo "K-quants of rows of 256 made, recorded and run ($((SECONDS - start)) s)"
+
+# ---- replay, on an engine that is not ours: nothing is reported of what is right, whatever the
+# weights; a bug is reported in its layer and sub-stage, and nowhere else
+start=$SECONDS
+long=$root/matrix/prompts/long.txt
+bugs=$built/bin/refparity-llamacpp-bugs
+# expect WHAT GGUF [SLOT]: replays $work/dump; SLOT is the only one that may fail, and has to.
+expect() {
+    local what=$1 gguf=$2 slot=${3:-} status=0
+    "$built/bin/refparity" replay "$gguf" "$work/dump" --activations by_weight --mode "$mode" --json \
+        >"$work/replay.json" 2>"$work/log" || status=$?
+    "$python" - "$work/replay.json" "$slot" >"$work/log" 2>&1 <<'END' || fail "replay of $what, $mode"
+import json, sys
+slots = json.load(open(sys.argv[1]))["slots"]
+failing = [slot["slot"] for slot in slots if slot["verdict"] != "PASS"]
+print(*(f"{slot['slot']}: {slot['verdict']} {slot['message']}" for slot in slots if slot["slot"] in failing), sep="\n")
+sys.exit(failing != ([sys.argv[2]] if sys.argv[2] else []) or len(slots) < 23)
+END
+    [ "$status" = $((${#slot} > 0)) ] || fail "replay of $what, $mode: exit code $status"
+    n_replayed=$((n_replayed + 1))
+}
+n_replayed=0
+for model in "${models[@]}"; do
+    for gguf in "$work/$model-f32.gguf" "$root/fixtures/tiny/$model/$model-q8_0.gguf" "$root/fixtures/tiny/$model/$model-q4_0.gguf" "$work/$model-q4_k_m.gguf"; do
+        for mode in batched per-token; do
+            run "$gguf" "$long" "$mode"
+            expect "$gguf, without a bug," "$gguf"
+        done
+        logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$gguf" "$work/mutated.gguf" --tensor blk.2.attn_norm.weight=ones
+        run "$work/mutated.gguf" "$long" "$mode"
+        expect "$gguf with the weight of a norm missing" "$gguf" h2_postattn
+        rm -rf "$work/dump"
+        logged "$bugs" --model "$gguf" --prompt-file "$long" --mode "$mode" --dump "$work/dump" --change ffn_out-1=noise,by=1e-4,at=60
+        expect "$gguf with noise at one position" "$gguf" h1_ffnout
+    done
+done
+echo "$n_replayed dumps replayed, with and without a bug ($((SECONDS - start)) s)"
 
 # ---- options, and what it says when it cannot
 model=$work/llama-f32.gguf
