@@ -128,6 +128,28 @@ static void a_small_bug_fails_where_HF_passes(void **state)
     rp_verdicts_free(&v);
 }
 
+/* Its rows one behind: h2_in is right, so the engine's h1 was. */
+static void a_damaged_dump_is_no_error_that_a_layer_introduces(void **state)
+{
+    (void)state;
+    struct rp_verdicts v = judge(&(struct rp_scratch_spec){
+        .argv =
+            "[\"sh\", \"-c\", \"\\\"$@\\\" && cp $0/h1.npy $0/x && truncate -s -256 $0/h1.npy && "
+            "tail -c 256 $0/x >$0/y && head -c -256 $0/x | tail -c +385 >$0/z && head -c 128 $0/x "
+            ">$0/h1.npy && cat $0/y $0/z >>$0/h1.npy && head -c 384 $0/x | tail -c 256 "
+            ">>$0/h1.npy; rm $0/x $0/y $0/z\", \"{dump}\", \"{target:refparity-embedded}\", "
+            "\"--model\", \"{gguf}\", \"--tokens\", \"{tokens_file}\", \"--dump\", "
+            "\"{dump}\"]",
+        .entry_extra = REPLAY});
+    assert_int_equal(replay_of(&v, "h0")->judgement.verdict, RP_PASS);
+    assert_int_equal(replay_of(&v, "h1")->judgement.verdict, RP_ERROR);
+    assert_contains(replay_of(&v, "h1")->judgement.message, "h1: the dump is damaged: ");
+    assert_int_equal(replay_of(&v, "h2")->judgement.verdict, RP_SKIP);
+    assert_contains(replay_of(&v, "h2")->judgement.message, "h2_in starts from h1: ");
+    assert_int_equal(replay_of(&v, "h3")->judgement.verdict, RP_PASS);
+    rp_verdicts_free(&v);
+}
+
 static void a_dump_without_a_fixture_is_replayed_all_the_same(void **state)
 {
     (void)state;
@@ -213,6 +235,7 @@ int main(void)
         cmocka_unit_test(an_entry_without_replay_has_none),
         cmocka_unit_test(with_bugs_in_two_layers_exactly_those_two_fail),
         cmocka_unit_test(a_small_bug_fails_where_HF_passes),
+        cmocka_unit_test(a_damaged_dump_is_no_error_that_a_layer_introduces),
         cmocka_unit_test(a_dump_without_a_fixture_is_replayed_all_the_same),
         cmocka_unit_test(an_engine_that_could_not_be_run_is_not_replayed),
         cmocka_unit_test(what_an_engine_rounds_without_declaring_it_is_an_error_of_its_own),

@@ -64,6 +64,21 @@ void rp_matrix_pair(const struct rp_matrix *matrix, size_t index, struct rp_pair
     make_pair(entry, within / entry->n_prompts, within % entry->n_prompts, pair);
 }
 
+struct rp_numerics rp_pair_numerics(const struct rp_pair *pair)
+{
+    static const char batched[] = "batched:";
+    struct rp_numerics numerics = pair->entry->numerics;
+    const char *mode = pair->mode ? pair->mode : "";
+    if (numerics.attention != RP_ATTENTION_FLASH)
+        return numerics;
+    if (strcmp(mode, "per-token") == 0)
+        numerics.batch = 1;
+    else if (strncmp(mode, batched, sizeof batched - 1) == 0)
+        numerics.batch = strtoul(mode + sizeof batched - 1, NULL, 10);
+    numerics.threads = (size_t)pair->entry->engine->processors;
+    return numerics;
+}
+
 int rp_pair_is_replayed(const struct rp_pair *pair)
 {
     const struct rp_entry *entry = pair->entry;

@@ -117,6 +117,27 @@ static void a_pair_that_there_is_not_names_what_there_is(void **state)
     rp_matrix_free(matrix);
 }
 
+/* A product is the same however many positions come at once; flash attention's sums are not. */
+static void flash_attention_is_told_what_the_mode_takes_at_once(void **state)
+{
+    (void)state;
+    struct rp_matrix *matrix =
+        parse("{\"engines\":{\"e\":{\"argv\":[\"{dump}\",\"{mode}\"],\"layout\":\"npy\","
+              "\"processors\":2}},\"tests\":[{\"name\":\"flash\",\"hf_model\":\"m\",\"n_layers\":1,"
+              "\"engine\":\"e\",\"attention\":\"flash\",\"modes\":[\"per-token\",\"batched:32\","
+              "\"batched\"],\"prompts\":[\"x\"]},{\"name\":\"plain\",\"hf_model\":\"m\","
+              "\"n_layers\":1,\"engine\":\"e\",\"modes\":[\"batched:32\"],\"prompts\":[\"x\"]}]}");
+    static const size_t batches[] = {1, 32, 0, 0};
+    for (size_t i = 0; i < 4; i++) {
+        struct rp_pair pair;
+        rp_matrix_pair(matrix, i, &pair);
+        const struct rp_numerics numerics = rp_pair_numerics(&pair);
+        assert_int_equal(numerics.batch, batches[i]);
+        assert_int_equal(numerics.threads, i < 3 ? 2 : 0);
+    }
+    rp_matrix_free(matrix);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -124,6 +145,7 @@ int main(void)
         cmocka_unit_test(the_longest_names_fit),
         cmocka_unit_test(a_pair_is_found_by_its_names),
         cmocka_unit_test(a_pair_that_there_is_not_names_what_there_is),
+        cmocka_unit_test(flash_attention_is_told_what_the_mode_takes_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

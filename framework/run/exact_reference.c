@@ -57,6 +57,8 @@ static void make_key(const struct rp_exact_spec *spec, const char *gguf_sha256, 
     add_text(&hash, rp_activations_name(spec->numerics.activations));
     add_text(&hash, rp_kv_cache_name(spec->numerics.kv_cache));
     add_text(&hash, rp_attention_name(spec->numerics.attention));
+    const int64_t taken[] = {(int64_t)spec->numerics.batch, (int64_t)spec->numerics.threads};
+    add_numbers(&hash, taken, 2);
     add_numbers(&hash, spec->tokens, spec->n_tokens);
     add_numbers(&hash, spec->positions, spec->n_positions);
     rp_sha256_final(&hash, digest);
@@ -144,7 +146,7 @@ static enum rp_status find(const struct rp_context *context, const struct rp_pai
     struct rp_exact_spec spec = {.gguf = gguf,
                                  .positions = entry->positions,
                                  .n_positions = entry->n_positions,
-                                 .numerics = entry->numerics};
+                                 .numerics = rp_pair_numerics(pair)};
     enum rp_status status =
         rp_path_join(cache_dir, sizeof cache_dir, context->work_dir, "hashes", err);
     if (!status)

@@ -25,7 +25,8 @@ static enum rp_status open_replay(struct rp_judge_replay *replay, struct rp_erro
 {
     const struct rp_judge *judge = replay->judge;
     const struct rp_entry *entry = judge->pair->entry;
-    struct rp_replay_options options = {.numerics = entry->numerics, .mode = mode_of(judge->pair)};
+    struct rp_replay_options options = {.numerics = rp_pair_numerics(judge->pair),
+                                        .mode = mode_of(judge->pair)};
     char gguf[RP_PATH_SIZE];
     const int64_t *ids = NULL;
     size_t n_ids = 0;
@@ -105,11 +106,39 @@ static double error_at(const struct rp_judge *judge, const char *slot, int64_t p
     return result.n_compared == 1 ? result.worst.metrics.l2_rel : (double)NAN;
 }
 
+/* Is the slot's dump damaged, so that what replay finds there is no error of the engine's? */
+static int is_damaged(const struct rp_judge *judge, const char *slot,
+                      struct rp_slot_result *compared)
+{
+    if (!judge->comparison.reference || judge->prerequisites.verdict != RP_PASS ||
+        !rp_tensor_set_find(judge->comparison.engine, slot))
+        return 0;
+    rp_compare_slot(&judge->comparison, slot, compared);
+    return compared->verdict == RP_ERROR;
+}
+
+/* A damaged slot fails, and so does the step that starts from it. */
+static int describe_damage(const struct rp_judge *judge, struct rp_replay_result *result)
+{
+    const struct rp_replay_slot *slot = result->layer.first_failing;
+    struct rp_slot_result compared;
+    if (is_damaged(judge, slot->slot, &compared))
+        rp_judge_decide(&result->judgement, RP_ERROR, "%s: %s", slot->slot, compared.message);
+    else if (is_damaged(judge, slot->from, &compared))
+        rp_judge_decide(&result->judgement, RP_SKIP, "%s starts from %s: %s", slot->slot,
+                        slot->from, compared.message);
+    else
+        return 0;
+    return 1;
+}
+
 static void describe_failure(struct rp_judge_replay *replay, struct rp_replay_result *result)
 {
     const struct rp_replay_slot *slot = result->layer.first_failing;
     struct rp_error err;
     char inherited[64] = "what it inherits is not known";
+    if (describe_damage(replay->judge, result))
+        return;
     result->inherited = error_at(replay->judge, slot->from, slot->positions[slot->first]);
     if (!isnan(result->inherited))
         snprintf(inherited, sizeof inherited, "inherits %.3g with %.24s", result->inherited,
