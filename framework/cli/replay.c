@@ -12,6 +12,8 @@
 #include <cjson/cJSON.h>
 
 #include "base/file.h"
+#include "base/numbers.h"
+#include "compare/damage_rows.h"
 #include "refparity/explain.h"
 #include "refparity/replay.h"
 
@@ -197,28 +199,7 @@ static enum rp_status read_tokens(const char *path, int64_t **ids, size_t *n, st
     enum rp_status status = rp_file_read(path, 16 << 20, &text, &length, err);
     if (status != RP_OK)
         return status;
-    *n = 0;
-    *ids = calloc(length / 2 + 1, sizeof **ids);
-    if (!*ids)
-        status = rp_fail(err, RP_ERR_MEMORY, path, -1, "no memory for the token ids");
-    const char *at = text;
-    while (status == RP_OK && *at) {
-        char *end;
-        errno = 0;
-        const long long id = strtoll(at, &end, 10);
-        if (*at < '0' || *at > '9' || errno || id > INT32_MAX || (*end && *end != '\n'))
-            status = rp_fail(err, RP_ERR_FORMAT, path, at - text,
-                             "expected a decimal token id on line %zu", *n + 1);
-        else
-            (*ids)[(*n)++] = id;
-        at = *end ? end + 1 : end;
-    }
-    if (status == RP_OK && *n == 0)
-        status = rp_fail(err, RP_ERR_FORMAT, path, -1, "there are no token ids");
-    if (status != RP_OK) {
-        free(*ids);
-        *ids = NULL;
-    }
+    status = rp_numbers_parse(text, length, '\n', INT32_MAX, path, "line", ids, n, err);
     free(text);
     return status;
 }
@@ -329,7 +310,7 @@ static void print_end(const struct counts *counts)
         printf("the first slot that introduces an error: %s\n", counts->first_failing);
     else
         puts("no layer introduces an error");
-    printf("%zu slots replayed, %zu over the limit, %zu not replayed, %zu unreadable, %zu rounding "
+    printf("%zu slots replayed, %zu over the limit, %zu not replayed, %zu damaged, %zu rounding "
            "flips\n",
            counts->n_slots, counts->n_failing, counts->n_skipped, counts->n_errors,
            counts->n_flips);
@@ -378,6 +359,29 @@ static enum rp_status run_part(struct rp_replay *replay, enum rp_slot_part part,
     return status;
 }
 
+/* Swapped bytes or another float format: no engine computes such values. Sets *text [512], "" when it
+ * is neither. */
+static enum rp_status find_damage(struct rp_replay *replay, size_t layer,
+                                  const struct rp_replay_slot *slot, char *text,
+                                  struct rp_error *err)
+{
+    float *computed = NULL, *dumped = NULL;
+    size_t dim;
+    struct rp_damage damage = {.kind = RP_DAMAGE_NONE};
+    text[0] = '\0';
+    enum rp_status status = rp_replay_rows(replay, layer, slot, &computed, &dumped, &dim, err);
+    if (status == RP_OK)
+        status = rp_damage_of_arrays(computed, dumped, slot->positions, slot->n_positions, dim,
+                                     RP_DEFAULT_L2_REL, &damage);
+    if (damage.kind == RP_DAMAGE_SWAPPED || damage.kind == RP_DAMAGE_FORMAT)
+        snprintf(text, 512, "%s: the dump is damaged: %s; what is computed from it fails too",
+                 slot->slot, damage.text);
+    rp_damage_free(&damage);
+    free(computed);
+    free(dumped);
+    return status;
+}
+
 static enum rp_status run_layer(struct rp_replay *replay, size_t layer, struct printer *printer,
                                 struct rp_error *err)
 {
@@ -386,7 +390,17 @@ static enum rp_status run_layer(struct rp_replay *replay, size_t layer, struct p
     enum rp_status status = rp_replay_run_layer(replay, layer, &result, err);
     if (status == RP_OK)
         take_layer(printer, &result);
-    if (status == RP_OK && result.first_failing && !printer->options->no_explain) {
+    char damage[512] = "";
+    if (status == RP_OK && result.first_failing)
+        status = find_damage(replay, layer, result.first_failing, damage, err);
+    if (damage[0]) {
+        memset(&explanation, 0, sizeof explanation);
+        snprintf(explanation.name, sizeof explanation.name, "damaged-dump");
+        snprintf(explanation.text, sizeof explanation.text, "%.390s", damage);
+        explanation.share = explanation.parameter = (double)NAN;
+        printer->counts.n_errors++;
+        take_explanation(printer, result.first_failing, &explanation);
+    } else if (status == RP_OK && result.first_failing && !printer->options->no_explain) {
         status = rp_explain_layer(replay, &result, &explanation, err);
         if (status == RP_OK)
             take_explanation(printer, result.first_failing, &explanation);
