@@ -21,16 +21,26 @@ struct row {
     struct rp_error *err;
 };
 
-static bool is_flipped(const struct row *row, enum rp_tie_kind kind, size_t index)
+/* 0: no ties are noted. */
+static double tolerance_of(const struct rp_rounding_site *site)
+{
+    if (!site || !site->notes_ties)
+        return 0;
+    return site->emulation->tie_tolerances ? site->emulation->tie_tolerances[site->which]
+                                           : site->emulation->tie_tolerance;
+}
+
+/* How many steps to its other neighbour something is to go; 0: it is not flipped. */
+static double turn_of(const struct row *row, enum rp_tie_kind kind, size_t index)
 {
     const struct rp_emulation *emulation = row->site ? row->site->emulation : NULL;
     for (size_t i = 0; emulation && i < emulation->n_flips; i++) {
         const struct rp_tie *flip = &emulation->flips[i];
         if (flip->index == index && flip->kind == kind && flip->format == row->format &&
             flip->position == row->site->position && flip->which == row->site->which)
-            return true;
+            return flip->turn != 0 ? flip->turn : 1;
     }
-    return false;
+    return 0;
 }
 
 static enum rp_status append(struct rp_emulation *emulation, const struct rp_tie *tie,
@@ -60,7 +70,7 @@ static enum rp_status settle(const struct row *row, enum rp_tie_kind kind, size_
     *is_other = false;
     if (!row->site || other == rounded)
         return RP_OK;
-    *is_other = is_flipped(row, kind, index);
+    *is_other = turn_of(row, kind, index) != 0;
     if (!row->site->notes_ties || !(row->tolerance > 0))
         return RP_OK;
     tolerance = row->tolerance * fmax(row->scale, fabs(x));
@@ -99,7 +109,10 @@ static enum rp_status round_scale(const struct row *row, size_t block, float sca
     float rounded = rp_round_f16(scale), other = rp_other_f16(scale, rounded);
     enum rp_status status = settle(row, RP_TIE_SCALE, block, (double)scale * peak,
                                    (double)other * peak, (double)rounded * peak, &is_other);
-    *stored = is_other ? other : rounded;
+    const float away = rp_other_f16(rounded - (other - rounded), rounded);
+    const float beyond = rp_other_f16(other + (other - rounded), other);
+    const double turn = is_other ? turn_of(row, RP_TIE_SCALE, block) : 0;
+    *stored = turn == 0 ? rounded : turn < 0 ? away : turn < 2 ? other : beyond;
     return status;
 }
 
@@ -157,6 +170,8 @@ static enum rp_status round_block(const struct row *row, size_t first, size_t n,
         scale = peak != 0 ? 1.0f / inverse : 0;
     }
     double unit = (double)scale;
+    if (row->format == RP_GGML_Q8_K)
+        scale *= (float)(1 + turn_of(row, RP_TIE_SCALE, first / K_BLOCK));
     if (row->format != RP_GGML_Q8_K)
         status =
             round_scale(row, first / BLOCK, scale, row->format == RP_GGML_Q4_0 ? 8 : 127, &scale);
@@ -178,8 +193,8 @@ enum rp_status rp_round_row(uint32_t format, const float *x, size_t n, float *y,
 {
     struct row row = {.site = site, .format = format, .err = err};
     enum rp_status status = RP_OK;
-    if (site && site->notes_ties && site->emulation->tie_tolerance > 0) {
-        row.tolerance = site->emulation->tie_tolerance + site->unsure;
+    if (tolerance_of(site) > 0) {
+        row.tolerance = tolerance_of(site) + site->unsure;
         row.scale = rms(x, n);
         row.norm = row.scale * sqrt((double)n);
     }
@@ -202,7 +217,7 @@ enum rp_status rp_round_one_f16(float x, size_t index, double scale, float *y,
 {
     struct row row = {.site = site,
                       .format = RP_GGML_F16,
-                      .tolerance = site ? site->emulation->tie_tolerance : 0,
+                      .tolerance = tolerance_of(site),
                       .scale = scale,
                       .norm = 1,
                       .err = err};
@@ -223,6 +238,6 @@ enum rp_status rp_round_block_sum(float sum, size_t block, double largest, doubl
     struct row row = {
         .site = site, .format = RP_GGML_Q8_1, .scale = largest, .norm = norm, .err = err};
     if (site && site->notes_ties)
-        row.tolerance = site->emulation->tie_tolerance;
+        row.tolerance = tolerance_of(site);
     return round_scale(&row, block, sum, 1, stored);
 }

@@ -9,13 +9,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "replay/direct.h"
+#include "replay/earlier.h"
+#include "replay/frozen.h"
 #include "replay/trial.h"
 
-#define MAX_RUNS 200
+#define MAX_RUNS 200 /* in each pass */
+#define MAX_ROUNDS 3
+#define LIKELY 0.1
 /* What a flip has to leave of the error, at most. Of five flips of equal size the first leaves
  * sqrt(4/5) = 0.894. A vector in no relation to the error would need a cosine of 0.44 with it. */
 #define DECISIVE 0.9
-#define IN_SET 0.5 /* a share of an effect counts as all of it, or as none */
 
 static bool is_of_ffn(const struct rp_tie *tie)
 {
@@ -41,70 +45,52 @@ static size_t part_shown_in(const struct rp_forced *forced, const struct rp_tie 
     return k;
 }
 
-static bool is_same(const struct rp_tie *a, const struct rp_tie *b)
+static bool is_accepted(const struct rp_trial *trial, const struct rp_trial_task *task,
+                        const struct rp_tie *tie)
 {
-    return a->position == b->position && a->which == b->which && a->format == b->format &&
-           a->kind == b->kind && a->index == b->index;
+    return rp_tie_is_among(tie, task->accepted, task->n_accepted) ||
+           rp_tie_is_among(tie, trial->earlier, trial->n_earlier);
 }
 
-static bool is_accepted(const struct rp_trial_task *task, const struct rp_tie *tie)
+static void begin_list(const struct rp_trial *trial, struct rp_trial_task *task)
 {
-    for (size_t i = 0; i < task->n_accepted; i++) {
-        if (is_same(&task->accepted[i], tie))
-            return true;
-    }
-    return false;
-}
-
-/* What is likely to have flipped and moves much comes first. The noise has heavier tails than a
- * normal distribution: one flip to F16 in V moves one value of the row. */
-static double weight(const struct rp_trial *trial, const struct rp_tie *tie)
-{
-    const double sigmas = trial->search->sigmas * tie->distance;
-    return tie->step / (1 + sigmas * sigmas);
-}
-
-/* Inserts by weight; the last one falls out of a full list. */
-static void insert(struct rp_trial *trial, struct rp_trial_task *task, const struct rp_tie *tie)
-{
-    size_t at = task->n_candidates;
-    if (at == RP_MAX_CANDIDATES) {
-        trial->search->is_bounded = true;
-        if (!(weight(trial, tie) > weight(trial, &task->candidates[--at])))
-            return;
-    } else {
-        task->n_candidates++;
-    }
-    for (; at > 0 && weight(trial, tie) > weight(trial, &task->candidates[at - 1]); at--)
-        task->candidates[at] = task->candidates[at - 1];
-    task->candidates[at] = *tie;
+    task->is_changed = task->has_tried_set = task->has_tried_direct = task->is_stuck = false;
+    task->candidates.n = task->direct.n = task->next = task->n_best_set = 0;
+    task->best_error = task->set_error = (double)INFINITY;
+    memcpy(task->residual, trial->residuals[task->part] + task->row * trial->width,
+           trial->width * sizeof *task->residual);
 }
 
 /* The near-ties of the run that has just been made, for every task that it has changed. Their
  * distances become those over what their own row may be off by. */
-static void list_candidates(struct rp_trial *trial)
+static enum rp_status list_candidates(struct rp_trial *trial, struct rp_error *err)
 {
     const struct rp_flip_search *search = trial->search;
     const struct rp_forced *forced = search->forced;
-    const double most_noise = rp_inputs_most_noise(search->inputs);
     for (size_t i = 0; i < trial->n_tasks; i++) {
         struct rp_trial_task *task = &trial->tasks[i];
         if (task->is_done || !task->is_changed)
             continue;
-        task->is_changed = task->has_tried_set = false;
-        task->n_candidates = task->next = 0;
-        task->best_error = task->set_error = (double)INFINITY;
-        memcpy(task->residual, trial->residuals[task->part] + task->row * trial->width,
-               trial->width * sizeof *task->residual);
+        const enum rp_status status = rp_trial_open_task(trial, task, err);
+        if (status != RP_OK)
+            return status;
+        begin_list(trial, task);
         for (size_t k = 0; k < search->emulation->n_ties; k++) {
             struct rp_tie tie = search->emulation->ties[k];
-            tie.distance *= most_noise / rp_inputs_noise(search->inputs, tie.which, task->row);
-            if (!is_in_attention(&tie) && tie.distance <= 1 &&
-                tie.position == forced->positions[task->row] &&
-                part_shown_in(forced, &tie, task->row) == task->part && !is_accepted(task, &tie))
-                insert(trial, task, &tie);
+            if (tie.position != forced->positions[task->row] || is_in_attention(&tie) ||
+                part_shown_in(forced, &tie, task->row) != task->part ||
+                is_accepted(trial, task, &tie))
+                continue;
+            if (rp_trial_is_near(trial, &tie, task->row) &&
+                (tie.distance <= trial->within ||
+                 (trial->allows_off && tie.which == RP_ATTN_OUTPUT)))
+                rp_trial_insert(trial,
+                                rp_direct_is(trial, task, &tie) ? &task->direct : &task->candidates,
+                                &tie);
         }
+        rp_direct_add_scales(trial, task);
     }
+    return RP_OK;
 }
 
 static bool has_open_task(const struct rp_trial *trial)
@@ -133,7 +119,8 @@ static bool take_errors(struct rp_trial *trial)
         }
         task->is_changed |= task->is_reopened;
         task->is_reopened = false;
-        task->is_done = !is_still_over || task->n_accepted == RP_MAX_FLIPS;
+        task->is_stuck = is_still_over && task->n_accepted == RP_MAX_FLIPS;
+        task->is_done = !is_still_over || task->is_stuck;
     }
     return has_taken_back;
 }
@@ -150,77 +137,146 @@ static enum rp_status settle(struct rp_trial *trial, struct rp_error *err)
             return status;
         is_settled = !take_errors(trial);
     }
-    list_candidates(trial);
-    return RP_OK;
+    return list_candidates(trial, err);
 }
 
 static void accept(struct rp_trial_task *task, const struct rp_tie *ties, size_t n)
 {
     for (size_t i = 0; i < n && task->n_accepted < RP_MAX_FLIPS; i++)
         task->accepted[task->n_accepted++] = ties[i];
-    task->n_candidates = task->next = 0;
+    task->candidates.n = task->direct.n = task->next = 0;
     task->is_changed = true;
 }
 
-/* A flip in K, V or a recurrent state is read by later rows. */
+/* A flip in K, V or a recurrent state is read by later rows: those that try something, and those that
+ * have flips of their own, are run again. The others are looked at in the end. */
 static void reopen_later(struct rp_trial *trial, const struct rp_trial_task *accepted)
 {
-    for (size_t i = 0; i < trial->n_tasks; i++) {
+    bool is_read_later = false;
+    for (size_t i = 0; i < accepted->n_accepted; i++)
+        is_read_later |= rp_tie_is_read_later(&accepted->accepted[i]);
+    for (size_t i = 0; i < trial->n_tasks && is_read_later; i++) {
         struct rp_trial_task *task = &trial->tasks[i];
-        if (task->row > accepted->row && task->part == accepted->part)
-            task->is_reopened = true;
+        if (task->row <= accepted->row || task->part != accepted->part)
+            continue;
+        task->is_reopened = !task->is_done || task->is_stuck || task->n_accepted > 0;
         task->is_done = task->is_done && !task->is_reopened;
     }
 }
 
-/* The candidates whose effects add up to the error; true where there are several. */
-static bool make_set(const struct rp_trial *trial, struct rp_trial_task *task)
+/* Only F16 in attention moves a scale by more than to its other neighbour. */
+static enum rp_share share_of(const struct rp_trial *trial, const struct rp_tie *tie)
 {
-    double share[RP_MAX_CANDIDATES];
-    task->has_tried_set = true;
-    task->n_set = 0;
-    rp_subset_shares(task->effects, task->n_candidates, trial->width, task->residual, share);
-    for (size_t i = 0; i < task->n_candidates; i++) {
-        if (!(share[i] > IN_SET))
-            continue;
-        if (task->n_set == RP_MAX_FLIPS - task->n_accepted)
-            return false;
-        task->set[task->n_set++] = task->candidates[i];
+    if (tie->kind == RP_TIE_VALUE || tie->which != RP_ATTN_OUTPUT ||
+        !rp_has_f16_attention(&trial->search->emulation->numerics))
+        return RP_SHARE_WHOLE;
+    return tie->format == RP_GGML_Q8_K ? RP_SHARE_ANY : RP_SHARE_STEPS;
+}
+
+/* The subset as flips, where they fit in. */
+static void take_set(struct rp_trial_task *task, const struct rp_subset *subset)
+{
+    const size_t n_direct = task->direct.n;
+    if (!(subset->left <= DECISIVE) || subset->n > RP_MAX_FLIPS - task->n_accepted)
+        return;
+    for (size_t i = 0; i < subset->n; i++) {
+        const size_t at = subset->chosen[i];
+        struct rp_tie *flip = &task->set[task->n_set++];
+        *flip = at < n_direct ? task->direct.ties[at] : task->candidates.ties[at - n_direct];
+        if (flip->kind == RP_TIE_SCALE && at < n_direct)
+            flip->turn =
+                flip->format == RP_GGML_Q8_K ? subset->share[i] * flip->step : subset->share[i];
     }
-    return task->n_set > 1;
+}
+
+/* The ties whose effects add up to the error: of the direct ones, whose effects need no run, and with
+ * measured of those too that runs have shown. */
+static enum rp_status make_set(const struct rp_trial *trial, struct rp_trial_task *task,
+                               bool measured, struct rp_error *err)
+{
+    const size_t width = trial->width, n_direct = task->direct.n;
+    const size_t n = n_direct + (measured ? task->next : 0);
+    const double limit =
+        RP_REPLAY_LIMIT * fmax(trial->search->floor[task->part][task->row], RP_REPLAY_MIN_FLOOR);
+    struct rp_subset subset;
+    task->n_set = 0;
+    if (n == 0)
+        return RP_OK;
+    float *effects = calloc(n * width + 1, sizeof *effects);
+    enum rp_share *kinds = calloc(n + 1, sizeof *kinds);
+    enum rp_status status =
+        effects && kinds ? rp_direct_effects(trial, task, effects, err)
+                         : rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu effects", n);
+    if (status == RP_OK) {
+        for (size_t i = 0; i < n; i++)
+            kinds[i] = i < n_direct ? share_of(trial, &task->direct.ties[i]) : RP_SHARE_WHOLE;
+        if (measured)
+            memcpy(effects + n_direct * width, task->effects, task->next * width * sizeof *effects);
+        status = rp_subset_pursue(effects, kinds, n, width, task->residual, limit / task->error / 2,
+                                  &subset, err);
+    }
+    if (status == RP_OK)
+        take_set(task, &subset);
+    free(effects);
+    free(kinds);
+    return status;
 }
 
 /* All has been tried. True where something was accepted. */
-static bool conclude(struct rp_trial_task *task)
+static bool conclude(const struct rp_trial *trial, struct rp_trial_task *task)
 {
     const bool is_set = task->set_error < task->best_error;
     const double error = is_set ? task->set_error : task->best_error;
-    task->is_done = !(error <= DECISIVE * task->error);
+    task->is_stuck = task->is_done = !trial->accepts_parts || !(error <= DECISIVE * task->error);
     if (task->is_done)
         return false;
-    accept(task, is_set ? task->set : &task->candidates[task->best], is_set ? task->n_set : 1);
+    accept(task, is_set ? task->best_set : &task->candidates.ties[task->best],
+           is_set ? task->n_best_set : 1);
     return true;
 }
 
-/* What each task tries in the next run. True where some have concluded instead. */
-static bool choose_next(struct rp_trial *trial, bool *has_any)
+/* A task's next flip, or set of flips. */
+static enum rp_status choose_for(const struct rp_trial *trial, struct rp_trial_task *task,
+                                 struct rp_error *err)
 {
-    bool has_changed = false;
-    *has_any = false;
+    enum rp_status status = RP_OK;
+    task->has_next = task->has_set = false;
+    if (task->is_done)
+        return RP_OK;
+    if (!task->has_tried_direct) {
+        task->has_tried_direct = true;
+        status = make_set(trial, task, false, err);
+        task->has_set = task->n_set > 0;
+    }
+    task->has_next = !task->has_set && task->next < task->candidates.n;
+    if (status == RP_OK && !task->has_set && !task->has_next && !task->has_tried_set &&
+        task->next > 0) {
+        task->has_tried_set = true;
+        status = make_set(trial, task, true, err);
+        task->has_set = task->n_set > 0;
+    }
+    return status;
+}
+
+/* What each task tries in the next run. *has_changed: some have concluded instead. */
+static enum rp_status choose_next(struct rp_trial *trial, bool *has_any, bool *has_changed,
+                                  struct rp_error *err)
+{
+    *has_any = *has_changed = false;
     for (size_t i = 0; i < trial->n_tasks; i++) {
         struct rp_trial_task *task = &trial->tasks[i];
-        task->has_next = !task->is_done && task->next < task->n_candidates;
-        task->has_set =
-            !task->is_done && !task->has_next && !task->has_tried_set && make_set(trial, task);
+        const enum rp_status status = choose_for(trial, task, err);
+        if (status != RP_OK)
+            return status;
         *has_any |= task->has_next || task->has_set;
         if (task->is_done || task->has_next || task->has_set)
             continue;
-        if (conclude(task)) {
-            has_changed = true;
+        if (conclude(trial, task)) {
+            *has_changed = true;
             reopen_later(trial, task);
         }
     }
-    return has_changed;
+    return RP_OK;
 }
 
 /* What the run has shown of one task; true where it is accepted. */
@@ -230,7 +286,11 @@ static bool take_trial(struct rp_trial *trial, struct rp_trial_task *task)
     const float *residual = trial->residuals[task->part] + task->row * trial->width;
     const bool is_over = rp_trial_is_over(trial, task, error);
     if (task->has_set) {
-        task->set_error = error;
+        if (error < task->set_error) {
+            task->set_error = error;
+            task->n_best_set = task->n_set;
+            memcpy(task->best_set, task->set, task->n_set * sizeof *task->set);
+        }
         if (!is_over)
             accept(task, task->set, task->n_set);
         return !is_over;
@@ -243,7 +303,7 @@ static bool take_trial(struct rp_trial *trial, struct rp_trial_task *task)
         task->best = tried;
     }
     if (!is_over)
-        accept(task, &task->candidates[tried], 1);
+        accept(task, &task->candidates.ties[tried], 1);
     return !is_over;
 }
 
@@ -251,10 +311,10 @@ static bool take_trial(struct rp_trial *trial, struct rp_trial_task *task)
 static enum rp_status try_next(struct rp_trial *trial, bool *has_changed, struct rp_error *err)
 {
     bool has_any;
-    *has_changed = choose_next(trial, &has_any);
-    if (*has_changed || !has_any)
-        return RP_OK;
-    const enum rp_status status = rp_trial_run(trial, false, err);
+    enum rp_status status = choose_next(trial, &has_any, has_changed, err);
+    if (status != RP_OK || *has_changed || !has_any)
+        return status;
+    status = rp_trial_run(trial, false, err);
     for (size_t i = 0; i < trial->n_tasks && status == RP_OK; i++) {
         struct rp_trial_task *task = &trial->tasks[i];
         if ((task->has_next || task->has_set) && take_trial(trial, task)) {
@@ -270,16 +330,23 @@ static enum rp_status try_next(struct rp_trial *trial, bool *has_changed, struct
 /* What all rows leave behind, without flips. */
 static enum rp_status note_all(struct rp_trial *trial, struct rp_error *err)
 {
-    const struct rp_flip_search *search = trial->search;
+    struct rp_flip_search *search = trial->search;
     const struct rp_forced_run run = {
         .ops = &trial->recall.overlay.ops, .mode = search->mode, .weights = search->weights};
-    return rp_forced_forward(search->forced, &run, err);
+    search->emulation->n_ties = 0;
+    search->emulation->tie_tolerances = trial->tolerances;
+    const enum rp_status status = rp_forced_forward(search->forced, &run, err);
+    search->emulation->tie_tolerances = NULL;
+    if (status == RP_OK)
+        rp_earlier_list(trial);
+    return status;
 }
 
 static enum rp_status take_results(struct rp_trial *trial, struct rp_error *err)
 {
     struct rp_flip_search *search = trial->search;
-    search->flips = calloc(trial->n_tasks * RP_MAX_FLIPS + 1, sizeof *search->flips);
+    search->flips =
+        calloc(RP_MAX_EARLIER + trial->n_tasks * RP_MAX_FLIPS + 1, sizeof *search->flips);
     if (!search->flips)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for the flips");
     for (size_t i = 0; i < trial->n_tasks; i++) {
@@ -288,26 +355,75 @@ static enum rp_status take_results(struct rp_trial *trial, struct rp_error *err)
         for (size_t k = 0; k < task->n_accepted; k++)
             search->flips[search->n_flips++] = task->accepted[k];
     }
+    for (size_t i = 0; i < trial->n_earlier; i++) {
+        search->flips[search->n_flips++] = trial->earlier[i];
+        rp_earlier_count(trial, &trial->earlier[i]);
+    }
     return RP_OK;
+}
+
+/* Every open task, by near-ties of its own row. */
+static enum rp_status search_rows(struct rp_trial *trial, struct rp_error *err)
+{
+    bool has_changed = true;
+    enum rp_status status = RP_OK;
+    while (status == RP_OK && has_open_task(trial)) {
+        if (trial->n_runs >= trial->most_runs) {
+            trial->search->is_bounded = true;
+            break;
+        }
+        if (has_changed)
+            status = settle(trial, err);
+        if (status == RP_OK)
+            status = try_next(trial, &has_changed, err);
+    }
+    return status;
+}
+
+static size_t n_open(const struct rp_trial *trial)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < trial->n_tasks; i++)
+        n += !trial->tasks[i].is_done;
+    return n;
+}
+
+/* What is likely comes first, as a wrong flip would hide a right one: near-ties within LIKELY of their
+ * tolerance, that is three times their row's noise; then all; and only then those that leave a row
+ * over its limit. Each time a row's own, then those of earlier rows, as long as these bring something.
+ * Where likely ones leave a quarter of all rows over the limit it is no rounding, and the rest is left. */
+static enum rp_status search_all(struct rp_trial *trial, struct rp_error *err)
+{
+    static const struct {
+        double within;
+        bool accepts_parts;
+    } passes[] = {{LIKELY, false}, {1, false}, {1, true}};
+    enum rp_status status = note_all(trial, err);
+    for (size_t i = 0; i < sizeof passes / sizeof *passes && status == RP_OK; i++) {
+        bool has_changed = true;
+        size_t n_rounds = 0;
+        if (i > 0 && 4 * n_open(trial) > trial->n_tasks) {
+            trial->search->is_bounded = true;
+            break;
+        }
+        trial->within = passes[i].within;
+        trial->accepts_parts = passes[i].accepts_parts;
+        trial->most_runs = trial->n_runs + MAX_RUNS;
+        while (status == RP_OK && has_changed && has_open_task(trial) && n_rounds++ < MAX_ROUNDS) {
+            status = search_rows(trial, err);
+            if (status == RP_OK)
+                status = rp_earlier_search(trial, &has_changed, err);
+        }
+    }
+    return status;
 }
 
 enum rp_status rp_flip_search_run(struct rp_flip_search *search, struct rp_error *err)
 {
     struct rp_trial trial;
-    bool has_changed = true;
     enum rp_status status = rp_trial_open(&trial, search, err);
-    if (status == RP_OK && trial.n_tasks > 0)
-        status = note_all(&trial, err);
-    while (status == RP_OK && has_open_task(&trial)) {
-        if (has_changed)
-            status = settle(&trial, err);
-        if (status == RP_OK)
-            status = try_next(&trial, &has_changed, err);
-        if (trial.n_runs >= MAX_RUNS && has_open_task(&trial)) {
-            search->is_bounded = true;
-            break;
-        }
-    }
+    if (status == RP_OK && has_open_task(&trial))
+        status = search_all(&trial, err);
     if (status == RP_OK)
         status = take_results(&trial, err);
     rp_trial_close(&trial);

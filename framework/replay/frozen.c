@@ -38,11 +38,20 @@ static bool is_quantized(const struct rp_numerics *numerics)
     return numerics->kv_cache == RP_KV_CACHE_Q8_0 || numerics->kv_cache == RP_KV_CACHE_Q4_0;
 }
 
+bool rp_moves_scale(const struct rp_numerics *numerics, uint32_t type)
+{
+    return coarse_input(numerics, type) == MOVING_SCALE;
+}
+
+bool rp_has_f16_attention(const struct rp_numerics *numerics)
+{
+    return numerics->kv_cache == RP_KV_CACHE_F16 ||
+           (numerics->attention == RP_ATTENTION_FLASH && !is_quantized(numerics));
+}
+
 bool rp_has_fine_rounding(const struct rp_numerics *numerics, const struct rp_layer *weights)
 {
-    const bool has_quantized_cache = is_quantized(numerics);
-    if (numerics->kv_cache == RP_KV_CACHE_F16 || numerics->activations == RP_ACTIVATIONS_F16 ||
-        (numerics->attention == RP_ATTENTION_FLASH && !has_quantized_cache))
+    if (rp_has_f16_attention(numerics) || numerics->activations == RP_ACTIVATIONS_F16)
         return true;
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         if (numerics->activations == RP_ACTIVATIONS_BY_WEIGHT && weights->weights[i].data &&

@@ -18,6 +18,12 @@ struct rp_frozen {
 void rp_frozen_open(struct rp_frozen *frozen, const struct rp_numerics *numerics,
                     const struct rp_inputs *inputs, const struct rp_ops *below);
 
+/* Whether the product's input is rounded in blocks whose scale follows their peak in FP32. */
+bool rp_moves_scale(const struct rp_numerics *numerics, uint32_t type);
+
+/* Whether attention rounds to F16, the cache or what it reads of it. */
+bool rp_has_f16_attention(const struct rp_numerics *numerics);
+
 /* Whether anything in the layer is rounded to F16. */
 bool rp_has_fine_rounding(const struct rp_numerics *numerics, const struct rp_layer *weights);
 

@@ -117,9 +117,11 @@ static double most(const struct rp_inputs *inputs, size_t which, size_t from, si
     return most;
 }
 
-double rp_inputs_most_noise(const struct rp_inputs *inputs)
+double rp_inputs_most_noise(const struct rp_inputs *inputs, enum rp_weight_id which)
 {
     double noise = 0;
+    if (which < RP_N_LAYER_WEIGHTS && inputs->moved[which])
+        return most(inputs, which, 0, inputs->n);
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         const double here = most(inputs, i, 0, inputs->n);
         noise = here > noise ? here : noise;

@@ -24,8 +24,8 @@ void rp_inputs_compare(struct rp_inputs *inputs, const struct rp_ops *below);
 /* The noted input of a layer's product; NULL: not met, or not of n positions. */
 const float *rp_inputs_noted(const struct rp_inputs *inputs, enum rp_weight_id product, size_t n);
 
-/* The largest of all, over which and over the positions. */
-double rp_inputs_most_noise(const struct rp_inputs *inputs);
+/* The largest rp_inputs_noise of any position. */
+double rp_inputs_most_noise(const struct rp_inputs *inputs, enum rp_weight_id which);
 /* By struct rp_tie's which: how far the row of that position or of one near it moved; 0 where the
  * engine's own values stand. What was not met is given the largest of those that were. */
 double rp_inputs_noise(const struct rp_inputs *inputs, enum rp_weight_id which, size_t position);

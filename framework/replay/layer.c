@@ -236,6 +236,20 @@ static void find_errors(struct work *work)
  * engine may stand at the limit. */
 #define TIE_SIGMAS (11 * RP_REPLAY_LIMIT)
 
+/* For rp_replay_rows: those of the layer as it is. */
+static void keep_flips(struct work *work, struct rp_flip_search *search)
+{
+    struct rp_replay *replay = work->replay;
+    const struct rp_replay_variant *variant = work->variant;
+    if (variant->overlay || variant->weights || variant->numerics || variant->n_positions)
+        return;
+    free(replay->flips);
+    replay->flipped_layer = work->forced.layer;
+    replay->flips = search->flips;
+    replay->n_flips = search->n_flips;
+    search->flips = NULL;
+}
+
 static enum rp_status try_flips(struct work *work, struct rp_error *err)
 {
     struct rp_emulation emulation;
@@ -258,6 +272,8 @@ static enum rp_status try_flips(struct work *work, struct rp_error *err)
         status = run_plain(work, search.flips, search.n_flips, err);
         find_errors(work);
     }
+    if (status == RP_OK)
+        keep_flips(work, &search);
     rp_flip_search_close(&search);
     return status;
 }
@@ -356,7 +372,9 @@ enum rp_status rp_replay_rows(struct rp_replay *replay, size_t layer,
     enum rp_status status = work_open(&work, replay, layer, &variant, err);
     if (status != RP_OK)
         return status;
-    status = run_plain(&work, NULL, 0, err);
+    const bool has_flips = replay->flips && replay->flipped_layer == layer;
+    status =
+        run_plain(&work, has_flips ? replay->flips : NULL, has_flips ? replay->n_flips : 0, err);
     *dim = work.forced.dim;
     if (status == RP_OK)
         status =

@@ -17,7 +17,8 @@ static size_t row_of(const struct rp_recall *recall, size_t p)
 
 static bool keeps(const struct rp_recall *recall, size_t p)
 {
-    return !recall->rows || recall->commits || recall->rows[p] == recall->kept_row;
+    return !recall->rows || recall->commits ||
+           (recall->rows[p] >= recall->kept_from && recall->rows[p] < recall->kept_to);
 }
 
 /* The same place, for n positions from row on. */
@@ -28,6 +29,37 @@ static struct rp_site site_at(const struct rp_recall *recall, const struct rp_si
     part.positions = recall->positions + row;
     part.n_positions = n;
     return part;
+}
+
+/* ---- the products that end in a slot ---- */
+
+int rp_recall_last_product(enum rp_weight_id which)
+{
+    switch (which) {
+    case RP_ATTN_OUTPUT:
+    case RP_SSM_OUT: return RP_LAST_OF_ATTENTION;
+    case RP_FFN_DOWN: return RP_LAST_OF_FFN;
+    default: return RP_NOT_LAST;
+    }
+}
+
+static enum rp_status linear(void *overlay, const struct rp_site *site,
+                             const struct rp_linear *args)
+{
+    struct rp_recall *recall = overlay;
+    const struct rp_ops *below = recall->overlay.below;
+    const int last = rp_recall_last_product(args->which);
+    if (last == RP_NOT_LAST || (recall->rows && !recall->commits))
+        return below->linear(below->context, site, args);
+    if (!recall->last_in[last])
+        recall->last_in[last] = calloc(recall->n * args->n_in + 1, sizeof(float));
+    if (!recall->last_in[last])
+        return no_memory(site);
+    recall->last_width[last] = args->n_in;
+    for (size_t p = 0; p < site->n_positions; p++)
+        memcpy(recall->last_in[last] + row_of(recall, p) * args->n_in, args->x + p * args->n_in,
+               args->n_in * sizeof(float));
+    return below->linear(below->context, site, args);
 }
 
 /* ---- full attention ---- */
@@ -284,8 +316,9 @@ void rp_recall_swap(struct rp_recall *recall, size_t row, float *buffer)
 void rp_recall_open(struct rp_recall *recall, size_t n, const int64_t *positions,
                     const struct rp_ops *below)
 {
-    *recall = (struct rp_recall){.n = n, .positions = positions, .kept_row = SIZE_MAX};
+    *recall = (struct rp_recall){.n = n, .positions = positions};
     rp_overlay_open(&recall->overlay, below);
+    recall->overlay.ops.linear = linear;
     recall->overlay.ops.kv_store = kv_store;
     recall->overlay.ops.attention = attention;
     recall->overlay.ops.causal_conv1d = causal_conv1d;
@@ -301,6 +334,10 @@ void rp_recall_close(struct rp_recall *recall)
     free(recall->qkv);
     free(recall->decay);
     free(recall->beta);
+    for (size_t i = 0; i < 2; i++) {
+        free(recall->last_in[i]);
+        recall->last_in[i] = NULL;
+    }
     recall->keys = recall->values = recall->scores = NULL;
     recall->conv_in = recall->qkv = recall->decay = recall->beta = NULL;
 }

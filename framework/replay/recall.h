@@ -14,7 +14,8 @@ struct rp_recall {
     const int64_t *positions; /* [n] */
     const size_t *rows;       /* which of them the run is over, ascending; NULL: all */
     bool commits;             /* what the run's rows leave behind is kept */
-    size_t kept_row;          /* kept of this one all the same; SIZE_MAX: none */
+    /* Kept of these all the same, from row kept_from to kept_to - 1. */
+    size_t kept_from, kept_to;
     /* Told the size of a row's batch while the row runs alone; NULL: nobody asks. */
     struct rp_numerics *numerics;
     size_t kv_dim;
@@ -25,7 +26,13 @@ struct rp_recall {
     float *conv_in;      /* [n][channels of the convolution] */
     float *qkv;          /* [n][qkv_stride]: Q, K and V after the convolution */
     float *decay, *beta; /* [n][n_heads] */
+    /* What the products read that a slot comes straight after, as of the run that left it behind:
+     * [RP_LAST_OF_ATTENTION] attention's output product, [RP_LAST_OF_FFN] the FFN's. */
+    float *last_in[2]; /* [n][last_width] */
+    size_t last_width[2];
 };
+enum { RP_LAST_OF_ATTENTION, RP_LAST_OF_FFN, RP_NOT_LAST };
+int rp_recall_last_product(enum rp_weight_id which);
 
 void rp_recall_open(struct rp_recall *recall, size_t n, const int64_t *positions,
                     const struct rp_ops *below);

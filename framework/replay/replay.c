@@ -104,6 +104,7 @@ void rp_replay_close(struct rp_replay *replay)
     if (!replay)
         return;
     rp_layer_free(&replay->weights);
+    free(replay->flips);
     free(replay);
 }
 

@@ -17,6 +17,9 @@ struct rp_replay {
     int64_t first_position; /* of the sequence; -1: not known */
     size_t loaded;          /* the layer whose weights are in memory; SIZE_MAX: none */
     struct rp_layer weights;
+    size_t flipped_layer; /* whose flips are known, as it was replayed last */
+    struct rp_tie *flips; /* [n_flips] */
+    size_t n_flips;
 };
 
 /* The layer's weights, decoded once and kept until another layer's are asked for. */

@@ -70,6 +70,10 @@ struct rp_tie {
     size_t index;    /* of the value, or of the block, in its row */
     double distance; /* to the middle, over the tolerance: 0 .. 1 */
     double step;     /* what a flip changes, over the row's norm; of softmax weights over 1 */
+    /* Of a flip, where what came before is off by more than a step: 0: one step, to the other neighbour.
+     * A block's stored scale: -1, a step away from it, or 2. RP_TIE_SCALE of RP_GGML_Q8_K, whose scale is
+     * not rounded and so never noted: the part of itself that it is off by. */
+    double turn;
 };
 
 struct rp_rounding_reader { /* private */
@@ -84,6 +88,7 @@ struct rp_emulation {
     /* A value is a tie where it is within tie_tolerance * max(rms(row), |value|) of the middle; 0: none
      * is noted. */
     double tie_tolerance;
+    const double *tie_tolerances; /* [RP_N_WEIGHTS + 1] by struct rp_tie's which, in its place; or NULL */
     /* [n_ties], as they were met; owned. Each run adds to them: set n_ties to 0 before a new one. At
      * most 65536, those met later are not noted. */
     struct rp_tie *ties;
