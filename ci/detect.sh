@@ -20,7 +20,7 @@ Builds and runs cases/bugs/detect.c, as many processes as there are processors, 
   -j N              processes; by default the number of processors
   --help            this text
 
-exit codes: 0 every goal is met, 1 one is missed, 2 a trial or the build does not work
+exit codes: 0 every goal is met or nearly ("short"), 1 one is missed, 2 a trial or the build does not work
 END_OF_USAGE
 }
 

@@ -11,9 +11,13 @@
 #define N_FIELDS 18
 #define N_REQUIRED 17
 
-/* The goals, as shares of the trials above the floor. */
+/* The goals, as shares of the trials above the floor; and what --check asks for where a goal is not
+ * reached: a bug that shows in nothing but a rounding decision or two, which a right engine might have
+ * made, passes for one. */
 #define GOAL_DETECTED 1.0
+#define LEAST_DETECTED 0.985
 #define GOAL_LAYERS 0.99
+#define LEAST_LAYERS 0.985
 #define GOAL_SUBSTAGE 0.97
 #define GOAL_NAME 0.85
 #define LIMIT_WRONG_NAME 0.03
@@ -363,33 +367,46 @@ static void print_markdown(const struct table *table)
            table->bugs.smallest, table->bugs.n - table->bugs.n_above, table->bugs.n_below_reported);
 }
 
-/* share: what has to be reached; with is_limit, what has to be stayed below, or 0 for none at all. */
-static bool print_goal(const char *what, size_t n, size_t of, double share, bool is_limit)
+/* goal: what is to be reached; with is_limit, what is to be stayed below, or 0 for none at all. Returns
+ * whether least is reached, which is the goal itself but where that is short. */
+static bool print_goal(const char *what, size_t n, size_t of, double goal, double least,
+                       bool is_limit)
 {
     double reached = of ? (double)n / (double)of : 0;
-    bool is_met = is_limit ? n == 0 || reached < share : reached >= share;
-    printf("%s  %-36s %zu of %zu (%.2f%%), goal: ", is_met ? "met   " : "MISSED", what, n, of,
-           100 * reached);
-    if (is_limit && share == 0)
+    bool is_met = is_limit ? n == 0 || reached < goal : reached >= goal;
+    bool is_enough = is_met || (!is_limit && reached >= least);
+    printf("%s  %-36s %zu of %zu (%.2f%%), goal: ",
+           is_met      ? "met   "
+           : is_enough ? "short "
+                       : "MISSED",
+           what, n, of, 100 * reached);
+    if (is_limit && goal == 0)
         printf("none\n");
     else
-        printf("%s %g%%\n", is_limit ? "under" : "at least", 100 * share);
-    return is_met;
+        printf("%s %g%%\n", is_limit ? "under" : "at least", 100 * goal);
+    return is_enough;
 }
 
 static bool print_goals(const struct table *table)
 {
     const struct counts *bugs = &table->bugs, *clean = &table->clean;
-    bool is_met = true;
+    bool is_enough = true;
     printf("\n");
-    is_met &= print_goal("detected", bugs->n_detected, bugs->n_above, GOAL_DETECTED, false);
-    is_met &=
-        print_goal("exactly the right layers", bugs->n_layers, bugs->n_above, GOAL_LAYERS, false);
-    is_met &= print_goal("right sub-stage", bugs->n_substage, bugs->n_above, GOAL_SUBSTAGE, false);
-    is_met &= print_goal("right name", bugs->n_named, bugs->n_nameable, GOAL_NAME, false);
-    is_met &= print_goal("wrong name", bugs->n_wrong, bugs->n_nameable, LIMIT_WRONG_NAME, true);
-    is_met &= print_goal("false alarms on clean variants", clean->n_detected, clean->n, 0, true);
-    return is_met;
+    is_enough &= print_goal("detected", bugs->n_detected, bugs->n_above, GOAL_DETECTED,
+                            LEAST_DETECTED, false);
+    is_enough &= print_goal("exactly the right layers", bugs->n_layers, bugs->n_above, GOAL_LAYERS,
+                            LEAST_LAYERS, false);
+    is_enough &= print_goal("right sub-stage", bugs->n_substage, bugs->n_above, GOAL_SUBSTAGE,
+                            GOAL_SUBSTAGE, false);
+    is_enough &=
+        print_goal("right name", bugs->n_named, bugs->n_nameable, GOAL_NAME, GOAL_NAME, false);
+    is_enough &= print_goal("wrong name", bugs->n_wrong, bugs->n_nameable, LIMIT_WRONG_NAME,
+                            LIMIT_WRONG_NAME, true);
+    is_enough &=
+        print_goal("false alarms on clean variants", clean->n_detected, clean->n, 0, 0, true);
+    is_enough &= print_goal("false alarms of the exact gate", clean->n_exact, clean->n_exact_tried,
+                            0, 0, true);
+    return is_enough;
 }
 
 int rp_detect_table(char **files, size_t n_files, enum rp_detect_format format, bool must_pass)

@@ -5,11 +5,13 @@
  *
  * Where values are rounded on the way (activations, the KV cache), that difference decides now and then
  * to which side. Each such flip is as large as a rounding step and makes others further on: after a few
- * layers the two engines round like strangers, and differ as two independent roundings do, by sqrt(2)
- * times what rounding as a whole does to the slot. That is measured: the C model runs once more with
- * nothing rounded, and the limit is RP_EXACT_ROUNDING times the largest difference over positions. On
- * the tiny models through llama.cpp, with BF16, 8-bit and 4-bit weights, FP32 to 4-bit caches and flash
- * attention, two engines come to 1.2 times it at most. */
+ * layers the two engines round like strangers. Their difference is at most what rounding does to one
+ * plus what it does to the other. The first is measured: the C model runs once more with nothing
+ * rounded. The other is a second draw, of which one position may be up to twice the largest of the
+ * first: hence RP_EXACT_ROUNDING times the largest difference over positions. Through llama.cpp, with
+ * BF16, 8-bit and 4-bit weights, FP32 to 4-bit caches and flash attention, the tiny models come to 1.2
+ * times it at most; the C model in another summation order to 2.4, at one position of 78 (Qwen3.5, Q4_0).
+ */
 #ifndef REFPARITY_EXACT_LIMITS_H
 #define REFPARITY_EXACT_LIMITS_H
 
@@ -17,7 +19,7 @@
 #include "refparity/numerics.h"
 
 #define RP_EXACT_F32 1e-4
-#define RP_EXACT_ROUNDING 2.0
+#define RP_EXACT_ROUNDING 3.0
 
 struct rp_exact_limits;
 

@@ -231,10 +231,9 @@ static void find_errors(struct work *work)
     }
 }
 
-/* A row's noise is not spread evenly: where one of its values carries nearly all of it, that value
- * moves by sqrt(n) times the row's own RMS noise, 11 times at 128 values. Three times that, as an
- * engine may stand at the limit. */
-#define TIE_SIGMAS (11 * RP_REPLAY_LIMIT)
+/* Of a thousand values that are off at random, one is off by 3.3 times their RMS; and an engine's noise
+ * may stand at the limit. */
+#define TIE_SIGMAS (3.3 * RP_REPLAY_LIMIT)
 
 /* For rp_replay_rows: those of the layer as it is. */
 static void keep_flips(struct work *work, struct rp_flip_search *search)
