@@ -88,7 +88,8 @@ struct rp_emulation {
     /* A value is a tie where it is within tie_tolerance * max(rms(row), |value|) of the middle; 0: none
      * is noted. */
     double tie_tolerance;
-    const double *tie_tolerances; /* [RP_N_WEIGHTS + 1] by struct rp_tie's which, in its place; or NULL */
+    const double
+        *tie_tolerances; /* [RP_N_WEIGHTS + 1] by struct rp_tie's which, in its place; or NULL */
     /* [n_ties], as they were met; owned. Each run adds to them: set n_ties to 0 before a new one. At
      * most 65536, those met later are not noted. */
     struct rp_tie *ties;
