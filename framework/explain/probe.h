@@ -12,10 +12,10 @@ enum rp_place_kind { RP_PLACE_ALL, RP_PLACE_ONLY, RP_PLACE_FROM, RP_PLACE_LISTED
 /* Where a change is at work; zeroed: everywhere. */
 struct rp_place {
     enum rp_place_kind kind;
+    bool by_head;          /* only in the heads below; a DeltaNet's V heads are its query heads */
     int64_t position;      /* of RP_PLACE_ONLY and RP_PLACE_FROM */
     const int64_t *listed; /* [n_listed] ascending, of RP_PLACE_LISTED */
     size_t n_listed;
-    bool by_head;          /* only in the heads below; a DeltaNet's V heads are its query heads */
     size_t first_q, n_q;   /* heads of Q and of attention's output */
     size_t first_kv, n_kv; /* heads of K and V */
 };

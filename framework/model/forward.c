@@ -29,8 +29,10 @@ struct rp_site rp_site_make(const struct rp_forward *forward, int layer, size_t 
                             .err = err};
 }
 
+/* The tap may overwrite rows. */
 enum rp_status rp_tap_emit(const struct rp_forward *forward, enum rp_slot_part part, int layer,
-                           size_t n, const int64_t *positions, size_t dim, float *rows,
+                           size_t n, const int64_t *positions, size_t dim,
+                           float *rows, /* NOLINT(readability-non-const-parameter) */
                            struct rp_error *err)
 {
     char slot[RP_SLOT_NAME_SIZE];
