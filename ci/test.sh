@@ -33,7 +33,7 @@ steps=(
     "tidy:clang-tidy"
     "shell:shellcheck"
     "sanitize:all tests under AddressSanitizer and UndefinedBehaviorSanitizer"
-    "valgrind:unit tests under valgrind"
+    "valgrind:unit tests under valgrind, but those that only compute"
     "ctest-scheme:what ctest users do: filters, reruns, skips, stop on failure"
     "consumer:refparity inside another project: installed, fetched, by pkg-config"
     "fuzz:$fuzz_seconds s for each parser"
@@ -80,13 +80,15 @@ step_tidy() { tidy; }
 step_shell() { git ls-files '*.sh' .ci/run | xargs shellcheck; }
 step_sanitize() { build_and_test sanitize; }
 
+# Without the tests that compute for minutes there: the sanitizers' step has them.
 step_valgrind() {
     cmake --preset parity && cmake --build --preset parity || return 1
     local test
     while read -r test; do
         echo "== $test"
         valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=all "$test" || return 1
-    done < <(find build/parity/framework -maxdepth 1 -name '*_test' -type f -perm -u+x | sort)
+    done < <(find build/parity/framework -maxdepth 1 -name '*_test' -type f -perm -u+x |
+        grep -vE '/(explain|replay)_|_trials_test$' | sort)
     echo "== the tool"
     valgrind --quiet --error-exitcode=9 --leak-check=full build/parity/bin/refparity report build/parity
 }
