@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "replay/frozen.h"
+
 #define MAX_RUNS 400  /* of two rows, mostly */
 #define MAX_WATCHED 8 /* rows that a candidate is judged by */
 #define MAX_TARGETS 3 /* of them, one after the other where nothing brings the first one under */
@@ -34,10 +36,13 @@ static size_t row_of(const struct rp_trial *trial, const struct rp_tie *tie)
 void rp_earlier_list(struct rp_trial *trial)
 {
     const struct rp_emulation *emulation = trial->search->emulation;
+    /* as is_hidden in flips.c */
+    const bool is_hidden = rp_rounds_coarsely(&emulation->numerics,
+                                              trial->search->weights->weights[RP_ATTN_OUTPUT].type);
     size_t row = 0;
     for (size_t i = 0; i < emulation->n_ties; i++) {
         struct rp_tie tie = emulation->ties[i];
-        if (!rp_tie_is_read_later(&tie) || tie.format == RP_GGML_F16)
+        if (!rp_tie_is_read_later(&tie) || (tie.format == RP_GGML_F16 && is_hidden))
             continue;
         const int64_t *positions = trial->search->forced->positions;
         if (row >= trial->search->forced->n || positions[row] != tie.position)

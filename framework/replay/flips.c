@@ -29,11 +29,13 @@ static bool is_of_ffn(const struct rp_tie *tie)
 
 /* Flips to F16 between Q, K, V and the softmax weights: at every position, of every earlier one. They
  * are part of the floor (frozen.h), and where a coarser rounding follows they do not get past it but by
- * a flip of that. */
-static bool is_in_attention(const struct rp_tie *tie)
+ * a flip of that; where none follows, a large one is found by trying, as any other. */
+static bool is_hidden(const struct rp_flip_search *search, const struct rp_tie *tie)
 {
-    return tie->format == RP_GGML_F16 && (tie->which == RP_ATTN_Q || tie->which == RP_ATTN_K ||
-                                          tie->which == RP_ATTN_V || tie->which == RP_N_WEIGHTS);
+    const uint32_t type = search->weights->weights[RP_ATTN_OUTPUT].type;
+    return rp_rounds_coarsely(&search->emulation->numerics, type) && tie->format == RP_GGML_F16 &&
+           (tie->which == RP_ATTN_Q || tie->which == RP_ATTN_K || tie->which == RP_ATTN_V ||
+            tie->which == RP_N_WEIGHTS);
 }
 
 /* The slot in which a tie of that row shows: the first dumped one after it. */
@@ -77,7 +79,7 @@ static enum rp_status list_candidates(struct rp_trial *trial, struct rp_error *e
         begin_list(trial, task);
         for (size_t k = 0; k < search->emulation->n_ties; k++) {
             struct rp_tie tie = search->emulation->ties[k];
-            if (tie.position != forced->positions[task->row] || is_in_attention(&tie) ||
+            if (tie.position != forced->positions[task->row] || is_hidden(search, &tie) ||
                 part_shown_in(forced, &tie, task->row) != task->part ||
                 is_accepted(trial, task, &tie))
                 continue;

@@ -43,6 +43,11 @@ bool rp_moves_scale(const struct rp_numerics *numerics, uint32_t type)
     return coarse_input(numerics, type) == MOVING_SCALE;
 }
 
+bool rp_rounds_coarsely(const struct rp_numerics *numerics, uint32_t type)
+{
+    return coarse_input(numerics, type) != NOT_COARSE;
+}
+
 bool rp_has_f16_attention(const struct rp_numerics *numerics)
 {
     return numerics->kv_cache == RP_KV_CACHE_F16 ||

@@ -21,6 +21,9 @@ void rp_frozen_open(struct rp_frozen *frozen, const struct rp_numerics *numerics
 /* Whether the product's input is rounded in blocks whose scale follows their peak in FP32. */
 bool rp_moves_scale(const struct rp_numerics *numerics, uint32_t type);
 
+/* Whether the product's input is rounded to 4 or 8 bits, or to BF16. */
+bool rp_rounds_coarsely(const struct rp_numerics *numerics, uint32_t type);
+
 /* Whether attention rounds to F16, the cache or what it reads of it. */
 bool rp_has_f16_attention(const struct rp_numerics *numerics);
 
