@@ -88,7 +88,7 @@ step_valgrind() {
         echo "== $test"
         valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=all "$test" || return 1
     done < <(find build/parity/framework -maxdepth 1 -name '*_test' -type f -perm -u+x |
-        grep -vE '/(explain|replay)_|_trials_test$' | sort)
+        grep -vE '/(explain|replay)_|_trials_test$|hf_parity_test$' | sort)
     echo "== the tool"
     valgrind --quiet --error-exitcode=9 --leak-check=full build/parity/bin/refparity report build/parity
 }
