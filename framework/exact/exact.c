@@ -156,7 +156,7 @@ static enum rp_status measure_rounding(const struct rp_model *model,
 {
     const struct rp_numerics nothing = {.activations = RP_ACTIVATIONS_F32};
     struct roundings roundings = {.n = 0};
-    if (!rp_numerics_round(&spec->numerics))
+    if (rp_numerics_are_plain(&spec->numerics))
         return RP_OK;
     enum rp_status status = rp_tensor_set_open(folder, RP_LAYOUT_NPY, 0, &roundings.rounded, err);
     if (!status)

@@ -17,12 +17,6 @@ struct rp_exact_limits {
     struct rp_json *json;        /* holds the slots' names */
 };
 
-int rp_numerics_round(const struct rp_numerics *numerics)
-{
-    return numerics->activations != RP_ACTIVATIONS_F32 || numerics->kv_cache != RP_KV_CACHE_F32 ||
-           numerics->attention != RP_ATTENTION_PLAIN;
-}
-
 /* End to end on the tiny models: F16 1e-3, BF16 7e-3, 8-bit blocks 0.035; twice that and more. */
 static double coarse_limit(const struct rp_numerics *numerics)
 {
@@ -76,7 +70,7 @@ enum rp_status rp_exact_limits_open(const char *path, const struct rp_numerics *
     if (!limits)
         return rp_fail(err, RP_ERR_MEMORY, path, -1, "not enough memory");
     limits->limits.l2_rel = RP_EXACT_F32;
-    if (rp_numerics_round(numerics)) {
+    if (!rp_numerics_are_plain(numerics)) {
         if (rp_path_exists(file))
             status = read_slots(limits, file, err);
         else

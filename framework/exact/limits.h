@@ -32,9 +32,6 @@ enum rp_status rp_exact_limits_open(const char *path, const struct rp_numerics *
 void rp_exact_limits_close(struct rp_exact_limits *limits); /* NULL is allowed */
 const struct rp_limits *rp_exact_limits_of(const struct rp_exact_limits *limits);
 
-/* Does anything get rounded? */
-int rp_numerics_round(const struct rp_numerics *numerics);
-
 /* What rounding does to one slot: the largest L2_rel over its positions. */
 struct rp_rounding {
     char slot[64];

@@ -72,10 +72,15 @@ static bool stores_block_sums(enum rp_activations activations, uint32_t weight_t
            (weight_type == RP_GGML_Q4_1 || weight_type == RP_GGML_Q5_1);
 }
 
-/* What a product's input is called: several products read one row, which is rounded once. */
-static enum rp_weight_id input_of(enum rp_weight_id which)
+bool rp_numerics_are_plain(const struct rp_numerics *numerics)
 {
-    switch (which) {
+    return numerics->activations == RP_ACTIVATIONS_F32 && numerics->kv_cache == RP_KV_CACHE_F32 &&
+           numerics->attention == RP_ATTENTION_PLAIN;
+}
+
+enum rp_weight_id rp_row_read_by(enum rp_weight_id product)
+{
+    switch (product) {
     case RP_ATTN_Q:
     case RP_ATTN_K:
     case RP_ATTN_V:
@@ -85,7 +90,7 @@ static enum rp_weight_id input_of(enum rp_weight_id which)
     case RP_SSM_BETA: return RP_ATTN_NORM;
     case RP_FFN_GATE:
     case RP_FFN_UP: return RP_FFN_NORM;
-    default: return which;
+    default: return product;
     }
 }
 
@@ -93,7 +98,7 @@ static enum rp_weight_id input_of(enum rp_weight_id which)
 static bool is_first_reader(struct rp_emulation *emulation, const struct rp_site *site,
                             enum rp_weight_id which, uint32_t format)
 {
-    enum rp_weight_id input = input_of(which);
+    enum rp_weight_id input = rp_row_read_by(which);
     if (input == which)
         return true;
     if (emulation->layer != site->layer)
@@ -101,7 +106,7 @@ static bool is_first_reader(struct rp_emulation *emulation, const struct rp_site
     emulation->layer = site->layer;
     for (size_t i = 0; i < emulation->n_readers; i++) {
         const struct rp_rounding_reader *reader = &emulation->readers[i];
-        if (input_of(reader->which) == input && reader->format == format)
+        if (rp_row_read_by(reader->which) == input && reader->format == format)
             return reader->which == which;
     }
     if (emulation->n_readers < sizeof emulation->readers / sizeof *emulation->readers)
@@ -129,7 +134,7 @@ static enum rp_status linear(void *context, const struct rp_site *site,
                        site->n_positions, args->n_in);
     struct rp_rounding_site rounding = {
         .emulation = emulation,
-        .which = input_of(args->which),
+        .which = rp_row_read_by(args->which),
         .unsure = args->which == RP_ATTN_OUTPUT && cache_format(&emulation->numerics) == RP_GGML_F16
                       ? F16_ATTENTION_UNSURE
                       : 0,

@@ -5,25 +5,9 @@
 #include <string.h>
 
 #include "refparity/metrics.h"
+#include "refparity/numerics.h"
 
 #define NEIGHBOURS 8 /* to either side, which stand for what one run did not draw */
-
-/* Several products read a norm's output. */
-static enum rp_weight_id row_read_by(enum rp_weight_id which)
-{
-    switch (which) {
-    case RP_ATTN_Q:
-    case RP_ATTN_K:
-    case RP_ATTN_V:
-    case RP_ATTN_QKV:
-    case RP_ATTN_GATE:
-    case RP_SSM_ALPHA:
-    case RP_SSM_BETA: return RP_ATTN_NORM;
-    case RP_FFN_GATE:
-    case RP_FFN_UP: return RP_FFN_NORM;
-    default: return which;
-    }
-}
 
 /* rows [n][width] */
 static enum rp_status meet(struct rp_inputs *inputs, const struct rp_site *site,
@@ -52,7 +36,8 @@ static enum rp_status linear(void *context, const struct rp_site *site,
 {
     struct rp_inputs *inputs = context;
     const struct rp_ops *below = inputs->overlay.below;
-    const enum rp_status status = meet(inputs, site, row_read_by(args->which), args->x, args->n_in);
+    const enum rp_status status =
+        meet(inputs, site, rp_row_read_by(args->which), args->x, args->n_in);
     return status == RP_OK ? below->linear(below->context, site, args) : status;
 }
 
@@ -104,7 +89,7 @@ void rp_inputs_close(struct rp_inputs *inputs)
 
 const float *rp_inputs_noted(const struct rp_inputs *inputs, enum rp_weight_id product, size_t n)
 {
-    return product < RP_N_LAYER_WEIGHTS && n == inputs->n ? inputs->noted[row_read_by(product)]
+    return product < RP_N_LAYER_WEIGHTS && n == inputs->n ? inputs->noted[rp_row_read_by(product)]
                                                           : NULL;
 }
 

@@ -137,12 +137,6 @@ enum rp_status rp_replay_weights(struct rp_replay *replay, size_t layer,
     return status;
 }
 
-bool rp_numerics_are_plain(const struct rp_numerics *numerics)
-{
-    return numerics->activations == RP_ACTIVATIONS_F32 && numerics->kv_cache == RP_KV_CACHE_F32 &&
-           numerics->attention == RP_ATTENTION_PLAIN;
-}
-
 enum rp_status rp_replay_copy_rows(const struct rp_replay_slot *slot, const struct rp_dumped *from,
                                    size_t n, const int64_t *positions, const float *rows,
                                    size_t dim, float **computed, float **dumped,

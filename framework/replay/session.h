@@ -26,8 +26,6 @@ struct rp_replay {
 enum rp_status rp_replay_weights(struct rp_replay *replay, size_t layer,
                                  const struct rp_layer **weights, struct rp_error *err);
 
-bool rp_numerics_are_plain(const struct rp_numerics *numerics);
-
 /* rp_replay_rows outside the layers. */
 enum rp_status rp_replay_part_rows(struct rp_replay *replay, const struct rp_replay_slot *slot,
                                    float **computed, float **dumped, size_t *dim,

@@ -38,6 +38,9 @@ struct rp_numerics { /* zeroed: FP32 throughout */
     size_t threads;
 };
 
+/* Whether nothing is rounded. */
+bool rp_numerics_are_plain(const struct rp_numerics *numerics);
+
 /* Names as the matrix and the command line spell them: "f32", "by_weight", "f16", "bf16", "q8_0",
  * "q8_K"; "f32", "f16", "q8_0", "q4_0"; "plain", "flash". RP_ERR_ARGUMENT names what there is. */
 enum rp_status rp_activations_parse(const char *name, enum rp_activations *out,
@@ -76,6 +79,9 @@ struct rp_tie {
     double turn;
 };
 
+/* The row that a product reads, as struct rp_tie's which has it: several products read a norm's output. */
+enum rp_weight_id rp_row_read_by(enum rp_weight_id product);
+
 struct rp_rounding_reader { /* private */
     enum rp_weight_id which;
     uint32_t format;
@@ -88,8 +94,8 @@ struct rp_emulation {
     /* A value is a tie where it is within tie_tolerance * max(rms(row), |value|) of the middle; 0: none
      * is noted. */
     double tie_tolerance;
-    const double
-        *tie_tolerances; /* [RP_N_WEIGHTS + 1] by struct rp_tie's which, in its place; or NULL */
+    /* The same by struct rp_tie's which, in the place of tie_tolerance; or NULL. */
+    const double *tie_tolerances; /* [RP_N_WEIGHTS + 1] */
     /* [n_ties], as they were met; owned. Each run adds to them: set n_ties to 0 before a new one. At
      * most 65536, those met later are not noted. */
     struct rp_tie *ties;
