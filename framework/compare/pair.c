@@ -94,13 +94,9 @@ static int by_order(const void *a, const void *b)
 static enum rp_status list_slots(const struct rp_comparison *comparison, struct slot_list *list)
 {
     char name[RP_SLOT_NAME_SIZE];
-    enum rp_status status = list_add(list, rp_slot_name(RP_PART_EMB, -1, name));
-    for (int l = 0; !status && l < comparison->n_layers; l++)
-        status = list_add(list, rp_slot_name(RP_PART_OUTPUT, l, name));
-    if (!status)
-        status = list_add(list, rp_slot_name(RP_PART_POST_NORM, -1, name));
-    if (!status)
-        status = list_add(list, rp_slot_name(RP_PART_LOGITS, -1, name));
+    enum rp_status status = RP_OK;
+    for (size_t i = 0; !status && rp_required_slot(comparison->n_layers, i, name); i++)
+        status = list_add(list, name);
     if (!status)
         status = list_add_set(list, comparison->reference);
     if (!status)

@@ -143,18 +143,6 @@ void rp_diagnose_pair(const struct rp_comparison *comparison, struct rp_pair_res
     }
 }
 
-/* The required slot number i in forward order, NULL past the last. */
-static const char *required_slot(const struct rp_comparison *comparison, int i, char *name)
-{
-    if (i == 0)
-        return rp_slot_name(RP_PART_EMB, -1, name);
-    if (i <= comparison->n_layers)
-        return rp_slot_name(RP_PART_OUTPUT, i - 1, name);
-    if (i == comparison->n_layers + 1)
-        return rp_slot_name(RP_PART_POST_NORM, -1, name);
-    return NULL;
-}
-
 void rp_diagnose_slot(const struct rp_comparison *comparison, struct rp_slot_result *result,
                       struct rp_divergence *divergence)
 {
@@ -162,7 +150,7 @@ void rp_diagnose_slot(const struct rp_comparison *comparison, struct rp_slot_res
     if (result->verdict != RP_FAIL)
         return;
     char name[RP_SLOT_NAME_SIZE];
-    for (int i = 0; required_slot(comparison, i, name); i++) {
+    for (size_t i = 0; rp_required_slot(comparison->n_layers, i, name); i++) {
         if (rp_slot_order(name, result->slot) >= 0)
             break;
         struct rp_slot_result earlier;

@@ -32,7 +32,7 @@ static unsigned stage_of(enum rp_slot_part part)
     case RP_PART_OUTPUT: return RP_STAGE_FFN_ADD;
     case RP_PART_POST_NORM: return RP_STAGE_POST_NORM;
     case RP_PART_LOGITS: return RP_STAGE_LOGITS;
-    case RP_PART_OTHER: break;
+    default: break;
     }
     return 0;
 }

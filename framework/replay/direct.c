@@ -18,7 +18,8 @@ bool rp_direct_is(const struct rp_trial *trial, const struct rp_trial_task *task
                   const struct rp_tie *tie)
 {
     const int last = rp_recall_last_product(tie->which);
-    const size_t attention = RP_PART_POSTATTN - RP_PART_IN, ffn = RP_PART_FFNOUT - RP_PART_IN;
+    const size_t attention = rp_forced_index(RP_PART_POSTATTN),
+                 ffn = rp_forced_index(RP_PART_FFNOUT);
     if (last == RP_NOT_LAST || !trial->recall.last_in[last] || tie->format == RP_GGML_Q8_1)
         return false;
     return last == RP_LAST_OF_ATTENTION ? task->part == attention : task->part >= ffn;

@@ -318,12 +318,12 @@ static bool is_needed(const struct rp_trial *trial, size_t part)
 enum rp_status rp_earlier_search(struct rp_trial *trial, bool *has_changed, struct rp_error *err)
 {
     struct search search = {
-        .trial = trial, .part = RP_N_LAYER_PARTS, .n_left_behind = rp_trial_n_followers(trial)};
+        .trial = trial, .part = RP_N_FORCED_PARTS, .n_left_behind = rp_trial_n_followers(trial)};
     enum rp_status status = RP_OK;
     double sum;
     for (size_t i = 0; i < trial->n_tasks; i++)
         search.part = trial->tasks[i].part < search.part ? trial->tasks[i].part : search.part;
-    if (search.part < RP_N_LAYER_PARTS && is_needed(trial, search.part)) {
+    if (search.part < RP_N_FORCED_PARTS && is_needed(trial, search.part)) {
         search.kept = calloc((search.n_left_behind + 1) * rp_recall_row_size(&trial->recall) + 1,
                              sizeof *search.kept);
         if (!search.kept)
@@ -342,9 +342,9 @@ enum rp_status rp_earlier_search(struct rp_trial *trial, bool *has_changed, stru
 void rp_earlier_count(struct rp_trial *trial, const struct rp_tie *tie)
 {
     struct rp_flip_search *search = trial->search;
-    size_t part = RP_N_LAYER_PARTS;
+    size_t part = RP_N_FORCED_PARTS;
     for (size_t i = 0; i < trial->n_tasks; i++)
         part = trial->tasks[i].part < part ? trial->tasks[i].part : part;
-    if (part < RP_N_LAYER_PARTS)
+    if (part < RP_N_FORCED_PARTS)
         search->n_flips_of[part][row_of(trial, tie)]++;
 }

@@ -41,8 +41,8 @@ static bool is_hidden(const struct rp_flip_search *search, const struct rp_tie *
 /* The slot in which a tie of that row shows: the first dumped one after it. */
 static size_t part_shown_in(const struct rp_forced *forced, const struct rp_tie *tie, size_t row)
 {
-    size_t k = (is_of_ffn(tie) ? RP_PART_FFNOUT : RP_PART_POSTATTN) - RP_PART_IN;
-    while (k < RP_N_LAYER_PARTS && !rp_dumped_row(&forced->parts[k], forced->positions[row]))
+    size_t k = rp_forced_index(is_of_ffn(tie) ? RP_PART_FFNOUT : RP_PART_POSTATTN);
+    while (k < RP_N_FORCED_PARTS && !rp_dumped_row(&forced->parts[k], forced->positions[row]))
         k++;
     return k;
 }

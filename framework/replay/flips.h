@@ -15,16 +15,16 @@ struct rp_flip_search {
     enum rp_mode mode;
     struct rp_emulation *emulation; /* the one that ops lie on */
     const struct rp_ops *ops;
-    const struct rp_inputs *inputs;        /* how far what is rounded may be off */
-    double sigmas;                         /* so many times that, a value is near the middle */
-    const double *floor[RP_N_LAYER_PARTS]; /* [n] */
-    const struct rp_row_error *errors[RP_N_LAYER_PARTS]; /* [n], without flips */
+    const struct rp_inputs *inputs;         /* how far what is rounded may be off */
+    double sigmas;                          /* so many times that, a value is near the middle */
+    const double *floor[RP_N_FORCED_PARTS]; /* [n] */
+    const struct rp_row_error *errors[RP_N_FORCED_PARTS]; /* [n], without flips */
     /* Found: the ties that the engine rounded the other way. Freed with rp_flip_search_close. */
     struct rp_tie *flips; /* [n_flips] */
     size_t n_flips;
     size_t
-        *n_flips_of[RP_N_LAYER_PARTS]; /* [n], the caller's: added up per row that they are for */
-    bool is_bounded;                   /* not everything was tried */
+        *n_flips_of[RP_N_FORCED_PARTS]; /* [n], the caller's: added up per row that they are for */
+    bool is_bounded;                    /* not everything was tried */
 };
 
 /* Tries for every row that is over its limit. RP_ERR_MEMORY, or what a run returns. */

@@ -55,9 +55,9 @@ bool rp_dumped_is_finite(const struct rp_dumped *dumped, int64_t position)
 static int64_t next_position(const struct rp_forced *forced, int64_t after)
 {
     int64_t next = -1;
-    for (size_t k = 0; k <= RP_N_LAYER_PARTS; k++) {
+    for (size_t k = 0; k <= RP_N_FORCED_PARTS; k++) {
         const struct rp_tensor *tensor =
-            k < RP_N_LAYER_PARTS ? &forced->parts[k].tensor : &forced->before.tensor;
+            k < RP_N_FORCED_PARTS ? &forced->parts[k].tensor : &forced->before.tensor;
         size_t low = 0, high = tensor->n_positions;
         while (low < high) {
             const size_t middle = low + (high - low) / 2;
@@ -76,7 +76,7 @@ static enum rp_status collect_positions(struct rp_forced *forced, size_t max_row
                                         struct rp_error *err)
 {
     size_t capacity = 0;
-    for (size_t k = 0; k < RP_N_LAYER_PARTS; k++)
+    for (size_t k = 0; k < RP_N_FORCED_PARTS; k++)
         capacity += forced->parts[k].tensor.n_positions;
     capacity += forced->before.tensor.n_positions;
     forced->positions = calloc(capacity + 1, sizeof *forced->positions);
@@ -93,10 +93,10 @@ static enum rp_status collect_positions(struct rp_forced *forced, size_t max_row
 /* The engine's row where it has one, else whether what was computed for it was founded. */
 static unsigned char known_after(const struct rp_forced *forced, enum rp_slot_part part, size_t i)
 {
-    const struct rp_dumped *dumped = &forced->parts[part - RP_PART_IN];
+    const struct rp_dumped *dumped = &forced->parts[rp_forced_index(part)];
     if (rp_dumped_row(dumped, forced->positions[i]))
         return rp_dumped_is_finite(dumped, forced->positions[i]);
-    return forced->founded[part - RP_PART_IN][i];
+    return forced->founded[rp_forced_index(part)][i];
 }
 
 /* Sets row i of input; false where the engine's input is not known. */
@@ -148,8 +148,8 @@ enum rp_status rp_forced_open(struct rp_forced *forced, const struct rp_model *m
         rp_dumped_open(&forced->before, dump, RP_PART_EMB, -1);
     else
         rp_dumped_open(&forced->before, dump, RP_PART_OUTPUT, (int)layer - 1);
-    for (size_t k = 0; k < RP_N_LAYER_PARTS; k++)
-        rp_dumped_open(&forced->parts[k], dump, (enum rp_slot_part)(RP_PART_IN + k), (int)layer);
+    for (size_t k = 0; k < RP_N_FORCED_PARTS; k++)
+        rp_dumped_open(&forced->parts[k], dump, rp_forced_part(k), (int)layer);
     enum rp_status status = collect_positions(forced, max_rows, err);
     if (status != RP_OK)
         return status;
@@ -157,7 +157,7 @@ enum rp_status rp_forced_open(struct rp_forced *forced, const struct rp_model *m
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", forced->n);
     forced->input = calloc(forced->n * forced->dim + 1, sizeof *forced->input);
     bool has_memory = forced->input != NULL;
-    for (size_t k = 0; k < RP_N_LAYER_PARTS; k++) {
+    for (size_t k = 0; k < RP_N_FORCED_PARTS; k++) {
         forced->founded[k] = calloc(forced->n + 1, 1);
         has_memory &= forced->founded[k] != NULL;
     }
@@ -170,7 +170,7 @@ enum rp_status rp_forced_open(struct rp_forced *forced, const struct rp_model *m
 void rp_forced_close(struct rp_forced *forced)
 {
     rp_dumped_close(&forced->before);
-    for (size_t k = 0; k < RP_N_LAYER_PARTS; k++) {
+    for (size_t k = 0; k < RP_N_FORCED_PARTS; k++) {
         rp_dumped_close(&forced->parts[k]);
         free(forced->founded[k]);
     }
@@ -181,7 +181,7 @@ void rp_forced_close(struct rp_forced *forced)
 
 const char *rp_forced_from(const struct rp_forced *forced, enum rp_slot_part part)
 {
-    for (int k = (int)part - RP_PART_IN - 1; k >= 0; k--) {
+    for (int k = (int)rp_forced_index(part) - 1; k >= 0; k--) {
         if (forced->parts[k].tensor.n_positions > 0)
             return forced->parts[k].slot;
     }
@@ -201,7 +201,7 @@ static enum rp_status force(void *context, const struct rp_tap *tap, struct rp_e
     const struct forcing *forcing = context;
     const struct rp_forced *forced = forcing->forced;
     const struct rp_forced_run *run = forcing->run;
-    const size_t k = (size_t)(tap->part - RP_PART_IN), dim = forced->dim;
+    const size_t k = rp_forced_index(tap->part), dim = forced->dim;
     for (size_t i = 0; i < forced->n; i++) {
         float *row = tap->rows + i * dim;
         const void *handed = row;

@@ -7,7 +7,20 @@
 #include "refparity/tensor_set.h"
 
 /* A layer's slots in forward order: RP_PART_IN .. RP_PART_OUTPUT. */
-enum { RP_N_LAYER_PARTS = RP_PART_OUTPUT - RP_PART_IN + 1 };
+enum { RP_N_FORCED_PARTS = 5 };
+static inline enum rp_slot_part rp_forced_part(size_t k)
+{
+    static const enum rp_slot_part parts[] = {RP_PART_IN, RP_PART_POSTATTN, RP_PART_PREFFN,
+                                              RP_PART_FFNOUT, RP_PART_OUTPUT};
+    return parts[k];
+}
+static inline size_t rp_forced_index(enum rp_slot_part part)
+{
+    size_t k = 0;
+    while (k + 1 < RP_N_FORCED_PARTS && rp_forced_part(k) != part)
+        k++;
+    return k;
+}
 
 /* One slot of the dump. */
 struct rp_dumped {
@@ -32,10 +45,10 @@ struct rp_forced {
     size_t n;
     int64_t *positions;      /* [n], all that any of the layer's slots has */
     struct rp_dumped before; /* h{l-1}, or emb: what the layer is handed */
-    struct rp_dumped parts[RP_N_LAYER_PARTS];
+    struct rp_dumped parts[RP_N_FORCED_PARTS];
     float *input; /* [n][dim], zeros where the engine's is not known */
     /* [n] whether what is computed for the part stands on nothing but the engine's values */
-    unsigned char *founded[RP_N_LAYER_PARTS];
+    unsigned char *founded[RP_N_FORCED_PARTS];
     size_t n_prefix; /* rows that attention can be replayed for: no position before is missing */
     int64_t gap;     /* the first position whose input is missing, when n_prefix < n */
     bool gap_is_invalid; /* it is there, but not finite */
@@ -54,10 +67,10 @@ struct rp_forced_run {
     enum rp_mode mode;
     const struct rp_layer *weights;
     /* [n][dim] of each part, as computed before the engine's values take its place; or NULL */
-    float *computed[RP_N_LAYER_PARTS];
+    float *computed[RP_N_FORCED_PARTS];
     /* With against: [n] of each part, ||computed - against|| / ||against||. */
-    const float *against[RP_N_LAYER_PARTS]; /* [n][dim] */
-    double *distance[RP_N_LAYER_PARTS];
+    const float *against[RP_N_FORCED_PARTS]; /* [n][dim] */
+    double *distance[RP_N_FORCED_PARTS];
 };
 enum rp_status rp_forced_forward(const struct rp_forced *forced, const struct rp_forced_run *run,
                                  struct rp_error *err);

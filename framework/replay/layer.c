@@ -20,17 +20,17 @@ struct work {
     const struct rp_layer *weights;
     struct rp_forced forced;
     bool tries_flips, notes_inputs;
-    struct rp_inputs inputs;           /* with notes_inputs: of the plain run */
-    float *computed[RP_N_LAYER_PARTS]; /* [n][dim] */
-    double *floor[RP_N_LAYER_PARTS];
-    struct rp_row_error *errors[RP_N_LAYER_PARTS];
-    size_t *n_flips[RP_N_LAYER_PARTS];
+    struct rp_inputs inputs;            /* with notes_inputs: of the plain run */
+    float *computed[RP_N_FORCED_PARTS]; /* [n][dim] */
+    double *floor[RP_N_FORCED_PARTS];
+    struct rp_row_error *errors[RP_N_FORCED_PARTS];
+    size_t *n_flips[RP_N_FORCED_PARTS];
     bool is_bounded;
 };
 
 static void work_close(struct work *work)
 {
-    for (size_t k = 0; k < RP_N_LAYER_PARTS; k++) {
+    for (size_t k = 0; k < RP_N_FORCED_PARTS; k++) {
         free(work->computed[k]);
         free(work->floor[k]);
         free(work->errors[k]);
@@ -57,7 +57,7 @@ static enum rp_status work_open(struct work *work, struct rp_replay *replay, siz
     const size_t n = work->forced.n;
     work->notes_inputs = !rp_numerics_are_plain(&work->numerics);
     work->tries_flips = variant->with_flips && work->notes_inputs;
-    for (size_t k = 0; k < RP_N_LAYER_PARTS && status == RP_OK; k++) {
+    for (size_t k = 0; k < RP_N_FORCED_PARTS && status == RP_OK; k++) {
         work->computed[k] = calloc(n * work->forced.dim + 1, sizeof *work->computed[k]);
         work->floor[k] = calloc(n + 1, sizeof *work->floor[k]);
         work->errors[k] = calloc(n + 1, sizeof *work->errors[k]);
@@ -131,20 +131,20 @@ static double max_of(double a, double b)
     return a >= b || b != b ? a : b;
 }
 
-/* distances [RP_N_FLOOR_RUNS][RP_N_LAYER_PARTS][n]. Without flips the noise is the root mean square
+/* distances [RP_N_FLOOR_RUNS][RP_N_FORCED_PARTS][n]. Without flips the noise is the root mean square
  * of the runs. With flips a run may by chance have none at a position where the engine has one: there
  * it is the largest among the neighbours'. */
 static void set_floor(struct work *work, const double *distances)
 {
     const size_t n = work->forced.n;
     const bool has_flips = rp_has_fine_rounding(&work->numerics, work->weights);
-    for (size_t k = 0; k < RP_N_LAYER_PARTS; k++) {
+    for (size_t k = 0; k < RP_N_FORCED_PARTS; k++) {
         for (size_t row = 0; row < n; row++) {
             double runs[RP_N_FLOOR_RUNS], largest = 0;
             const size_t from = row < NEIGHBOURS ? 0 : row - NEIGHBOURS;
             const size_t to = n - row <= NEIGHBOURS ? n : row + NEIGHBOURS + 1;
             for (size_t i = 0; i < RP_N_FLOOR_RUNS; i++) {
-                const double *of_run = distances + (i * RP_N_LAYER_PARTS + k) * n;
+                const double *of_run = distances + (i * RP_N_FORCED_PARTS + k) * n;
                 runs[i] = of_run[row];
                 for (size_t near = from; near < to; near++)
                     largest = max_of(largest, of_run[near]);
@@ -162,7 +162,7 @@ static enum rp_status measure_floor(struct work *work, struct rp_error *err)
     struct rp_jitter jitter;
     struct rp_forced_run run = {.mode = work->replay->options.mode, .weights = work->weights};
     const struct rp_ops *below;
-    double *distances = calloc(RP_N_FLOOR_RUNS * RP_N_LAYER_PARTS * n + 1, sizeof *distances);
+    double *distances = calloc(RP_N_FLOOR_RUNS * RP_N_FORCED_PARTS * n + 1, sizeof *distances);
     if (!distances)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", n);
     below = stack(work, &emulation);
@@ -173,9 +173,9 @@ static enum rp_status measure_floor(struct work *work, struct rp_error *err)
     rp_jitter_open(&jitter, &work->numerics, below);
     enum rp_status status = RP_OK;
     for (size_t i = 0; i < RP_N_FLOOR_RUNS && status == RP_OK; i++) {
-        for (size_t k = 0; k < RP_N_LAYER_PARTS; k++) {
+        for (size_t k = 0; k < RP_N_FORCED_PARTS; k++) {
             run.against[k] = work->computed[k];
-            run.distance[k] = distances + (i * RP_N_LAYER_PARTS + k) * n;
+            run.distance[k] = distances + (i * RP_N_FORCED_PARTS + k) * n;
         }
         rp_jitter_begin(&jitter, 1000 * work->forced.layer + i);
         run.ops = &jitter.overlay.ops;
@@ -196,10 +196,10 @@ static enum rp_status measure_floor(struct work *work, struct rp_error *err)
 /* Those of an earlier run of the layer; false where it does not have them. */
 static bool take_floor(struct work *work, const struct rp_replay_layer *baseline)
 {
-    for (size_t k = 0; k < RP_N_LAYER_PARTS; k++) {
+    for (size_t k = 0; k < RP_N_FORCED_PARTS; k++) {
         const struct rp_replay_slot *slot = NULL;
         for (size_t i = 0; i < baseline->n_slots; i++) {
-            if (baseline->slots[i].part == (enum rp_slot_part)(RP_PART_IN + k))
+            if (baseline->slots[i].part == rp_forced_part(k))
                 slot = &baseline->slots[i];
         }
         for (size_t row = 0, at = 0; row < work->forced.n; row++) {
@@ -221,7 +221,7 @@ static bool take_floor(struct work *work, const struct rp_replay_layer *baseline
 static void find_errors(struct work *work)
 {
     const struct rp_forced *forced = &work->forced;
-    for (size_t k = 0; k < RP_N_LAYER_PARTS; k++) {
+    for (size_t k = 0; k < RP_N_FORCED_PARTS; k++) {
         for (size_t row = 0; row < forced->n; row++) {
             const void *engine = rp_dumped_row(&forced->parts[k], forced->positions[row]);
             if (engine && forced->founded[k][row])
@@ -259,7 +259,7 @@ static enum rp_status try_flips(struct work *work, struct rp_error *err)
                                     .ops = stack(work, &emulation),
                                     .inputs = &work->inputs,
                                     .sigmas = TIE_SIGMAS};
-    for (size_t k = 0; k < RP_N_LAYER_PARTS; k++) {
+    for (size_t k = 0; k < RP_N_FORCED_PARTS; k++) {
         search.floor[k] = work->floor[k];
         search.errors[k] = work->errors[k];
         search.n_flips_of[k] = work->n_flips[k];
@@ -299,8 +299,8 @@ static enum rp_status judge(struct work *work, struct rp_replay_layer *result, s
     const struct rp_forced *forced = &work->forced;
     enum rp_status status = RP_OK;
     *result = (struct rp_replay_layer){.layer = (int)forced->layer};
-    for (size_t k = 0; k < RP_N_LAYER_PARTS && status == RP_OK; k++) {
-        const enum rp_slot_part part = (enum rp_slot_part)(RP_PART_IN + k);
+    for (size_t k = 0; k < RP_N_FORCED_PARTS && status == RP_OK; k++) {
+        const enum rp_slot_part part = rp_forced_part(k);
         char reason[128];
         const struct rp_replayed replayed = {
             .part = part,
@@ -367,7 +367,7 @@ enum rp_status rp_replay_rows(struct rp_replay *replay, size_t layer,
         return rp_replay_part_rows(replay, slot, computed, dumped, dim, err);
     if (slot->part < RP_PART_IN || slot->part > RP_PART_OUTPUT)
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "%s is no slot of a layer", slot->slot);
-    const size_t k = (size_t)(slot->part - RP_PART_IN);
+    const size_t k = rp_forced_index(slot->part);
     enum rp_status status = work_open(&work, replay, layer, &variant, err);
     if (status != RP_OK)
         return status;

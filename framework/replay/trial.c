@@ -30,7 +30,7 @@ static enum rp_status watch(void *context, const struct rp_tap *tap, struct rp_e
 {
     struct rp_trial *trial = context;
     const struct rp_forced *forced = trial->search->forced;
-    const size_t k = (size_t)(tap->part - RP_PART_IN), dim = forced->dim;
+    const size_t k = rp_forced_index(tap->part), dim = forced->dim;
     for (size_t i = 0; i < trial->n_rows; i++) {
         float *row = tap->rows + i * dim;
         const int64_t position = trial->positions[i];
@@ -254,11 +254,11 @@ static enum rp_status list_tasks(struct rp_trial *trial, struct rp_error *err)
 {
     const struct rp_flip_search *search = trial->search;
     const size_t n = search->forced->n;
-    trial->tasks = calloc(n * RP_N_LAYER_PARTS + 1, sizeof *trial->tasks);
+    trial->tasks = calloc(n * RP_N_FORCED_PARTS + 1, sizeof *trial->tasks);
     if (!trial->tasks)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", n);
     for (size_t row = 0; row < n; row++) {
-        for (size_t part = 1; part < RP_N_LAYER_PARTS; part++) {
+        for (size_t part = 1; part < RP_N_FORCED_PARTS; part++) {
             const double error = search->errors[part][row].introduced;
             struct rp_trial_task task = {
                 .part = part, .row = row, .error = error, .is_changed = true};
@@ -291,7 +291,7 @@ enum rp_status rp_trial_open(struct rp_trial *trial, struct rp_flip_search *sear
         calloc(RP_MAX_EARLIER + 1 + trial->n_tasks * (2 * RP_MAX_FLIPS + 1), sizeof *trial->flips);
     bool has_memory = trial->rows && trial->positions && trial->hidden && trial->flips &&
                       list_open(&trial->pool, RP_MAX_POOL);
-    for (size_t k = 0; k < RP_N_LAYER_PARTS; k++) {
+    for (size_t k = 0; k < RP_N_FORCED_PARTS; k++) {
         trial->errors[k] = calloc(n + 1, sizeof *trial->errors[k]);
         trial->residuals[k] = calloc(n * trial->width + 1, sizeof *trial->residuals[k]);
         has_memory &= trial->errors[k] && trial->residuals[k];
@@ -302,7 +302,7 @@ enum rp_status rp_trial_open(struct rp_trial *trial, struct rp_flip_search *sear
 
 void rp_trial_close(struct rp_trial *trial)
 {
-    for (size_t k = 0; k < RP_N_LAYER_PARTS; k++) {
+    for (size_t k = 0; k < RP_N_FORCED_PARTS; k++) {
         free(trial->errors[k]);
         free(trial->residuals[k]);
     }

@@ -60,8 +60,8 @@ struct rp_trial {
     float *hidden;        /* [n_rows][dim] */
     struct rp_tie *flips; /* of this run */
     size_t n_flips;
-    double *errors[RP_N_LAYER_PARTS];   /* [n] of the last run, by row */
-    float *residuals[RP_N_LAYER_PARTS]; /* [n][width] of the last run, by row */
+    double *errors[RP_N_FORCED_PARTS];   /* [n] of the last run, by row */
+    float *residuals[RP_N_FORCED_PARTS]; /* [n][width] of the last run, by row */
 };
 
 /* Lists the tasks. End with rp_trial_close, also after an error. */

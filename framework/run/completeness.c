@@ -29,11 +29,10 @@ static bool find_expected(const struct rp_tensor_set *dump, const struct rp_entr
     return expected->n > 0;
 }
 
-static bool has_slot(const struct rp_tensor_set *dump, enum rp_slot_part part, int layer,
+static bool has_slot(const struct rp_tensor_set *dump, const char *name,
                      const struct expected *expected, size_t first, char *why, size_t size)
 {
-    char name[RP_SLOT_NAME_SIZE];
-    const struct rp_slot_info *slot = rp_tensor_set_find(dump, rp_slot_name(part, layer, name));
+    const struct rp_slot_info *slot = rp_tensor_set_find(dump, name);
     if (!slot) {
         snprintf(why, size, "it has no %s", name);
         return false;
@@ -59,6 +58,7 @@ bool rp_dump_is_complete(const struct rp_tensor_set *dump, const struct rp_entry
                          const struct rp_tensor_set *fixture, char *why, size_t size)
 {
     struct expected expected;
+    char name[RP_SLOT_NAME_SIZE];
     if (!rp_tensor_set_complete(dump)) {
         snprintf(why, size, "rp_dump_close was not reached");
         return false;
@@ -70,10 +70,10 @@ bool rp_dump_is_complete(const struct rp_tensor_set *dump, const struct rp_entry
         return false;
     }
     const size_t last = entry->n_positions ? 0 : expected.n - 1;
-    for (int l = -1; l < entry->n_layers; l++)
-        if (!has_slot(dump, l < 0 ? RP_PART_EMB : RP_PART_OUTPUT, l, &expected,
-                      l == entry->n_layers - 1 ? last : 0, why, size))
+    for (size_t i = 0; rp_required_slot(entry->n_layers, i, name); i++) {
+        const bool is_behind_attention = i >= (size_t)entry->n_layers; /* of the last layer */
+        if (!has_slot(dump, name, &expected, is_behind_attention ? last : 0, why, size))
             return false;
-    return has_slot(dump, RP_PART_POST_NORM, -1, &expected, last, why, size) &&
-           has_slot(dump, RP_PART_LOGITS, -1, &expected, last, why, size);
+    }
+    return true;
 }

@@ -107,11 +107,8 @@ static enum rp_status check_complete(const struct check *check, const struct rp_
     const int n_layers = check->pair->entry->n_layers;
     if (!rp_tensor_set_manifest(fixture, &length))
         return RP_OK;
-    for (int l = -3; l < n_layers; l++) {
-        const char *slot = l == -3   ? rp_slot_name(RP_PART_EMB, -1, name)
-                           : l == -2 ? rp_slot_name(RP_PART_POST_NORM, -1, name)
-                           : l == -1 ? rp_slot_name(RP_PART_LOGITS, -1, name)
-                                     : rp_slot_name(RP_PART_OUTPUT, l, name);
+    const char *slot;
+    for (size_t i = 0; (slot = rp_required_slot(n_layers, i, name)); i++) {
         if (!rp_tensor_set_find(fixture, slot))
             return rp_fail(check->err, RP_ERR_FORMAT, check->path, -1,
                            "the fixture has no %s; record it again with `%s %s --force`", slot,

@@ -307,11 +307,8 @@ static enum rp_status judge_nothing(const struct rp_judge *judge, struct rp_verd
     pair->slots = calloc((size_t)n_layers + 3, sizeof *pair->slots);
     if (!pair->slots)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory for the list of slots");
-    rp_judge_slot(judge, rp_slot_name(RP_PART_EMB, -1, name), &pair->slots[pair->n_slots++]);
-    for (int l = 0; l < n_layers; l++)
-        rp_judge_slot(judge, rp_slot_name(RP_PART_OUTPUT, l, name), &pair->slots[pair->n_slots++]);
-    rp_judge_slot(judge, rp_slot_name(RP_PART_POST_NORM, -1, name), &pair->slots[pair->n_slots++]);
-    rp_judge_slot(judge, rp_slot_name(RP_PART_LOGITS, -1, name), &pair->slots[pair->n_slots++]);
+    for (size_t i = 0; rp_required_slot(n_layers, i, name); i++)
+        rp_judge_slot(judge, name, &pair->slots[pair->n_slots++]);
     rp_judge_tokens(judge, &pair->tokens);
     pair->verdict = judge->prerequisites.verdict;
     return RP_OK;

@@ -222,11 +222,8 @@ enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_repl
         return status;
     }
     *n = 0;
-    rp_judge_replay_slot(replay, rp_slot_name(RP_PART_EMB, -1, name), &list[(*n)++]);
-    for (int l = 0; l < n_layers; l++)
-        rp_judge_replay_slot(replay, rp_slot_name(RP_PART_OUTPUT, l, name), &list[(*n)++]);
-    rp_judge_replay_slot(replay, rp_slot_name(RP_PART_POST_NORM, -1, name), &list[(*n)++]);
-    rp_judge_replay_slot(replay, rp_slot_name(RP_PART_LOGITS, -1, name), &list[(*n)++]);
+    for (size_t i = 0; rp_required_slot(n_layers, i, name); i++)
+        rp_judge_replay_slot(replay, name, &list[(*n)++]);
     rp_judge_replay_close(replay);
     *results = list;
     return RP_OK;

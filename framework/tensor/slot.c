@@ -1,16 +1,19 @@
 /* Slot names: their parts and their order. See refparity/tensor_set.h. */
 #include "tensor/set.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #define MAX_LAYER 99999
 
-static const char *const layer_suffixes[] = {[RP_PART_IN] = "_in",
-                                             [RP_PART_POSTATTN] = "_postattn",
-                                             [RP_PART_PREFFN] = "_preffn",
-                                             [RP_PART_FFNOUT] = "_ffnout",
-                                             [RP_PART_OUTPUT] = ""};
+#define SUFFIX(constant, suffix) [constant] = suffix,
+static const char *const layer_suffixes[] = {RP_LAYER_SLOTS(SUFFIX)};
+
+static bool is_of_layer(enum rp_slot_part part)
+{
+    return part >= RP_PART_IN && part <= RP_PART_OUTPUT;
+}
 
 enum rp_slot_part rp_slot_parse(const char *slot, int *layer)
 {
@@ -41,19 +44,14 @@ enum rp_slot_part rp_slot_parse(const char *slot, int *layer)
 
 char *rp_slot_name(enum rp_slot_part part, int layer, char *out)
 {
-    switch (part) {
-    case RP_PART_EMB: snprintf(out, RP_SLOT_NAME_SIZE, "emb"); break;
-    case RP_PART_POST_NORM: snprintf(out, RP_SLOT_NAME_SIZE, "post_norm"); break;
-    case RP_PART_LOGITS: snprintf(out, RP_SLOT_NAME_SIZE, "logits"); break;
-    case RP_PART_OTHER: out[0] = '\0'; break;
-    case RP_PART_IN:
-    case RP_PART_POSTATTN:
-    case RP_PART_PREFFN:
-    case RP_PART_FFNOUT:
-    case RP_PART_OUTPUT:
+    if (is_of_layer(part))
         snprintf(out, RP_SLOT_NAME_SIZE, "h%d%s", layer, layer_suffixes[part]);
-        break;
-    }
+    else
+        snprintf(out, RP_SLOT_NAME_SIZE, "%s",
+                 part == RP_PART_EMB         ? "emb"
+                 : part == RP_PART_POST_NORM ? "post_norm"
+                 : part == RP_PART_LOGITS    ? "logits"
+                                             : "");
     return out;
 }
 
@@ -72,8 +70,20 @@ int rp_slot_is_required(const char *slot)
 {
     int layer;
     enum rp_slot_part part = rp_slot_parse(slot, &layer);
-    return part == RP_PART_EMB || part == RP_PART_OUTPUT || part == RP_PART_POST_NORM ||
-           part == RP_PART_LOGITS;
+    return part != RP_PART_OTHER && (!is_of_layer(part) || part == RP_PART_OUTPUT);
+}
+
+char *rp_required_slot(int n_layers, size_t index, char *out)
+{
+    const size_t n = n_layers > 0 ? (size_t)n_layers : 0;
+    if (index >= 1 && index <= n)
+        return rp_slot_name(RP_PART_OUTPUT, (int)index - 1, out);
+    if (index > n + 2)
+        return NULL;
+    return rp_slot_name(index == 0       ? RP_PART_EMB
+                        : index == n + 1 ? RP_PART_POST_NORM
+                                         : RP_PART_LOGITS,
+                        -1, out);
 }
 
 int rp_slot_is_name(const char *name, size_t n)

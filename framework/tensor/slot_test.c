@@ -20,6 +20,12 @@ static void every_part_of_a_layer_is_recognised_and_written_back(void **state)
         {"emb", RP_PART_EMB, -1, 1},
         {"h0_in", RP_PART_IN, 0, 0},
         {"h12_postattn", RP_PART_POSTATTN, 12, 0},
+        {"h3_preattn", RP_PART_PREATTN, 3, 0},
+        {"h3_q", RP_PART_Q, 3, 0},
+        {"h3_qkv", RP_PART_QKV, 3, 0},
+        {"h3_a", RP_PART_A, 3, 0},
+        {"h3_attn", RP_PART_ATTN, 3, 0},
+        {"h3_attnout", RP_PART_ATTNOUT, 3, 0},
         {"h7_preffn", RP_PART_PREFFN, 7, 0},
         {"h7_ffnout", RP_PART_FFNOUT, 7, 0},
         {"h99999", RP_PART_OUTPUT, 99999, 1},
@@ -66,6 +72,18 @@ static void order_is_that_of_execution(void **state)
     }
 }
 
+static void a_models_required_slots_are_listed_in_forward_order(void **state)
+{
+    static const char *const names[] = {"emb", "h0", "h1", "post_norm", "logits"};
+    char name[RP_SLOT_NAME_SIZE];
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        assert_string_equal(rp_required_slot(2, i, name), names[i]);
+        assert_true(rp_slot_is_required(name));
+    }
+    assert_null(rp_required_slot(2, 5, name));
+}
+
 static void names_that_could_leave_the_folder_are_no_slot_names(void **state)
 {
     static const char *const bad[] = {"",   ".",  "..",  "../a", "a/b",
@@ -86,6 +104,7 @@ int main(void)
         cmocka_unit_test(every_part_of_a_layer_is_recognised_and_written_back),
         cmocka_unit_test(anything_else_is_other),
         cmocka_unit_test(order_is_that_of_execution),
+        cmocka_unit_test(a_models_required_slots_are_listed_in_forward_order),
         cmocka_unit_test(names_that_could_leave_the_folder_are_no_slot_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

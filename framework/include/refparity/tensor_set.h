@@ -54,8 +54,8 @@ void rp_tensor_set_close(struct rp_tensor_set *set); /* NULL is allowed */
 const char *rp_tensor_set_path(const struct rp_tensor_set *set);
 enum rp_layout rp_tensor_set_layout(const struct rp_tensor_set *set); /* never RP_LAYOUT_AUTO */
 
-/* Slots in forward order (emb, h0_in, h0_postattn, h0_preffn, h0_ffnout, h0, h1_in …, post_norm,
- * logits), then slots that refparity does not know, by name. */
+/* Slots in forward order (emb, h0_in, h0_preattn … h0, h1_in … post_norm, logits: see RP_LAYER_SLOTS),
+ * then slots that refparity does not know, by name. */
 size_t rp_tensor_set_n_slots(const struct rp_tensor_set *set);
 const struct rp_slot_info *rp_tensor_set_slot(const struct rp_tensor_set *set, size_t index);
 /* NULL when the set has no such slot. */
@@ -87,18 +87,50 @@ void rp_tensor_release(struct rp_tensor *tensor);
 
 /* ---- slot names ---- */
 
-/* Parts of a layer, in forward order; RP_PART_OUTPUT is h{l} itself. */
+/* What a slot holds, in forward order: the one list of slots. Each is [n_positions][dim], its values in
+ * the order of HF's modules. Which of them a model has, and what computes each, is its architecture's
+ * table. X(constant, suffix): of a layer, "h{l}" and the suffix; else the whole name. */
+/* clang-format off */
+#define RP_LAYER_SLOTS(X)                                                                       \
+    X(RP_PART_IN, "_in")             /* the residual stream that enters the layer */            \
+    X(RP_PART_PREATTN, "_preattn")   /* the norm before the token mixer */                      \
+    X(RP_PART_Q, "_q")               /* projections, bias included */                           \
+    X(RP_PART_K, "_k")                                                                          \
+    X(RP_PART_V, "_v")                                                                          \
+    X(RP_PART_QNORM, "_qnorm")       /* QK-norm */                                              \
+    X(RP_PART_KNORM, "_knorm")                                                                  \
+    X(RP_PART_QROPE, "_qrope")       /* after rotation: what attention reads, and the cache */  \
+    X(RP_PART_KROPE, "_krope")                                                                  \
+    X(RP_PART_ATTN, "_attn")         /* weighted values, heads side by side */                  \
+    X(RP_PART_QKV, "_qkv")           /* gated DeltaNet: in_proj_qkv */                          \
+    X(RP_PART_A, "_a")               /* gated DeltaNet: in_proj_a */                            \
+    X(RP_PART_B, "_b")               /* gated DeltaNet: in_proj_b */                            \
+    X(RP_PART_CONV, "_conv")         /* after the convolution and its SiLU */                   \
+    X(RP_PART_DECAY, "_decay")       /* the logarithm of the decay: HF's g */                   \
+    X(RP_PART_BETA, "_beta")         /* sigmoid of _b */                                        \
+    X(RP_PART_DELTA, "_delta")       /* the delta rule's output */                              \
+    X(RP_PART_Z, "_z")               /* what gates the mixer's output, before its activation */ \
+    X(RP_PART_MIX, "_mix")           /* what the output projection reads, where not _attn */    \
+    X(RP_PART_ATTNOUT, "_attnout")   /* the output projection, before its residual add */       \
+    X(RP_PART_POSTATTN, "_postattn") /* after that residual add */                              \
+    X(RP_PART_PREFFN, "_preffn")     /* the norm before the FFN */                              \
+    X(RP_PART_GATE, "_gate")         /* the FFN's products */                                   \
+    X(RP_PART_UP, "_up")                                                                        \
+    X(RP_PART_ACT, "_act")           /* what the FFN's down projection reads */                 \
+    X(RP_PART_FFNOUT, "_ffnout")     /* the FFN's output, before its residual add */            \
+    X(RP_PART_OUTPUT, "")            /* the layer's output, h{l} itself */
+
 enum rp_slot_part {
-    RP_PART_EMB,
-    RP_PART_IN,
-    RP_PART_POSTATTN,
-    RP_PART_PREFFN,
-    RP_PART_FFNOUT,
-    RP_PART_OUTPUT,
+    RP_PART_EMB, /* embeddings, scaled where the architecture scales */
+#define RP_SLOT_CONSTANT(constant, suffix) constant,
+    RP_LAYER_SLOTS(RP_SLOT_CONSTANT)
+#undef RP_SLOT_CONSTANT
     RP_PART_POST_NORM,
     RP_PART_LOGITS,
     RP_PART_OTHER /* a name that refparity does not know */
 };
+/* clang-format on */
+enum { RP_N_LAYER_PARTS = RP_PART_OUTPUT - RP_PART_IN + 1 };
 
 /* Splits a slot's name; *layer is -1 where the part belongs to no layer. "h007" and "h7_x" are
  * RP_PART_OTHER. */
@@ -107,8 +139,12 @@ enum rp_slot_part rp_slot_parse(const char *slot, int *layer);
 char *rp_slot_name(enum rp_slot_part part, int layer, char *out);
 /* Order of execution: negative, 0, positive as for strcmp; unknown names come last, by name. */
 int rp_slot_order(const char *a, const char *b);
-/* emb, h{l}, post_norm and logits: the slots that fail a test. Sub-stages are evidence only. */
+/* emb, h{l}, post_norm and logits: the slots that fail a test. The others are evidence for it. */
 int rp_slot_is_required(const char *slot);
+
+/* Writes the name of a model's required slot number index, in forward order, into
+ * out[RP_SLOT_NAME_SIZE] and returns out; NULL where there are no more: there are n_layers + 3. */
+char *rp_required_slot(int n_layers, size_t index, char *out);
 
 #ifdef __cplusplus
 }
