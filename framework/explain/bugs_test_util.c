@@ -426,26 +426,33 @@ void rp_test_sum(struct rp_ops *ops)
     ops->residual_add = sum;
 }
 
-static enum rp_status delta_gates(void *context, const struct rp_site *site,
-                                  const struct rp_delta_gates *args)
+static enum rp_status delta_decay(void *context, const struct rp_site *site,
+                                  const struct rp_delta_decay *args)
 {
     struct rp_test_bug *bug = context;
-    float *beta = copy_of(args->beta, site->n_positions * args->n_heads);
-    enum rp_status status = BELOW(bug, delta_gates, site, args);
+    enum rp_status status = BELOW(bug, delta_decay, site, args);
     for (size_t i = 0; is_here(bug, site) && i < site->n_positions * args->n_heads; i++) {
         switch (bug->option) {
-        case RP_TEST_DECAY_LOG: args->decay[i] = logf(args->decay[i] + 1e-38f); break;
-        case RP_TEST_NO_DECAY: args->decay[i] = 1; break;
-        default: args->beta[i] = beta[i]; break;
+        case RP_TEST_DECAY_LOG: args->y[i] = logf(fabsf(args->y[i]) + 1e-38f); break;
+        case RP_TEST_NO_DECAY: args->y[i] = 0; break;
+        default: break;
         }
     }
-    free(beta);
     return status;
+}
+
+static enum rp_status delta_beta(void *context, const struct rp_site *site,
+                                 const struct rp_delta_beta *args)
+{
+    struct rp_test_bug *bug = context;
+    const bool is_raw = bug->option != RP_TEST_DECAY_LOG && bug->option != RP_TEST_NO_DECAY;
+    return is_here(bug, site) && is_raw ? RP_OK : BELOW(bug, delta_beta, site, args);
 }
 
 void rp_test_delta_gates(struct rp_ops *ops)
 {
-    ops->delta_gates = delta_gates;
+    ops->delta_decay = delta_decay;
+    ops->delta_beta = delta_beta;
 }
 
 static enum rp_status conv_forgets(void *context, const struct rp_site *site,

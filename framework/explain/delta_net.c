@@ -21,19 +21,20 @@ static float softplus(float x)
     return x > 20.0f ? x : log1pf(expf(x));
 }
 
+/* The decay's logarithm. */
 static float changed_decay(int option, float a, float alpha, float dt)
 {
     switch (option) {
-    case RP_DECAY_MISSING: return 1;
-    case RP_DECAY_WITHOUT_EXP: return a * softplus(alpha + dt);
-    case RP_DECAY_SIGN: return expf(-a * softplus(alpha + dt));
-    case RP_DECAY_WITHOUT_SOFTPLUS: return expf(a * (alpha + dt));
-    case RP_DECAY_WITHOUT_A: return expf(-softplus(alpha + dt));
-    case RP_DECAY_EXP_A: return expf(-expf(a) * softplus(alpha + dt));
-    case RP_DT_MISSING: return expf(a * softplus(alpha));
-    case RP_DT_SIGN: return expf(a * softplus(alpha - dt));
-    case RP_DT_AFTER_SOFTPLUS: return expf(a * (softplus(alpha) + dt));
-    default: return expf(a * softplus(alpha + dt));
+    case RP_DECAY_MISSING: return 0;
+    case RP_DECAY_WITHOUT_EXP: return logf(fabsf(a * softplus(alpha + dt)) + 1e-38f);
+    case RP_DECAY_SIGN: return -a * softplus(alpha + dt);
+    case RP_DECAY_WITHOUT_SOFTPLUS: return a * (alpha + dt);
+    case RP_DECAY_WITHOUT_A: return -softplus(alpha + dt);
+    case RP_DECAY_EXP_A: return -expf(a) * softplus(alpha + dt);
+    case RP_DT_MISSING: return a * softplus(alpha);
+    case RP_DT_SIGN: return a * softplus(alpha - dt);
+    case RP_DT_AFTER_SOFTPLUS: return a * (softplus(alpha) + dt);
+    default: return a * softplus(alpha + dt);
     }
 }
 
@@ -47,24 +48,33 @@ static float changed_beta(int option, float beta)
     }
 }
 
-static enum rp_status delta_gates(void *context, const struct rp_site *site,
-                                  const struct rp_delta_gates *args)
+static enum rp_status delta_decay(void *context, const struct rp_site *site,
+                                  const struct rp_delta_decay *args)
 {
     const struct rp_change *change = context;
+    const float factor = change->option == RP_A_FACTOR ? (float)change->value : 1;
     for (size_t i = 0; i < site->n_positions * args->n_heads; i++) {
         size_t head = i % args->n_heads;
-        float a_factor = change->option == RP_A_FACTOR ? (float)change->value : 1;
-        float beta_factor = change->option == RP_BETA_FACTOR ? (float)change->value : 1;
-        args->decay[i] =
-            changed_decay(change->option, args->a[head] * a_factor, args->decay[i], args->dt[head]);
-        args->beta[i] = changed_beta(change->option, args->beta[i]) * beta_factor;
+        args->y[i] =
+            changed_decay(change->option, args->a[head] * factor, args->y[i], args->dt[head]);
     }
+    return RP_OK;
+}
+
+static enum rp_status delta_beta(void *context, const struct rp_site *site,
+                                 const struct rp_delta_beta *args)
+{
+    const struct rp_change *change = context;
+    const float factor = change->option == RP_BETA_FACTOR ? (float)change->value : 1;
+    for (size_t i = 0; i < site->n_positions * args->n_heads; i++)
+        args->y[i] = changed_beta(change->option, args->y[i]) * factor;
     return RP_OK;
 }
 
 void rp_delta_gates_install(struct rp_ops *ops)
 {
-    ops->delta_gates = delta_gates;
+    ops->delta_decay = delta_decay;
+    ops->delta_beta = delta_beta;
 }
 
 static enum rp_status l2_norm(void *context, const struct rp_site *site,

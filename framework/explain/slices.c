@@ -231,29 +231,48 @@ size_t rp_heads_of_l2_norm(const struct rp_l2_norm *args, const struct rp_site *
     return 1;
 }
 
-struct rp_delta_gates rp_slice_delta_gates(const struct rp_delta_gates *args,
+struct rp_delta_decay rp_slice_delta_decay(const struct rp_delta_decay *args,
                                            const struct rp_site *site, size_t first, size_t n)
 {
-    struct rp_delta_gates part = *args;
+    struct rp_delta_decay part = *args;
     (void)site;
     (void)n;
-    part.decay += first * args->n_heads;
-    part.beta += first * args->n_heads;
+    part.y += first * args->n_heads;
     return part;
 }
 
-size_t rp_heads_of_delta_gates(const struct rp_delta_gates *args, const struct rp_site *site,
+size_t rp_heads_of_delta_decay(const struct rp_delta_decay *args, const struct rp_site *site,
                                struct rp_head_view *views)
 {
-    float *const written[2] = {args->decay, args->beta};
-    for (size_t i = 0; i < 2; i++)
-        views[i] = (struct rp_head_view){.data = written[i],
-                                         .n_rows = site->n_positions,
-                                         .stride = args->n_heads,
-                                         .n_heads = args->n_heads,
-                                         .width = 1,
-                                         .heads = RP_HEADS_Q};
-    return 2;
+    views[0] = (struct rp_head_view){.data = args->y,
+                                     .n_rows = site->n_positions,
+                                     .stride = args->n_heads,
+                                     .n_heads = args->n_heads,
+                                     .width = 1,
+                                     .heads = RP_HEADS_Q};
+    return 1;
+}
+
+struct rp_delta_beta rp_slice_delta_beta(const struct rp_delta_beta *args,
+                                         const struct rp_site *site, size_t first, size_t n)
+{
+    struct rp_delta_beta part = *args;
+    (void)site;
+    (void)n;
+    part.y += first * args->n_heads;
+    return part;
+}
+
+size_t rp_heads_of_delta_beta(const struct rp_delta_beta *args, const struct rp_site *site,
+                              struct rp_head_view *views)
+{
+    views[0] = (struct rp_head_view){.data = args->y,
+                                     .n_rows = site->n_positions,
+                                     .stride = args->n_heads,
+                                     .n_heads = args->n_heads,
+                                     .width = 1,
+                                     .heads = RP_HEADS_Q};
+    return 1;
 }
 
 struct rp_delta_rule rp_slice_delta_rule(const struct rp_delta_rule *args,

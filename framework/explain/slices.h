@@ -15,7 +15,8 @@
     X(attention_gate)    \
     X(causal_conv1d)     \
     X(l2_norm)           \
-    X(delta_gates)       \
+    X(delta_decay)       \
+    X(delta_beta)        \
     X(delta_rule)        \
     X(gated_norm)        \
     X(ffn_activation)    \

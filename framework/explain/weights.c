@@ -96,17 +96,17 @@ static enum rp_status causal_conv1d(void *context, const struct rp_site *site,
     return below->causal_conv1d(below->context, site, &wrong);
 }
 
-static enum rp_status delta_gates(void *context, const struct rp_site *site,
-                                  const struct rp_delta_gates *args)
+static enum rp_status delta_decay(void *context, const struct rp_site *site,
+                                  const struct rp_delta_decay *args)
 {
     const struct rp_change *change = context;
     const struct rp_ops *below = change->overlay.below;
-    struct rp_delta_gates wrong = *args;
+    struct rp_delta_decay wrong = *args;
     if (is_here(change, RP_SSM_DT) && change->weights->weights[RP_SSM_DT].data)
         wrong.dt = change->weights->weights[RP_SSM_DT].data;
     if (is_here(change, RP_SSM_A) && change->weights->weights[RP_SSM_A].data)
         wrong.a = change->weights->weights[RP_SSM_A].data;
-    return below->delta_gates(below->context, site, &wrong);
+    return below->delta_decay(below->context, site, &wrong);
 }
 
 static enum rp_status gated_norm(void *context, const struct rp_site *site,
@@ -125,7 +125,7 @@ static void install(struct rp_ops *ops)
     ops->linear = linear;
     ops->rms_norm = rms_norm;
     ops->causal_conv1d = causal_conv1d;
-    ops->delta_gates = delta_gates;
+    ops->delta_decay = delta_decay;
     ops->gated_norm = gated_norm;
 }
 

@@ -20,8 +20,8 @@ enum rp_buffer {
     RP_BUFFER_HEADS,      /* attention's output, before attn_output */
     RP_BUFFER_QKV,        /* the DeltaNet's Q, K and V, side by side */
     RP_BUFFER_CONV_QKV,   /* the same after the convolution */
-    RP_BUFFER_DECAY,      /* alpha, then the decay */
-    RP_BUFFER_BETA,
+    RP_BUFFER_DECAY,      /* HF's a, then the decay's logarithm */
+    RP_BUFFER_BETA,       /* HF's b, then beta */
     RP_BUFFER_DELTA_GATE, /* HF's z */
     RP_BUFFER_DELTA,      /* the delta rule's output, before ssm_out */
     RP_BUFFER_BRANCH,     /* what is added to the residual stream */
@@ -41,7 +41,8 @@ enum rp_step_kind {
     RP_STEP_ATTENTION_GATE, /* HEADS_GATE on HEADS */
     RP_STEP_CAUSAL_CONV1D,
     RP_STEP_L2_NORM,        /* `which` of CONV_QKV */
-    RP_STEP_DELTA_GATES,    /* DECAY and BETA from their linear outputs */
+    RP_STEP_DELTA_DECAY,    /* on DECAY */
+    RP_STEP_DELTA_BETA,     /* on BETA */
     RP_STEP_DELTA_RULE,     /* CONV_QKV, DECAY and BETA to DELTA */
     RP_STEP_GATED_NORM,     /* DELTA_GATE on DELTA */
     RP_STEP_FFN_ACTIVATION, /* GATE and UP to GATE */

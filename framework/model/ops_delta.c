@@ -96,17 +96,23 @@ enum rp_status rp_l2_norm(void *context, const struct rp_site *site, const struc
     return RP_OK;
 }
 
-enum rp_status rp_delta_gates(void *context, const struct rp_site *site,
-                              const struct rp_delta_gates *args)
+enum rp_status rp_delta_decay(void *context, const struct rp_site *site,
+                              const struct rp_delta_decay *args)
 {
     (void)context;
-    for (size_t p = 0; p < site->n_positions; p++) {
-        float *decay = args->decay + p * args->n_heads, *beta = args->beta + p * args->n_heads;
-        for (size_t head = 0; head < args->n_heads; head++) {
-            decay[head] = expf(args->a[head] * softplus(decay[head] + args->dt[head]));
-            beta[head] = sigmoid(beta[head]);
-        }
+    for (size_t i = 0; i < site->n_positions * args->n_heads; i++) {
+        size_t head = i % args->n_heads;
+        args->y[i] = args->a[head] * softplus(args->y[i] + args->dt[head]);
     }
+    return RP_OK;
+}
+
+enum rp_status rp_delta_beta(void *context, const struct rp_site *site,
+                             const struct rp_delta_beta *args)
+{
+    (void)context;
+    for (size_t i = 0; i < site->n_positions * args->n_heads; i++)
+        args->y[i] = sigmoid(args->y[i]);
     return RP_OK;
 }
 
@@ -147,7 +153,7 @@ enum rp_status rp_delta_rule(void *context, const struct rp_site *site,
             size_t qkv_at = p * args->qkv_stride, k_at = head % args->n_k_heads * dim;
             size_t at = p * args->n_v_heads + head;
             delta_step(args, args->q + qkv_at + k_at, args->k + qkv_at + k_at,
-                       args->v + qkv_at + head * dim, args->decay[at], args->beta[at],
+                       args->v + qkv_at + head * dim, expf(args->decay[at]), args->beta[at],
                        args->state + head * dim * dim, args->y + at * dim);
         }
     }

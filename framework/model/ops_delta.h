@@ -12,8 +12,10 @@ enum rp_status rp_attention_gate(void *context, const struct rp_site *site,
 enum rp_status rp_causal_conv1d(void *context, const struct rp_site *site,
                                 const struct rp_causal_conv1d *args);
 enum rp_status rp_l2_norm(void *context, const struct rp_site *site, const struct rp_l2_norm *args);
-enum rp_status rp_delta_gates(void *context, const struct rp_site *site,
-                              const struct rp_delta_gates *args);
+enum rp_status rp_delta_decay(void *context, const struct rp_site *site,
+                              const struct rp_delta_decay *args);
+enum rp_status rp_delta_beta(void *context, const struct rp_site *site,
+                             const struct rp_delta_beta *args);
 enum rp_status rp_delta_rule(void *context, const struct rp_site *site,
                              const struct rp_delta_rule *args);
 enum rp_status rp_gated_norm(void *context, const struct rp_site *site,

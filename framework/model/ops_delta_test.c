@@ -126,12 +126,14 @@ static void decay_and_beta_come_from_softplus_and_sigmoid(void **state)
 {
     (void)state;
     static const float dt[2] = {1, -3}, a[2] = {-1, -2};
-    static const double expected_decay[4] = {0.5, 0.25, 1, 0.000000061},
+    static const double expected_decay[4] = {-0.693147180559945, -1.386294361119890, 0, -16.614},
                         expected_beta[4] = {0.5, 0.75, 0, 1};
     float decay[4] = {-1, 3, -101, 11.3068528f}, beta[4] = {0, LN_3, -100, 100};
     struct rp_site site = site_of(2);
-    struct rp_delta_gates args = {.n_heads = 2, .dt = dt, .a = a, .decay = decay, .beta = beta};
-    assert_int_equal(rp_ops_default()->delta_gates(NULL, &site, &args), RP_OK);
+    struct rp_delta_decay of_decay = {.n_heads = 2, .dt = dt, .a = a, .y = decay};
+    struct rp_delta_beta of_beta = {.n_heads = 2, .y = beta};
+    assert_int_equal(rp_ops_default()->delta_decay(NULL, &site, &of_decay), RP_OK);
+    assert_int_equal(rp_ops_default()->delta_beta(NULL, &site, &of_beta), RP_OK);
     expect_near(decay, expected_decay, 4);
     expect_near(beta, expected_beta, 4);
 }
@@ -141,11 +143,11 @@ static void a_large_alpha_decays_without_overflow(void **state)
 {
     (void)state;
     static const float dt[1] = {0}, a[1] = {-0.001f};
-    static const double expected[2] = {0.970445533548508, 0.367879441171442}; /* exp(-0.03), 1/e */
-    float decay[2] = {30, 1000}, beta[2] = {0, 0};
+    static const double expected[2] = {-0.03, -1};
+    float decay[2] = {30, 1000};
     struct rp_site site = site_of(2);
-    struct rp_delta_gates args = {.n_heads = 1, .dt = dt, .a = a, .decay = decay, .beta = beta};
-    assert_int_equal(rp_ops_default()->delta_gates(NULL, &site, &args), RP_OK);
+    struct rp_delta_decay args = {.n_heads = 1, .dt = dt, .a = a, .y = decay};
+    assert_int_equal(rp_ops_default()->delta_decay(NULL, &site, &args), RP_OK);
     expect_near(decay, expected, 2);
 }
 
@@ -153,7 +155,7 @@ static void a_large_alpha_decays_without_overflow(void **state)
  * reads (1, 2). Position 1 halves it, to ((0.5, 1), (0, 0)); at k = (0.6, 0.8) that is (0.3, 0.6),
  * which v = (1.3, 0.6) exceeds by (1, 0); half of that is added, k (0.5, 0): ((0.8, 1), (0.4, 0)). */
 static const float two_positions[12] = {1, 1, 1, 0, 2, 4, 1, 0, 0.6f, 0.8f, 1.3f, 0.6f};
-static const float two_decays[2] = {1, 0.5f}, two_betas[2] = {0.5f, 0.5f};
+static const float two_decays[2] = {0, -0.6931471805599453f}, two_betas[2] = {0.5f, 0.5f};
 
 /* Positions first .. first + n - 1 of the two, Q and K of one head of 2, V of one head of 2; args says
  * state and y. */

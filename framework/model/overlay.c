@@ -19,7 +19,8 @@ HAND_ON(split_gate)
 HAND_ON(attention_gate)
 HAND_ON(causal_conv1d)
 HAND_ON(l2_norm)
-HAND_ON(delta_gates)
+HAND_ON(delta_decay)
+HAND_ON(delta_beta)
 HAND_ON(delta_rule)
 HAND_ON(gated_norm)
 HAND_ON(ffn_activation)
@@ -40,7 +41,8 @@ void rp_overlay_open(struct rp_overlay *overlay, const struct rp_ops *below)
         .attention_gate = hand_on_attention_gate,
         .causal_conv1d = hand_on_causal_conv1d,
         .l2_norm = hand_on_l2_norm,
-        .delta_gates = hand_on_delta_gates,
+        .delta_decay = hand_on_delta_decay,
+        .delta_beta = hand_on_delta_beta,
         .delta_rule = hand_on_delta_rule,
         .gated_norm = hand_on_gated_norm,
         .ffn_activation = hand_on_ffn_activation,

@@ -202,6 +202,8 @@ static enum rp_status force(void *context, const struct rp_tap *tap, struct rp_e
     const struct rp_forced *forced = forcing->forced;
     const struct rp_forced_run *run = forcing->run;
     const size_t k = rp_forced_index(tap->part), dim = forced->dim;
+    if (rp_forced_part(k) != tap->part)
+        return RP_OK;
     for (size_t i = 0; i < forced->n; i++) {
         float *row = tap->rows + i * dim;
         const void *handed = row;

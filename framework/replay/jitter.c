@@ -317,20 +317,29 @@ static enum rp_status causal_conv1d(void *context, const struct rp_site *site,
     return status;
 }
 
-/* exp(g) errs relatively by what g errs absolutely, and engines that work in chunks take g as the
- * difference of running sums over up to 64 positions. */
-static enum rp_status delta_gates(void *context, const struct rp_site *site,
-                                  const struct rp_delta_gates *args)
+/* Engines that work in chunks take the decay as the difference of running sums over up to 64
+ * positions. */
+static enum rp_status delta_decay(void *context, const struct rp_site *site,
+                                  const struct rp_delta_decay *args)
 {
     struct rp_jitter *jitter = context;
     const struct rp_ops *below = jitter->overlay.below;
-    enum rp_status status = below->delta_gates(below->context, site, args);
+    enum rp_status status = below->delta_decay(below->context, site, args);
     for (size_t i = 0; i < site->n_positions * args->n_heads && status == RP_OK; i++) {
-        const double decay = (double)args->decay[i];
-        const double exponent = decay > 0 ? fmin(-log(decay), 80.0) : 0;
-        args->decay[i] = (float)(decay * (1.0 + U * (2.0 + 8.0 * exponent) * draw(jitter)));
-        args->beta[i] = (float)((double)args->beta[i] * (1.0 + 2 * U * draw(jitter)));
+        const double size = 2.0 + 8.0 * fmin(fabs((double)args->y[i]), 80.0);
+        args->y[i] = (float)((double)args->y[i] + U * size * draw(jitter));
     }
+    return status;
+}
+
+static enum rp_status delta_beta(void *context, const struct rp_site *site,
+                                 const struct rp_delta_beta *args)
+{
+    struct rp_jitter *jitter = context;
+    const struct rp_ops *below = jitter->overlay.below;
+    enum rp_status status = below->delta_beta(below->context, site, args);
+    if (status == RP_OK)
+        scale_each(jitter, args->y, site->n_positions * args->n_heads, 2 * U);
     return status;
 }
 
@@ -409,7 +418,8 @@ void rp_jitter_open(struct rp_jitter *jitter, const struct rp_numerics *numerics
     jitter->overlay.ops.attention = attention;
     jitter->overlay.ops.attention_gate = attention_gate;
     jitter->overlay.ops.causal_conv1d = causal_conv1d;
-    jitter->overlay.ops.delta_gates = delta_gates;
+    jitter->overlay.ops.delta_decay = delta_decay;
+    jitter->overlay.ops.delta_beta = delta_beta;
     jitter->overlay.ops.delta_rule = delta_rule;
     jitter->overlay.ops.ffn_activation = ffn_activation;
     jitter->overlay.ops.residual_add = residual_add;

@@ -58,7 +58,7 @@ void rp_layer_state_close(struct rp_layer_state *state); /* NULL is allowed */
 /* Some rows of a slot, as they have just been computed; valid during the call only. A tap may
  * overwrite them: what follows then goes on from its values. */
 struct rp_tap {
-    const char *slot; /* "emb", "h3_in", …, see tensor_set.h */
+    const char *slot; /* "emb", "h3_in", …: see RP_LAYER_SLOTS in tensor_set.h */
     enum rp_slot_part part;
     int layer; /* -1: belongs to no layer */
     size_t n_positions;
@@ -81,8 +81,8 @@ struct rp_forward {
 
 /* Runs one layer over n positions (strictly ascending, and later than those in state), and appends
  * them to state. hidden [n][hidden_size] is the layer's input and becomes its output. layer is
- * what operations and taps are told; weights may be another layer's of the same kind. Taps h{l}_in, h{l}_postattn,
- * h{l}_preffn, h{l}_ffnout and h{l}. RP_ERR_ARGUMENT (no room in state, positions that do not
+ * what operations and taps are told; weights may be another layer's of the same kind. Taps every
+ * slot of the layer, its values in HF's order. RP_ERR_ARGUMENT (no room in state, positions that do not
  * ascend, weights or a state of another kind), RP_ERR_MEMORY, or what an operation or the tap returns. */
 enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
                                 const struct rp_layer *weights, struct rp_layer_state *state,
