@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/linear.h"
+#include "operations/matmul.h"
 #include "report/replay.h"
 #include "report/results.h"
 #include "report/text.h"

@@ -172,6 +172,49 @@ const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name)
     return NULL;
 }
 
+struct rp_step_flow rp_step_flow(const struct rp_step *step)
+{
+    struct rp_step_flow flow = {.reads = {step->in},
+                                .n_reads = 1,
+                                .writes = {step->out},
+                                .n_writes = 1,
+                                .is_operation = true};
+    switch (step->kind) {
+    case RP_STEP_TAP: flow.is_operation = false; break;
+    case RP_STEP_RMS_NORM:
+    case RP_STEP_LINEAR:
+    case RP_STEP_ROPE:
+    case RP_STEP_DELTA_DECAY:
+    case RP_STEP_DELTA_BETA: break;
+    case RP_STEP_CAUSAL_CONV1D: flow.reads_all = true; break;
+    case RP_STEP_KV_STORE:
+        flow = (struct rp_step_flow){.reads = {RP_BUFFER_K, RP_BUFFER_V},
+                                     .n_reads = 2,
+                                     .writes = {RP_BUFFER_CACHE},
+                                     .n_writes = 1};
+        break;
+    case RP_STEP_ATTENTION:
+        flow.reads[flow.n_reads++] = RP_BUFFER_CACHE;
+        flow.reads_all = true;
+        break;
+    case RP_STEP_SPLIT_GATE:
+        flow.writes[flow.n_writes++] = RP_BUFFER_HEADS_GATE;
+        flow.is_operation = false;
+        break;
+    case RP_STEP_L2_NORM: flow.is_operation = false; break;
+    case RP_STEP_DELTA_RULE:
+        flow.reads[flow.n_reads++] = RP_BUFFER_DECAY;
+        flow.reads[flow.n_reads++] = RP_BUFFER_BETA;
+        flow.reads_all = true;
+        break;
+    case RP_STEP_ATTENTION_GATE:
+    case RP_STEP_RESIDUAL_ADD: flow.reads[flow.n_reads++] = step->out; break;
+    case RP_STEP_GATED_NORM: flow.reads[flow.n_reads++] = RP_BUFFER_DELTA_GATE; break;
+    case RP_STEP_FFN_ACTIVATION: flow.reads[flow.n_reads++] = RP_BUFFER_UP; break;
+    }
+    return flow;
+}
+
 bool rp_architecture_is_hybrid(const struct rp_architecture *architecture)
 {
     return architecture->plans[RP_LAYER_LINEAR_ATTENTION].n_steps > 0;
@@ -223,6 +266,7 @@ size_t rp_buffer_width(const struct rp_model_config *config, enum rp_buffer buff
     case RP_BUFFER_DELTA: return config->n_linear_v_heads * config->linear_head_dim;
     case RP_BUFFER_GATE:
     case RP_BUFFER_UP: return config->intermediate_size;
+    case RP_BUFFER_CACHE: return 0;
     default: return config->hidden_size;
     }
 }

@@ -27,6 +27,7 @@ enum rp_buffer {
     RP_BUFFER_BRANCH,     /* what is added to the residual stream */
     RP_BUFFER_GATE,
     RP_BUFFER_UP,
+    RP_BUFFER_CACHE, /* the layer's state; it has no width of its own */
     RP_N_BUFFERS
 };
 
@@ -55,6 +56,18 @@ struct rp_step {
     enum rp_buffer in, out;
     enum rp_slot_part part;
 };
+
+/* What a step reads and writes. Row p of what it writes needs row p of what it reads; where reads_all,
+ * also the rows of all earlier positions. */
+struct rp_step_flow {
+    enum rp_buffer reads[3], writes[2];
+    size_t n_reads, n_writes;
+    bool reads_all;
+    /* Whether it is an operation whose output may differ. Others copy, or are one with the operation
+     * that reads them: splitting a gate off, storing in the cache, the L2 norm before the delta rule. */
+    bool is_operation;
+};
+struct rp_step_flow rp_step_flow(const struct rp_step *step);
 
 /* What a layer of one kind computes. */
 struct rp_layer_plan {

@@ -367,8 +367,11 @@ enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
         at += n * rp_buffer_width(config, (enum rp_buffer)i);
     }
     rp_layer_state_append(state, n, positions);
-    for (size_t i = 0; i < plan->n_steps && status == RP_OK; i++)
-        status = run_step(&pass, &plan->steps[i]);
+    for (size_t i = 0; i < plan->n_steps && status == RP_OK; i++) {
+        pass.site.step = i;
+        if (!forward->steps || forward->steps[i])
+            status = run_step(&pass, &plan->steps[i]);
+    }
 done:
     free(pass.scores);
     free(scratch);

@@ -27,6 +27,9 @@ void rp_model_close(struct rp_model *model); /* NULL is allowed */
 const struct rp_model_config *rp_model_config(const struct rp_model *model);
 const struct rp_gguf *rp_model_gguf(const struct rp_model *model);
 
+/* How wide a slot is; 0: the layer has none (layer is ignored outside the layers). */
+size_t rp_model_slot_width(const struct rp_model *model, enum rp_slot_part part, size_t layer);
+
 /* ---- one layer ---- */
 
 struct rp_weight {
@@ -77,6 +80,9 @@ struct rp_forward {
     enum rp_mode mode;        /* told to the operations; the arithmetic is the same */
     rp_tap_fn *tap;           /* NULL: none */
     void *tap_context;
+    /* Of rp_layer_forward: which steps of the layer's plan to run, the others leave their output
+     * undefined. NULL: all. See model/architecture.h. */
+    const unsigned char *steps;
 };
 
 /* Runs one layer over n positions (strictly ascending, and later than those in state), and appends
