@@ -120,7 +120,11 @@ environment_python() {
 python=$(environment_python)
 case $mode in
 print) printf '%s\n' "$python" ;;
-unit-tests) exec "$python" "$root/fixtures/hf_reference_test.py" ${options[@]+"${options[@]}"} ;;
+unit-tests)
+    # -B: no bytecode beside the sources
+    exec "$python" -B -m unittest discover --start-directory "$root/fixtures" --pattern "*_test.py" \
+        ${options[@]+"${options[@]}"}
+    ;;
 record)
     matrix=$root/matrix/matrix.json
     [ -f "$matrix" ] || fail "$matrix is missing"
