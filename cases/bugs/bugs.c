@@ -210,7 +210,6 @@ enum rp_status rp_bug_install(const struct rp_bug_choice *choice, const struct r
 
 void rp_bug_remove(struct rp_bug_site *site)
 {
-    rp_emulation_close(&site->emulation);
     rp_layer_free(&site->weights);
     free(site->kept);
     site->kept = NULL;

@@ -77,7 +77,6 @@ static void close_stack(struct stack *stack)
 {
     while (stack->n_bugs > 0)
         rp_bug_remove(&stack->bugs[--stack->n_bugs]);
-    rp_emulation_close(&stack->emulation);
 }
 
 enum { NO_BUG = -1, ALL_BUGS = -2 };

@@ -101,14 +101,14 @@ static void add(struct rp_test_findings *findings, struct rp_replay_layer *resul
         const struct rp_replay_slot *slot = &result->slots[i];
         findings->n_slots += slot->n_positions > 0;
         findings->n_skipped += slot->verdict == RP_SKIP;
-        findings->n_flips += slot->n_flips;
+        findings->n_carried += slot->is_carried;
         if (slot->verdict == RP_FAIL && findings->n_failing < 8)
             memcpy(findings->failing[findings->n_failing], slot->slot, sizeof slot->slot);
         if (slot->verdict == RP_FAIL && findings->n_failing++ == 0)
             memcpy(findings->message, slot->message, sizeof slot->message);
         if (slot->n_positions == 0)
             continue;
-        const double ratio = slot->introduced[slot->worst] / slot->floor[slot->worst];
+        const double ratio = slot->introduced[slot->worst] / slot->limit[slot->worst];
         if (!(ratio <= findings->worst)) {
             findings->worst = ratio;
             memcpy(findings->worst_slot, slot->slot, sizeof slot->slot);

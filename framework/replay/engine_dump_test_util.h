@@ -30,8 +30,8 @@ void rp_test_replayed_close(struct rp_test_replayed *replayed);
 
 /* What was found of every layer, and of emb, post_norm and logits. */
 struct rp_test_findings {
-    size_t n_slots, n_failing, n_skipped, n_flips;
-    double worst; /* the largest introduced / floor */
+    size_t n_slots, n_failing, n_skipped, n_carried;
+    double worst; /* the largest introduced / limit */
     char worst_slot[RP_SLOT_NAME_SIZE];
     char failing[8][RP_SLOT_NAME_SIZE]; /* the first n_failing */
     char message[512];                  /* of the first failing slot */

@@ -140,17 +140,26 @@ static enum rp_status find_founded(struct rp_replay_plan *plan, int64_t first_po
 
 /* ---- what a slot is computed from ---- */
 
-/* The name goes in front, as the walk is backwards. */
-static void add_source(struct rp_planned_slot *slot, const char *name)
+/* The name goes in front of list, as the walk is backwards. */
+static void add_name(char *list, size_t size, const char *name)
 {
-    char rest[sizeof slot->from];
-    memcpy(rest, slot->from, sizeof rest);
-    snprintf(slot->from, sizeof slot->from, "%s%s%.90s", name, rest[0] ? ", " : "", rest);
+    char rest[160];
+    snprintf(rest, sizeof rest, "%s", list);
+    snprintf(list, size, "%s%s%.90s", name, rest[0] ? ", " : "", rest);
+}
+
+/* Whether engines may round what the step reads. */
+static bool may_round(const struct rp_step *step)
+{
+    return step->kind == RP_STEP_LINEAR || step->kind == RP_STEP_KV_STORE ||
+           step->kind == RP_STEP_ATTENTION;
 }
 
 static void find_steps(struct rp_replay_plan *plan, struct rp_planned_slot *slot)
 {
     bool is_needed[RP_N_BUFFERS] = {false}, is_needed_of_all[RP_N_BUFFERS] = {false};
+    bool is_rounded[RP_N_BUFFERS] = {false};
+    char nearest[RP_SLOT_NAME_SIZE] = "";
     size_t n_operations = 0, at = (size_t)(slot - plan->slots);
     bool is_partial = false;
     slot->operation = plan->n_steps;
@@ -166,10 +175,14 @@ static void find_steps(struct rp_replay_plan *plan, struct rp_planned_slot *slot
             slot->steps[i] = source->dumped.tensor.n_positions > 0;
             if (source->is_own) {
                 is_needed[step->in] = is_needed_of_all[step->in] = false;
-                add_source(slot, source->dumped.slot);
-            } else if (!slot->between[0] && source->part != RP_PART_IN) {
-                memcpy(slot->between, source->dumped.slot, sizeof slot->between);
+                add_name(slot->from, sizeof slot->from, source->dumped.slot);
+            } else if (source->part != RP_PART_IN) {
+                if (!nearest[0])
+                    memcpy(nearest, source->dumped.slot, sizeof nearest);
+                if (is_rounded[step->in])
+                    add_name(slot->between, sizeof slot->between, source->dumped.slot);
             }
+            is_rounded[step->in] = false;
             is_partial |= !source->is_own && slot->steps[i];
             continue;
         }
@@ -189,13 +202,16 @@ static void find_steps(struct rp_replay_plan *plan, struct rp_planned_slot *slot
         for (size_t k = 0; k < flow.n_reads; k++) {
             is_needed[flow.reads[k]] = true;
             is_needed_of_all[flow.reads[k]] = is_of_all;
+            is_rounded[flow.reads[k]] = may_round(step);
         }
     }
     if (is_needed[RP_BUFFER_HIDDEN])
-        add_source(slot, plan->before.slot);
+        add_name(slot->from, sizeof slot->from, plan->before.slot);
     slot->is_direct = n_operations <= 1 && !is_partial;
     if (slot->is_direct)
         slot->between[0] = '\0';
+    else if (!slot->between[0])
+        memcpy(slot->between, nearest, sizeof nearest);
 }
 
 /* ---- open and close ---- */

@@ -20,8 +20,9 @@ struct rp_planned_slot {
     unsigned char *earlier; /* [n_steps] of these: whose rows of earlier positions it needs too */
     size_t operation;       /* the step that computes it; n_steps: none does */
     char from[160];         /* the slots that it is computed from */
-    char
-        between[RP_SLOT_NAME_SIZE]; /* the nearest slot before it that is not own; "" when direct */
+    /* What would have to be dumped for the bound alone: the slots that are not own and that a rounding
+     * on the way reads, or where there is none the nearest that is not own; "" when direct. */
+    char between[96];
 };
 
 struct rp_replay_plan {

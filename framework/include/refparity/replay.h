@@ -24,10 +24,10 @@ struct rp_replay_slot {
     int layer;          /* -1: outside the layers */
     char operation[48]; /* "attn_q, a matrix product", "RoPE" …: the last one before the slot */
     char from[160];     /* the slots that it was computed from: "h3_qrope, h3_krope, h3_v" */
-    /* The operation's inputs are not all dumped: others were computed on the way. between: the nearest
-     * slot before it that would have to be dumped; "" when nothing is carried. */
+    /* The operation's inputs are not all dumped: others were computed on the way. between: the slots
+     * that would have to be dumped for the bound alone; "" when nothing is carried. */
     bool is_carried;
-    char between[RP_SLOT_NAME_SIZE];
+    char between[96];
     enum rp_verdict
         verdict; /* PASS, FAIL, SKIP (not dumped, or nothing to compute it from), ERROR */
     size_t n_positions;
