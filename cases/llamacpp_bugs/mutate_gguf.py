@@ -84,7 +84,7 @@ class Tensor:
         self.bytes = np.ascontiguousarray(heads[:, order]).reshape(self.bytes.shape)
 
 
-def change(tensor: Tensor, op: str, args: list[str], originals: dict[str, Tensor]) -> None:
+def change(tensor: Tensor, op: str, args: list[str], originals: dict[str, gguf.ReaderTensor]) -> None:
     rows = slice(int(args[0]), int(args[1])) if op in ("zero", "rows") else slice(None)
     if op == "ones":
         tensor.set_values(np.ones_like(tensor.values()))
@@ -103,7 +103,7 @@ def change(tensor: Tensor, op: str, args: list[str], originals: dict[str, Tensor
         halves = np.arange(head_dim).reshape(2, -1).T.ravel()  # 0, d/2, 1, d/2 + 1 ...
         tensor.permute_heads(int(args[0]), halves if op == "interleave" else np.argsort(halves))
     elif op == "copy":
-        other = originals[args[0]]
+        other = Tensor(originals[args[0]])
         if (other.shape, other.type) != (tensor.shape, tensor.type):
             raise ValueError(f"{args[0]} is of another shape or type")
         tensor.bytes = other.bytes.copy()
@@ -140,17 +140,22 @@ def split(text: str) -> tuple[str, str]:
 def mutate(source: Path, out: Path, keys: dict[str, str], changes: list[tuple[str, str]]) -> None:
     """keys: name -> text of the value; changes: (tensor, operation)."""
     reader = gguf.GGUFReader(source)
-    originals = {found.name: Tensor(found) for found in reader.tensors}
-    tensors = {found.name: Tensor(found) for found in reader.tensors}
+    found = {tensor.name: tensor for tensor in reader.tensors}
+    changed: dict[str, Tensor] = {}
     for pattern, text in changes:
         op, *args = text.split(":")
-        names = [name for name in tensors if fnmatch.fnmatchcase(name, pattern)]
+        names = [name for name in found if fnmatch.fnmatchcase(name, pattern)]
         if not names:
             raise ValueError(f"{source} has no tensor {pattern}")
         for name in names:
-            change(tensors[name], op, args, originals)
+            change(changed.setdefault(name, Tensor(found[name])), op, args, found)
     typed_keys = {name: typed(text, reader.get_field(name)) for name, text in keys.items()}
-    rows = ((name, tuple(reversed(tensor.shape)), tensor.type, tensor.bytes) for name, tensor in tensors.items())
+    rows = (
+        (name, tuple(int(n) for n in reversed(tensor.shape)), Type(tensor.tensor_type), tensor.data)
+        if name not in changed
+        else (name, tuple(reversed(changed[name].shape)), changed[name].type, changed[name].bytes)
+        for name, tensor in found.items()
+    )
     write_gguf(reader, typed_keys, rows, out)
 
 
