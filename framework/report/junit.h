@@ -1,7 +1,7 @@
 /* JUnit XML in the form of Jenkins' junit-10.xsd, which GitLab and others read too: a testsuite per
  * pair, a testcase per required slot. That form has no place for metrics, file or line in a
- * testcase: metrics are properties of the suite ("h07.L2_rel"), file and line open the failure's
- * text. */
+ * testcase: those of required slots are properties of the suite ("h07.L2_rel"), and file and line open
+ * the failure's text. All other slots' metrics are in results.json alone. */
 #ifndef REFPARITY_REPORT_JUNIT_H
 #define REFPARITY_REPORT_JUNIT_H
 
