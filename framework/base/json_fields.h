@@ -27,8 +27,8 @@ struct rp_field {
     size_t count;    /* offset of an array's length */
 };
 
-/* clang-format off: it takes the types for labels */
-#define RP_FIELD_KIND(value) \
+/* clang-format off */
+#define RP_FIELD_KIND(value)                                                         \
     _Generic((value), char *: RP_FIELD_TEXT, bool: RP_FIELD_BOOL,                     \
              int: RP_FIELD_SIGNED, long: RP_FIELD_SIGNED, long long: RP_FIELD_SIGNED, \
              unsigned: RP_FIELD_UNSIGNED, unsigned long: RP_FIELD_UNSIGNED,           \

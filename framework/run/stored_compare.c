@@ -6,7 +6,6 @@
 
 #define N_OF(table) (sizeof(table) / sizeof(table)[0])
 
-/* clang-format off: a row a line */
 #define F(member) RP_FIELD(struct rp_judgement, member)
 static const struct rp_field judgement_fields[] = {
     RP_FIELD_ENUM(struct rp_judgement, verdict, RP_ERROR),
@@ -58,7 +57,6 @@ static const struct rp_field slot_fields[] = {
 };
 #undef POSITION
 #undef F
-/* clang-format on */
 
 /* One struct is all that is stored. */
 static enum rp_status store_one(const struct rp_judge *judge, const char *test, double seconds,

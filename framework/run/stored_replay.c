@@ -7,7 +7,6 @@
 
 #define N_OF(table) (sizeof(table) / sizeof(table)[0])
 
-/* clang-format off: a row a line */
 #define F(member) RP_FIELD(struct rp_replay_result, member)
 static const struct rp_field result_fields[] = {
     F(slot),
@@ -47,7 +46,6 @@ static const struct rp_field slot_fields[] = {
 };
 #undef PER_POSITION
 #undef F
-/* clang-format on */
 
 /* "h7" -> "replay-h7" */
 static void name_test(const char *slot, char name[RP_SLOT_NAME_SIZE + 16])
