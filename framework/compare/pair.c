@@ -101,7 +101,7 @@ static enum rp_status list_slots(const struct rp_comparison *comparison, struct 
         status = list_add_set(list, comparison->reference);
     if (!status)
         status = list_add_set(list, comparison->engine);
-    if (status)
+    if (status || list->n == 0)
         return status;
     qsort(list->names, list->n, sizeof *list->names, by_order);
     size_t kept = 0;
