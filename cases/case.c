@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "model/linear.h"
+#include "operations/matmul.h"
 #include "report/replay.h"
 #include "report/results.h"
 #include "report/text.h"

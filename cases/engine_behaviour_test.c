@@ -346,11 +346,17 @@ static void a_dump_is_reused_while_its_inputs_are_the_same_by_content(void **sta
         &scratch, &(struct rp_scratch_spec){
                       .argv = "[\"sh\", \"{env:RP_TEST_SCRIPT}\", \"{target:refparity-embedded}\", "
                               "\"--model\", \"{gguf}\", \"--tokens\", \"{tokens_file}\", "
-                              "\"--dump\", \"{dump}\"]"});
+                              "\"--dump\", \"{dump}\", \"--slots\", \"{slots}\"]"});
     snprintf(script, sizeof script, "%s/engine.sh", scratch.folder);
     setenv("RP_TEST_SCRIPT", script, 1);
     assert_int_equal(rp_file_write_atomic(script, "exec \"$@\"\n", 10, NULL), RP_OK);
     scratch.context.reuse = 1;
+    assert_int_equal(run_once(&scratch), RP_RUN_RAN);
+    assert_int_equal(run_once(&scratch), RP_RUN_REUSED);
+    /* other slots */
+    struct rp_entry operations = *scratch.pair.entry;
+    operations.slots.compared = RP_SLOTS_OPERATIONS;
+    scratch.pair.entry = &operations;
     assert_int_equal(run_once(&scratch), RP_RUN_RAN);
     assert_int_equal(run_once(&scratch), RP_RUN_REUSED);
     /* another time of modification, the same content */

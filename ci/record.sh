@@ -6,6 +6,7 @@ set -euo pipefail
 usage() {
     cat <<'END'
 usage: ci/record.sh [FILTER] [--check] [OPTION...]
+       ci/record.sh --model NAME --prompt TEXT [--slots operations] [--dtype TYPE] [--out FILE.npz] [OPTION...]
 
 Records the fixture of every pair of matrix/matrix.json whose <entry>/<prompt> contains FILTER
 (default: all); what is valid already is kept. Models that are not in the repository come from the
@@ -14,13 +15,18 @@ Hugging Face hub; those that cannot be had are reported as skipped.
   --check         write nothing: record the stored fixtures again in memory, and exit 1 where a slot
                   differs by more than 1e-5 relative at any position
   --force         record again what is valid
+  --model NAME    one prompt of this model instead of the matrix: NAME is a folder below fixtures/ or
+                  --checkpoints DIR (tiny/qwen3), else a hub id; --prompt TEXT or --prompt-file FILE
+  --slots LEVEL   with --model: layers, or operations: what every operation reads and writes
+  --dtype TYPE    with --model: float32, bfloat16 or float16
+  --out FILE.npz  with --model: not into the store but here
   --dequantized   of the entries whose gate is explained or exact, HF on engine_gguf's dequantized
                   weights instead: the exact reference where the C model does not know the architecture
   --test          run the recorder's own unit tests instead
   --print-python  make the environment and print its interpreter's path instead
   --help          this text
 
-Other options (--store DIR, --checkpoints DIR) go to fixtures/hf_reference.py.
+Other options (--store DIR, --checkpoints DIR, --gguf FILE) go to fixtures/hf_reference.py.
 
 The environment is made once from fixtures/requirements.txt, below
 ${XDG_CACHE_HOME:-$HOME/.cache}/refparity/venv. pip's own settings apply: to get torch without CUDA,
@@ -51,8 +57,9 @@ while [ $# -gt 0 ]; do
         ;;
     --test) mode=unit-tests ;;
     --print-python) mode=print ;;
-    --store | --checkpoints)
-        [ $# -ge 2 ] || fail "$1 needs a folder: see ci/record.sh --help"
+    --store | --checkpoints | --model | --prompt | --prompt-file | --slots | --dtype | --out | --revision | --gguf)
+        [ $# -ge 2 ] || fail "$1 needs a value: see ci/record.sh --help"
+        [ "$1" != --model ] || mode=one
         options+=("$1" "$2")
         shift
         ;;
@@ -120,7 +127,15 @@ environment_python() {
 python=$(environment_python)
 case $mode in
 print) printf '%s\n' "$python" ;;
-unit-tests) exec "$python" "$root/fixtures/hf_reference_test.py" ${options[@]+"${options[@]}"} ;;
+unit-tests)
+    # -B: no bytecode beside the sources
+    exec "$python" -B -m unittest discover --start-directory "$root/fixtures" --pattern "*_test.py" \
+        ${options[@]+"${options[@]}"}
+    ;;
+one)
+    [ -z "$filter" ] || fail "'$filter' is a filter of the matrix, and --model takes one model alone: give one of them"
+    exec "$python" "$root/fixtures/hf_reference.py" "${options[@]}"
+    ;;
 record)
     matrix=$root/matrix/matrix.json
     [ -f "$matrix" ] || fail "$matrix is missing"

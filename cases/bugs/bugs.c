@@ -140,7 +140,8 @@ static void take_ops(struct rp_bug_site *site, const struct rp_ops *from)
     TAKE(attention_gate);
     TAKE(causal_conv1d);
     TAKE(l2_norm);
-    TAKE(delta_gates);
+    TAKE(delta_decay);
+    TAKE(delta_beta);
     TAKE(delta_rule);
     TAKE(gated_norm);
     TAKE(ffn_activation);

@@ -9,49 +9,59 @@
 
 /* Gates with other vectors; NULL: the layer's own. */
 static enum rp_status gates_with(const struct rp_bug_site *bug, const struct rp_site *site,
-                                 const struct rp_delta_gates *args, const float *a, const float *dt)
+                                 const struct rp_delta_decay *args, const float *a, const float *dt)
 {
-    struct rp_delta_gates wrong = *args;
+    struct rp_delta_decay wrong = *args;
     if (a)
         wrong.a = a;
     if (dt)
         wrong.dt = dt;
-    return RP_BELOW(bug, delta_gates, site, &wrong);
+    return RP_BELOW(bug, delta_decay, site, &wrong);
 }
 
-/* The log of what the state is to be multiplied by, for what it is to be multiplied by. */
+/* The log of what the state is to be multiplied by, for what it is to be multiplied by; without its
+ * sign, which the exponential of the rule cannot give. */
 static enum rp_status decay_without_exp(void *context, const struct rp_site *site,
-                                        const struct rp_delta_gates *args)
+                                        const struct rp_delta_rule *args)
 {
     const struct rp_bug_site *bug = context;
-    enum rp_status status = RP_BELOW(bug, delta_gates, site, args);
-    if (status != RP_OK || !rp_bug_is_here(bug, site))
+    const size_t n = site->n_positions * args->n_v_heads;
+    struct rp_delta_rule wrong = *args;
+    float *decay;
+    enum rp_status status;
+    if (!rp_bug_is_here(bug, site))
+        return RP_BELOW(bug, delta_rule, site, args);
+    status = rp_bug_floats(site, n, args->decay, &decay);
+    if (status != RP_OK)
         return status;
-    for (size_t i = 0; i < site->n_positions * args->n_heads; i++)
-        args->decay[i] = logf(args->decay[i] + FLT_MIN); /* the decay may round to 0 */
-    return RP_OK;
+    for (size_t i = 0; i < n; i++)
+        decay[i] = logf(fabsf(decay[i]) + FLT_MIN); /* it may be 0 */
+    wrong.decay = decay;
+    status = RP_BELOW(bug, delta_rule, site, &wrong);
+    free(decay);
+    return status;
 }
 
 static enum rp_status no_decay(void *context, const struct rp_site *site,
-                               const struct rp_delta_gates *args)
+                               const struct rp_delta_decay *args)
 {
     const struct rp_bug_site *bug = context;
-    enum rp_status status = RP_BELOW(bug, delta_gates, site, args);
+    enum rp_status status = RP_BELOW(bug, delta_decay, site, args);
     if (status != RP_OK || !rp_bug_is_here(bug, site))
         return status;
     for (size_t i = 0; i < site->n_positions * args->n_heads; i++)
-        args->decay[i] = 1;
+        args->y[i] = 0;
     return RP_OK;
 }
 
 static enum rp_status other_a(void *context, const struct rp_site *site,
-                              const struct rp_delta_gates *args)
+                              const struct rp_delta_decay *args)
 {
     const struct rp_bug_site *bug = context;
     float *a;
     enum rp_status status;
     if (!rp_bug_is_here(bug, site))
-        return RP_BELOW(bug, delta_gates, site, args);
+        return RP_BELOW(bug, delta_decay, site, args);
     status = rp_bug_floats(site, args->n_heads, args->a, &a);
     if (status != RP_OK)
         return status;
@@ -64,13 +74,13 @@ static enum rp_status other_a(void *context, const struct rp_site *site,
 
 /* The file holds -exp(A_log); it is taken for A_log. */
 static enum rp_status a_exponentiated_again(void *context, const struct rp_site *site,
-                                            const struct rp_delta_gates *args)
+                                            const struct rp_delta_decay *args)
 {
     const struct rp_bug_site *bug = context;
     float *a;
     enum rp_status status;
     if (!rp_bug_is_here(bug, site))
-        return RP_BELOW(bug, delta_gates, site, args);
+        return RP_BELOW(bug, delta_decay, site, args);
     status = rp_bug_floats(site, args->n_heads, args->a, &a);
     if (status != RP_OK)
         return status;
@@ -82,13 +92,13 @@ static enum rp_status a_exponentiated_again(void *context, const struct rp_site 
 }
 
 static enum rp_status dt_missing(void *context, const struct rp_site *site,
-                                 const struct rp_delta_gates *args)
+                                 const struct rp_delta_decay *args)
 {
     const struct rp_bug_site *bug = context;
     float *dt;
     enum rp_status status;
     if (!rp_bug_is_here(bug, site))
-        return RP_BELOW(bug, delta_gates, site, args);
+        return RP_BELOW(bug, delta_decay, site, args);
     status = rp_bug_floats(site, args->n_heads, NULL, &dt);
     if (status != RP_OK)
         return status;
@@ -98,13 +108,13 @@ static enum rp_status dt_missing(void *context, const struct rp_site *site,
 }
 
 static enum rp_status dt_of_next_head(void *context, const struct rp_site *site,
-                                      const struct rp_delta_gates *args)
+                                      const struct rp_delta_decay *args)
 {
     const struct rp_bug_site *bug = context;
     float *dt;
     enum rp_status status;
     if (!rp_bug_is_here(bug, site))
-        return RP_BELOW(bug, delta_gates, site, args);
+        return RP_BELOW(bug, delta_decay, site, args);
     status = rp_bug_floats(site, args->n_heads, NULL, &dt);
     if (status != RP_OK)
         return status;
@@ -116,32 +126,32 @@ static enum rp_status dt_of_next_head(void *context, const struct rp_site *site,
 }
 
 static enum rp_status raw_beta(void *context, const struct rp_site *site,
-                               const struct rp_delta_gates *args)
+                               const struct rp_delta_beta *args)
 {
     const struct rp_bug_site *bug = context;
     float *beta;
     enum rp_status status;
     const size_t n = site->n_positions * args->n_heads;
     if (!rp_bug_is_here(bug, site))
-        return RP_BELOW(bug, delta_gates, site, args);
-    status = rp_bug_floats(site, n, args->beta, &beta);
+        return RP_BELOW(bug, delta_beta, site, args);
+    status = rp_bug_floats(site, n, args->y, &beta);
     if (status != RP_OK)
         return status;
-    status = RP_BELOW(bug, delta_gates, site, args);
-    memcpy(args->beta, beta, n * sizeof *beta);
+    status = RP_BELOW(bug, delta_beta, site, args);
+    memcpy(args->y, beta, n * sizeof *beta);
     free(beta);
     return status;
 }
 
 static enum rp_status scaled_beta(void *context, const struct rp_site *site,
-                                  const struct rp_delta_gates *args)
+                                  const struct rp_delta_beta *args)
 {
     const struct rp_bug_site *bug = context;
-    enum rp_status status = RP_BELOW(bug, delta_gates, site, args);
+    enum rp_status status = RP_BELOW(bug, delta_beta, site, args);
     if (status != RP_OK || !rp_bug_is_here(bug, site))
         return status;
     for (size_t i = 0; i < site->n_positions * args->n_heads; i++)
-        args->beta[i] = (float)((double)args->beta[i] * bug->choice.magnitude);
+        args->y[i] = (float)((double)args->y[i] * bug->choice.magnitude);
     return RP_OK;
 }
 
@@ -272,13 +282,13 @@ static enum rp_status other_gated_eps(void *context, const struct rp_site *site,
 static const struct rp_bug bugs[] = {
     {
         .name = "delta-decay-without-exp",
-        .description = "the DeltaNet's state is multiplied by g, the log of its decay",
+        .description = "the DeltaNet's state is multiplied by |g|, g the log of its decay",
         .provenance = "github.com/llmmanorg/llmman pull 16 (Qwen3.5's linear attention with wrong "
                       "decay and gating)",
         DELTA_BUG,
         RP_BOTH_MODES,
         .spares_position_0 = true,
-        .ops = {.delta_gates = decay_without_exp},
+        .ops = {.delta_rule = decay_without_exp},
         .at_position = true,
         .in_head = true,
         .names = "delta-decay",
@@ -290,7 +300,7 @@ static const struct rp_bug bugs[] = {
         DELTA_BUG,
         RP_BOTH_MODES,
         .spares_position_0 = true,
-        .ops = {.delta_gates = no_decay},
+        .ops = {.delta_decay = no_decay},
         .in_head = true,
         .names = "delta-decay",
     },
@@ -301,7 +311,7 @@ static const struct rp_bug bugs[] = {
         DELTA_BUG,
         RP_BOTH_MODES,
         .spares_position_0 = true,
-        .ops = {.delta_gates = other_a},
+        .ops = {.delta_decay = other_a},
         RP_FACTORS(24),
         .at_position = true,
         .in_head = true,
@@ -314,7 +324,7 @@ static const struct rp_bug bugs[] = {
         DELTA_BUG,
         RP_BOTH_MODES,
         .spares_position_0 = true,
-        .ops = {.delta_gates = a_exponentiated_again},
+        .ops = {.delta_decay = a_exponentiated_again},
         .names = "-,delta-decay",
     },
     {
@@ -325,7 +335,7 @@ static const struct rp_bug bugs[] = {
         DELTA_BUG,
         RP_BOTH_MODES,
         .spares_position_0 = true,
-        .ops = {.delta_gates = dt_missing},
+        .ops = {.delta_decay = dt_missing},
         .names = "delta-dt-bias",
     },
     {
@@ -336,7 +346,7 @@ static const struct rp_bug bugs[] = {
         DELTA_BUG,
         RP_BOTH_MODES,
         .spares_position_0 = true,
-        .ops = {.delta_gates = dt_of_next_head},
+        .ops = {.delta_decay = dt_of_next_head},
         .names = "-,delta-dt-bias",
     },
     {
@@ -346,7 +356,7 @@ static const struct rp_bug bugs[] = {
                       "decay and gating)",
         DELTA_BUG,
         RP_BOTH_MODES,
-        .ops = {.delta_gates = raw_beta},
+        .ops = {.delta_beta = raw_beta},
         .names = "delta-beta",
     },
     {
@@ -355,7 +365,7 @@ static const struct rp_bug bugs[] = {
         .provenance = "github.com/vllm-project/vllm pull 36242 (b and a scrambled)",
         DELTA_BUG,
         RP_BOTH_MODES,
-        .ops = {.delta_gates = scaled_beta},
+        .ops = {.delta_beta = scaled_beta},
         RP_FACTORS(2),
         .in_head = true,
         .names = "-,delta-beta",

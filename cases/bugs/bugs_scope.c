@@ -83,7 +83,8 @@ BY_POSITION(split_gate,
 BY_POSITION(attention_gate, (one.gate += p * one.dim, one.y += p * one.dim))
 BY_POSITION(causal_conv1d, (one.x += p * one.n_channels, one.y += p * one.n_channels))
 BY_POSITION(l2_norm, (one.x += p * one.x_stride))
-BY_POSITION(delta_gates, (one.decay += p * one.n_heads, one.beta += p * one.n_heads))
+BY_POSITION(delta_decay, (one.y += p * one.n_heads))
+BY_POSITION(delta_beta, (one.y += p * one.n_heads))
 BY_POSITION(delta_rule, (one.q += p * one.qkv_stride, one.k += p * one.qkv_stride,
                          one.v += p * one.qkv_stride, one.decay += p * one.n_v_heads,
                          one.beta += p * one.n_v_heads, one.y += p * one.n_v_heads * one.head_dim))
@@ -157,37 +158,10 @@ BY_HEAD(rms_norm, args->y, site->n_positions, norm_heads(site, args), args->dim)
 BY_HEAD(rope, args->x, site->n_positions, args->n_heads, args->head_dim)
 BY_HEAD(attention, args->y, site->n_positions, args->n_heads, args->head_dim)
 
-/* Two results, and a state: the bug's copy of all three is merged. */
-static enum rp_status scoped_delta_gates(void *context, const struct rp_site *site,
-                                         const struct rp_delta_gates *args)
-{
-    struct rp_bug_site *bug = bug_of(context);
-    size_t size = site->n_positions * args->n_heads;
-    struct rp_delta_gates without = *args;
-    enum rp_status status;
-    if (is_by_position(bug, site))
-        return by_position_delta_gates(bug, site, args);
-    if (!is_by_head(bug, site))
-        return RUN(delta_gates, site, args);
-    without.beta = NULL;
-    status = rp_bug_floats(site, size, args->decay, &without.decay);
-    if (status == RP_OK)
-        status = rp_bug_floats(site, size, args->beta, &without.beta);
-    bug->is_off = true;
-    if (status == RP_OK)
-        status = RUN(delta_gates, site, &without);
-    bug->is_off = false;
-    if (status == RP_OK)
-        status = RUN(delta_gates, site, args);
-    if (status == RP_OK) {
-        keep_head(bug, args->decay, without.decay, site->n_positions, args->n_heads, 1);
-        keep_head(bug, args->beta, without.beta, site->n_positions, args->n_heads, 1);
-    }
-    free(without.decay);
-    free(without.beta);
-    return status;
-}
+BY_HEAD(delta_decay, args->y, site->n_positions, args->n_heads, 1)
+BY_HEAD(delta_beta, args->y, site->n_positions, args->n_heads, 1)
 
+/* A result and a state: the bug's copy of both is merged. */
 static enum rp_status scoped_delta_rule(void *context, const struct rp_site *site,
                                         const struct rp_delta_rule *args)
 {
@@ -235,7 +209,8 @@ void rp_bug_scope_open(struct rp_bug_site *bug)
         .attention_gate = scoped_attention_gate,
         .causal_conv1d = scoped_causal_conv1d,
         .l2_norm = scoped_l2_norm,
-        .delta_gates = scoped_delta_gates,
+        .delta_decay = scoped_delta_decay,
+        .delta_beta = scoped_delta_beta,
         .delta_rule = scoped_delta_rule,
         .gated_norm = scoped_gated_norm,
         .ffn_activation = scoped_ffn_activation,

@@ -20,10 +20,11 @@
 static const char help[] =
     "usage: refparity replay [OPTION ...] GGUF DUMP\n"
     "\n"
-    "Runs each layer of the model on the engine's own dumped values, from each dumped slot\n"
-    "to the next, and shows the error that each step introduces; what a layer inherits does\n"
-    "not show. An error over the limit, three times what FP32 arithmetic in another order may\n"
-    "add, fails. Reads the engine's GGUF and its dump; needs no reference.\n"
+    "Runs each operation of the model on the engine's own dumped values, with the engine's own\n"
+    "weights, and shows the error that it introduces; what it was given does not show. An error\n"
+    "over the limit, what FP32 sums in another order may add, fails. An operation whose inputs\n"
+    "are not dumped is carried from the nearest slots that are. Reads the engine's GGUF and its\n"
+    "dump; needs no reference.\n"
     "\n"
     "What the engine computes in, where that is not FP32 throughout:\n"
     "  --activations NAME   what the inputs of matrix products are rounded to: f32, by_weight\n"
@@ -31,13 +32,13 @@ static const char help[] =
     "                       q8_K  [f32]\n"
     "  --kv-cache NAME      f32, f16, q8_0, q4_0  [f32]\n"
     "  --attention NAME     plain, flash  [plain]\n"
+    "  --state NAME         what each operation's output is kept in: f32, bf16, f16  [f32]\n"
     "  --mode NAME          per-token, batched, or batched:N with N positions at once  [batched]\n"
     "What is replayed:\n"
     "  --layers A-B         layers A to B, or A alone  [all, emb, post_norm and logits too]\n"
     "  --tokens FILE        the prompt's token ids, a decimal number a line  [the dump's]\n"
     "  --layout NAME        of the dump: npy, bin, npz  [found out]\n"
     "  --no-explain         do not look for what explains an error\n"
-    "  --no-flips           do not try near-ties of the rounding\n"
     "Output:\n"
     "  --json               print JSON\n"
     "  --verbose            print every slot's message\n"
@@ -55,7 +56,7 @@ struct options {
 };
 
 struct counts {
-    size_t n_slots, n_failing, n_skipped, n_errors, n_flips;
+    size_t n_slots, n_failing, n_skipped, n_errors, n_carried;
     char first_failing[RP_SLOT_NAME_SIZE];
 };
 
@@ -147,7 +148,7 @@ static int take_option(int option, struct options *options)
         break;
     case 'i': options->tokens_file = optarg; break;
     case 'n': options->no_explain = 1; break;
-    case 'f': options->replay.without_flips = 1; break;
+    case 's': status = rp_state_parse(optarg, &numerics->state, &err); break;
     case 'j': options->json = 1; break;
     case 'v': options->verbose = 1; break;
     case 'h': fputs(help, stdout); return RP_EXIT_PASS;
@@ -166,7 +167,7 @@ static int parse_options(int argc, char **argv, struct options *options)
                                           {"layout", required_argument, NULL, 'y'},
                                           {"tokens", required_argument, NULL, 'i'},
                                           {"no-explain", no_argument, NULL, 'n'},
-                                          {"no-flips", no_argument, NULL, 'f'},
+                                          {"state", required_argument, NULL, 's'},
                                           {"json", no_argument, NULL, 'j'},
                                           {"verbose", no_argument, NULL, 'v'},
                                           {"help", no_argument, NULL, 'h'},
@@ -219,14 +220,17 @@ static void add_slot(cJSON *slots, const struct rp_replay_slot *slot)
     cJSON *item = cJSON_CreateObject();
     cJSON *positions = cJSON_AddArrayToObject(item, "positions");
     cJSON *introduced = cJSON_AddArrayToObject(item, "introduced");
-    cJSON *floor = cJSON_AddArrayToObject(item, "floor");
+    cJSON *limit = cJSON_AddArrayToObject(item, "limit");
+    cJSON *bound = cJSON_AddArrayToObject(item, "bound");
     cJSON_AddStringToObject(item, "slot", slot->slot);
+    cJSON_AddStringToObject(item, "operation", slot->operation);
     cJSON_AddStringToObject(item, "from", slot->from);
+    cJSON_AddBoolToObject(item, "carried", slot->is_carried);
     cJSON_AddStringToObject(item, "verdict", rp_verdict_name(slot->verdict));
     cJSON_AddStringToObject(item, "message", slot->message);
     cJSON_AddNumberToObject(item, "n_failing", (double)slot->n_failing);
-    cJSON_AddNumberToObject(item, "n_flipped", (double)slot->n_flipped);
-    cJSON_AddNumberToObject(item, "n_flips", (double)slot->n_flips);
+    cJSON_AddNumberToObject(item, "n_over", (double)slot->n_over);
+    cJSON_AddNumberToObject(item, "n_expected", slot->n_expected);
     if (slot->first < slot->n_positions) {
         cJSON_AddNumberToObject(item, "first_position", (double)slot->positions[slot->first]);
         cJSON_AddNumberToObject(item, "worst_channel", (double)slot->worst_channel);
@@ -236,7 +240,8 @@ static void add_slot(cJSON *slots, const struct rp_replay_slot *slot)
         cJSON_AddItemToArray(introduced, isfinite(slot->introduced[i])
                                              ? cJSON_CreateNumber(slot->introduced[i])
                                              : cJSON_CreateNull());
-        cJSON_AddItemToArray(floor, cJSON_CreateNumber(slot->floor[i]));
+        cJSON_AddItemToArray(limit, cJSON_CreateNumber(slot->limit[i]));
+        cJSON_AddItemToArray(bound, cJSON_CreateNumber(slot->bound[i]));
     }
     cJSON_AddItemToArray(slots, item);
 }
@@ -244,16 +249,15 @@ static void add_slot(cJSON *slots, const struct rp_replay_slot *slot)
 static void print_slot(struct printer *printer, const struct rp_replay_slot *slot)
 {
     if (printer->n_lines++ == 0)
-        printf("%-15s %-13s %10s %10s %10s %9s %6s  %s\n", "slot", "from", "introduced", "floor",
-               "limit", "position", "flips", "verdict");
+        printf("%-14s %-26s %10s %10s %9s  %-7s %s\n", "slot", "operation", "introduced", "limit",
+               "position", "verdict", "from");
     if (slot->n_positions > 0)
-        printf("%-15s %-13s %10.2e %10.2e %10.2e %9lld %6zu  %s\n", slot->slot, slot->from,
-               slot->introduced[slot->worst], slot->floor[slot->worst],
-               RP_REPLAY_LIMIT * slot->floor[slot->worst], (long long)slot->positions[slot->worst],
-               slot->n_flips, rp_verdict_name(slot->verdict));
+        printf("%-14s %-26s %10.2e %10.2e %9lld  %-7s %s\n", slot->slot, slot->operation,
+               slot->introduced[slot->worst], slot->limit[slot->worst],
+               (long long)slot->positions[slot->worst], rp_verdict_name(slot->verdict), slot->from);
     else
-        printf("%-15s %-13s %10s %10s %10s %9s %6s  %s\n", slot->slot, slot->from, "-", "-", "-",
-               "-", "-", rp_verdict_name(slot->verdict));
+        printf("%-14s %-26s %10s %10s %9s  %-7s %s\n", slot->slot, slot->operation, "-", "-", "-",
+               rp_verdict_name(slot->verdict), slot->from);
     if (printer->options->verbose || slot->verdict != RP_PASS)
         printf("    %s\n", slot->message);
 }
@@ -267,7 +271,7 @@ static void take_layer(struct printer *printer, const struct rp_replay_layer *la
         counts->n_failing += slot->verdict == RP_FAIL;
         counts->n_skipped += slot->verdict == RP_SKIP;
         counts->n_errors += slot->verdict == RP_ERROR;
-        counts->n_flips += slot->n_flips;
+        counts->n_carried += slot->is_carried && slot->n_positions > 0;
         if (printer->slots)
             add_slot(printer->slots, slot);
         else
@@ -309,11 +313,11 @@ static void print_end(const struct counts *counts)
     else if (counts->n_failing > 0)
         printf("the first slot that introduces an error: %s\n", counts->first_failing);
     else
-        puts("no layer introduces an error");
-    printf("%zu slots replayed, %zu over the limit, %zu not replayed, %zu damaged, %zu rounding "
-           "flips\n",
-           counts->n_slots, counts->n_failing, counts->n_skipped, counts->n_errors,
-           counts->n_flips);
+        puts("no operation introduces an error");
+    printf("%zu slots replayed, %zu of them carried from further back, %zu over the limit, %zu not "
+           "replayed, %zu damaged\n",
+           counts->n_slots, counts->n_carried, counts->n_failing, counts->n_skipped,
+           counts->n_errors);
 }
 
 static void print_json(const struct options *options, const struct printer *printer, cJSON *root)
@@ -325,6 +329,7 @@ static void print_json(const struct options *options, const struct printer *prin
     cJSON_AddStringToObject(root, "activations", rp_activations_name(numerics->activations));
     cJSON_AddStringToObject(root, "kv_cache", rp_kv_cache_name(numerics->kv_cache));
     cJSON_AddStringToObject(root, "attention", rp_attention_name(numerics->attention));
+    cJSON_AddStringToObject(root, "state", rp_state_name(numerics->state));
     cJSON_AddStringToObject(root, "verdict",
                             exit_code(counts) == RP_EXIT_PASS   ? "PASS"
                             : exit_code(counts) == RP_EXIT_FAIL ? "FAIL"
@@ -348,31 +353,28 @@ static void show_progress(time_t began, time_t *shown, size_t layer, size_t n_la
     fprintf(stderr, "refparity: layer %zu of %zu\n", layer, n_layers);
 }
 
-static enum rp_status run_part(struct rp_replay *replay, enum rp_slot_part part,
-                               struct printer *printer, struct rp_error *err)
-{
-    struct rp_replay_layer result = {.n_slots = 0};
-    const enum rp_status status = rp_replay_run_part(replay, part, &result, err);
-    if (status == RP_OK)
-        take_layer(printer, &result);
-    rp_replay_layer_free(&result);
-    return status;
-}
-
 /* Swapped bytes or another float format: no engine computes such values. Sets *text [512], "" when it
  * is neither. */
-static enum rp_status find_damage(struct rp_replay *replay, size_t layer,
-                                  const struct rp_replay_slot *slot, char *text,
-                                  struct rp_error *err)
+static enum rp_status find_damage(struct rp_replay *replay, const struct rp_replay_slot *slot,
+                                  char *text, struct rp_error *err)
 {
-    float *computed = NULL, *dumped = NULL;
-    size_t dim;
+    const size_t n = slot->n_positions,
+                 dim = rp_model_slot_width(rp_replay_model(replay), slot->part,
+                                           slot->layer < 0 ? 0 : (size_t)slot->layer);
+    float *computed = calloc(n * dim + 1, sizeof *computed);
+    float *dumped = calloc(n * dim + 1, sizeof *dumped);
     struct rp_damage damage = {.kind = RP_DAMAGE_NONE};
+    enum rp_status status = RP_OK;
     text[0] = '\0';
-    enum rp_status status = rp_replay_rows(replay, layer, slot, &computed, &dumped, &dim, err);
+    if (!computed || !dumped)
+        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", n);
     if (status == RP_OK)
-        status = rp_damage_of_arrays(computed, dumped, slot->positions, slot->n_positions, dim,
-                                     RP_DEFAULT_L2_REL, &damage);
+        status = rp_replay_slot_rows(replay, slot, NULL, computed, err);
+    if (status == RP_OK)
+        status = rp_replay_dumped_rows(replay, slot->slot, slot->positions, n, dim, dumped, err);
+    if (status == RP_OK)
+        status = rp_damage_of_arrays(computed, dumped, slot->positions, n, dim, RP_DEFAULT_L2_REL,
+                                     &damage);
     if (damage.kind == RP_DAMAGE_SWAPPED || damage.kind == RP_DAMAGE_FORMAT)
         snprintf(text, 512, "%s: the dump is damaged: %s; what is computed from it fails too",
                  slot->slot, damage.text);
@@ -382,31 +384,52 @@ static enum rp_status find_damage(struct rp_replay *replay, size_t layer,
     return status;
 }
 
+static enum rp_status explain(struct rp_replay *replay, const struct rp_replay_slot *slot,
+                              struct printer *printer, struct rp_error *err)
+{
+    struct rp_explanation explanation = {.share = (double)NAN, .parameter = (double)NAN};
+    char damage[512];
+    enum rp_status status = find_damage(replay, slot, damage, err);
+    if (status == RP_OK && damage[0]) {
+        snprintf(explanation.name, sizeof explanation.name, "damaged-dump");
+        snprintf(explanation.text, sizeof explanation.text, "%.390s", damage);
+        printer->counts.n_errors++;
+    } else if (status == RP_OK && !printer->options->no_explain) {
+        status = rp_explain_slot(replay, slot, &explanation, err);
+    }
+    if (status == RP_OK && explanation.text[0])
+        take_explanation(printer, slot, &explanation);
+    return status;
+}
+
+/* Each slot that fails is explained: in two of them are two bugs. */
+static enum rp_status take_result(struct rp_replay *replay, struct rp_replay_layer *result,
+                                  struct printer *printer, struct rp_error *err)
+{
+    enum rp_status status = RP_OK;
+    take_layer(printer, result);
+    for (size_t i = 0; i < result->n_slots && status == RP_OK; i++) {
+        if (result->slots[i].verdict == RP_FAIL)
+            status = explain(replay, &result->slots[i], printer, err);
+    }
+    rp_replay_layer_free(result);
+    return status;
+}
+
+static enum rp_status run_part(struct rp_replay *replay, enum rp_slot_part part,
+                               struct printer *printer, struct rp_error *err)
+{
+    struct rp_replay_layer result = {.n_slots = 0};
+    const enum rp_status status = rp_replay_run_part(replay, part, &result, err);
+    return status == RP_OK ? take_result(replay, &result, printer, err) : status;
+}
+
 static enum rp_status run_layer(struct rp_replay *replay, size_t layer, struct printer *printer,
                                 struct rp_error *err)
 {
     struct rp_replay_layer result = {.n_slots = 0};
-    struct rp_explanation explanation;
-    enum rp_status status = rp_replay_run_layer(replay, layer, &result, err);
-    if (status == RP_OK)
-        take_layer(printer, &result);
-    char damage[512] = "";
-    if (status == RP_OK && result.first_failing)
-        status = find_damage(replay, layer, result.first_failing, damage, err);
-    if (damage[0]) {
-        memset(&explanation, 0, sizeof explanation);
-        snprintf(explanation.name, sizeof explanation.name, "damaged-dump");
-        snprintf(explanation.text, sizeof explanation.text, "%.390s", damage);
-        explanation.share = explanation.parameter = (double)NAN;
-        printer->counts.n_errors++;
-        take_explanation(printer, result.first_failing, &explanation);
-    } else if (status == RP_OK && result.first_failing && !printer->options->no_explain) {
-        status = rp_explain_layer(replay, &result, &explanation, err);
-        if (status == RP_OK)
-            take_explanation(printer, result.first_failing, &explanation);
-    }
-    rp_replay_layer_free(&result);
-    return status;
+    const enum rp_status status = rp_replay_run_layer(replay, layer, &result, err);
+    return status == RP_OK ? take_result(replay, &result, printer, err) : status;
 }
 
 static enum rp_status run_all(struct rp_replay *replay, struct printer *printer,

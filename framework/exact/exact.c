@@ -45,7 +45,7 @@ static enum rp_status run_model(const struct rp_model *model, const struct rp_ex
                                 const struct rp_numerics *numerics, const int32_t *ids,
                                 rp_tap_fn *tap, void *context, struct rp_error *err)
 {
-    struct rp_emulation emulation = {.tie_tolerance = 0};
+    struct rp_emulation emulation;
     rp_emulation_open(&emulation, numerics, NULL);
     const struct rp_run run = {.ops = &emulation.overlay.ops,
                                .tokens = ids,
@@ -53,9 +53,7 @@ static enum rp_status run_model(const struct rp_model *model, const struct rp_ex
                                .mode = RP_MODE_BATCHED,
                                .tap = tap,
                                .tap_context = context};
-    const enum rp_status status = rp_model_run(model, &run, err);
-    rp_emulation_close(&emulation);
-    return status;
+    return rp_model_run(model, &run, err);
 }
 
 /* ---- as declared ---- */

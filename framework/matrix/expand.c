@@ -17,6 +17,7 @@ enum placeholder {
     DUMP,
     MODE,
     POSITIONS,
+    SLOTS,
     THREADS,
     ENV,
     TARGET,
@@ -24,8 +25,8 @@ enum placeholder {
 };
 
 static const char *const placeholder_names[N_PLACEHOLDERS] = {
-    "",     "gguf",      "prompt",  "prompt_file", "tokens_file", "dump",
-    "mode", "positions", "threads", "env",         "target"};
+    "",     "gguf",      "prompt", "prompt_file", "tokens_file", "dump",
+    "mode", "positions", "slots",  "threads",     "env",         "target"};
 
 struct part {
     enum placeholder kind;
@@ -77,8 +78,8 @@ static enum rp_status read_placeholder(const char *inside, struct part *part, st
     }
     return rp_fail(err, RP_ERR_FORMAT, NULL, -1,
                    "expected one of {gguf} {prompt} {prompt_file} {tokens_file} {dump} {mode} "
-                   "{positions} {threads} {env:NAME} {target:NAME}, or {{ and }} for braces, "
-                   "found placeholder %s",
+                   "{positions} {slots} {threads} {env:NAME} {target:NAME}, or {{ and }} for "
+                   "braces, found placeholder %s",
                    rp_shown(inside, shown));
 }
 
@@ -148,6 +149,7 @@ static const char *given(const struct rp_expansion *values, enum placeholder kin
     case DUMP: return values->dump;
     case MODE: return values->mode;
     case POSITIONS: return values->positions;
+    case SLOTS: return values->slots;
     case THREADS: return values->threads;
     case LITERAL:
     case ENV:

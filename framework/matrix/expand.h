@@ -1,6 +1,6 @@
 /* Templates: what argv and env of an engine may contain, and what it becomes for one run.
- * Placeholders: {gguf} {prompt} {prompt_file} {tokens_file} {dump} {mode} {positions} {threads}
- * {env:NAME} {target:NAME}; {{ and }} are the braces themselves. */
+ * Placeholders: {gguf} {prompt} {prompt_file} {tokens_file} {dump} {mode} {positions} {slots}
+ * {threads} {env:NAME} {target:NAME}; {{ and }} are the braces themselves. */
 #ifndef REFPARITY_MATRIX_EXPAND_H
 #define REFPARITY_MATRIX_EXPAND_H
 
@@ -15,6 +15,7 @@ struct rp_expansion {
     const char *dump;        /* the folder to dump into */
     const char *mode;
     const char *positions; /* "all", or a comma list */
+    const char *slots;     /* "layers" or "operations" */
     const char *threads;
     /* {env:NAME}: the value, valid until the next call; NULL or "" when it is not set. */
     const char *(*env)(void *context, const char *name);

@@ -33,6 +33,7 @@ static struct rp_expansion everything(void)
                                  .dump = "/w/dump",
                                  .mode = "batched:32",
                                  .positions = "0,5",
+                                 .slots = "operations",
                                  .threads = "4",
                                  .env = env,
                                  .target = target,
@@ -56,8 +57,8 @@ static void every_placeholder_becomes_its_value(void **state)
     expect_text("-n", "-n");
     expect_text("{gguf}", "/m/a.gguf");
     expect_text("{prompt_file}|{tokens_file}|{dump}", "/w/prompt.txt|/w/tokens.txt|/w/dump");
-    expect_text("--mode={mode} --positions={positions} -j{threads}",
-                "--mode=batched:32 --positions=0,5 -j4");
+    expect_text("--mode={mode} --positions={positions} --slots={slots} -j{threads}",
+                "--mode=batched:32 --positions=0,5 --slots=operations -j4");
     expect_text("{target:refparity-embedded}", "/build/embedded");
 }
 
@@ -138,7 +139,7 @@ static void expect_malformed(const char *text, const char *message)
 
 #define UNKNOWN                                                                              \
     "expected one of {gguf} {prompt} {prompt_file} {tokens_file} {dump} {mode} {positions} " \
-    "{threads} {env:NAME} {target:NAME}, or {{ and }} for braces, found placeholder "
+    "{slots} {threads} {env:NAME} {target:NAME}, or {{ and }} for braces, found placeholder "
 
 static void malformed_templates_are_an_error(void **state)
 {

@@ -26,6 +26,7 @@ static void expand(const char *text)
                                         .dump = "d",
                                         .mode = "m",
                                         .positions = "all",
+                                        .slots = "layers",
                                         .threads = "1",
                                         .env = any_name,
                                         .target = any_name};

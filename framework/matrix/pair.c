@@ -90,6 +90,12 @@ int rp_pair_is_replayed(const struct rp_pair *pair)
     return entry->n_replay_modes == 0 || i < entry->n_replay_modes;
 }
 
+enum rp_slot_level rp_pair_slots(const struct rp_pair *pair)
+{
+    const struct rp_wanted_slots *slots = &pair->entry->slots;
+    return rp_pair_is_replayed(pair) ? slots->replayed : slots->compared;
+}
+
 void rp_pair_of_mode(const struct rp_pair *comparison, int against, struct rp_pair *pair)
 {
     const struct rp_entry *entry = comparison->entry;

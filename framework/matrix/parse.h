@@ -56,7 +56,11 @@ enum rp_status rp_parse_accept_exit(struct rp_matrix *matrix, const cJSON *objec
 /* activations, kv_cache and attention of an engine or an entry; numerics keeps what they do not say. */
 enum rp_status rp_parse_numerics(struct rp_matrix *matrix, const cJSON *object,
                                  struct rp_numerics *numerics, struct rp_error *err);
-/* Fills numerics, gate, threshold_exact and replay of an entry whose engine and engine_gguf are read. */
+/* slots of an engine or an entry, whose engine's argv and env are read; slots keeps what it does not say. */
+enum rp_status rp_parse_slots(struct rp_matrix *matrix, const cJSON *object,
+                              const struct rp_engine *engine, struct rp_wanted_slots *slots,
+                              struct rp_error *err);
+/* Fills numerics, slots, gate, threshold_exact and replay of an entry whose engine and engine_gguf are read. */
 enum rp_status rp_parse_gate(struct rp_matrix *matrix, const cJSON *object, struct rp_entry *entry,
                              struct rp_error *err);
 

@@ -14,7 +14,7 @@
 static const char *const engine_keys[] = {
     "argv",        "env",      "layout",    "timeout_s",       "processors",
     "serial",      "tokens",   "_note",     "single_position", "how_to_get",
-    "activations", "kv_cache", "attention", "_comment"};
+    "activations", "kv_cache", "attention", "slots",           "_comment"};
 
 int rp_engine_uses(const struct rp_engine *engine, const char *placeholder)
 {
@@ -190,6 +190,10 @@ enum rp_status rp_parse_engine(struct rp_matrix *matrix, const cJSON *value,
         status = rp_read_string(json, value, "how_to_get", &engine->how_to_get, err);
     if (status == RP_OK)
         status = rp_parse_numerics(matrix, value, &engine->numerics, err);
+    engine->slots =
+        (struct rp_wanted_slots){.replayed = RP_SLOTS_OPERATIONS, .compared = RP_SLOTS_LAYERS};
+    if (status == RP_OK)
+        status = rp_parse_slots(matrix, value, engine, &engine->slots, err);
     if (status == RP_OK)
         status = rp_read_string(json, value, "_note", &note, err);
     if (status != RP_OK)

@@ -46,8 +46,8 @@ static void argv_is_a_list_of_well_formed_templates(void **state)
                  "expected a program first in \"argv\", found an empty string");
     expect_error(MATRIX("\"argv\":[\"e\",\"{modle}\"]", ENTRY), RP_ERR_FORMAT, 2, 18,
                  "expected one of {gguf} {prompt} {prompt_file} {tokens_file} {dump} {mode} "
-                 "{positions} {threads} {env:NAME} {target:NAME}, or {{ and }} for braces, found "
-                 "placeholder \"modle\"");
+                 "{positions} {slots} {threads} {env:NAME} {target:NAME}, or {{ and }} for braces, "
+                 "found placeholder \"modle\"");
 }
 
 static void env_maps_variables_to_well_formed_templates(void **state)

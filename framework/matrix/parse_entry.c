@@ -16,7 +16,7 @@ static const char *const entry_keys[] = {
     "modes",       "engine_gguf", "prompts",         "threshold_l2_rel", "threshold_cosine",
     "dtype",       "positions",   "_disabled",       "compare_modes",    "threshold_modes_l2_rel",
     "accept_exit", "gate",        "threshold_exact", "replay",           "activations",
-    "kv_cache",    "attention",   "_note",           "_comment"};
+    "kv_cache",    "attention",   "_note",           "_comment",         "slots"};
 
 /* What torch computes the reference in; fixtures hold float32 whatever it is. */
 static const char *const dtypes[] = {"float32", "float64", "bfloat16", "float16"};

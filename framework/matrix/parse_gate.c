@@ -1,5 +1,5 @@
-/* What an engine or entry computes in (activations, kv_cache, attention), and what decides on an entry
- * whose weights are quantized (gate, threshold_exact, replay). See refparity/matrix.h. */
+/* What an engine or entry computes in (activations, kv_cache, attention) and dumps (slots), and what
+ * decides on an entry whose weights are quantized (gate, threshold_exact, replay). See refparity/matrix.h. */
 #include "matrix/parse.h"
 
 #include <string.h>
@@ -69,6 +69,31 @@ enum rp_status rp_parse_numerics(struct rp_matrix *matrix, const cJSON *object,
     return status;
 }
 
+enum rp_status rp_parse_slots(struct rp_matrix *matrix, const cJSON *object,
+                              const struct rp_engine *engine, struct rp_wanted_slots *slots,
+                              struct rp_error *err)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, "slots");
+    const char *names[] = {rp_slot_level_name(RP_SLOTS_LAYERS),
+                           rp_slot_level_name(RP_SLOTS_OPERATIONS)};
+    size_t found = 0;
+    if (!value)
+        return RP_OK;
+    enum rp_status status =
+        read_choice(matrix->json, object, "slots", names, COUNT(names), &found, err);
+    if (status != RP_OK)
+        return status;
+    if (!rp_engine_uses(engine, "slots"))
+        return rp_json_fail(
+            matrix->json, value, err, RP_ERR_FORMAT,
+            "expected no \"slots\": engine \"%s\" uses {slots} nowhere, so it would "
+            "dump the same",
+            engine->name);
+    *slots = (struct rp_wanted_slots){.replayed = (enum rp_slot_level)found,
+                                      .compared = (enum rp_slot_level)found};
+    return RP_OK;
+}
+
 static enum rp_status read_threshold(struct rp_matrix *matrix, const cJSON *object,
                                      struct rp_entry *entry, struct rp_error *err)
 {
@@ -127,7 +152,10 @@ enum rp_status rp_parse_gate(struct rp_matrix *matrix, const cJSON *object, stru
 {
     size_t gate = RP_GATE_STRICT;
     entry->numerics = entry->engine->numerics;
+    entry->slots = entry->engine->slots;
     enum rp_status status = rp_parse_numerics(matrix, object, &entry->numerics, err);
+    if (status == RP_OK)
+        status = rp_parse_slots(matrix, object, entry->engine, &entry->slots, err);
     if (status == RP_OK)
         status = read_choice(matrix->json, object, "gate", gates, COUNT(gates), &gate, err);
     entry->gate = (enum rp_gate)gate;

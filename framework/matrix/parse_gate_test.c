@@ -83,6 +83,64 @@ static void replay_may_be_of_some_modes_alone(void **state)
                  "expected 1 to 64 elements in \"replay\", found 0");
 }
 
+#define SLOTS ",\"env\":{\"S\":\"{slots}\",\"M\":\"{mode}\"}"
+#define MODES "," GGUF "\"modes\":[\"a\",\"b\"]"
+
+static void expect_slots(const char *text, enum rp_slot_level a, enum rp_slot_level b)
+{
+    struct rp_matrix *matrix = parse(text);
+    const enum rp_slot_level expected[] = {a, b};
+    for (size_t i = 0; i < 2; i++) {
+        struct rp_pair pair;
+        rp_matrix_pair(matrix, i, &pair);
+        assert_int_equal(rp_pair_slots(&pair), expected[i]);
+    }
+    rp_matrix_free(matrix);
+}
+
+static void what_is_replayed_is_dumped_by_operations_and_all_else_by_layers(void **state)
+{
+    (void)state;
+    const enum rp_slot_level layers = RP_SLOTS_LAYERS, operations = RP_SLOTS_OPERATIONS;
+    expect_slots(MATRIX(ENGINE SLOTS, ENTRY MODES), layers, layers);
+    expect_slots(MATRIX(ENGINE SLOTS, ENTRY MODES ",\"replay\":true"), operations, operations);
+    expect_slots(MATRIX(ENGINE SLOTS, ENTRY MODES ",\"gate\":\"explained\""), operations,
+                 operations);
+    expect_slots(MATRIX(ENGINE SLOTS, ENTRY MODES ",\"replay\":[\"b\"]"), layers, operations);
+    expect_slots(MATRIX(ENGINE SLOTS, ENTRY MODES ",\"gate\":\"exact\",\"replay\":false"), layers,
+                 layers);
+}
+
+static void slots_are_the_entrys_else_its_engines_in_all_modes(void **state)
+{
+    (void)state;
+    const enum rp_slot_level layers = RP_SLOTS_LAYERS, operations = RP_SLOTS_OPERATIONS;
+    expect_slots(MATRIX(ENGINE SLOTS, ENTRY MODES ",\"slots\":\"operations\""), operations,
+                 operations);
+    expect_slots(MATRIX(ENGINE SLOTS, ENTRY MODES ",\"replay\":[\"b\"],\"slots\":\"layers\""),
+                 layers, layers);
+    expect_slots(MATRIX(ENGINE SLOTS ",\"slots\":\"operations\"", ENTRY MODES), operations,
+                 operations);
+    expect_slots(
+        MATRIX(ENGINE SLOTS ",\"slots\":\"operations\"", ENTRY MODES ",\"slots\":\"layers\""),
+        layers, layers);
+}
+
+static void slots_are_one_of_two_levels_of_an_engine_that_is_told(void **state)
+{
+    (void)state;
+    expect_error(WITH_ENTRY("\"slots\":\"all\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 8,
+                 "expected a known \"slots\", found \"all\"; there is: layers, operations");
+    expect_error(WITH_ENGINE("\"slots\":\"operation\""), RP_ERR_FORMAT, 2, ENGINE_MORE + 8,
+                 "expected a known \"slots\", found \"operation\"; did you mean \"operations\"?");
+    expect_error(WITH_ENTRY("\"slots\":\"operations\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 8,
+                 "expected no \"slots\": engine \"e\" uses {slots} nowhere, so it would dump the "
+                 "same");
+    expect_error(WITH_ENGINE("\"slots\":\"layers\""), RP_ERR_FORMAT, 2, ENGINE_MORE + 8,
+                 "expected no \"slots\": engine \"e\" uses {slots} nowhere, so it would dump the "
+                 "same");
+}
+
 static void threshold_exact_is_derived_unless_it_is_given(void **state)
 {
     (void)state;
@@ -140,6 +198,9 @@ int main(void)
         cmocka_unit_test(an_entrys_numerics_replace_those_of_its_engine_key_by_key),
         cmocka_unit_test(other_gates_replay_unless_told_otherwise),
         cmocka_unit_test(replay_may_be_of_some_modes_alone),
+        cmocka_unit_test(what_is_replayed_is_dumped_by_operations_and_all_else_by_layers),
+        cmocka_unit_test(slots_are_the_entrys_else_its_engines_in_all_modes),
+        cmocka_unit_test(slots_are_one_of_two_levels_of_an_engine_that_is_told),
         cmocka_unit_test(threshold_exact_is_derived_unless_it_is_given),
         cmocka_unit_test(an_unknown_value_is_an_error_that_names_what_there_is),
         cmocka_unit_test(threshold_exact_is_a_limit_above_0_beside_a_gate_that_uses_it),

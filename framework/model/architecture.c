@@ -21,19 +21,37 @@
 #define CAUSAL_CONV1D \
     STEP(RP_STEP_CAUSAL_CONV1D, RP_SSM_CONV1D, RP_BUFFER_QKV, RP_BUFFER_CONV_QKV)
 #define L2_NORM(of)    STEP(RP_STEP_L2_NORM, of, RP_BUFFER_CONV_QKV, RP_BUFFER_CONV_QKV)
-#define DELTA_GATES    STEP(RP_STEP_DELTA_GATES, RP_N_WEIGHTS, RP_BUFFER_DECAY, RP_BUFFER_DECAY)
+#define DELTA_DECAY    STEP(RP_STEP_DELTA_DECAY, RP_N_WEIGHTS, RP_BUFFER_DECAY, RP_BUFFER_DECAY)
+#define DELTA_BETA     STEP(RP_STEP_DELTA_BETA, RP_N_WEIGHTS, RP_BUFFER_BETA, RP_BUFFER_BETA)
 #define DELTA_RULE     STEP(RP_STEP_DELTA_RULE, RP_N_WEIGHTS, RP_BUFFER_CONV_QKV, RP_BUFFER_DELTA)
 #define GATED_NORM     STEP(RP_STEP_GATED_NORM, RP_SSM_NORM, RP_BUFFER_DELTA, RP_BUFFER_DELTA)
 #define FFN_ACTIVATION STEP(RP_STEP_FFN_ACTIVATION, RP_N_WEIGHTS, RP_BUFFER_GATE, RP_BUFFER_GATE)
 #define RESIDUAL_ADD(weight) STEP(RP_STEP_RESIDUAL_ADD, weight, RP_BUFFER_BRANCH, RP_BUFFER_HIDDEN)
-/* What every layer does after its token mixer. */
-#define FFN_HALF                                               \
-    TAP(RP_PART_POSTATTN, RP_BUFFER_HIDDEN),                   \
+/* What every layer does before its token mixer, and after it. */
+#define BEGIN                                                   \
+    TAP(RP_PART_IN, RP_BUFFER_HIDDEN),                          \
+    RMS_NORM(RP_ATTN_NORM, RP_BUFFER_HIDDEN, RP_BUFFER_NORMED), \
+    TAP(RP_PART_PREATTN, RP_BUFFER_NORMED)
+#define PROJECT(weight, part, to) \
+    LINEAR(weight, RP_BUFFER_NORMED, to), TAP(part, to)
+#define NORM_HEADS(weight, part, buffer) \
+    RMS_NORM(weight, buffer, buffer), TAP(part, buffer)
+#define ROTATE(weight, part, buffer) \
+    ROPE(weight, buffer), TAP(part, buffer)
+#define ATTEND \
+    KV_STORE, ATTENTION, TAP(RP_PART_ATTN, RP_BUFFER_HEADS)
+#define MIXER_OUT(weight, from)                      \
+    LINEAR(weight, from, RP_BUFFER_BRANCH),          \
+    TAP(RP_PART_ATTNOUT, RP_BUFFER_BRANCH),          \
+    RESIDUAL_ADD(weight),                            \
+    TAP(RP_PART_POSTATTN, RP_BUFFER_HIDDEN)
+#define FFN                                                    \
     RMS_NORM(RP_FFN_NORM, RP_BUFFER_HIDDEN, RP_BUFFER_NORMED), \
     TAP(RP_PART_PREFFN, RP_BUFFER_NORMED),                     \
-    LINEAR(RP_FFN_GATE, RP_BUFFER_NORMED, RP_BUFFER_GATE),     \
-    LINEAR(RP_FFN_UP, RP_BUFFER_NORMED, RP_BUFFER_UP),         \
+    PROJECT(RP_FFN_GATE, RP_PART_GATE, RP_BUFFER_GATE),        \
+    PROJECT(RP_FFN_UP, RP_PART_UP, RP_BUFFER_UP),              \
     FFN_ACTIVATION,                                            \
+    TAP(RP_PART_ACT, RP_BUFFER_GATE),                          \
     LINEAR(RP_FFN_DOWN, RP_BUFFER_GATE, RP_BUFFER_BRANCH),     \
     TAP(RP_PART_FFNOUT, RP_BUFFER_BRANCH),                     \
     RESIDUAL_ADD(RP_FFN_DOWN),                                 \
@@ -42,75 +60,73 @@
 
 /* HF: LlamaDecoderLayer. */
 static const struct rp_step llama_layer[] = {
-    TAP(RP_PART_IN, RP_BUFFER_HIDDEN),
-    RMS_NORM(RP_ATTN_NORM, RP_BUFFER_HIDDEN, RP_BUFFER_NORMED),
-    LINEAR(RP_ATTN_Q, RP_BUFFER_NORMED, RP_BUFFER_Q),
-    LINEAR(RP_ATTN_K, RP_BUFFER_NORMED, RP_BUFFER_K),
-    LINEAR(RP_ATTN_V, RP_BUFFER_NORMED, RP_BUFFER_V),
-    ROPE(RP_ATTN_Q, RP_BUFFER_Q),
-    ROPE(RP_ATTN_K, RP_BUFFER_K),
-    KV_STORE,
-    ATTENTION,
-    LINEAR(RP_ATTN_OUTPUT, RP_BUFFER_HEADS, RP_BUFFER_BRANCH),
-    RESIDUAL_ADD(RP_ATTN_OUTPUT),
-    FFN_HALF,
+    BEGIN,
+    PROJECT(RP_ATTN_Q, RP_PART_Q, RP_BUFFER_Q),
+    PROJECT(RP_ATTN_K, RP_PART_K, RP_BUFFER_K),
+    PROJECT(RP_ATTN_V, RP_PART_V, RP_BUFFER_V),
+    ROTATE(RP_ATTN_Q, RP_PART_QROPE, RP_BUFFER_Q),
+    ROTATE(RP_ATTN_K, RP_PART_KROPE, RP_BUFFER_K),
+    ATTEND,
+    MIXER_OUT(RP_ATTN_OUTPUT, RP_BUFFER_HEADS),
+    FFN,
 };
 
 /* HF: Qwen3DecoderLayer; each head of Q and K is normed before it is rotated. */
 static const struct rp_step qwen3_layer[] = {
-    TAP(RP_PART_IN, RP_BUFFER_HIDDEN),
-    RMS_NORM(RP_ATTN_NORM, RP_BUFFER_HIDDEN, RP_BUFFER_NORMED),
-    LINEAR(RP_ATTN_Q, RP_BUFFER_NORMED, RP_BUFFER_Q),
-    LINEAR(RP_ATTN_K, RP_BUFFER_NORMED, RP_BUFFER_K),
-    LINEAR(RP_ATTN_V, RP_BUFFER_NORMED, RP_BUFFER_V),
-    RMS_NORM(RP_ATTN_Q_NORM, RP_BUFFER_Q, RP_BUFFER_Q),
-    RMS_NORM(RP_ATTN_K_NORM, RP_BUFFER_K, RP_BUFFER_K),
-    ROPE(RP_ATTN_Q, RP_BUFFER_Q),
-    ROPE(RP_ATTN_K, RP_BUFFER_K),
-    KV_STORE,
-    ATTENTION,
-    LINEAR(RP_ATTN_OUTPUT, RP_BUFFER_HEADS, RP_BUFFER_BRANCH),
-    RESIDUAL_ADD(RP_ATTN_OUTPUT),
-    FFN_HALF,
+    BEGIN,
+    PROJECT(RP_ATTN_Q, RP_PART_Q, RP_BUFFER_Q),
+    PROJECT(RP_ATTN_K, RP_PART_K, RP_BUFFER_K),
+    PROJECT(RP_ATTN_V, RP_PART_V, RP_BUFFER_V),
+    NORM_HEADS(RP_ATTN_Q_NORM, RP_PART_QNORM, RP_BUFFER_Q),
+    NORM_HEADS(RP_ATTN_K_NORM, RP_PART_KNORM, RP_BUFFER_K),
+    ROTATE(RP_ATTN_Q, RP_PART_QROPE, RP_BUFFER_Q),
+    ROTATE(RP_ATTN_K, RP_PART_KROPE, RP_BUFFER_K),
+    ATTEND,
+    MIXER_OUT(RP_ATTN_OUTPUT, RP_BUFFER_HEADS),
+    FFN,
 };
 
 /* HF: Qwen3_5DecoderLayer with Qwen3_5GatedDeltaNet. */
 static const struct rp_step qwen35_linear_layer[] = {
-    TAP(RP_PART_IN, RP_BUFFER_HIDDEN),
-    RMS_NORM(RP_ATTN_NORM, RP_BUFFER_HIDDEN, RP_BUFFER_NORMED),
-    LINEAR(RP_ATTN_QKV, RP_BUFFER_NORMED, RP_BUFFER_QKV),
-    LINEAR(RP_ATTN_GATE, RP_BUFFER_NORMED, RP_BUFFER_DELTA_GATE),
-    LINEAR(RP_SSM_ALPHA, RP_BUFFER_NORMED, RP_BUFFER_DECAY),
-    LINEAR(RP_SSM_BETA, RP_BUFFER_NORMED, RP_BUFFER_BETA),
+    BEGIN,
+    PROJECT(RP_ATTN_QKV, RP_PART_QKV, RP_BUFFER_QKV),
+    PROJECT(RP_ATTN_GATE, RP_PART_Z, RP_BUFFER_DELTA_GATE),
+    PROJECT(RP_SSM_ALPHA, RP_PART_A, RP_BUFFER_DECAY),
+    PROJECT(RP_SSM_BETA, RP_PART_B, RP_BUFFER_BETA),
     CAUSAL_CONV1D,
+    TAP(RP_PART_CONV, RP_BUFFER_CONV_QKV),
+    DELTA_DECAY,
+    TAP(RP_PART_DECAY, RP_BUFFER_DECAY),
+    DELTA_BETA,
+    TAP(RP_PART_BETA, RP_BUFFER_BETA),
     L2_NORM(RP_ATTN_Q),
     L2_NORM(RP_ATTN_K),
-    DELTA_GATES,
     DELTA_RULE,
+    TAP(RP_PART_DELTA, RP_BUFFER_DELTA),
     GATED_NORM,
-    LINEAR(RP_SSM_OUT, RP_BUFFER_DELTA, RP_BUFFER_BRANCH),
-    RESIDUAL_ADD(RP_SSM_OUT),
-    FFN_HALF,
+    TAP(RP_PART_MIX, RP_BUFFER_DELTA),
+    MIXER_OUT(RP_SSM_OUT, RP_BUFFER_DELTA),
+    FFN,
 };
 
 /* HF: Qwen3_5DecoderLayer with Qwen3_5Attention. */
 static const struct rp_step qwen35_full_layer[] = {
-    TAP(RP_PART_IN, RP_BUFFER_HIDDEN),
-    RMS_NORM(RP_ATTN_NORM, RP_BUFFER_HIDDEN, RP_BUFFER_NORMED),
+    BEGIN,
     LINEAR(RP_ATTN_Q, RP_BUFFER_NORMED, RP_BUFFER_Q_AND_GATE),
-    LINEAR(RP_ATTN_K, RP_BUFFER_NORMED, RP_BUFFER_K),
-    LINEAR(RP_ATTN_V, RP_BUFFER_NORMED, RP_BUFFER_V),
     SPLIT_GATE,
-    RMS_NORM(RP_ATTN_Q_NORM, RP_BUFFER_Q, RP_BUFFER_Q),
-    RMS_NORM(RP_ATTN_K_NORM, RP_BUFFER_K, RP_BUFFER_K),
-    ROPE(RP_ATTN_Q, RP_BUFFER_Q),
-    ROPE(RP_ATTN_K, RP_BUFFER_K),
-    KV_STORE,
-    ATTENTION,
+    TAP(RP_PART_Q, RP_BUFFER_Q),
+    TAP(RP_PART_Z, RP_BUFFER_HEADS_GATE),
+    PROJECT(RP_ATTN_K, RP_PART_K, RP_BUFFER_K),
+    PROJECT(RP_ATTN_V, RP_PART_V, RP_BUFFER_V),
+    NORM_HEADS(RP_ATTN_Q_NORM, RP_PART_QNORM, RP_BUFFER_Q),
+    NORM_HEADS(RP_ATTN_K_NORM, RP_PART_KNORM, RP_BUFFER_K),
+    ROTATE(RP_ATTN_Q, RP_PART_QROPE, RP_BUFFER_Q),
+    ROTATE(RP_ATTN_K, RP_PART_KROPE, RP_BUFFER_K),
+    ATTEND,
     ATTENTION_GATE,
-    LINEAR(RP_ATTN_OUTPUT, RP_BUFFER_HEADS, RP_BUFFER_BRANCH),
-    RESIDUAL_ADD(RP_ATTN_OUTPUT),
-    FFN_HALF,
+    TAP(RP_PART_MIX, RP_BUFFER_HEADS),
+    MIXER_OUT(RP_ATTN_OUTPUT, RP_BUFFER_HEADS),
+    FFN,
 };
 
 #define PLAN(steps)         \
@@ -156,6 +172,49 @@ const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name)
     return NULL;
 }
 
+struct rp_step_flow rp_step_flow(const struct rp_step *step)
+{
+    struct rp_step_flow flow = {.reads = {step->in},
+                                .n_reads = 1,
+                                .writes = {step->out},
+                                .n_writes = 1,
+                                .is_operation = true};
+    switch (step->kind) {
+    case RP_STEP_TAP: flow.is_operation = false; break;
+    case RP_STEP_RMS_NORM:
+    case RP_STEP_LINEAR:
+    case RP_STEP_ROPE:
+    case RP_STEP_DELTA_DECAY:
+    case RP_STEP_DELTA_BETA: break;
+    case RP_STEP_CAUSAL_CONV1D: flow.reads_all = true; break;
+    case RP_STEP_KV_STORE:
+        flow = (struct rp_step_flow){.reads = {RP_BUFFER_K, RP_BUFFER_V},
+                                     .n_reads = 2,
+                                     .writes = {RP_BUFFER_CACHE},
+                                     .n_writes = 1};
+        break;
+    case RP_STEP_ATTENTION:
+        flow.reads[flow.n_reads++] = RP_BUFFER_CACHE;
+        flow.reads_all = true;
+        break;
+    case RP_STEP_SPLIT_GATE:
+        flow.writes[flow.n_writes++] = RP_BUFFER_HEADS_GATE;
+        flow.is_operation = false;
+        break;
+    case RP_STEP_L2_NORM: flow.is_operation = false; break;
+    case RP_STEP_DELTA_RULE:
+        flow.reads[flow.n_reads++] = RP_BUFFER_DECAY;
+        flow.reads[flow.n_reads++] = RP_BUFFER_BETA;
+        flow.reads_all = true;
+        break;
+    case RP_STEP_ATTENTION_GATE:
+    case RP_STEP_RESIDUAL_ADD: flow.reads[flow.n_reads++] = step->out; break;
+    case RP_STEP_GATED_NORM: flow.reads[flow.n_reads++] = RP_BUFFER_DELTA_GATE; break;
+    case RP_STEP_FFN_ACTIVATION: flow.reads[flow.n_reads++] = RP_BUFFER_UP; break;
+    }
+    return flow;
+}
+
 bool rp_architecture_is_hybrid(const struct rp_architecture *architecture)
 {
     return architecture->plans[RP_LAYER_LINEAR_ATTENTION].n_steps > 0;
@@ -164,7 +223,7 @@ bool rp_architecture_is_hybrid(const struct rp_architecture *architecture)
 /* Weights that a step reads beside its `which`. */
 static bool reads_gate_vectors(const struct rp_step *step, enum rp_weight_id which)
 {
-    return step->kind == RP_STEP_DELTA_GATES && (which == RP_SSM_DT || which == RP_SSM_A);
+    return step->kind == RP_STEP_DELTA_DECAY && (which == RP_SSM_DT || which == RP_SSM_A);
 }
 
 static bool has_weight(enum rp_step_kind kind)
@@ -207,6 +266,7 @@ size_t rp_buffer_width(const struct rp_model_config *config, enum rp_buffer buff
     case RP_BUFFER_DELTA: return config->n_linear_v_heads * config->linear_head_dim;
     case RP_BUFFER_GATE:
     case RP_BUFFER_UP: return config->intermediate_size;
+    case RP_BUFFER_CACHE: return 0;
     default: return config->hidden_size;
     }
 }

@@ -20,13 +20,14 @@ enum rp_buffer {
     RP_BUFFER_HEADS,      /* attention's output, before attn_output */
     RP_BUFFER_QKV,        /* the DeltaNet's Q, K and V, side by side */
     RP_BUFFER_CONV_QKV,   /* the same after the convolution */
-    RP_BUFFER_DECAY,      /* alpha, then the decay */
-    RP_BUFFER_BETA,
+    RP_BUFFER_DECAY,      /* HF's a, then the decay's logarithm */
+    RP_BUFFER_BETA,       /* HF's b, then beta */
     RP_BUFFER_DELTA_GATE, /* HF's z */
     RP_BUFFER_DELTA,      /* the delta rule's output, before ssm_out */
     RP_BUFFER_BRANCH,     /* what is added to the residual stream */
     RP_BUFFER_GATE,
     RP_BUFFER_UP,
+    RP_BUFFER_CACHE, /* the layer's state; it has no width of its own */
     RP_N_BUFFERS
 };
 
@@ -41,7 +42,8 @@ enum rp_step_kind {
     RP_STEP_ATTENTION_GATE, /* HEADS_GATE on HEADS */
     RP_STEP_CAUSAL_CONV1D,
     RP_STEP_L2_NORM,        /* `which` of CONV_QKV */
-    RP_STEP_DELTA_GATES,    /* DECAY and BETA from their linear outputs */
+    RP_STEP_DELTA_DECAY,    /* on DECAY */
+    RP_STEP_DELTA_BETA,     /* on BETA */
     RP_STEP_DELTA_RULE,     /* CONV_QKV, DECAY and BETA to DELTA */
     RP_STEP_GATED_NORM,     /* DELTA_GATE on DELTA */
     RP_STEP_FFN_ACTIVATION, /* GATE and UP to GATE */
@@ -54,6 +56,18 @@ struct rp_step {
     enum rp_buffer in, out;
     enum rp_slot_part part;
 };
+
+/* What a step reads and writes. Row p of what it writes needs row p of what it reads; where reads_all,
+ * also the rows of all earlier positions. */
+struct rp_step_flow {
+    enum rp_buffer reads[3], writes[2];
+    size_t n_reads, n_writes;
+    bool reads_all;
+    /* Whether it is an operation whose output may differ. Others copy, or are one with the operation
+     * that reads them: splitting a gate off, storing in the cache, the L2 norm before the delta rule. */
+    bool is_operation;
+};
+struct rp_step_flow rp_step_flow(const struct rp_step *step);
 
 /* What a layer of one kind computes. */
 struct rp_layer_plan {

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "model/hf_order.h"
 #include "model/model_internal.h"
 
 #define L2_NORM_EPS 1e-6f /* HF's l2norm has it as a constant */
@@ -47,6 +48,29 @@ enum rp_status rp_tap_emit(const struct rp_forward *forward, enum rp_slot_part p
         return RP_OK;
     rp_slot_name(part, layer, slot);
     return forward->tap(forward->tap_context, &tap, err);
+}
+
+/* The buffer as the slot: in HF's order, where its own is another. */
+static enum rp_status run_tap(struct pass *pass, const struct rp_step *step)
+{
+    const struct rp_site *site = &pass->site;
+    const struct rp_model_config *config = site->config;
+    const size_t n = site->n_positions, dim = rp_buffer_width(config, step->in);
+    float *own = pass->buffers[step->in], *rows;
+    if (!pass->forward->tap)
+        return RP_OK;
+    if (!rp_hf_order_differs(config, config->layer_kinds[site->layer], step->part))
+        return rp_tap_emit(pass->forward, step->part, site->layer, n, site->positions, dim, own,
+                           site->err);
+    enum rp_status status = rp_float_alloc(n, dim, &rows, site->err);
+    if (status != RP_OK)
+        return status;
+    rp_hf_order_from_own(config, step->part, n, dim, own, rows);
+    status = rp_tap_emit(pass->forward, step->part, site->layer, n, site->positions, dim, rows,
+                         site->err);
+    rp_hf_order_to_own(config, step->part, n, dim, rows, own);
+    free(rows);
+    return status;
 }
 
 static enum rp_status run_rms_norm(struct pass *pass, const struct rp_step *step)
@@ -185,16 +209,24 @@ static enum rp_status run_l2_norm(struct pass *pass, const struct rp_step *step)
     return pass->ops->l2_norm(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_delta_gates(struct pass *pass)
+static enum rp_status run_delta_decay(struct pass *pass, const struct rp_step *step)
 {
-    struct rp_delta_gates args = {
+    struct rp_delta_decay args = {
         .n_heads = pass->site.config->n_linear_v_heads,
         .dt = pass->layer->weights[RP_SSM_DT].data,
         .a = pass->layer->weights[RP_SSM_A].data,
-        .decay = pass->buffers[RP_BUFFER_DECAY],
-        .beta = pass->buffers[RP_BUFFER_BETA],
+        .y = pass->buffers[step->out],
     };
-    return pass->ops->delta_gates(pass->ops->context, &pass->site, &args);
+    return pass->ops->delta_decay(pass->ops->context, &pass->site, &args);
+}
+
+static enum rp_status run_delta_beta(struct pass *pass, const struct rp_step *step)
+{
+    struct rp_delta_beta args = {
+        .n_heads = pass->site.config->n_linear_v_heads,
+        .y = pass->buffers[step->out],
+    };
+    return pass->ops->delta_beta(pass->ops->context, &pass->site, &args);
 }
 
 static enum rp_status run_delta_rule(struct pass *pass, const struct rp_step *step)
@@ -258,12 +290,8 @@ static enum rp_status run_residual_add(struct pass *pass, const struct rp_step *
 
 static enum rp_status run_step(struct pass *pass, const struct rp_step *step)
 {
-    const struct rp_site *site = &pass->site;
     switch (step->kind) {
-    case RP_STEP_TAP:
-        return rp_tap_emit(pass->forward, step->part, site->layer, site->n_positions,
-                           site->positions, rp_buffer_width(site->config, step->in),
-                           pass->buffers[step->in], site->err);
+    case RP_STEP_TAP: return run_tap(pass, step);
     case RP_STEP_RMS_NORM: return run_rms_norm(pass, step);
     case RP_STEP_LINEAR: return run_linear(pass, step);
     case RP_STEP_ROPE: return run_rope(pass, step);
@@ -273,7 +301,8 @@ static enum rp_status run_step(struct pass *pass, const struct rp_step *step)
     case RP_STEP_ATTENTION_GATE: return run_attention_gate(pass, step);
     case RP_STEP_CAUSAL_CONV1D: return run_causal_conv1d(pass, step);
     case RP_STEP_L2_NORM: return run_l2_norm(pass, step);
-    case RP_STEP_DELTA_GATES: return run_delta_gates(pass);
+    case RP_STEP_DELTA_DECAY: return run_delta_decay(pass, step);
+    case RP_STEP_DELTA_BETA: return run_delta_beta(pass, step);
     case RP_STEP_DELTA_RULE: return run_delta_rule(pass, step);
     case RP_STEP_GATED_NORM: return run_gated_norm(pass, step);
     case RP_STEP_FFN_ACTIVATION: return run_ffn_activation(pass, step);
@@ -338,8 +367,11 @@ enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
         at += n * rp_buffer_width(config, (enum rp_buffer)i);
     }
     rp_layer_state_append(state, n, positions);
-    for (size_t i = 0; i < plan->n_steps && status == RP_OK; i++)
-        status = run_step(&pass, &plan->steps[i]);
+    for (size_t i = 0; i < plan->n_steps && status == RP_OK; i++) {
+        pass.site.step = i;
+        if (!forward->steps || forward->steps[i])
+            status = run_step(&pass, &plan->steps[i]);
+    }
 done:
     free(pass.scores);
     free(scratch);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "model/gguf_internal.h"
-#include "model/quants.h"
+#include "formats/quants.h"
 
 struct type_layout {
     const char *name; /* NULL: ggml has no such type, or no longer */

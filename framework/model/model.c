@@ -179,6 +179,22 @@ const struct rp_layer_plan *rp_layer_plan_of(const struct rp_model *model, size_
     return &model->architecture->plans[model->config.layer_kinds[layer]];
 }
 
+size_t rp_model_slot_width(const struct rp_model *model, enum rp_slot_part part, size_t layer)
+{
+    if (part == RP_PART_EMB || part == RP_PART_POST_NORM)
+        return model->config.hidden_size;
+    if (part == RP_PART_LOGITS)
+        return model->config.vocab_size;
+    if (part == RP_PART_OTHER || layer >= model->config.n_layers)
+        return 0;
+    const struct rp_layer_plan *plan = rp_layer_plan_of(model, layer);
+    for (size_t i = 0; i < plan->n_steps; i++) {
+        if (plan->steps[i].kind == RP_STEP_TAP && plan->steps[i].part == part)
+            return rp_buffer_width(&model->config, plan->steps[i].in);
+    }
+    return 0;
+}
+
 const struct rp_model_config *rp_model_config(const struct rp_model *model)
 {
     return &model->config;

@@ -7,27 +7,69 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/half.h"
 #include "refparity/metrics.h"
+#include "replay/tip_limits.h"
 
-struct rp_row_error rp_row_error_of(const void *replayed, const void *engine, size_t dim)
+/* ---- one row ---- */
+
+/* What engine differs from replayed by, beyond half a step of the type that it is kept in: a value next
+ * to the middle between two may stand on either side. */
+static double excess_of(enum rp_state state, float replayed, float engine)
 {
-    const struct rp_metrics m = rp_metrics_row(replayed, engine, dim);
-    const struct rp_row_scan scan = rp_metrics_scan(replayed, engine, dim);
-    struct rp_row_error error = {.introduced = (double)NAN,
-                                 .channel = scan.max_abs_index,
-                                 .n_nan = scan.n_nan,
-                                 .n_inf = scan.n_inf};
-    if (scan.first_nonfinite < dim)
-        error.channel = scan.first_nonfinite;
-    if (m.ref_finite && m.engine_finite)
-        error.introduced = m.norm_ref > 0 ? m.l2_rel : m.norm_engine > 0 ? (double)INFINITY : 0;
+    const double difference = fabs((double)engine - (double)replayed);
+    const double step = state == RP_STATE_BF16  ? rp_step_bf16(engine)
+                        : state == RP_STATE_F16 ? rp_step_f16(engine)
+                                                : 0;
+    return difference > step / 2 ? difference - step / 2 : 0;
+}
+
+double rp_replay_row_error(const struct rp_numerics *numerics, const float *replayed,
+                           const float *engine, size_t dim)
+{
+    double square = 0, norm = 0;
+    for (size_t i = 0; i < dim; i++) {
+        const double excess = excess_of(numerics->state, replayed[i], engine[i]);
+        square += excess * excess;
+        norm += (double)replayed[i] * (double)replayed[i];
+    }
+    if (isnan(square) || isinf(square) || isnan(norm))
+        return (double)NAN;
+    return norm > 0 ? sqrt(square / norm) : square > 0 ? (double)INFINITY : 0;
+}
+
+struct rp_row_error rp_row_error_of(const struct rp_numerics *numerics, const float *replayed,
+                                    const void *engine, size_t dim)
+{
+    struct rp_row_error error = {.introduced = (double)NAN};
+    double square = 0, norm = 0, largest = -1;
+    size_t first_bad = dim;
+    for (size_t i = 0; i < dim; i++) {
+        float value;
+        memcpy(&value, (const unsigned char *)engine + i * sizeof value, sizeof value);
+        norm += (double)replayed[i] * (double)replayed[i];
+        if (!isfinite(value)) {
+            error.n_nan += isnan(value) != 0;
+            error.n_inf += isinf(value) != 0;
+            first_bad = first_bad < i ? first_bad : i;
+            continue;
+        }
+        const double excess = excess_of(numerics->state, replayed[i], value);
+        square += excess * excess;
+        if (excess > largest) {
+            largest = excess;
+            error.channel = i;
+        }
+    }
+    error.norm = sqrt(norm);
+    if (first_bad < dim)
+        error.channel = first_bad;
+    else if (isfinite(norm))
+        error.introduced = norm > 0 ? sqrt(square / norm) : square > 0 ? (double)INFINITY : 0;
     return error;
 }
 
-bool rp_is_over(double introduced, double floor)
-{
-    return !(introduced <= RP_REPLAY_LIMIT * floor);
-}
+/* ---- messages ---- */
 
 static void say(struct rp_replay_slot *slot, const char *fmt, ...) RP_PRINTF(2, 3);
 static void say(struct rp_replay_slot *slot, const char *fmt, ...)
@@ -39,25 +81,47 @@ static void say(struct rp_replay_slot *slot, const char *fmt, ...)
     va_end(args);
 }
 
-static void say_failure(const struct rp_replayed *replayed, struct rp_replay_slot *slot)
+static const struct rp_row_error *error_at(const struct rp_replayed *replayed, int64_t position)
 {
-    const int64_t position = slot->positions[slot->first];
     size_t row = 0;
     while (replayed->positions[row] != position)
         row++;
-    const struct rp_row_error *error = &replayed->errors[row];
+    return &replayed->errors[row];
+}
+
+static void say_failure(const struct rp_replayed *replayed, struct rp_replay_slot *slot)
+{
+    const int64_t position = slot->positions[slot->first];
+    const struct rp_row_error *error = error_at(replayed, position);
     slot->worst_channel = error->channel;
     if (error->n_nan + error->n_inf > 0)
         say(slot, "%zu NaN and %zu infinite values at position %lld, first in channel %zu",
             error->n_nan, error->n_inf, (long long)position, error->channel);
     else
-        say(slot, "introduces %.3g at position %lld, limit %.2g (%g x the floor), channel %zu",
-            error->introduced, (long long)position, RP_REPLAY_LIMIT * slot->floor[slot->first],
-            RP_REPLAY_LIMIT, error->channel);
-    say(slot, "; %zu of %zu positions", slot->n_failing, slot->n_positions);
+        say(slot, "introduces %.3g at position %lld, limit %.2g, channel %zu", error->introduced,
+            (long long)position,
+            slot->n_failing > 0 ? slot->limit[slot->first] : slot->bound[slot->first],
+            error->channel);
+    if (slot->n_failing > 0)
+        say(slot, "; %zu of %zu positions", slot->n_failing, slot->n_positions);
+    else
+        say(slot, "; %zu of %zu positions are over that, where rounding explains about %.0f",
+            slot->n_over, slot->n_positions, slot->n_expected);
     if (slot->worst != slot->first)
         say(slot, ", worst %.3g at %lld", slot->introduced[slot->worst],
             (long long)slot->positions[slot->worst]);
+}
+
+/* What a slot whose inputs are not dumped was shown to. */
+static void say_resolution(struct rp_replay_slot *slot)
+{
+    double resolution = 0, bound = 0;
+    for (size_t i = 0; i < slot->n_positions; i++) {
+        resolution = slot->limit[i] > resolution ? slot->limit[i] : resolution;
+        bound = slot->bound[i] > bound ? slot->bound[i] : bound;
+    }
+    if (slot->between[0] && resolution > 2 * bound)
+        say(slot, "; right to %.2g; dump %s for %.1g", resolution, slot->between, bound);
 }
 
 static void say_all(const struct rp_replayed *replayed, struct rp_replay_slot *slot,
@@ -70,37 +134,76 @@ static void say_all(const struct rp_replayed *replayed, struct rp_replay_slot *s
     else
         say(slot, "introduces at most %.3g (position %lld), limit %.2g",
             slot->introduced[slot->worst], (long long)slot->positions[slot->worst],
-            RP_REPLAY_LIMIT * slot->floor[slot->worst]);
-    if (slot->n_flips > 0)
-        say(slot, "; %zu rounding flip%s at %zu position%s", slot->n_flips,
-            slot->n_flips == 1 ? "" : "s", slot->n_flipped, slot->n_flipped == 1 ? "" : "s");
-    if (slot->n_failing > 0 && replayed->is_bounded)
-        say(slot, "; not all near-ties were tried");
+            slot->limit[slot->worst]);
+    if (slot->verdict != RP_SKIP && replayed->tips)
+        say_resolution(slot);
     if (n_left_out > 0)
         say(slot, "; %zu position%s left out: %s", n_left_out, n_left_out == 1 ? "" : "s",
             replayed->left_out ? replayed->left_out : "nothing to compute from");
 }
 
+/* ---- the verdict ---- */
+
 /* Takes row i up. */
 static void take(const struct rp_replayed *replayed, struct rp_replay_slot *slot, size_t i)
 {
     const size_t at = slot->n_positions++;
-    const double measured = replayed->floor ? replayed->floor[i] : 0;
     slot->positions[at] = replayed->positions[i];
     slot->introduced[at] = replayed->errors[i].introduced;
-    slot->floor[at] = measured < RP_REPLAY_MIN_FLOOR ? RP_REPLAY_MIN_FLOOR : measured;
-    const bool is_over = rp_is_over(slot->introduced[at], slot->floor[at]);
+    slot->bound[at] = fmax(replayed->bound ? replayed->bound[i] : 0, RP_REPLAY_LEAST_BOUND);
+    slot->limit[at] = slot->bound[at];
+    if (replayed->tips)
+        slot->limit[at] += rp_tips_limit(replayed->tips->worth[i], replayed->tips->own[i]);
+    const bool is_over = !(slot->introduced[at] <= slot->limit[at]);
+    slot->n_over += !(slot->introduced[at] <= slot->bound[at]);
     if (is_over && slot->n_failing++ == 0)
         slot->first = at;
     /* NaN counts as the largest. */
-    const double ratio = slot->introduced[at] / slot->floor[at];
-    const double worst = slot->introduced[slot->worst] / slot->floor[slot->worst];
+    const double ratio = slot->introduced[at] / slot->limit[at];
+    const double worst = slot->introduced[slot->worst] / slot->limit[slot->worst];
     if (!(ratio <= worst) && !isnan(worst))
         slot->worst = at;
-    if (replayed->n_flips && replayed->n_flips[i] > 0) {
-        slot->n_flips += replayed->n_flips[i];
-        slot->n_flipped += !is_over;
+}
+
+/* Are there more positions over the bound than tips make likely? */
+static enum rp_status test_share(const struct rp_replayed *replayed, struct rp_replay_slot *slot,
+                                 struct rp_error *err)
+{
+    const size_t n = slot->n_positions;
+    double *own = calloc(2 * n + 1, sizeof *own), *earlier = own + n;
+    bool *is_over = calloc(n + 1, sizeof *is_over);
+    if (!own || !is_over) {
+        free(own);
+        free(is_over);
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", n);
     }
+    for (size_t at = 0, i = 0; at < n; at++) {
+        while (replayed->positions[i] != slot->positions[at])
+            i++;
+        own[at] = replayed->tips->own[i];
+        earlier[at] = replayed->tips->earlier[i];
+        is_over[at] = !(slot->introduced[at] <= slot->bound[at]);
+        slot->n_expected += -expm1(-(own[at] + earlier[at]));
+    }
+    if (slot->n_failing == 0 && !rp_tips_explain(own, earlier, is_over, n)) {
+        slot->verdict = RP_FAIL;
+        slot->first = 0;
+        while (!is_over[slot->first])
+            slot->first++;
+    }
+    free(own);
+    free(is_over);
+    return RP_OK;
+}
+
+static void name_slot(const struct rp_replayed *replayed, struct rp_replay_slot *slot)
+{
+    *slot = (struct rp_replay_slot){.part = replayed->part, .layer = replayed->layer};
+    rp_slot_name(replayed->part, replayed->layer, slot->slot);
+    snprintf(slot->from, sizeof slot->from, "%s", replayed->from);
+    snprintf(slot->operation, sizeof slot->operation, "%s", replayed->operation);
+    snprintf(slot->between, sizeof slot->between, "%s", replayed->between);
+    slot->is_carried = slot->between[0] != '\0';
 }
 
 enum rp_status rp_replay_judge(const struct rp_replayed *replayed, struct rp_replay_slot *slot,
@@ -108,9 +211,7 @@ enum rp_status rp_replay_judge(const struct rp_replayed *replayed, struct rp_rep
 {
     const struct rp_dumped *dumped = replayed->dumped;
     size_t n_left_out = 0;
-    *slot = (struct rp_replay_slot){.part = replayed->part, .layer = replayed->layer};
-    rp_slot_name(replayed->part, replayed->layer, slot->slot);
-    snprintf(slot->from, sizeof slot->from, "%s", replayed->from);
+    name_slot(replayed, slot);
     if (dumped->err.code != RP_OK) {
         slot->verdict = RP_ERROR;
         rp_error_text(&dumped->err, slot->message, sizeof slot->message);
@@ -118,8 +219,9 @@ enum rp_status rp_replay_judge(const struct rp_replayed *replayed, struct rp_rep
     }
     slot->positions = calloc(replayed->n + 1, sizeof *slot->positions);
     slot->introduced = calloc(replayed->n + 1, sizeof *slot->introduced);
-    slot->floor = calloc(replayed->n + 1, sizeof *slot->floor);
-    if (!slot->positions || !slot->introduced || !slot->floor) {
+    slot->limit = calloc(replayed->n + 1, sizeof *slot->limit);
+    slot->bound = calloc(replayed->n + 1, sizeof *slot->bound);
+    if (!slot->positions || !slot->introduced || !slot->limit || !slot->bound) {
         rp_replay_slot_free(slot);
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", replayed->n);
     }
@@ -134,6 +236,13 @@ enum rp_status rp_replay_judge(const struct rp_replayed *replayed, struct rp_rep
     if (slot->n_failing == 0)
         slot->first = slot->n_positions;
     slot->verdict = slot->n_positions == 0 ? RP_SKIP : slot->n_failing > 0 ? RP_FAIL : RP_PASS;
+    if (replayed->tips && slot->n_positions > 0) {
+        const enum rp_status status = test_share(replayed, slot, err);
+        if (status != RP_OK) {
+            rp_replay_slot_free(slot);
+            return status;
+        }
+    }
     say_all(replayed, slot, n_left_out);
     return RP_OK;
 }
@@ -142,12 +251,11 @@ void rp_replay_slot_free(struct rp_replay_slot *slot)
 {
     free(slot->positions);
     free(slot->introduced);
-    free(slot->floor);
+    free(slot->limit);
+    free(slot->bound);
     *slot = (struct rp_replay_slot){.positions = NULL};
 }
 
-/* ERROR, FAIL, PASS, SKIP: the worse one counts, and a slot that was not compared is no worse than
- * one that passed. */
 static int rank(enum rp_verdict verdict)
 {
     return verdict == RP_SKIP ? 0 : verdict == RP_ERROR ? 4 : 1 + (int)verdict;

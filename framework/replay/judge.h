@@ -1,45 +1,52 @@
-/* Verdict and message of one replayed slot. */
+/* What replay says of a slot: errors against bounds, the verdict and its message. */
 #ifndef REFPARITY_REPLAY_JUDGE_H
 #define REFPARITY_REPLAY_JUDGE_H
 
 #include "refparity/replay.h"
-#include "replay/forced.h"
+#include "replay/dumped.h"
 
-/* Two right programs may differ by the last bit of a value, and by how it was stored. */
-#define RP_REPLAY_MIN_FLOOR 0x1p-23
+/* No bound is below two roundings of a row's values: what an engine that copies a value through
+ * another unit may add. */
+#define RP_REPLAY_LEAST_BOUND (2 * 0x1p-24)
 
-/* One row of the engine's against the replayed one. */
+/* The engine's row against the replayed one. */
 struct rp_row_error {
-    double
-        introduced; /* ||e - r|| / ||r||, 0 when both are all zeros; NaN where one is not finite */
-    size_t channel; /* where |e - r| is largest, or the first value that is not finite */
+    double introduced; /* NaN where the engine's row is not finite */
+    double norm;       /* of the replayed row */
+    size_t channel;    /* of the first value that is not finite, else of the largest difference */
     size_t n_nan, n_inf;
 };
-struct rp_row_error rp_row_error_of(const void *replayed, const void *engine, size_t dim);
-bool rp_is_over(double introduced, double floor);
+/* engine [dim] need not be aligned. */
+struct rp_row_error rp_row_error_of(const struct rp_numerics *numerics, const float *replayed,
+                                    const void *engine, size_t dim);
 
-/* A slot that was computed. Rows are those of positions. */
+/* Where a rounding lies between a slot and what it is computed from: what tips are to be expected. */
+struct rp_expected_tips {
+    const double *worth;   /* [n] relative: what one tip of each rounding, the largest, changes */
+    const double *own;     /* [n] tips to be expected in the position's own rows */
+    const double *earlier; /* [n] and in the rows of earlier positions that it reads */
+};
+
 struct rp_replayed {
     enum rp_slot_part part;
     int layer;
-    const char *from;
+    const char *operation, *from, *between; /* between "": nothing is carried */
     const struct rp_dumped *dumped;
     size_t n;
-    const int64_t *positions;          /* [n] */
-    const struct rp_row_error *errors; /* [n]; of rows that the dump has and that are founded */
-    const unsigned char *founded;      /* [n]; NULL: all are */
-    const double *floor;               /* [n] as measured, or NULL: the least */
-    const size_t *n_flips;             /* [n], or NULL: none */
-    bool is_bounded;                   /* the search for flips ended early */
-    const char *left_out;              /* why rows are not founded; NULL: no reason to give */
+    const int64_t *positions;            /* [n] */
+    const struct rp_row_error *errors;   /* [n] */
+    const unsigned char *founded;        /* [n]; NULL: all */
+    const double *bound;                 /* [n] relative */
+    const struct rp_expected_tips *tips; /* NULL: nothing is rounded on the way */
+    const char *left_out;                /* why positions are not founded; NULL */
 };
 
-/* Fills slot, which is freed with rp_replay_slot_free. RP_ERR_MEMORY. */
+/* Fills slot, whose arrays are then the caller's. RP_ERR_MEMORY. */
 enum rp_status rp_replay_judge(const struct rp_replayed *replayed, struct rp_replay_slot *slot,
                                struct rp_error *err);
 void rp_replay_slot_free(struct rp_replay_slot *slot);
 
-/* The layer's verdict and first_failing, from its slots. */
+/* Sets verdict and first_failing from the slots. */
 void rp_replay_conclude(struct rp_replay_layer *result);
 
 #endif

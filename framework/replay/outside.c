@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "replay/jitter.h"
+#include "operations/operations.h"
+#include "replay/dumped.h"
 #include "replay/judge.h"
+#include "replay/noise.h"
 #include "replay/session.h"
 
 #define LOGITS_ROWS 64 /* in memory at a time: 39 MB with 150,000 tokens */
@@ -19,7 +21,7 @@ struct part {
     int64_t *positions;              /* [n], those of dumped */
     unsigned char *founded;          /* [n] */
     struct rp_row_error *errors;     /* [n] */
-    double *floor;                   /* [n] */
+    double *bound;                   /* [n] relative */
 };
 
 static void part_close(struct part *part)
@@ -29,7 +31,7 @@ static void part_close(struct part *part)
     free(part->positions);
     free(part->founded);
     free(part->errors);
-    free(part->floor);
+    free(part->bound);
 }
 
 /* The token at position, or -1. */
@@ -62,8 +64,8 @@ static enum rp_status part_open(struct part *part, struct rp_replay *replay,
     part->positions = calloc(n + 1, sizeof *part->positions);
     part->founded = calloc(n + 1, 1);
     part->errors = calloc(n + 1, sizeof *part->errors);
-    part->floor = calloc(n + 1, sizeof *part->floor);
-    if (!part->positions || !part->founded || !part->errors || !part->floor) {
+    part->bound = calloc(n + 1, sizeof *part->bound);
+    if (!part->positions || !part->founded || !part->errors || !part->bound) {
         part_close(part);
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", n);
     }
@@ -78,33 +80,6 @@ static enum rp_status part_open(struct part *part, struct rp_replay *replay,
 }
 
 /* ---- computing ---- */
-
-/* Beside the logits, how much of each row's square another order of summation may add. */
-struct logits_noise {
-    struct rp_overlay overlay; /* comes first */
-    double *square;            /* [n_positions] of the call */
-};
-
-static enum rp_status noisy_linear(void *context, const struct rp_site *site,
-                                   const struct rp_linear *args)
-{
-    struct logits_noise *noise = context;
-    const struct rp_ops *below = noise->overlay.below;
-    struct rp_product_profile profile = {.weight = NULL};
-    enum rp_status status = below->linear(below->context, site, args);
-    if (status == RP_OK)
-        status = rp_product_profile_make(&profile, args, site->err);
-    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
-        const float *y = args->y + p * args->y_stride;
-        const double size = rp_product_size(&profile, args->x + p * args->n_in, args->n_in);
-        for (size_t i = 0; i < args->n_out; i++) {
-            const double error = rp_product_error(&profile, size, args->n_in, i, y[i]);
-            noise->square[p] += error * error;
-        }
-    }
-    rp_product_profile_free(&profile);
-    return status;
-}
 
 /* Rows first .. first + n - 1 of the source, as the last norm leaves them. */
 static enum rp_status normed_rows(const struct part *part, const struct rp_forward *forward,
@@ -121,6 +96,32 @@ static enum rp_status normed_rows(const struct part *part, const struct rp_forwa
     return rp_model_final_norm(forward, n, part->positions + first, rows, err);
 }
 
+/* The logits come in blocks of rows of the output matrix: their squares add up. */
+struct logits_bound {
+    struct rp_overlay overlay; /* comes first */
+    double *square;            /* [n_positions] of the call, absolute */
+};
+
+static enum rp_status bounded_linear(void *context, const struct rp_site *site,
+                                     const struct rp_linear *args)
+{
+    struct logits_bound *bound = context;
+    const struct rp_ops *below = bound->overlay.below;
+    float *sigma = calloc(site->n_positions * args->n_out + 1, sizeof *sigma);
+    enum rp_status status = below->linear(below->context, site, args);
+    if (status == RP_OK && !sigma)
+        status = rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows",
+                         site->n_positions);
+    if (status == RP_OK)
+        status = rp_sigma_linear(site, args, sigma);
+    for (size_t i = 0; i < site->n_positions * args->n_out && status == RP_OK; i++) {
+        const double s = RP_BOUND_SIGMAS * (double)sigma[i];
+        bound->square[i / args->n_out] += s * s;
+    }
+    free(sigma);
+    return status;
+}
+
 static double row_norm(const float *row, size_t dim)
 {
     double sum = 0;
@@ -129,34 +130,49 @@ static double row_norm(const float *row, size_t dim)
     return sqrt(sum);
 }
 
-/* The floor is the product's expected error in closed form: its input is the engine's own, or that
- * of a norm, so three runs over the output matrix would measure what is known. */
+/* Where post_norm is not dumped, the norm is computed here: what it may be off by is handed on, and
+ * where the product rounds its input, a value of each row may tip. */
+static double of_carried_norm(const struct part *part, const float *normed)
+{
+    const size_t width = rp_model_config(part->replay->model)->hidden_size;
+    const struct rp_numerics *numerics = &part->replay->options.numerics;
+    float largest = 0;
+    if (strcmp(part->source.slot, "post_norm") == 0)
+        return 0;
+    for (size_t i = 0; i < width; i++)
+        largest = fmaxf(largest, fabsf(normed[i]));
+    const double norm = row_norm(normed, width);
+    const double tip = rp_numerics_are_plain(numerics) || !(norm > 0)
+                           ? 0
+                           : 2 * (double)largest / 127 / norm; /* an 8-bit step */
+    return RP_BOUND_SIGMAS * rp_norm_error(width) + tip;
+}
+
 static enum rp_status compute_logits(const struct part *part, const struct rp_forward *forward,
                                      size_t first, size_t n, float *rows, struct rp_error *err)
 {
     const size_t width = rp_model_config(part->replay->model)->hidden_size;
-    const bool is_normed_here = strcmp(part->source.slot, "post_norm") != 0;
-    const double of_norm = is_normed_here ? rp_norm_error(width) : 0;
-    struct logits_noise noise;
-    struct rp_forward noisy = *forward;
+    struct logits_bound bound;
+    struct rp_forward bounded = *forward;
     float *normed = calloc(n * width + 1, sizeof *normed);
-    noise.square = calloc(n + 1, sizeof *noise.square);
+    bound.square = calloc(n + 1, sizeof *bound.square);
     enum rp_status status = RP_OK;
-    if (!normed || !noise.square)
+    if (!normed || !bound.square)
         status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", n);
     if (status == RP_OK)
         status = normed_rows(part, forward, first, n, normed, err);
     if (status == RP_OK) {
-        rp_overlay_open(&noise.overlay, forward->ops);
-        noise.overlay.ops.linear = noisy_linear;
-        noisy.ops = &noise.overlay.ops;
-        status = rp_model_logits(&noisy, n, part->positions + first, 0, normed, rows, err);
+        /* Under the emulation, so that it is the rounded input whose product is bounded. */
+        rp_overlay_open(&bound.overlay, forward->ops);
+        bound.overlay.ops.linear = bounded_linear;
+        bounded.ops = &bound.overlay.ops;
+        status = rp_model_logits(&bounded, n, part->positions + first, 0, normed, rows, err);
     }
     for (size_t i = 0; i < n && status == RP_OK; i++)
-        part->floor[first + i] =
-            sqrt(noise.square[i]) / row_norm(rows + i * part->dim, part->dim) + of_norm;
+        part->bound[first + i] = sqrt(bound.square[i]) / row_norm(rows + i * part->dim, part->dim) +
+                                 of_carried_norm(part, normed + i * width);
     free(normed);
-    free(noise.square);
+    free(bound.square);
     return status;
 }
 
@@ -176,26 +192,26 @@ static enum rp_status compute_emb(const struct part *part, const struct rp_forwa
     return status;
 }
 
-/* Rows first .. first + n - 1 of the part, rows [n][dim] zeroed; sets their floors. */
-static enum rp_status compute(const struct part *part, size_t first, size_t n, float *rows,
-                              struct rp_error *err)
+/* Rows first .. first + n - 1 of the part, rows [n][dim] zeroed; sets their bounds. */
+static enum rp_status compute(const struct part *part, const struct rp_replay_variant *variant,
+                              size_t first, size_t n, float *rows, struct rp_error *err)
 {
-    const struct rp_numerics *numerics = &part->replay->options.numerics;
+    const struct rp_numerics numerics =
+        variant->numerics ? *variant->numerics : rp_replay_numerics(part->replay);
     struct rp_emulation emulation;
-    struct rp_forward forward = {.model = part->replay->model, .mode = part->replay->options.mode};
+    const struct rp_forward forward = {
+        .model = part->replay->model,
+        .mode = part->replay->options.mode,
+        .ops = rp_replay_stack(&numerics, &emulation, variant->overlay)};
     enum rp_status status;
-    rp_emulation_open(&emulation, numerics, NULL);
-    if (!rp_numerics_are_plain(numerics))
-        forward.ops = &emulation.overlay.ops;
     if (part->part == RP_PART_EMB)
-        status = compute_emb(part, &forward, first, n, rows, err);
-    else if (part->part == RP_PART_LOGITS)
-        status = compute_logits(part, &forward, first, n, rows, err);
-    else
-        status = normed_rows(part, &forward, first, n, rows, err);
-    rp_emulation_close(&emulation);
-    for (size_t i = 0; i < n && part->part == RP_PART_POST_NORM; i++)
-        part->floor[first + i] = rp_norm_error(part->dim);
+        return compute_emb(part, &forward, first, n, rows, err);
+    if (part->part == RP_PART_LOGITS)
+        return compute_logits(part, &forward, first, n, rows, err);
+    status = normed_rows(part, &forward, first, n, rows, err);
+    for (size_t i = 0; i < n; i++)
+        part->bound[first + i] =
+            RP_BOUND_SIGMAS * hypot(rp_norm_error(part->dim), RP_UNIT_ROUNDOFF);
     return status;
 }
 
@@ -212,17 +228,23 @@ static const char *why_left_out(const struct part *part)
 
 static enum rp_status judge(struct part *part, struct rp_replay_layer *result, struct rp_error *err)
 {
-    const struct rp_replayed replayed = {.part = part->part,
-                                         .layer = -1,
-                                         .from = part->part == RP_PART_EMB ? "tokens"
-                                                                           : part->source.slot,
-                                         .dumped = &part->dumped,
-                                         .n = part->n,
-                                         .positions = part->positions,
-                                         .errors = part->errors,
-                                         .founded = part->founded,
-                                         .floor = part->floor,
-                                         .left_out = why_left_out(part)};
+    const bool is_carried =
+        part->part == RP_PART_LOGITS && strcmp(part->source.slot, "post_norm") != 0;
+    const struct rp_replayed replayed = {
+        .part = part->part,
+        .layer = -1,
+        .operation = part->part == RP_PART_EMB         ? "the embedding"
+                     : part->part == RP_PART_POST_NORM ? "the RMS norm output_norm"
+                                                       : "the product with output",
+        .from = part->part == RP_PART_EMB ? "tokens" : part->source.slot,
+        .between = is_carried ? "post_norm" : "",
+        .dumped = &part->dumped,
+        .n = part->n,
+        .positions = part->positions,
+        .errors = part->errors,
+        .founded = part->founded,
+        .bound = part->bound,
+        .left_out = why_left_out(part)};
     const enum rp_status status = rp_replay_judge(&replayed, &result->slots[0], err);
     if (status != RP_OK)
         return status;
@@ -234,13 +256,13 @@ static enum rp_status judge(struct part *part, struct rp_replay_layer *result, s
 enum rp_status rp_replay_run_part(struct rp_replay *replay, enum rp_slot_part part,
                                   struct rp_replay_layer *result, struct rp_error *err)
 {
+    static const struct rp_replay_variant none = {.overlay = NULL};
     struct part of;
     float *rows = NULL;
     *result = (struct rp_replay_layer){.layer = -1, .verdict = RP_SKIP};
     if (part != RP_PART_EMB && part != RP_PART_POST_NORM && part != RP_PART_LOGITS)
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
-                       "only emb, post_norm and logits stand "
-                       "outside the layers");
+                       "only emb, post_norm and logits stand outside the layers");
     enum rp_status status = part_open(&of, replay, part, err);
     if (status != RP_OK)
         return status;
@@ -251,10 +273,11 @@ enum rp_status rp_replay_run_part(struct rp_replay *replay, enum rp_slot_part pa
     for (size_t first = 0; first < of.n && status == RP_OK; first += group) {
         const size_t n = of.n - first < group ? of.n - first : group;
         memset(rows, 0, n * of.dim * sizeof *rows);
-        status = compute(&of, first, n, rows, err);
+        status = compute(&of, &none, first, n, rows, err);
         for (size_t i = 0; i < n && status == RP_OK; i++)
-            of.errors[first + i] = rp_row_error_of(
-                rows + i * of.dim, rp_dumped_row(&of.dumped, of.positions[first + i]), of.dim);
+            of.errors[first + i] =
+                rp_row_error_of(&replay->options.numerics, rows + i * of.dim,
+                                rp_dumped_row(&of.dumped, of.positions[first + i]), of.dim);
     }
     if (status == RP_OK && of.dumped.info)
         status = judge(&of, result, err);
@@ -264,25 +287,26 @@ enum rp_status rp_replay_run_part(struct rp_replay *replay, enum rp_slot_part pa
 }
 
 enum rp_status rp_replay_part_rows(struct rp_replay *replay, const struct rp_replay_slot *slot,
-                                   float **computed, float **dumped, size_t *dim,
+                                   const struct rp_replay_variant *variant, float *rows,
                                    struct rp_error *err)
 {
     struct part part;
+    float *all = NULL;
     enum rp_status status = part_open(&part, replay, slot->part, err);
     if (status != RP_OK)
         return status;
-    float *rows = part.n <= SIZE_MAX / sizeof(float) / part.dim - 1
-                      ? calloc(part.n * part.dim + 1, sizeof *rows)
-                      : NULL;
-    *dim = part.dim;
-    if (!rows)
+    if (part.n <= SIZE_MAX / sizeof(float) / part.dim - 1)
+        all = calloc(part.n * part.dim + 1, sizeof *all);
+    if (!all)
         status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", part.n);
     if (status == RP_OK && part.n > 0)
-        status = compute(&part, 0, part.n, rows, err);
-    if (status == RP_OK)
-        status = rp_replay_copy_rows(slot, &part.dumped, part.n, part.positions, rows, part.dim,
-                                     computed, dumped, err);
-    free(rows);
+        status = compute(&part, variant, 0, part.n, all, err);
+    for (size_t i = 0, row = 0; i < slot->n_positions && status == RP_OK; i++) {
+        while (row + 1 < part.n && part.positions[row] < slot->positions[i])
+            row++;
+        memcpy(rows + i * part.dim, all + row * part.dim, part.dim * sizeof *rows);
+    }
+    free(all);
     part_close(&part);
     return status;
 }

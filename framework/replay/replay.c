@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "replay/dumped.h"
 #include "replay/session.h"
 
 static enum rp_status check_layers(const struct rp_replay *replay, struct rp_error *err)
@@ -32,17 +33,21 @@ static enum rp_status check_widths(const struct rp_replay *replay, struct rp_err
         const struct rp_slot_info *info = rp_tensor_set_slot(replay->dump, i);
         int layer;
         const enum rp_slot_part part = rp_slot_parse(info->name, &layer);
-        const size_t width = part == RP_PART_LOGITS ? config->vocab_size : config->hidden_size;
         if (part == RP_PART_OTHER)
             continue;
         n_known++;
+        if (layer >= 0 && (size_t)layer >= config->n_layers)
+            return rp_fail(err, RP_ERR_MISMATCH, path, -1, "the dump has %s, the model %zu layers",
+                           info->name, config->n_layers);
+        const size_t width = rp_model_slot_width(replay->model, part, (size_t)layer);
+        if (width == 0)
+            return rp_fail(err, RP_ERR_MISMATCH, path, -1,
+                           "the dump has %s, which the model's layer %d does not compute",
+                           info->name, layer);
         if (info->error.code == RP_OK && info->dim != width)
             return rp_fail(err, RP_ERR_MISMATCH, path, -1,
                            "%s is %zu wide in the dump, %zu in the model", info->name, info->dim,
                            width);
-        if (layer >= 0 && (size_t)layer >= config->n_layers)
-            return rp_fail(err, RP_ERR_MISMATCH, path, -1, "the dump has %s, the model %zu layers",
-                           info->name, config->n_layers);
     }
     if (n_known == 0)
         return rp_fail(err, RP_ERR_MISSING, path, -1, "the dump has no slot that a layer computes");
@@ -104,7 +109,6 @@ void rp_replay_close(struct rp_replay *replay)
     if (!replay)
         return;
     rp_layer_free(&replay->weights);
-    free(replay->flips);
     free(replay);
 }
 
@@ -137,34 +141,59 @@ enum rp_status rp_replay_weights(struct rp_replay *replay, size_t layer,
     return status;
 }
 
-enum rp_status rp_replay_copy_rows(const struct rp_replay_slot *slot, const struct rp_dumped *from,
-                                   size_t n, const int64_t *positions, const float *rows,
-                                   size_t dim, float **computed, float **dumped,
+struct rp_numerics rp_replay_numerics(const struct rp_replay *replay)
+{
+    struct rp_numerics numerics = replay->options.numerics;
+    if (numerics.prompt_length == 0 && replay->tokens)
+        numerics.prompt_length = replay->n_tokens;
+    return numerics;
+}
+
+const struct rp_ops *rp_replay_stack(const struct rp_numerics *numerics,
+                                     struct rp_emulation *emulation, struct rp_overlay *overlay)
+{
+    const struct rp_ops *ops = rp_ops_default();
+    if (!rp_numerics_are_plain(numerics)) {
+        rp_emulation_open(emulation, numerics, NULL);
+        ops = &emulation->overlay.ops;
+    }
+    if (overlay) {
+        overlay->below = ops;
+        ops = &overlay->ops;
+    }
+    return ops;
+}
+
+enum rp_status rp_replay_slot_rows(struct rp_replay *replay, const struct rp_replay_slot *slot,
+                                   const struct rp_replay_variant *variant, float *rows,
                                    struct rp_error *err)
 {
-    const size_t n_values = slot->n_positions * dim;
-    size_t row = 0;
-    *computed = calloc(n_values + 1, sizeof **computed);
-    *dumped = calloc(n_values + 1, sizeof **dumped);
-    bool is_complete = *computed && *dumped;
-    for (size_t i = 0; i < slot->n_positions && is_complete; i++) {
-        const void *engine = rp_dumped_row(from, slot->positions[i]);
-        while (row < n && positions[row] < slot->positions[i])
-            row++;
-        is_complete = engine && row < n && positions[row] == slot->positions[i];
-        if (!is_complete)
-            break;
-        memcpy(*computed + i * dim, rows + row * dim, dim * sizeof **computed);
-        memcpy(*dumped + i * dim, engine, dim * sizeof **dumped);
+    static const struct rp_replay_variant none = {.overlay = NULL};
+    if (slot->layer < 0)
+        return rp_replay_part_rows(replay, slot, variant ? variant : &none, rows, err);
+    return rp_replay_layer_rows(replay, slot, variant ? variant : &none, rows, err);
+}
+
+enum rp_status rp_replay_dumped_rows(struct rp_replay *replay, const char *slot,
+                                     const int64_t *positions, size_t n, size_t dim, float *rows,
+                                     struct rp_error *err)
+{
+    struct rp_dumped dumped;
+    int layer;
+    const enum rp_slot_part part = rp_slot_parse(slot, &layer);
+    rp_dumped_open(&dumped, replay->dump, part, layer);
+    enum rp_status status = RP_OK;
+    if (!dumped.info || dumped.tensor.dim != dim)
+        status = rp_fail(err, RP_ERR_MISSING, rp_tensor_set_path(replay->dump), -1,
+                         "there is no %s of %zu values", slot, dim);
+    for (size_t i = 0; i < n && status == RP_OK; i++) {
+        const void *row = rp_dumped_row(&dumped, positions[i]);
+        if (row)
+            memcpy(rows + i * dim, row, dim * sizeof *rows);
+        else
+            status = rp_fail(err, RP_ERR_MISSING, rp_tensor_set_path(replay->dump), -1,
+                             "%s has no position %lld", slot, (long long)positions[i]);
     }
-    if (is_complete)
-        return RP_OK;
-    const bool has_memory = *computed && *dumped;
-    free(*computed);
-    free(*dumped);
-    *computed = *dumped = NULL;
-    if (!has_memory)
-        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", slot->n_positions);
-    return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "%s has not the positions that are asked for",
-                   slot->slot);
+    rp_dumped_close(&dumped);
+    return status;
 }

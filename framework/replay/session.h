@@ -3,10 +3,6 @@
 #define REFPARITY_REPLAY_SESSION_H
 
 #include "refparity/replay.h"
-#include "replay/forced.h"
-
-/* Runs that the floor is measured in. */
-enum { RP_N_FLOOR_RUNS = 3 };
 
 struct rp_replay {
     const struct rp_model *model;
@@ -17,23 +13,22 @@ struct rp_replay {
     int64_t first_position; /* of the sequence; -1: not known */
     size_t loaded;          /* the layer whose weights are in memory; SIZE_MAX: none */
     struct rp_layer weights;
-    size_t flipped_layer; /* whose flips are known, as it was replayed last */
-    struct rp_tie *flips; /* [n_flips] */
-    size_t n_flips;
 };
 
-/* The layer's weights, decoded once and kept until another layer's are asked for. */
-enum rp_status rp_replay_weights(struct rp_replay *replay, size_t layer,
-                                 const struct rp_layer **weights, struct rp_error *err);
-
-/* rp_replay_rows outside the layers. */
+/* rp_replay_slot_rows of a layer's slot, and outside the layers. */
+enum rp_status rp_replay_layer_rows(struct rp_replay *replay, const struct rp_replay_slot *slot,
+                                    const struct rp_replay_variant *variant, float *rows,
+                                    struct rp_error *err);
 enum rp_status rp_replay_part_rows(struct rp_replay *replay, const struct rp_replay_slot *slot,
-                                   float **computed, float **dumped, size_t *dim,
+                                   const struct rp_replay_variant *variant, float *rows,
                                    struct rp_error *err);
-/* Copies the rows of slot's positions out of computed and the dump. */
-enum rp_status rp_replay_copy_rows(const struct rp_replay_slot *slot, const struct rp_dumped *from,
-                                   size_t n, const int64_t *positions, const float *rows,
-                                   size_t dim, float **computed, float **dumped,
-                                   struct rp_error *err);
+
+/* The operations to run: the emulation over the plain ones, where something is rounded, and the
+ * variant's over that. */
+const struct rp_ops *rp_replay_stack(const struct rp_numerics *numerics,
+                                     struct rp_emulation *emulation, struct rp_overlay *overlay);
+
+/* options' numerics with the prompt's length, where it is known. */
+struct rp_numerics rp_replay_numerics(const struct rp_replay *replay);
 
 #endif

@@ -10,13 +10,12 @@ static void write_step(FILE *out, const struct rp_replay_result *result,
 {
     fprintf(out, "%-12s", step->slot);
     if (step->n_positions == 0) {
-        fprintf(out, " %5s %8s %10s %10s %10s %10s", "-", "-", "-", "-", "-", "-");
+        fprintf(out, " %5s %8s %10s %10s %10s", "-", "-", "-", "-", "-");
     } else {
         const int fails = step == result->layer.first_failing;
         const size_t at = fails ? step->first : step->worst;
-        fprintf(out, " %5zu %8lld %10.3g %10.2g %10.2g", step->n_positions,
-                (long long)step->positions[at], step->introduced[at], step->floor[at],
-                RP_REPLAY_LIMIT * step->floor[at]);
+        fprintf(out, " %5zu %8lld %10.3g %10.2g", step->n_positions,
+                (long long)step->positions[at], step->introduced[at], step->limit[at]);
         if (fails && !isnan(result->inherited))
             fprintf(out, " %10.3g", result->inherited);
         else
@@ -25,8 +24,8 @@ static void write_step(FILE *out, const struct rp_replay_result *result,
     fprintf(out, "  %s", rp_verdict_name(step->verdict));
     if (step->verdict == RP_FAIL || step->verdict == RP_ERROR)
         fprintf(out, ": %s", step->message);
-    else if (step->n_flips > 0)
-        fprintf(out, " (%zu near-ties of rounding flipped)", step->n_flips);
+    else if (step->is_carried)
+        fprintf(out, " (%s is not dumped)", step->between);
     fputc('\n', out);
 }
 
@@ -36,8 +35,8 @@ void rp_report_replay_text(FILE *out, const struct rp_replay_result *results, si
         return;
     fprintf(out,
             "\nreplay: what each step adds, run by the C model on the engine's own values\n"
-            "%-12s %5s %8s %10s %10s %10s %10s  %s\n",
-            "slot", "n", "worst at", "introduced", "floor", "limit", "inherited", "status");
+            "%-12s %5s %8s %10s %10s %10s  %s\n",
+            "slot", "n", "worst at", "introduced", "limit", "inherited", "status");
     for (size_t i = 0; i < n; i++) {
         const struct rp_replay_layer *layer = &results[i].layer;
         if (layer->n_slots == 0)
@@ -59,10 +58,10 @@ void rp_report_replay_failure(FILE *out, const struct rp_replay_result *result)
         fprintf(out, "  sub-stage: %s, computed from the engine's own %s\n", step->slot,
                 step->from[0] ? step->from : "tokens");
         fprintf(out,
-                "  at position %lld: introduced %.4g, floor %.2g, limit %.2g, channel %zu; "
+                "  at position %lld: introduced %.4g, limit %.2g, channel %zu; "
                 "inherited ",
-                (long long)step->positions[at], step->introduced[at], step->floor[at],
-                RP_REPLAY_LIMIT * step->floor[at], step->worst_channel);
+                (long long)step->positions[at], step->introduced[at], step->limit[at],
+                step->worst_channel);
         if (isnan(result->inherited))
             fputs("not known\n", out);
         else
@@ -95,12 +94,12 @@ static cJSON *step_json(const struct rp_replay_slot *step)
     cJSON_AddStringToObject(object, "message", step->message);
     cJSON_AddNumberToObject(object, "n_compared", (double)step->n_positions);
     cJSON_AddNumberToObject(object, "n_failing", (double)step->n_failing);
-    cJSON_AddNumberToObject(object, "n_flipped", (double)step->n_flipped);
-    cJSON_AddNumberToObject(object, "n_flips", (double)step->n_flips);
+    cJSON_AddStringToObject(object, "operation", step->operation);
+    cJSON_AddBoolToObject(object, "carried", step->is_carried);
     if (step->n_positions > 0) {
         add_number(object, "worst_position", (double)step->positions[step->worst]);
         add_number(object, "introduced", step->introduced[step->worst]);
-        add_number(object, "floor", step->floor[step->worst]);
+        add_number(object, "limit", step->limit[step->worst]);
     }
     if (step->first < step->n_positions)
         add_number(object, "first_position", (double)step->positions[step->first]);

@@ -27,7 +27,8 @@ static const char hostile[] =
     "\"FAIL\", \"required\": true, \"message\": \"L2_rel 0.5 & more\", \"worst\": {\"l2_rel\": "
     "0.5, "
     "\"cosine\": null, \"max_abs\": 1, \"position\": 3}}, {\"slot\": \"h0_ffnout\", \"verdict\": "
-    "\"FAIL\", \"required\": false, \"message\": \"\", \"worst\": null}]}}]}";
+    "\"FAIL\", \"required\": false, \"message\": \"\", \"worst\": {\"l2_rel\": 0.25, \"cosine\": "
+    "0.5, \"max_abs\": 1, \"position\": 3}}]}}]}";
 
 static struct rp_json *parse(const char *text)
 {
@@ -93,6 +94,17 @@ static void junit_counts_and_names_what_results_say(void **state)
     assert_has(xml, "<property name=\"h00.L2_rel\" value=\"0.5\"/>");
     assert_has(xml, "<property name=\"h00.cosine\" value=\"nan\"/>");
     assert_has(xml, "<property name=\"line\" value=\"7\"/>");
+    free(xml);
+}
+
+/* 23 slots of the smallest model, and each operation's beside them: a report that no viewer takes. */
+static void junit_has_metrics_of_required_slots_alone(void **state)
+{
+    (void)state;
+    char *xml = junit_of(hostile);
+    assert_has(xml, "<property name=\"h00.max_abs\" value=\"1\"/>");
+    assert_has_not(xml, "h0_ffnout.L2_rel");
+    assert_has_not(xml, "name=\"h0_ffnout");
     free(xml);
 }
 
@@ -215,6 +227,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_testcase_has_the_time_of_its_test),
         cmocka_unit_test(junit_counts_and_names_what_results_say),
+        cmocka_unit_test(junit_has_metrics_of_required_slots_alone),
         cmocka_unit_test(junit_holds_no_byte_that_XML_cannot),
         cmocka_unit_test(markdown_keeps_its_table_whatever_the_texts_hold),
         cmocka_unit_test(what_is_explained_passes_in_junit_and_is_shown),

@@ -77,6 +77,7 @@ static enum rp_status expand_command(const struct rp_context *context, const str
                                         .dump = paths->dump,
                                         .mode = pair->mode,
                                         .positions = positions,
+                                        .slots = rp_slot_level_name(rp_pair_slots(pair)),
                                         .threads = processors,
                                         .env = lookup_env,
                                         .target = lookup_target,

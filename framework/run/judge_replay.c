@@ -146,9 +146,7 @@ static void describe_failure(struct rp_judge_replay *replay, struct rp_replay_re
         snprintf(inherited, sizeof inherited, "inherits %.3g with %.24s", result->inherited,
                  slot->from);
     rp_judge_decide(&result->judgement, RP_FAIL, "%s %s; %s", slot->slot, slot->message, inherited);
-    if (result->layer.layer < 0)
-        return; /* hypotheses are about layers */
-    if (rp_explain_layer(replay->replay, &result->layer, &result->explanation, &err)) {
+    if (rp_explain_slot(replay->replay, slot, &result->explanation, &err)) {
         memset(&result->explanation, 0, sizeof result->explanation);
         snprintf(result->explanation.text, sizeof result->explanation.text, "not explained: %.300s",
                  err.message);
@@ -165,8 +163,8 @@ static void describe(struct rp_replay_result *result)
         if (slot->verdict != layer->verdict)
             continue;
         if (!worst || (slot->n_positions > 0 && worst->n_positions > 0 &&
-                       slot->introduced[slot->worst] * worst->floor[worst->worst] >
-                           worst->introduced[worst->worst] * slot->floor[slot->worst]))
+                       slot->introduced[slot->worst] * worst->limit[worst->worst] >
+                           worst->introduced[worst->worst] * slot->limit[slot->worst]))
             worst = slot;
     }
     if (worst)

@@ -141,22 +141,32 @@ static void the_results_of_tokens_and_engine_come_back(void **state)
     close_judge(judge);
 }
 
-static void make_replay_slot(const char *name, struct rp_replay_slot *slot, int64_t *positions,
-                             double *introduced, double *floor)
+/* What a slot has for each of its positions. */
+struct per_position {
+    int64_t positions[3];
+    double introduced[3], limit[3], bound[3];
+};
+
+static void make_replay_slot(const char *name, struct rp_replay_slot *slot,
+                             struct per_position *values)
 {
     memset(slot, 0, sizeof *slot);
     snprintf(slot->slot, sizeof slot->slot, "%s", name);
     slot->part = RP_PART_FFNOUT;
     slot->layer = 1;
-    snprintf(slot->from, sizeof slot->from, "h1_preffn");
+    fill(slot->operation, sizeof slot->operation);
+    fill(slot->from, sizeof slot->from);
+    slot->is_carried = true;
+    snprintf(slot->between, sizeof slot->between, "h1_act");
     slot->verdict = RP_FAIL;
     slot->n_positions = 3;
-    slot->positions = positions;
-    slot->introduced = introduced;
-    slot->floor = floor;
+    slot->positions = values->positions;
+    slot->introduced = values->introduced;
+    slot->limit = values->limit;
+    slot->bound = values->bound;
     slot->n_failing = 2;
-    slot->n_flipped = 4;
-    slot->n_flips = 5;
+    slot->n_over = 4;
+    slot->n_expected = 0.1;
     slot->worst = 2;
     slot->first = 1;
     slot->worst_channel = 6;
@@ -164,8 +174,7 @@ static void make_replay_slot(const char *name, struct rp_replay_slot *slot, int6
 }
 
 /* A layer with three slots, the third of which fails first. */
-static void make_replay(struct rp_replay_result *result, int64_t *positions, double *introduced,
-                        double *floor)
+static void make_replay(struct rp_replay_result *result, struct per_position *values)
 {
     memset(result, 0, sizeof *result);
     snprintf(result->slot, sizeof result->slot, "h1");
@@ -176,8 +185,8 @@ static void make_replay(struct rp_replay_result *result, int64_t *positions, dou
     result->layer.n_slots = 3;
     memset(&result->layer.slots[0], 0, sizeof result->layer.slots[0]);
     result->layer.slots[0].verdict = RP_SKIP; /* nothing was compared */
-    make_replay_slot("h1_preffn", &result->layer.slots[1], positions, introduced, floor);
-    make_replay_slot("h1_ffnout", &result->layer.slots[2], positions, introduced, floor);
+    make_replay_slot("h1_preffn", &result->layer.slots[1], values);
+    make_replay_slot("h1_ffnout", &result->layer.slots[2], values);
     result->layer.first_failing = &result->layer.slots[2];
     result->inherited = (double)NAN;
     fill(result->explanation.name, sizeof result->explanation.name);
@@ -200,10 +209,12 @@ static void assert_same_replay(const struct rp_replay_result *a, const struct rp
             const size_t n = one->n_positions;
             assert_memory_equal(one->positions, other->positions, n * sizeof *one->positions);
             assert_memory_equal(one->introduced, other->introduced, n * sizeof *one->introduced);
-            assert_memory_equal(one->floor, other->floor, n * sizeof *one->floor);
+            assert_memory_equal(one->limit, other->limit, n * sizeof *one->limit);
+            assert_memory_equal(one->bound, other->bound, n * sizeof *one->bound);
         }
         one->positions = other->positions = NULL;
-        one->introduced = other->introduced = one->floor = other->floor = NULL;
+        one->introduced = other->introduced = NULL;
+        one->limit = other->limit = one->bound = other->bound = NULL;
     }
     x.layer.first_failing = y.layer.first_failing = NULL;
     assert_memory_equal(&x, &y, sizeof x);
@@ -215,10 +226,12 @@ static void the_result_of_a_replay_comes_back_to_the_last_bit(void **state)
 {
     (void)state;
     struct rp_judge *judge = open_judge();
-    int64_t positions[] = {0, 5, 9};
-    double introduced[] = {1e-8, (double)NAN, 1.0 / 3}, floor[] = {1e-7, 5e-324, 0.1};
+    struct per_position values = {.positions = {0, 5, 9},
+                                  .introduced = {1e-8, (double)NAN, 1.0 / 3},
+                                  .limit = {1e-7, 5e-324, 0.1},
+                                  .bound = {1e-8, 0.3, (double)INFINITY}};
     struct rp_replay_result result, back;
-    make_replay(&result, positions, introduced, floor);
+    make_replay(&result, &values);
     for (int failing = 0; failing < 2; failing++) {
         assert_int_equal(rp_store_replay(judge, &result, NULL), RP_OK);
         assert_int_equal(rp_stored_replay(judge, "h1", &back, NULL), RP_OK);
@@ -233,11 +246,10 @@ static void indices_beyond_the_positions_are_not_believed(void **state)
 {
     (void)state;
     struct rp_judge *judge = open_judge();
-    int64_t positions[] = {0, 5, 9};
-    double introduced[] = {1, 2, 3}, floor[] = {1, 1, 1};
+    struct per_position values = {.positions = {0, 5, 9}};
     struct rp_replay_result result, back;
     for (int i = 0; i < 3; i++) {
-        make_replay(&result, positions, introduced, floor);
+        make_replay(&result, &values);
         struct rp_replay_slot *slot = &result.layer.slots[2];
         if (i == 0)
             slot->worst = 3;

@@ -1,8 +1,9 @@
-/* libFuzzer target: any bytes as the dump.json of a folder with three slots. */
+/* libFuzzer target: any bytes as the dump.json of a folder with five slots, which are loaded. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,15 +33,17 @@ static void remove_folder(void)
 /* Slots of 4 rows; the first call writes them. */
 static void make_folder(void)
 {
-    static const char *const names[] = {"emb.npy", "h0.npy", "logits.npy"};
-    char npy[10 + 70 + 16];
-    int n =
-        snprintf(npy, sizeof npy, "%cNUMPY%c%c%c%c%-69s\n%s", 0x93, 1, 0, 70, 0,
-                 "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 1), }", "................");
-    if (n != 10 + 70 + 16 || mkdir(folder, 0700) != 0 || atexit(remove_folder) != 0)
+    static const char *const names[] = {"emb.npy", "h0.npy", "h0_q.npy", "h1_z.npy", "logits.npy"};
+    char npy[10 + 70 + 128 + 1];
+    char data[128 + 1];
+    memset(data, '.', 128);
+    data[128] = '\0';
+    int n = snprintf(npy, sizeof npy, "%cNUMPY%c%c%c%c%-69s\n%s", 0x93, 1, 0, 70, 0,
+                     "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 8), }", data);
+    if (n != 10 + 70 + 128 || mkdir(folder, 0700) != 0 || atexit(remove_folder) != 0)
         abort();
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        write_file(names[i], npy, sizeof npy);
+        write_file(names[i], npy, 10 + 70 + 128);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
@@ -63,6 +66,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
             if (info->positions[row] < 0 ||
                 (row > 0 && info->positions[row] <= info->positions[row - 1]))
                 abort();
+        struct rp_tensor tensor;
+        if (rp_tensor_load(set, info->name, &tensor, &err) == RP_OK)
+            rp_tensor_release(&tensor);
     }
     rp_tensor_set_close(set);
     return 0;

@@ -60,7 +60,12 @@ def main():
     write("npy", "structured.npy", npy(np.zeros(2, dtype=[("a", "<f4"), ("b", "<i4", (2,))])))
     dump = {"format": "refparity-dump", "version": 1, "engine": "e", "n_layers": 1}
     jumps = {"logits": [[0, 9]], "h0": [[1, 4], [3, 8]]}
+    order = [
+        {"slots": ["q", "h1_k"], "kind": "interleaved_pairs", "head_dim": 4, "n_rot": 2},
+        {"slots": ["z"], "kind": "tiled_heads", "head_dim": 1, "n_groups": 3, "first": 2},
+    ]
     for name, more in (
+        ("order.json", {"complete": True, "positions": {}, "order": order}),
         ("complete.json", {"complete": True, "positions": jumps}),
         ("abandoned.json", {"complete": False, "positions": {"h0": [[4, 9]]}}),
         ("failed.json", {"complete": False, "error": "disk \"full\"", "positions": {}}),

@@ -156,6 +156,8 @@ static enum rp_status read_dump_json(struct rp_tensor_set *set, const char *path
         goto done;
     set->complete = cJSON_IsTrue(complete);
     code = apply_jumps(set, doc, positions, err);
+    if (!code)
+        code = rp_order_read(set, doc, cJSON_GetObjectItemCaseSensitive(root, "order"), err);
 done:
     rp_json_free(doc);
     free(text);

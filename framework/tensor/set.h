@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "refparity/tensor_set.h"
+#include "tensor/order.h"
 #include "tensor/zip.h"
 
 #define RP_SET_MAX_SLOTS 16384
@@ -21,7 +22,8 @@ struct rp_slot {
     const struct rp_zip_member *member; /* npz */
     const void *map;                    /* [map_size]: npy: the whole file */
     size_t map_size;
-    int is_single_file; /* bin: NAME.bin, not NAME_p{pos}.bin */
+    struct rp_order order; /* npy: of the values in a row, where dump.json says so */
+    int is_single_file;    /* bin: NAME.bin, not NAME_p{pos}.bin */
 };
 
 struct rp_tensor_set {

@@ -73,6 +73,35 @@ int rp_slot_is_required(const char *slot)
     return part != RP_PART_OTHER && (!is_of_layer(part) || part == RP_PART_OUTPUT);
 }
 
+static const char *const level_names[] = {
+    [RP_SLOTS_LAYERS] = "layers", [RP_SLOTS_OPERATIONS] = "operations"};
+
+bool rp_slot_level_has(enum rp_slot_level level, enum rp_slot_part part)
+{
+    static const bool is_of_layers[RP_PART_OTHER + 1] = {
+        [RP_PART_EMB] = true,       [RP_PART_IN] = true,     [RP_PART_POSTATTN] = true,
+        [RP_PART_PREFFN] = true,    [RP_PART_FFNOUT] = true, [RP_PART_OUTPUT] = true,
+        [RP_PART_POST_NORM] = true, [RP_PART_LOGITS] = true};
+    return level == RP_SLOTS_OPERATIONS || is_of_layers[part];
+}
+
+const char *rp_slot_level_name(enum rp_slot_level level)
+{
+    return level_names[level];
+}
+
+enum rp_status rp_slot_level_parse(const char *name, enum rp_slot_level *out, struct rp_error *err)
+{
+    for (enum rp_slot_level level = RP_SLOTS_LAYERS; level <= RP_SLOTS_OPERATIONS; level++) {
+        if (strcmp(level_names[level], name) == 0) {
+            *out = level;
+            return RP_OK;
+        }
+    }
+    return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "slots '%s' is none of %s, %s", name,
+                   level_names[RP_SLOTS_LAYERS], level_names[RP_SLOTS_OPERATIONS]);
+}
+
 char *rp_required_slot(int n_layers, size_t index, char *out)
 {
     const size_t n = n_layers > 0 ? (size_t)n_layers : 0;

@@ -84,6 +84,40 @@ static void a_models_required_slots_are_listed_in_forward_order(void **state)
     assert_null(rp_required_slot(2, 5, name));
 }
 
+static void layers_are_what_compares_them_and_operations_are_everything(void **state)
+{
+    static const char *const of_layers[] = {"emb",       "h3_in", "h3_postattn", "h3_preffn",
+                                            "h3_ffnout", "h3",    "post_norm",   "logits"};
+    (void)state;
+    size_t n = 0;
+    for (enum rp_slot_part part = RP_PART_EMB; part <= RP_PART_OTHER; part++) {
+        n += rp_slot_level_has(RP_SLOTS_LAYERS, part);
+        assert_true(rp_slot_level_has(RP_SLOTS_OPERATIONS, part));
+    }
+    assert_int_equal(n, sizeof of_layers / sizeof *of_layers);
+    for (size_t i = 0; i < n; i++) {
+        int layer;
+        assert_true(rp_slot_level_has(RP_SLOTS_LAYERS, rp_slot_parse(of_layers[i], &layer)));
+    }
+    assert_false(rp_slot_level_has(RP_SLOTS_LAYERS, RP_PART_ACT));
+}
+
+static void a_level_is_written_and_read_by_its_name(void **state)
+{
+    enum rp_slot_level level = RP_SLOTS_LAYERS;
+    struct rp_error err;
+    (void)state;
+    assert_string_equal(rp_slot_level_name(RP_SLOTS_LAYERS), "layers");
+    assert_string_equal(rp_slot_level_name(RP_SLOTS_OPERATIONS), "operations");
+    assert_int_equal(rp_slot_level_parse("operations", &level, &err), RP_OK);
+    assert_int_equal(level, RP_SLOTS_OPERATIONS);
+    assert_int_equal(rp_slot_level_parse("layer", &level, &err), RP_ERR_ARGUMENT);
+    assert_string_equal(err.message, "slots 'layer' is none of layers, operations");
+    assert_int_equal(level, RP_SLOTS_OPERATIONS); /* untouched */
+    assert_int_equal(rp_slot_level_parse("layers", &level, NULL), RP_OK);
+    assert_int_equal(level, RP_SLOTS_LAYERS);
+}
+
 static void names_that_could_leave_the_folder_are_no_slot_names(void **state)
 {
     static const char *const bad[] = {"",   ".",  "..",  "../a", "a/b",
@@ -105,6 +139,8 @@ int main(void)
         cmocka_unit_test(anything_else_is_other),
         cmocka_unit_test(order_is_that_of_execution),
         cmocka_unit_test(a_models_required_slots_are_listed_in_forward_order),
+        cmocka_unit_test(layers_are_what_compares_them_and_operations_are_everything),
+        cmocka_unit_test(a_level_is_written_and_read_by_its_name),
         cmocka_unit_test(names_that_could_leave_the_folder_are_no_slot_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -415,7 +415,10 @@ enum rp_status rp_tensor_load(struct rp_tensor_set *set, const char *slot, struc
     tensor->n_positions = found->info.n_positions;
     tensor->dim = found->info.dim;
     tensor->positions = found->info.positions;
-    return RP_OK;
+    code = rp_order_turn(&found->order, slot, tensor, err);
+    if (code)
+        rp_tensor_release(tensor);
+    return code;
 }
 
 void rp_tensor_release(struct rp_tensor *tensor)

@@ -54,6 +54,21 @@ int rp_dump_rows(struct rp_dump *dump, const char *slot, long long first_positio
 int rp_dump_layer(struct rp_dump *dump, int layer, const char *part, long long first_position,
                   size_t n_positions, size_t dim, const float *rows);
 
+/* HF's order of values within a row is what a reader of the dump expects. An engine whose own order is
+ * another declares it, once, at any time before rp_dump_finish, and the reader turns the rows. slots:
+ * "q,k,qrope,krope", of all layers, or "h0_q,h1_q", of one; a slot has one declaration at most.
+ * Both: 0, or -1 on failure.
+ *
+ * In each head of head_dim values the pair (2i, 2i+1) is HF's (i, i + n_rot/2), as in GGUF files of
+ * Llama; values past n_rot, which is even, stay. */
+int rp_dump_order_interleaved(struct rp_dump *dump, const char *slots, size_t head_dim,
+                              size_t n_rot);
+
+/* From value first on, a row is heads of head_dim values, and head g + j*n_groups is HF's head
+ * g*(n_heads/n_groups) + j, as the V heads of GGUF files of Qwen3.5. */
+int rp_dump_order_tiled(struct rp_dump *dump, const char *slots, size_t head_dim, size_t n_groups,
+                        size_t first);
+
 /* Marks the dump as complete: all that the run computes has been written. Later writes fail.
  * 0, or -1 when anything failed since rp_dump_open; the dump then stays marked as incomplete. */
 int rp_dump_finish(struct rp_dump *dump);
@@ -120,6 +135,8 @@ struct rp_dump {
     struct rp_dump_file *files;
     size_t n_files, max_files, n_open;
     size_t last_file; /* slots come in the same order for each token: look at the next one first */
+    char *order;      /* [n_order] of dump.json: the declared orders; NULL when there is none */
+    size_t n_order;
     char error[1024];
 };
 
@@ -227,7 +244,13 @@ static void rp_dump_make_text(struct rp_dump *dump)
         rp_dump_add(dump, "]");
         between = ", \"";
     }
-    rp_dump_add(dump, "}}\n");
+    rp_dump_add(dump, "}");
+    if (dump->n_order > 0) {
+        rp_dump_add(dump, ", \"order\": [");
+        rp_dump_add_text(dump, dump->order, dump->n_order);
+        rp_dump_add(dump, "]");
+    }
+    rp_dump_add(dump, "}\n");
 }
 
 /* Writes dump.json anew, in place and with one write: what it says only grows, but for a few bytes
@@ -539,6 +562,78 @@ int rp_dump_layer(struct rp_dump *dump, int layer, const char *part, long long f
     return rp_dump_rows(dump, name, first_position, n_positions, dim, rows);
 }
 
+/* "q,k" is written as ["q", "k"]; numbers: the rule's others. */
+static int rp_dump_add_order(struct rp_dump *dump, const char *slots, const char *numbers)
+{
+    size_t i, n = 0, size = 6 * strlen(slots) + strlen(numbers) + 32;
+    char *grown = (char *)realloc(dump->order, dump->n_order + size);
+    if (!grown)
+        return rp_dump_fail(dump, "order", slots, "out of memory");
+    dump->order = grown;
+    grown += dump->n_order;
+    n = (size_t)snprintf(grown, size, "%s{\"slots\": [\"", dump->n_order ? ", " : "");
+    for (i = 0; slots[i]; i++) {
+        if (slots[i] == ',') {
+            memcpy(grown + n, "\", \"", 4);
+            n += 4;
+        } else
+            grown[n++] = slots[i];
+    }
+    n += (size_t)snprintf(grown + n, size - n, "\"], %s}", numbers);
+    dump->n_order += n;
+    return rp_dump_write_json(dump);
+}
+
+static int rp_dump_may_order(struct rp_dump *dump, const char *slots)
+{
+    size_t i;
+    int is_start = 1; /* of a name */
+    if (!rp_dump_may_write(dump))
+        return 0;
+    for (i = 0; slots[i]; i++) {
+        char c = slots[i];
+        int letter = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || (c == '_' && !is_start);
+        if (!letter && (c != ',' || is_start))
+            break;
+        is_start = c == ',';
+    }
+    if (slots[i] || is_start)
+        rp_dump_fail(dump, "order", slots, "expected slots of a layer, as \"q,k\" or \"h0_q\"");
+    return !dump->failed;
+}
+
+int rp_dump_order_interleaved(struct rp_dump *dump, const char *slots, size_t head_dim,
+                              size_t n_rot)
+{
+    char numbers[160];
+    if (!dump)
+        return 0;
+    if (!rp_dump_may_order(dump, slots))
+        return -1;
+    if (n_rot < 2 || n_rot % 2 != 0 || n_rot > head_dim)
+        return rp_dump_fail(dump, "order", slots, "n_rot is not even, or not 2 to head_dim");
+    snprintf(numbers, sizeof numbers,
+             "\"kind\": \"interleaved_pairs\", \"head_dim\": %llu, \"n_rot\": %llu",
+             (unsigned long long)head_dim, (unsigned long long)n_rot);
+    return rp_dump_add_order(dump, slots, numbers);
+}
+
+int rp_dump_order_tiled(struct rp_dump *dump, const char *slots, size_t head_dim, size_t n_groups,
+                        size_t first)
+{
+    char numbers[160];
+    if (!dump)
+        return 0;
+    if (!rp_dump_may_order(dump, slots))
+        return -1;
+    if (head_dim == 0 || n_groups == 0)
+        return rp_dump_fail(dump, "order", slots, "head_dim or n_groups is 0");
+    snprintf(numbers, sizeof numbers,
+             "\"kind\": \"tiled_heads\", \"head_dim\": %llu, \"n_groups\": %llu, \"first\": %llu",
+             (unsigned long long)head_dim, (unsigned long long)n_groups, (unsigned long long)first);
+    return rp_dump_add_order(dump, slots, numbers);
+}
+
 int rp_dump_finish(struct rp_dump *dump)
 {
     size_t i;
@@ -571,6 +666,7 @@ int rp_dump_close(struct rp_dump *dump)
         fclose(dump->json);
     free(dump->files);
     free(dump->text);
+    free(dump->order);
     free(dump->folder);
     free(dump->path);
     free(dump->engine);

@@ -1,6 +1,7 @@
-/* Why a layer introduces an error: hypotheses that the field's bug history suggests, each fitted in
- * closed form or tested by running the layer with one operation exchanged. A name is given only where
- * the engine's values then match to the floor. It explains a verdict and never changes it. */
+/* Why an operation introduces an error: hypotheses that the field's bug history suggests, each about
+ * that operation alone, fitted in closed form or tested by running it with something exchanged. A name
+ * is given only where the engine's values then match to the bound. It explains a verdict and never
+ * changes it. */
 #ifndef REFPARITY_EXPLAIN_H
 #define REFPARITY_EXPLAIN_H
 
@@ -20,12 +21,12 @@ struct rp_explanation {
     char or_else[64];
 };
 
-/* Explains the first failing slot of layer's result, from rp_replay_run_layer. RP_ERR_MEMORY, or what
+/* Explains a slot that fails, from rp_replay_run_layer or rp_replay_run_part. RP_ERR_MEMORY, or what
  * reading weights or dump returns. */
-enum rp_status rp_explain_layer(struct rp_replay *replay, const struct rp_replay_layer *result,
-                                struct rp_explanation *explanation, struct rp_error *err);
+enum rp_status rp_explain_slot(struct rp_replay *replay, const struct rp_replay_slot *slot,
+                               struct rp_explanation *explanation, struct rp_error *err);
 
-/* The names that rp_explain_layer may give, with a line on each, for --help and docs. */
+/* The names that rp_explain_slot may give, with a line on each, for --help and docs. */
 struct rp_hypothesis_info {
     const char *name;
     const char *description;

@@ -34,6 +34,12 @@ struct rp_env {
     const char *value; /* a template */
 };
 
+/* What {slots} asks an engine to dump. */
+struct rp_wanted_slots {
+    enum rp_slot_level replayed; /* for a pair that is replayed; by default RP_SLOTS_OPERATIONS */
+    enum rp_slot_level compared; /* for any other; by default RP_SLOTS_LAYERS */
+};
+
 /* How to run an engine. argv and the values of env are templates: see matrix/expand.h. */
 struct rp_engine {
     const char *name;
@@ -50,7 +56,8 @@ struct rp_engine {
     int lacks_tokens;            /* 1: declared "tokens": false, it cannot dump token ids */
     int uses_tokens_file;        /* 1: {tokens_file} is in argv or env, so it needs a fixture */
     struct rp_numerics numerics; /* activations, kv_cache, attention: of entries that say nothing */
-    int line;                    /* of its value in the matrix, from 1 */
+    struct rp_wanted_slots slots; /* likewise */
+    int line;                     /* of its value in the matrix, from 1 */
     int column;
 };
 
@@ -93,8 +100,9 @@ struct rp_entry {
     size_t n_compare_modes;
     struct rp_limits modes_limits; /* of compare_modes: threshold_modes_l2_rel, by default limits */
     struct rp_accepted_exit accept_exit;
-    struct rp_numerics numerics; /* the entry's own, else its engine's */
-    enum rp_gate gate;           /* other than strict only with engine_gguf */
+    struct rp_numerics numerics;  /* the entry's own, else its engine's */
+    struct rp_wanted_slots slots; /* likewise */
+    enum rp_gate gate;            /* other than strict only with engine_gguf */
     double threshold_exact; /* 0: derived from what rounding as declared does, see exact/limits.h */
     int replay; /* 1: layers are replayed too; only with engine_gguf; by default unless gate is strict */
     const char **replay_modes; /* [n_replay_modes], in these modes alone; NULL, 0: in all */
@@ -161,6 +169,10 @@ struct rp_numerics rp_pair_numerics(const struct rp_pair *pair);
 
 /* Are the pair's layers replayed? Of a comparison of two modes, never. */
 int rp_pair_is_replayed(const struct rp_pair *pair);
+
+/* Which slots the pair's engine is asked to dump: what {slots} becomes. Not for a comparison of two modes,
+ * which runs no engine. */
+enum rp_slot_level rp_pair_slots(const struct rp_pair *pair);
 
 /* The pair whose dump a comparison of two modes takes: of its own mode, or of the one against. */
 void rp_pair_of_mode(const struct rp_pair *comparison, int against, struct rp_pair *pair);

@@ -27,6 +27,9 @@ void rp_model_close(struct rp_model *model); /* NULL is allowed */
 const struct rp_model_config *rp_model_config(const struct rp_model *model);
 const struct rp_gguf *rp_model_gguf(const struct rp_model *model);
 
+/* How wide a slot is; 0: the layer has none (layer is ignored outside the layers). */
+size_t rp_model_slot_width(const struct rp_model *model, enum rp_slot_part part, size_t layer);
+
 /* ---- one layer ---- */
 
 struct rp_weight {
@@ -58,7 +61,7 @@ void rp_layer_state_close(struct rp_layer_state *state); /* NULL is allowed */
 /* Some rows of a slot, as they have just been computed; valid during the call only. A tap may
  * overwrite them: what follows then goes on from its values. */
 struct rp_tap {
-    const char *slot; /* "emb", "h3_in", …, see tensor_set.h */
+    const char *slot; /* "emb", "h3_in", …: see RP_LAYER_SLOTS in tensor_set.h */
     enum rp_slot_part part;
     int layer; /* -1: belongs to no layer */
     size_t n_positions;
@@ -77,12 +80,15 @@ struct rp_forward {
     enum rp_mode mode;        /* told to the operations; the arithmetic is the same */
     rp_tap_fn *tap;           /* NULL: none */
     void *tap_context;
+    /* Of rp_layer_forward: which steps of the layer's plan to run, the others leave their output
+     * undefined. NULL: all. See model/architecture.h. */
+    const unsigned char *steps;
 };
 
 /* Runs one layer over n positions (strictly ascending, and later than those in state), and appends
  * them to state. hidden [n][hidden_size] is the layer's input and becomes its output. layer is
- * what operations and taps are told; weights may be another layer's of the same kind. Taps h{l}_in, h{l}_postattn,
- * h{l}_preffn, h{l}_ffnout and h{l}. RP_ERR_ARGUMENT (no room in state, positions that do not
+ * what operations and taps are told; weights may be another layer's of the same kind. Taps every
+ * slot of the layer, its values in HF's order. RP_ERR_ARGUMENT (no room in state, positions that do not
  * ascend, weights or a state of another kind), RP_ERR_MEMORY, or what an operation or the tap returns. */
 enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
                                 const struct rp_layer *weights, struct rp_layer_state *state,

@@ -99,7 +99,8 @@ struct rp_model_config {
 /* Where an operation runs. */
 struct rp_site {
     const struct rp_model_config *config;
-    int layer; /* -1: outside the layers */
+    int layer;   /* -1: outside the layers */
+    size_t step; /* of the layer's plan that runs: see model/architecture.h; 0 outside the layers */
     enum rp_mode mode;
     size_t n_positions;
     const int64_t *positions; /* [n_positions], strictly ascending */
@@ -212,18 +213,22 @@ struct rp_l2_norm {
     size_t x_stride; /* in floats */
 };
 
-/* decay = exp(a * softplus(alpha + dt)) and beta = sigmoid(beta), for each head.
- * HF: Qwen3_5GatedDeltaNet, g and beta; torch_recurrent_gated_delta_rule takes g's exp. */
-struct rp_delta_gates {
+/* y = a * softplus(y + dt), for each head: the logarithm of the decay. HF: Qwen3_5GatedDeltaNet, g. */
+struct rp_delta_decay {
     size_t n_heads;
     const float *dt; /* [n_heads] */
     const float *a;  /* [n_heads], below 0 */
-    float *decay;    /* [n_positions][n_heads], in place: alpha */
-    float *beta;     /* [n_positions][n_heads], in place */
+    float *y;        /* [n_positions][n_heads], in place */
+};
+
+/* y = sigmoid(y), for each head. HF: Qwen3_5GatedDeltaNet, beta. */
+struct rp_delta_beta {
+    size_t n_heads;
+    float *y; /* [n_positions][n_heads], in place */
 };
 
 /* For each V head h, with K head h % n_k_heads, position by position:
- *     state = decay * state
+ *     state = exp(decay) * state
  *     state = state + k (beta * (v - state^T k))^T
  *     y = scale * state^T q
  * Gated Delta Networks (arXiv 2412.06464); HF: torch_recurrent_gated_delta_rule. */
@@ -234,7 +239,7 @@ struct rp_delta_rule {
     const float *k;     /* [n_positions][n_k_heads][head_dim], rows qkv_stride apart */
     const float *v;     /* [n_positions][n_v_heads][head_dim], rows qkv_stride apart */
     size_t qkv_stride;  /* in floats */
-    const float *decay; /* [n_positions][n_v_heads] */
+    const float *decay; /* [n_positions][n_v_heads], its logarithm */
     const float *beta;  /* [n_positions][n_v_heads] */
     float *state;       /* [n_v_heads][head_dim of K][head_dim of V]; zeros before position 0 */
     float *y;           /* [n_positions][n_v_heads][head_dim] */
@@ -283,8 +288,10 @@ struct rp_ops {
     enum rp_status (*causal_conv1d)(void *context, const struct rp_site *,
                                     const struct rp_causal_conv1d *);
     enum rp_status (*l2_norm)(void *context, const struct rp_site *, const struct rp_l2_norm *);
-    enum rp_status (*delta_gates)(void *context, const struct rp_site *,
-                                  const struct rp_delta_gates *);
+    enum rp_status (*delta_decay)(void *context, const struct rp_site *,
+                                  const struct rp_delta_decay *);
+    enum rp_status (*delta_beta)(void *context, const struct rp_site *,
+                                 const struct rp_delta_beta *);
     enum rp_status (*delta_rule)(void *context, const struct rp_site *,
                                  const struct rp_delta_rule *);
     enum rp_status (*gated_norm)(void *context, const struct rp_site *,

@@ -1,9 +1,11 @@
-/* Replay: each layer of the C model, run on the engine's own dumped values with the engine's own
- * weights, from each dumped slot to the next. What comes out beside what the engine dumped is the
- * error that this step introduces; what it inherits does not show.
+/* Replay: each operation of the C model, run on the engine's own dumped values with the engine's own
+ * weights. What the engine's output differs by is what that operation introduces; what it was given
+ * does not show. An operation whose inputs are not dumped is carried from the nearest slots that are.
  * Not for end-to-end errors (compare.h), nor for saying why (explain.h). */
 #ifndef REFPARITY_REPLAY_H
 #define REFPARITY_REPLAY_H
+
+#include <stdbool.h>
 
 #include "refparity/compare.h"
 #include "refparity/model.h"
@@ -15,39 +17,46 @@
 extern "C" {
 #endif
 
-/* An error is over the limit when it is more than this many times the floor. */
-#define RP_REPLAY_LIMIT 3.0
-
-/* One slot, computed from the dumped slots before it. Arrays are owned by the result. */
+/* One slot, computed from dumped slots before it. Arrays are owned by the result. */
 struct rp_replay_slot {
     char slot[RP_SLOT_NAME_SIZE];
     enum rp_slot_part part;
-    int layer;                    /* -1: outside the layers */
-    char from[RP_SLOT_NAME_SIZE]; /* the last dumped slot before it, which it was computed from */
+    int layer;          /* -1: outside the layers */
+    char operation[48]; /* "attn_q, a matrix product", "RoPE" …: the last one before the slot */
+    char from[160];     /* the slots that it was computed from: "h3_qrope, h3_krope, h3_v" */
+    /* The operation's inputs are not all dumped: others were computed on the way. between: the nearest
+     * slot before it that would have to be dumped; "" when nothing is carried. */
+    bool is_carried;
+    char between[RP_SLOT_NAME_SIZE];
     enum rp_verdict
         verdict; /* PASS, FAIL, SKIP (not dumped, or nothing to compute it from), ERROR */
     size_t n_positions;
     int64_t *positions; /* [n_positions] that were compared */
     double
-        *introduced;  /* [n_positions] ||engine - replayed|| / ||replayed||, after flips; NaN where
-                         * the engine's row is not finite */
-    double *floor;    /* [n_positions] what FP32 arithmetic in another order may add, same unit */
-    size_t n_failing; /* !(introduced <= RP_REPLAY_LIMIT * floor) */
-    size_t n_flipped; /* positions brought under the limit by flips of near-ties */
-    size_t n_flips;   /* ties that were flipped for them */
-    size_t worst;     /* index of the largest introduced / floor; 0 when nothing was compared */
-    size_t first;     /* index of the first position over the limit, n_positions: none */
+        *introduced; /* [n_positions] ||engine - replayed|| / ||replayed||; NaN where the engine's
+                         * row is not finite */
+    /* [n_positions] the operation's bound, same unit: what FP32 sums in another order may add, and
+     * where a declared rounding lies on the way, what a few values that tip to their other neighbour
+     * change */
+    double *limit;
+    /* [n_positions] the bound without tips; equal to limit where nothing is rounded on the way */
+    double *bound;
+    size_t n_failing;     /* !(introduced <= limit) */
+    size_t n_over;        /* !(introduced <= bound): tips are to be expected there, so many: */
+    double n_expected;    /* positions with a tip; 0 where nothing is rounded on the way */
+    size_t worst;         /* index of the largest introduced / limit; 0 when nothing was compared */
+    size_t first;         /* index of the first position that makes it fail, n_positions: none */
     size_t worst_channel; /* of the first failing position */
     char message[512];    /* one line, as a failure report has it */
 };
 
-/* A layer's slots in forward order: h{l}_in, h{l}_postattn, h{l}_preffn, h{l}_ffnout, h{l}; those that
- * are not dumped are left out. Outside the layers: emb; or post_norm; or logits. */
+/* A layer's slots in forward order; those that are not dumped are left out. Outside the layers: emb; or
+ * post_norm; or logits. */
 struct rp_replay_layer {
     int layer;               /* -1: outside the layers */
     enum rp_verdict verdict; /* the worst of its slots; SKIP when none was compared */
     size_t n_slots;
-    struct rp_replay_slot slots[5];
+    struct rp_replay_slot slots[RP_N_LAYER_PARTS];
     const struct rp_replay_slot *first_failing; /* NULL: none */
 };
 void rp_replay_layer_free(struct rp_replay_layer *result); /* a zeroed one is allowed */
@@ -57,8 +66,6 @@ struct rp_replay_options {
     enum rp_mode mode;     /* told to the operations */
     const int64_t *tokens; /* [n_tokens] or NULL: those of the dump; without either emb is SKIP */
     size_t n_tokens;
-    /* 1: near-ties are not tried; 0, the default: they are, where a position is over the limit */
-    int without_flips;
 };
 
 struct rp_replay;
@@ -82,31 +89,36 @@ enum rp_status rp_replay_run_layer(struct rp_replay *replay, size_t layer,
 enum rp_status rp_replay_run_part(struct rp_replay *replay, enum rp_slot_part part,
                                   struct rp_replay_layer *result, struct rp_error *err);
 
-/* ---- the same with something exchanged, for explain.h ---- */
+/* ---- one slot's rows, with something exchanged: for explain.h ---- */
 
 struct rp_replay_variant {
     struct rp_overlay *overlay;     /* laid over the emulation by replay, which sets overlay->below;
                                      * its other ops are the caller's; NULL: none */
     const struct rp_layer *weights; /* in the place of the layer's own; NULL: its own */
     const struct rp_numerics *numerics; /* in the place of the options'; NULL: the options' */
-    int with_flips;                     /* 1: near-ties are tried too; 0: not, which is faster */
-    size_t n_positions;                 /* only the first so many rows of the dump; 0: all */
 };
 
-/* As rp_replay_run_layer. baseline: what rp_replay_run_layer gave, whose floors are taken over where
- * it is not NULL (they cost three runs). */
-enum rp_status rp_replay_run_variant(struct rp_replay *replay, size_t layer,
-                                     const struct rp_replay_variant *variant,
-                                     const struct rp_replay_layer *baseline,
-                                     struct rp_replay_layer *result, struct rp_error *err);
+/* Only the operations between the dumped slots and this one are run. rows [slot->n_positions][dim] takes
+ * what they compute, in the order of slot->positions; dim is rp_model_slot_width. variant NULL: nothing
+ * is exchanged. Outside the layers weights are ignored. */
+enum rp_status rp_replay_slot_rows(struct rp_replay *replay, const struct rp_replay_slot *slot,
+                                   const struct rp_replay_variant *variant, float *rows,
+                                   struct rp_error *err);
 
-/* What the C model computes for slot from the engine's values before it, and what the engine dumped,
- * rows in the order of the slot's positions: for fits in closed form. computed and dumped
- * [n_positions][dim] are freed by the caller. inputs: the engine's own values that the step started
- * from (slot->from), or NULL. */
-enum rp_status rp_replay_rows(struct rp_replay *replay, size_t layer,
-                              const struct rp_replay_slot *slot, float **computed, float **dumped,
-                              size_t *dim, struct rp_error *err);
+/* The engine's own rows of a slot at these positions: rows [n][dim]. RP_ERR_MISSING where one is not
+ * dumped, or not as wide. */
+enum rp_status rp_replay_dumped_rows(struct rp_replay *replay, const char *slot,
+                                     const int64_t *positions, size_t n, size_t dim, float *rows,
+                                     struct rp_error *err);
+
+/* The layer's weights, decoded once and kept until another layer's are asked for. */
+enum rp_status rp_replay_weights(struct rp_replay *replay, size_t layer,
+                                 const struct rp_layer **weights, struct rp_error *err);
+
+/* What the engine's row differs from the replayed one by, over ||replayed||; an engine that keeps its
+ * values in a 16-bit type is allowed half a step of it, value by value. */
+double rp_replay_row_error(const struct rp_numerics *numerics, const float *replayed,
+                           const float *engine, size_t dim);
 
 #ifdef __cplusplus
 }

@@ -4,6 +4,8 @@
 #ifndef REFPARITY_TENSOR_SET_H
 #define REFPARITY_TENSOR_SET_H
 
+#include <stdbool.h>
+
 #include "refparity/status.h"
 
 #ifdef __cplusplus
@@ -79,7 +81,8 @@ int rp_tensor_set_n_layers_seen(const struct rp_tensor_set *set);
  * rp_dump_close), true otherwise: the other layouts cannot tell. */
 int rp_tensor_set_complete(const struct rp_tensor_set *set);
 
-/* Makes slot's data readable; checks an npz member's CRC. RP_ERR_MISSING when the set lacks it.
+/* Makes slot's data readable, its values in HF's order: rows of a dump whose dump.json says that they
+ * have another are turned. Checks an npz member's CRC. RP_ERR_MISSING when the set lacks it.
  * Release with rp_tensor_release (also allowed on a zeroed tensor). */
 enum rp_status rp_tensor_load(struct rp_tensor_set *set, const char *slot, struct rp_tensor *tensor,
                               struct rp_error *err);
@@ -141,6 +144,17 @@ char *rp_slot_name(enum rp_slot_part part, int layer, char *out);
 int rp_slot_order(const char *a, const char *b);
 /* emb, h{l}, post_norm and logits: the slots that fail a test. The others are evidence for it. */
 int rp_slot_is_required(const char *slot);
+
+/* Which of a model's slots an engine dumps. */
+enum rp_slot_level {
+    RP_SLOTS_LAYERS, /* emb, post_norm, logits; of a layer _in, _postattn, _preffn, _ffnout, output */
+    RP_SLOTS_OPERATIONS /* every one: what each operation reads and writes */
+};
+bool rp_slot_level_has(enum rp_slot_level level, enum rp_slot_part part);
+/* "layers", "operations": as the matrix and command lines spell them. */
+const char *rp_slot_level_name(enum rp_slot_level level);
+/* RP_ERR_ARGUMENT names what there is; *out is then untouched. */
+enum rp_status rp_slot_level_parse(const char *name, enum rp_slot_level *out, struct rp_error *err);
 
 /* Writes the name of a model's required slot number index, in forward order, into
  * out[RP_SLOT_NAME_SIZE] and returns out; NULL where there are no more: there are n_layers + 3. */

@@ -1,0 +1,119 @@
+/* See formats/quants.h: values of 1 to 4 bytes each, and blocks of 32. Block formats as in ggml-common.h,
+ * arithmetic as in ggml-quants.c: step by step the same, so that the results are equal to the bit. */
+#include "formats/quants.h"
+
+#include "model/gguf_internal.h"
+
+#define BLOCK_VALUES 32 /* QK4_0, QK8_0, … */
+
+/* Exact, subnormals included: the exponent is rebased by a multiplication, and for subnormals the
+ * mantissa is placed behind 0.5, which is then subtracted. From Marat Dukhan's FP16 library. */
+float rp_float_from_half(uint16_t half)
+{
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
+    uint32_t shifted = (uint32_t)half << 17; /* the sign is shifted out */
+    float normal = rp_float_from_bits((shifted >> 4) + (0xe0u << 23)) * 0x1p-112f;
+    float subnormal = rp_float_from_bits((shifted >> 17) | (126u << 23)) - 0.5f;
+    uint32_t bits;
+    float magnitude = shifted < (1u << 27) ? subnormal : normal;
+    memcpy(&bits, &magnitude, sizeof bits);
+    return rp_float_from_bits(sign | bits);
+}
+
+void rp_decode_f32(const unsigned char *in, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = rp_float_from_bits(rp_load_u32(in + 4 * i));
+}
+
+void rp_decode_f16(const unsigned char *in, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = rp_float_from_half(rp_load_u16(in + 2 * i));
+}
+
+void rp_decode_bf16(const unsigned char *in, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = rp_float_from_bits((uint32_t)rp_load_u16(in + 2 * i) << 16);
+}
+
+/* A block: F16 scale, then 32 signed bytes. */
+void rp_decode_q8_0(const unsigned char *in, size_t n, float *out)
+{
+    for (size_t block = 0; block < n / BLOCK_VALUES; block++, in += 2 + BLOCK_VALUES) {
+        float scale = rp_float_from_half(rp_load_u16(in));
+        for (size_t i = 0; i < BLOCK_VALUES; i++)
+            *out++ = (float)(signed char)in[2 + i] * scale;
+    }
+}
+
+/* A block: F16 scale, then 16 bytes: value i in the low half of byte i, 16 + i in the high half;
+ * both are 8 too large. */
+void rp_decode_q4_0(const unsigned char *in, size_t n, float *out)
+{
+    for (size_t block = 0; block < n / BLOCK_VALUES; block++, in += 2 + BLOCK_VALUES / 2) {
+        float scale = rp_float_from_half(rp_load_u16(in));
+        for (size_t i = 0; i < BLOCK_VALUES / 2; i++) {
+            out[i] = (float)((in[2 + i] & 0x0f) - 8) * scale;
+            out[i + BLOCK_VALUES / 2] = (float)((in[2 + i] >> 4) - 8) * scale;
+        }
+        out += BLOCK_VALUES;
+    }
+}
+
+/* Value i of a block of 32 four-bit ones: byte i's low half, then 16 + i in its high half. */
+static int nibble(const unsigned char *bytes, size_t i)
+{
+    return i < BLOCK_VALUES / 2 ? bytes[i] & 0x0f : bytes[i - BLOCK_VALUES / 2] >> 4;
+}
+
+/* The same with a fifth bit, bit i of 32. */
+static int five_bits(const unsigned char *high, const unsigned char *low, size_t i)
+{
+    return nibble(low, i) | (high[i / 8] >> i % 8 & 1) << 4;
+}
+
+/* A block: F16 scale, F16 minimum, 32 values of 4 bits. */
+void rp_decode_q4_1(const unsigned char *in, size_t n, float *out)
+{
+    for (size_t block = 0; block < n / BLOCK_VALUES; block++, in += 4 + BLOCK_VALUES / 2) {
+        float scale = rp_float_from_half(rp_load_u16(in));
+        float minimum = rp_float_from_half(rp_load_u16(in + 2));
+        for (size_t i = 0; i < BLOCK_VALUES; i++)
+            *out++ = (float)nibble(in + 4, i) * scale + minimum;
+    }
+}
+
+/* A block: F16 scale, 32 fifth bits, 32 values of 4 bits; 16 too large. */
+void rp_decode_q5_0(const unsigned char *in, size_t n, float *out)
+{
+    for (size_t block = 0; block < n / BLOCK_VALUES; block++, in += 6 + BLOCK_VALUES / 2) {
+        float scale = rp_float_from_half(rp_load_u16(in));
+        for (size_t i = 0; i < BLOCK_VALUES; i++)
+            *out++ = (float)(five_bits(in + 2, in + 6, i) - 16) * scale;
+    }
+}
+
+/* A block: F16 scale, F16 minimum, 32 fifth bits, 32 values of 4 bits. */
+void rp_decode_q5_1(const unsigned char *in, size_t n, float *out)
+{
+    for (size_t block = 0; block < n / BLOCK_VALUES; block++, in += 8 + BLOCK_VALUES / 2) {
+        float scale = rp_float_from_half(rp_load_u16(in));
+        float minimum = rp_float_from_half(rp_load_u16(in + 2));
+        for (size_t i = 0; i < BLOCK_VALUES; i++)
+            *out++ = (float)five_bits(in + 4, in + 8, i) * scale + minimum;
+    }
+}
+
+/* As Q4_0, but the four bits number one of 16 values that lie unevenly. */
+void rp_decode_iq4_nl(const unsigned char *in, size_t n, float *out)
+{
+    static const float values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                     1,    13,   25,  38,  53,  69,  89,  113};
+    for (size_t block = 0; block < n / BLOCK_VALUES; block++, in += 2 + BLOCK_VALUES / 2) {
+        float scale = rp_float_from_half(rp_load_u16(in));
+        for (size_t i = 0; i < BLOCK_VALUES; i++)
+            *out++ = scale * values[nibble(in + 2, i)];
+    }
+}

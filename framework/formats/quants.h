@@ -1,0 +1,21 @@
+/* The encodings of ggml's tensor types: in holds n values, a multiple of the type's block, out takes them
+ * as FP32, exactly as ggml's dequantize_row_* and gguf.quants.dequantize give them. Not for which type
+ * a tensor has: that is gguf_rows.c. Nothing outside this folder includes it. */
+#ifndef REFPARITY_FORMATS_QUANTS_H
+#define REFPARITY_FORMATS_QUANTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef void rp_decode_fn(const unsigned char *in, size_t n, float *out);
+
+/* Blocks of 1 and of 32 values. */
+rp_decode_fn rp_decode_f32, rp_decode_f16, rp_decode_bf16, rp_decode_q4_0, rp_decode_q4_1,
+    rp_decode_q5_0, rp_decode_q5_1, rp_decode_q8_0, rp_decode_iq4_nl;
+/* Blocks of 256 values. */
+rp_decode_fn rp_decode_q2_k, rp_decode_q3_k, rp_decode_q4_k, rp_decode_q5_k, rp_decode_q6_k;
+
+/* Exact, subnormals included. */
+float rp_float_from_half(uint16_t half);
+
+#endif

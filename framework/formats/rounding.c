@@ -1,0 +1,180 @@
+/* See formats/rounding.h. The arithmetic is ggml's (quantize_row_q8_0, _q8_K, _q4_0 as a CPU with
+ * AVX2 runs them), step by step in FP32, as a last bit decides which way a value goes. */
+#include "formats/rounding.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "formats/half.h"
+#include "refparity/gguf.h"
+
+#define BLOCK 32
+#define K_BLOCK 256
+
+/* The value of largest magnitude, the first of equals; 0 for a block of zeros. */
+static float peak_of(const float *x, size_t n)
+{
+    float peak = 0;
+    for (size_t i = 0; i < n; i++)
+        if (fabsf(x[i]) > fabsf(peak))
+            peak = x[i];
+    return peak;
+}
+
+/* How a block's values become integers, and those values again. */
+struct block {
+    float scale;   /* exact, before it is stored */
+    float stored;  /* what integers are multiplied by */
+    float inverse; /* what values are multiplied by */
+    float low, high;
+};
+
+static struct block block_of(uint32_t format, const float *x, size_t n)
+{
+    const float peak = peak_of(x, n);
+    struct block block = {.low = -127, .high = 127};
+    if (format == RP_GGML_Q8_0) {
+        block.scale = fabsf(peak) / 127.0f;
+        block.inverse = peak != 0 ? 127.0f / fabsf(peak) : 0;
+    } else if (format == RP_GGML_Q4_0) {
+        block.scale = peak / -8.0f;
+        block.inverse = block.scale != 0 ? 1.0f / block.scale : 0;
+        block.low = -8;
+        block.high = 7;
+    } else {
+        block.inverse = peak != 0 ? -127.0f / peak : 0;
+        block.scale = peak != 0 ? 1.0f / block.inverse : 0;
+    }
+    block.stored = format == RP_GGML_Q8_K ? block.scale : rp_round_f16(block.scale);
+    return block;
+}
+
+/* Q4_0 adds 8.5 in FP32 and cuts off; the others go to even. */
+static float integer_of(uint32_t format, const struct block *block, float x)
+{
+    const float exact = x * block->inverse;
+    const float integer = format == RP_GGML_Q4_0 ? truncf(exact + 8.5f) - 8.0f : rintf(exact);
+    return integer < block->low ? block->low : integer > block->high ? block->high : integer;
+}
+
+static size_t block_size(uint32_t format)
+{
+    switch (format) {
+    case RP_GGML_Q8_0:
+    case RP_GGML_Q4_0: return BLOCK;
+    case RP_GGML_Q8_K: return K_BLOCK;
+    default: return 0;
+    }
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+void rp_round_row(uint32_t format, const float *x, size_t n, float *y)
+{
+    const size_t size = block_size(format);
+    if (format == RP_GGML_F16 || format == RP_GGML_BF16) {
+        for (size_t i = 0; i < n; i++)
+            y[i] = format == RP_GGML_F16 ? rp_round_f16(x[i]) : rp_round_bf16(x[i]);
+    } else if (size == 0) {
+        memmove(y, x, n * sizeof *y);
+    }
+    for (size_t first = 0; size > 0 && first < n; first += size) {
+        const size_t end = first + smaller(size, n - first);
+        const struct block block = block_of(format, x + first, end - first);
+        for (size_t i = first; i < end; i++)
+            y[i] = integer_of(format, &block, x[i]) * block.stored;
+    }
+}
+
+void rp_round_block_sums(const float *x, size_t n, float *excess)
+{
+    for (size_t b = 0; b < n / BLOCK; b++) {
+        const struct block block = block_of(RP_GGML_Q8_0, x + b * BLOCK, BLOCK);
+        double integers = 0;
+        for (size_t i = 0; i < BLOCK; i++)
+            integers += (double)integer_of(RP_GGML_Q8_0, &block, x[b * BLOCK + i]);
+        const float sum = rp_round_f16(block.scale * (float)integers);
+        excess[b] = (float)((double)sum - integers * (double)block.stored);
+    }
+}
+
+/* ---- tips ---- */
+
+static double step_of_half(uint32_t format, float x)
+{
+    return format == RP_GGML_F16 ? rp_step_f16(x) : rp_step_bf16(x);
+}
+
+static double tip_of(double moved_by, double step)
+{
+    return step > 0 ? fmin(fabs(moved_by) / step, 1) : 0;
+}
+
+double rp_rounding_tips(uint32_t format, const float *x, const float *moved, size_t n)
+{
+    const size_t size = block_size(format);
+    double tips = 0;
+    if (format == RP_GGML_F16 || format == RP_GGML_BF16) {
+        for (size_t i = 0; i < n; i++)
+            tips += tip_of((double)moved[i] - (double)x[i], step_of_half(format, x[i]));
+    }
+    for (size_t first = 0; size > 0 && first < n; first += size) {
+        const size_t end = first + smaller(size, n - first);
+        const struct block block = block_of(format, x + first, end - first);
+        const struct block other = block_of(format, moved + first, end - first);
+        for (size_t i = first; i < end; i++)
+            tips += tip_of((double)moved[i] - (double)x[i], fabs((double)block.scale));
+        if (format != RP_GGML_Q8_K)
+            tips += tip_of((double)other.scale - (double)block.scale,
+                           step_of_half(RP_GGML_F16, block.scale));
+    }
+    return tips;
+}
+
+void rp_rounding_tip_largest(uint32_t format, const float *x, size_t n, float *y)
+{
+    const size_t size = block_size(format);
+    double largest = 0;
+    size_t index = n;
+    float sign = 1;
+    for (size_t i = 0; i < n && (format == RP_GGML_F16 || format == RP_GGML_BF16); i++) {
+        const double step = step_of_half(format, x[i]);
+        if (step > largest) {
+            largest = step;
+            index = i;
+            sign = x[i] < y[i] ? -1 : 1;
+        }
+    }
+    for (size_t first = 0; size > 0 && first < n; first += size) {
+        const size_t end = first + smaller(size, n - first);
+        const struct block block = block_of(format, x + first, end - first);
+        if (!(fabs((double)block.stored) > largest))
+            continue;
+        largest = fabs((double)block.stored);
+        for (size_t i = first; i < end; i++) { /* one that can go further from 0 */
+            if (fabsf(integer_of(format, &block, x[i])) < 7) {
+                index = i;
+                sign = y[i] < 0 ? -1 : 1;
+            }
+        }
+    }
+    if (index < n)
+        y[index] += sign * (float)largest;
+}
+
+void rp_rounding_follow(uint32_t format, const float *x, const float *moved, size_t n, float *y)
+{
+    memmove(y, x, n * sizeof *y);
+    for (size_t first = 0; format == RP_GGML_Q8_K && first < n; first += K_BLOCK) {
+        const size_t end = first + smaller(K_BLOCK, n - first);
+        const float peak = peak_of(x + first, end - first),
+                    other = peak_of(moved + first, end - first);
+        /* A block whose peak is another value now has tipped, which is counted. */
+        const float ratio = peak != 0 ? other / peak : 1;
+        for (size_t i = first; i < end && fabsf(ratio - 1) < 1e-3f; i++)
+            y[i] *= ratio;
+    }
+}

@@ -1,0 +1,153 @@
+/* Products with Q4_1 weights: the minimum of a block times the stored sum of the input's. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <string.h>
+
+#include "formats/half.h"
+#include "formats/rounding.h"
+#include "refparity/numerics.h"
+
+#define ROWS 3
+#define N_IN 64
+#define N_OUT 2
+#define BLOCKS (N_IN / 32)
+
+struct product {
+    float x[ROWS * N_IN], weight[N_OUT * N_IN], minima[N_OUT * BLOCKS], y[ROWS * N_OUT];
+};
+
+static void fill(float *x, size_t n, uint32_t seed)
+{
+    for (size_t i = 0; i < n; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        x[i] = (float)(seed >> 8) / 8388608.0f - 0.5f;
+    }
+}
+
+/* Weights are a minimum and 0 to 15 steps of 1/8; each block has a 0. */
+static void make_product(struct product *product)
+{
+    fill(product->x, ROWS * N_IN, 1);
+    fill(product->minima, N_OUT * BLOCKS, 2);
+    for (size_t i = 0; i < N_OUT * BLOCKS; i++)
+        product->minima[i] = rp_round_f16(product->minima[i] - 2.0f);
+    for (size_t i = 0; i < N_OUT * N_IN; i++)
+        product->weight[i] = 0.125f * (float)(i * 7 % 16) + product->minima[i / 32];
+}
+
+static const int64_t positions[ROWS] = {0, 1, 2};
+
+static void multiply(struct rp_emulation *emulation, uint32_t type, struct product *product)
+{
+    const struct rp_model_config config = {.head_dim = 64};
+    const struct rp_site site = {.config = &config, .n_positions = ROWS, .positions = positions};
+    const struct rp_linear args = {.which = RP_FFN_DOWN,
+                                   .type = type,
+                                   .weight = product->weight,
+                                   .n_out = N_OUT,
+                                   .n_in = N_IN,
+                                   .x = product->x,
+                                   .y = product->y,
+                                   .y_stride = N_OUT};
+    assert_int_equal(emulation->overlay.ops.linear(emulation, &site, &args), RP_OK);
+}
+
+/* The product as the kernel sums it, in double; rounds_sums: whether the sum of a block is F16. */
+static double expected(const struct product *product, size_t p, size_t out, bool rounds_sums)
+{
+    double y = 0;
+    for (size_t block = 0; block < BLOCKS; block++) {
+        const float *x = product->x + p * N_IN + block * 32;
+        const float *weight = product->weight + out * N_IN + block * 32;
+        double minimum = (double)product->minima[out * BLOCKS + block];
+        float rounded[32], largest = 0;
+        int sum = 0;
+        for (size_t i = 0; i < 32; i++)
+            largest = fmaxf(largest, fabsf(x[i]));
+        assert_int_equal(rp_round_row(RP_GGML_Q8_0, x, 32, rounded, NULL, NULL), RP_OK);
+        for (size_t i = 0; i < 32; i++) {
+            sum += (int)rintf(x[i] * (127.0f / largest));
+            y += ((double)weight[i] - minimum) * (double)rounded[i];
+        }
+        float stored = rounds_sums ? rp_round_f16(largest / 127.0f * (float)sum)
+                                   : rp_round_f16(largest / 127.0f) * (float)sum;
+        y += minimum * (double)stored;
+    }
+    return y;
+}
+
+static double largest_error(const struct product *product, bool rounds_sums)
+{
+    double largest = 0;
+    for (size_t p = 0; p < ROWS; p++)
+        for (size_t out = 0; out < N_OUT; out++)
+            largest = fmax(largest, fabs((double)product->y[p * N_OUT + out] -
+                                         expected(product, p, out, rounds_sums)));
+    return largest;
+}
+
+/* Sums of 64 products of at most 1.3 in FP32: 2e-6. The rounding of a sum of up to 8 to F16 moves it by
+ * up to 2e-3. */
+static void minima_are_multiplied_by_sums_in_f16(void **state)
+{
+    (void)state;
+    static struct product product;
+    const struct rp_numerics by_weight = {.activations = RP_ACTIVATIONS_BY_WEIGHT};
+    const struct rp_numerics always = {.activations = RP_ACTIVATIONS_Q8_0};
+    struct rp_emulation emulation;
+    make_product(&product);
+    rp_emulation_open(&emulation, &by_weight, NULL);
+    multiply(&emulation, RP_GGML_Q4_1, &product);
+    assert_true(largest_error(&product, true) < 5e-6);
+    assert_true(largest_error(&product, false) > 1e-4);
+    multiply(&emulation, RP_GGML_Q5_1, &product);
+    assert_true(largest_error(&product, true) < 5e-6);
+    /* The twins: types without minima, and Q8_0 inputs for all. */
+    multiply(&emulation, RP_GGML_Q4_0, &product);
+    assert_true(largest_error(&product, false) < 5e-6);
+    rp_emulation_close(&emulation);
+    rp_emulation_open(&emulation, &always, NULL);
+    multiply(&emulation, RP_GGML_Q4_1, &product);
+    assert_true(largest_error(&product, false) < 5e-6);
+    rp_emulation_close(&emulation);
+}
+
+static void a_sum_near_the_middle_can_be_flipped(void **state)
+{
+    (void)state;
+    static struct product plain, flipped;
+    const struct rp_numerics by_weight = {.activations = RP_ACTIVATIONS_BY_WEIGHT};
+    struct rp_emulation emulation;
+    struct rp_tie flip = {.which = RP_N_WEIGHTS};
+    make_product(&plain);
+    make_product(&flipped);
+    rp_emulation_open(&emulation, &by_weight, NULL);
+    emulation.tie_tolerance = 1e-3; /* so wide that some of six sums are ties */
+    multiply(&emulation, RP_GGML_Q4_1, &plain);
+    for (size_t i = 0; i < emulation.n_ties; i++)
+        if (emulation.ties[i].format == RP_GGML_Q8_1)
+            flip = emulation.ties[i];
+    assert_int_equal(flip.which, RP_FFN_DOWN);
+    assert_int_equal(flip.kind, RP_TIE_SCALE);
+    assert_true(flip.step > 0 && flip.step < 0.1);
+    emulation.flips = &flip;
+    emulation.n_flips = 1;
+    multiply(&emulation, RP_GGML_Q4_1, &flipped);
+    for (size_t i = 0; i < ROWS * N_OUT; i++)
+        assert_int_equal(plain.y[i] != flipped.y[i], (int64_t)(i / N_OUT) == flip.position);
+    rp_emulation_close(&emulation);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(minima_are_multiplied_by_sums_in_f16),
+        cmocka_unit_test(a_sum_near_the_middle_can_be_flipped),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}

@@ -1,0 +1,283 @@
+/* What an engine rounds and to which format, as an overlay: inputs of products, the cache, Q. See
+ * refparity/numerics.h; how values are rounded is in formats/rounding.c, F16 attention in
+ * attention_f16.c. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/hadamard.h"
+#include "formats/rounding.h"
+#include "operations/attention_f16.h"
+#include "operations/emulation.h"
+#include "operations/matmul.h"
+
+#define HADAMARD_SIZE 64 /* of V; the least for K */
+#define BLOCK 32         /* of the formats that store sums */
+
+uint32_t rp_numerics_cache_format(const struct rp_numerics *numerics)
+{
+    switch (numerics->kv_cache) {
+    case RP_KV_CACHE_Q8_0: return RP_GGML_Q8_0;
+    case RP_KV_CACHE_Q4_0: return RP_GGML_Q4_0;
+    case RP_KV_CACHE_F16: return RP_GGML_F16;
+    case RP_KV_CACHE_F32: break;
+    }
+    /* Flash attention casts what it reads. */
+    return numerics->attention == RP_ATTENTION_FLASH ? RP_GGML_F16 : RP_GGML_F32;
+}
+
+/* ggml's vec_dot_type. */
+static uint32_t format_by_weight(uint32_t type)
+{
+    switch (type) {
+    case RP_GGML_F16:
+    case RP_GGML_BF16: return type;
+    case RP_GGML_Q4_0:
+    case RP_GGML_Q5_0:
+    case RP_GGML_IQ4_NL:
+    case RP_GGML_Q8_0: return RP_GGML_Q8_0;
+    case RP_GGML_Q4_1:
+    case RP_GGML_Q5_1: return RP_GGML_Q8_1;
+    case RP_GGML_Q2_K:
+    case RP_GGML_Q3_K:
+    case RP_GGML_Q4_K:
+    case RP_GGML_Q5_K:
+    case RP_GGML_Q6_K: return RP_GGML_Q8_K;
+    default: return RP_GGML_F32;
+    }
+}
+
+uint32_t rp_numerics_input_format(const struct rp_numerics *numerics, uint32_t weight_type)
+{
+    if (weight_type == RP_GGML_F32)
+        return RP_GGML_F32;
+    switch (numerics->activations) {
+    case RP_ACTIVATIONS_BY_WEIGHT: return format_by_weight(weight_type);
+    case RP_ACTIVATIONS_F16: return RP_GGML_F16;
+    case RP_ACTIVATIONS_BF16: return RP_GGML_BF16;
+    case RP_ACTIVATIONS_Q8_0: return RP_GGML_Q8_0;
+    case RP_ACTIVATIONS_Q8_K: return RP_GGML_Q8_K;
+    case RP_ACTIVATIONS_F32: break;
+    }
+    return RP_GGML_F32;
+}
+
+bool rp_numerics_are_plain(const struct rp_numerics *numerics)
+{
+    return numerics->state == RP_STATE_F32 && numerics->activations == RP_ACTIVATIONS_F32 &&
+           numerics->kv_cache == RP_KV_CACHE_F32 && numerics->attention == RP_ATTENTION_PLAIN;
+}
+
+/* y [n] = x [n], rounded, as the watch has it. */
+static enum rp_status round_row(const struct rp_emulation *emulation, const struct rp_site *site,
+                                enum rp_weight_id which, bool is_cache, size_t p, uint32_t format,
+                                const float *x, size_t n, float *y)
+{
+    const struct rp_rounding_watch *watch = emulation->watch;
+    if (!watch) {
+        rp_round_row(format, x, n, y);
+        return RP_OK;
+    }
+    x = watch->before(watch->context, site, which, is_cache, site->positions[p], format, x, n);
+    if (!x)
+        return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for a row of %zu values", n);
+    rp_round_row(format, x, n, y);
+    watch->after(watch->context, format, x, n, y);
+    return RP_OK;
+}
+
+enum rp_status rp_emulated_q(const struct rp_emulation *emulation, const struct rp_site *site,
+                             size_t p, const float *x, size_t n, float *y)
+{
+    return round_row(emulation, site, RP_ATTN_Q, true, p, RP_GGML_F16, x, n, y);
+}
+
+static enum rp_status no_memory(const struct rp_site *site, size_t width)
+{
+    return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows of %zu values",
+                   site->n_positions, width);
+}
+
+/* floats [n_positions][width]; NULL when there is no memory. */
+static float *new_rows(const struct rp_site *site, size_t width)
+{
+    if (width > 0 && site->n_positions > SIZE_MAX / sizeof(float) / width)
+        return NULL;
+    return malloc((site->n_positions * width + 1) * sizeof(float));
+}
+
+/* ---- products ---- */
+
+/* The smallest value of a block is its minimum: quantizers give it the integer 0. */
+static float minimum_of(const float *weight)
+{
+    float minimum = weight[0];
+    for (size_t i = 1; i < BLOCK; i++)
+        minimum = weight[i] < minimum ? weight[i] : minimum;
+    return minimum;
+}
+
+/* A kernel multiplies a block's minimum by the stored sum of the input's block: adds what that is above
+ * the sum of its rounded values. excess [n_positions][n_in / 32]. */
+static enum rp_status add_block_sums(const struct rp_site *site, const struct rp_linear *args,
+                                     const float *excess)
+{
+    const size_t n_blocks = args->n_in / BLOCK;
+    float *minima = calloc(args->n_out * n_blocks + 1, sizeof *minima);
+    float *y = new_rows(site, args->n_out);
+    enum rp_status status = RP_OK;
+    if (!minima || !y) {
+        status = no_memory(site, args->n_out);
+        goto done;
+    }
+    for (size_t i = 0; i < args->n_out * n_blocks; i++)
+        minima[i] = minimum_of(args->weight + i / n_blocks * args->n_in + i % n_blocks * BLOCK);
+    rp_matmul(minima, args->n_out, n_blocks, excess, site->n_positions, y, args->n_out);
+    for (size_t p = 0; p < site->n_positions; p++)
+        for (size_t i = 0; i < args->n_out; i++)
+            args->y[p * args->y_stride + i] += y[p * args->n_out + i];
+done:
+    free(minima);
+    free(y);
+    return status;
+}
+
+static enum rp_status linear(void *context, const struct rp_site *site,
+                             const struct rp_linear *args)
+{
+    const struct rp_emulation *emulation = context;
+    const struct rp_ops *below = emulation->overlay.below;
+    const uint32_t format = rp_numerics_input_format(&emulation->numerics, args->type);
+    const size_t n_blocks = format == RP_GGML_Q8_1 ? args->n_in / BLOCK : 0;
+    const struct rp_rounding_watch *watch = emulation->watch;
+    struct rp_linear rounded = *args;
+    enum rp_status status = RP_OK;
+    if (format == RP_GGML_F32 || args->n_in == 0 || site->n_positions == 0)
+        return below->linear(below->context, site, args);
+    float *x = new_rows(site, args->n_in), *excess = new_rows(site, n_blocks);
+    if (!x || !excess)
+        status = no_memory(site, args->n_in);
+    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
+        const float *row = args->x + p * args->n_in;
+        const uint32_t values = n_blocks ? RP_GGML_Q8_0 : format;
+        if (watch)
+            row = watch->before(watch->context, site, args->which, false, site->positions[p],
+                                values, row, args->n_in);
+        if (!row) {
+            status = no_memory(site, args->n_in);
+            break;
+        }
+        rp_round_row(values, row, args->n_in, x + p * args->n_in);
+        if (watch)
+            watch->after(watch->context, values, row, args->n_in, x + p * args->n_in);
+        if (n_blocks)
+            rp_round_block_sums(row, args->n_in, excess + p * n_blocks);
+    }
+    rounded.x = x;
+    if (status == RP_OK)
+        status = below->linear(below->context, site, &rounded);
+    if (status == RP_OK && n_blocks)
+        status = add_block_sums(site, args, excess);
+    free(x);
+    free(excess);
+    return status;
+}
+
+/* ---- the cache ---- */
+
+static bool is_quantized(uint32_t format)
+{
+    return format == RP_GGML_Q8_0 || format == RP_GGML_Q4_0;
+}
+
+/* How many values of a head are rotated together; 0: they are not. */
+static size_t hadamard_size(size_t head_dim, enum rp_weight_id which)
+{
+    size_t size = HADAMARD_SIZE;
+    if (head_dim % HADAMARD_SIZE != 0)
+        return 0;
+    while (which != RP_ATTN_V && head_dim % (2 * size) == 0)
+        size *= 2;
+    return size;
+}
+
+/* y [n][dim] = x [n][dim], rounded; between two rotations, where the format is quantized. */
+static enum rp_status round_rows(const struct rp_emulation *emulation, const struct rp_site *site,
+                                 enum rp_weight_id which, uint32_t format, const float *x,
+                                 size_t dim, float *y)
+{
+    size_t size = is_quantized(format) ? hadamard_size(site->config->head_dim, which) : 0;
+    enum rp_status status = RP_OK;
+    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
+        float *row = y + p * dim;
+        memcpy(row, x + p * dim, dim * sizeof *row);
+        if (size)
+            rp_hadamard(row, dim, size);
+        status = round_row(emulation, site, which, true, p, format, row, dim, row);
+        if (size)
+            rp_hadamard(row, dim, size);
+    }
+    return status;
+}
+
+static enum rp_status kv_store(void *context, const struct rp_site *site,
+                               const struct rp_kv_store *args)
+{
+    const struct rp_emulation *emulation = context;
+    const struct rp_ops *below = emulation->overlay.below;
+    uint32_t format = rp_numerics_cache_format(&emulation->numerics);
+    enum rp_status status = below->kv_store(below->context, site, args);
+    if (status == RP_OK && format != RP_GGML_F32)
+        status = round_rows(emulation, site, RP_ATTN_K, format, args->keys, args->dim, args->keys);
+    if (status == RP_OK && format != RP_GGML_F32)
+        status =
+            round_rows(emulation, site, RP_ATTN_V, format, args->values, args->dim, args->values);
+    return status;
+}
+
+/* A quantized cache: Q is rounded to Q8_0, the rest is FP32. */
+static enum rp_status attention_quantized(const struct rp_emulation *emulation,
+                                          const struct rp_site *site,
+                                          const struct rp_attention *args)
+{
+    const struct rp_ops *below = emulation->overlay.below;
+    size_t width = args->n_heads * args->head_dim;
+    struct rp_attention rounded = *args;
+    enum rp_status status;
+    if (site->n_positions == 0 || width == 0)
+        return below->attention(below->context, site, args);
+    float *q = malloc(site->n_positions * width * sizeof *q); /* as large as args->q */
+    if (!q)
+        return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows of %zu values",
+                       site->n_positions, width);
+    status = round_rows(emulation, site, RP_ATTN_Q, RP_GGML_Q8_0, args->q, width, q);
+    rounded.q = q;
+    if (status == RP_OK)
+        status = below->attention(below->context, site, &rounded);
+    free(q);
+    return status;
+}
+
+static enum rp_status attention(void *context, const struct rp_site *site,
+                                const struct rp_attention *args)
+{
+    const struct rp_emulation *emulation = context;
+    const struct rp_ops *below = emulation->overlay.below;
+    uint32_t format = rp_numerics_cache_format(&emulation->numerics);
+    if (is_quantized(format))
+        return attention_quantized(emulation, site, args);
+    if (format != RP_GGML_F16)
+        return below->attention(below->context, site, args);
+    if (emulation->numerics.attention == RP_ATTENTION_FLASH)
+        return rp_attention_flash_f16(emulation, site, args);
+    return rp_attention_f16(emulation, site, args);
+}
+
+void rp_emulation_open(struct rp_emulation *emulation, const struct rp_numerics *numerics,
+                       const struct rp_ops *below)
+{
+    *emulation = (struct rp_emulation){.numerics = *numerics};
+    rp_overlay_open(&emulation->overlay, below);
+    emulation->overlay.ops.linear = linear;
+    emulation->overlay.ops.kv_store = kv_store;
+    emulation->overlay.ops.attention = attention;
+}

@@ -1,0 +1,26 @@
+/* The matrix product and the dot product that every operation uses.
+ * Not a BLAS: one shape, row-major, FP32. */
+#ifndef REFPARITY_OPERATIONS_MATMUL_H
+#define REFPARITY_OPERATIONS_MATMUL_H
+
+#include <stddef.h>
+
+/* sum of a[i] * b[i], in 8 partial sums. */
+float rp_dot(const float *a, const float *b, size_t n);
+
+/* y[p][o] = the dot product of weight[o] and x[p], with rows of y y_stride apart.
+ * weight [n_out][n_in], x [n][n_in], y [n][n_out].
+ * Large ones go through CBLAS's sgemm where the library was built with one: its order of summation is
+ * its own, and may depend on n. All others are rp_matmul_plain. */
+void rp_matmul(const float *weight, size_t n_out, size_t n_in, const float *x, size_t n, float *y,
+               size_t y_stride);
+
+/* The same without CBLAS: every y[p][o] is rp_dot's, to the bit, on every CPU and for every n. */
+void rp_matmul_plain(const float *weight, size_t n_out, size_t n_in, const float *x, size_t n,
+                     float *y, size_t y_stride);
+
+/* For programs of which many run at once, as tests do: this process's CBLAS uses one thread. Only of
+ * OpenBLAS, whose default is one per core; does nothing without it. */
+void rp_matmul_one_thread(void);
+
+#endif

@@ -1,0 +1,55 @@
+/* One file an operation: what it computes, and what another right engine's output may differ by. What
+ * each takes is in refparity/ops.h.
+ *
+ * rp_op_X is the reference's arithmetic. rp_sigma_X gives the standard error of each value of its
+ * output when FP32 sums are taken in another order: sigma [n_positions][width of the output], absolute.
+ * It is called after the operation, on the same arguments. Three times that, as a row's L2 norm, is
+ * the operation's bound: replay's limit. Not for which order operations run in: architectures. */
+#ifndef REFPARITY_OPERATIONS_OPERATIONS_H
+#define REFPARITY_OPERATIONS_OPERATIONS_H
+
+#include "refparity/numerics.h"
+#include "refparity/ops.h"
+
+#define RP_UNIT_ROUNDOFF 0x1p-24 /* u: half the distance from 1 to the next float */
+/* A running sum of n terms is rounded n times, each time by 0.42 u of what it has come to. Terms of
+ * random sign bring it to sqrt(k) of their size, terms of one sign to k: 0.3 sqrt(n) u of a sum's usual
+ * size, and 0.24 sqrt(n) u of the sum itself; with one large term early, 0.42 sqrt(n) u. */
+#define RP_SUM_ERROR 0.42
+
+#define RP_OPERATION(name)                                                                   \
+    enum rp_status rp_op_##name(void *context, const struct rp_site *site,                   \
+                                const struct rp_##name *args);                               \
+    enum rp_status rp_sigma_##name(const struct rp_site *site, const struct rp_##name *args, \
+                                   float *sigma);
+RP_OPERATION(rms_norm)
+RP_OPERATION(linear)
+RP_OPERATION(rope)
+RP_OPERATION(attention_gate)
+RP_OPERATION(causal_conv1d)
+RP_OPERATION(delta_decay)
+RP_OPERATION(delta_beta)
+RP_OPERATION(delta_rule) /* of Q and K that were L2-normed, whose error is in it */
+RP_OPERATION(gated_norm)
+RP_OPERATION(ffn_activation)
+RP_OPERATION(residual_add)
+#undef RP_OPERATION
+
+/* They copy, or have their error in the operation that reads them; attention's is in
+ * operations/attention_bound.h. */
+enum rp_status rp_op_embed(void *context, const struct rp_site *site, const struct rp_embed *args);
+enum rp_status rp_op_kv_store(void *context, const struct rp_site *site,
+                              const struct rp_kv_store *args);
+enum rp_status rp_op_attention(void *context, const struct rp_site *site,
+                               const struct rp_attention *args);
+enum rp_status rp_op_split_gate(void *context, const struct rp_site *site,
+                                const struct rp_split_gate *args);
+enum rp_status rp_op_l2_norm(void *context, const struct rp_site *site,
+                             const struct rp_l2_norm *args);
+
+/* How far a norm over dim values may be off, relative to its row: the sum of squares errs by
+ * RP_SUM_ERROR / 2 u sqrt(dim), and the root halves it; division, root and rounding of the mean add
+ * the rest. */
+double rp_norm_error(size_t dim);
+
+#endif

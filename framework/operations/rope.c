@@ -1,0 +1,67 @@
+/* Rotary position embedding. RoFormer (arXiv 2104.09864); HF: apply_rotary_pos_emb. */
+#include <math.h>
+
+#include "operations/operations.h"
+
+/* Index of value i (of n_rot / 2) of the first and of the second half of a pair. */
+static void rope_pair(const struct rp_rope *args, size_t i, size_t *first, size_t *second)
+{
+    bool is_neox = args->ordering == RP_ROPE_NEOX;
+    *first = is_neox ? i : 2 * i;
+    *second = is_neox ? i + args->n_rot / 2 : 2 * i + 1;
+}
+
+/* inv_freq, angle, cosine and sine are rounded to FP32 where HF's rotary embedding rounds them: at
+ * position 150 a more exact angle would already differ by 1e-5. */
+enum rp_status rp_op_rope(void *context, const struct rp_site *site, const struct rp_rope *args)
+{
+    (void)context;
+    size_t dim = args->n_heads * args->head_dim;
+    for (size_t i = 0; i < args->n_rot / 2; i++) {
+        size_t first, second;
+        float exponent = (float)(2 * i) / (float)args->n_rot;
+        float inv_freq = 1.0f / powf(args->theta, exponent);
+        if (args->freq_factors)
+            inv_freq /= args->freq_factors[i];
+        rope_pair(args, i, &first, &second);
+        for (size_t p = 0; p < site->n_positions; p++) {
+            float angle = (float)args->positions[p] * inv_freq;
+            float cosine = cosf(angle), sine = sinf(angle);
+            for (size_t head = 0; head < args->n_heads; head++) {
+                float *x = args->x + p * dim + head * args->head_dim;
+                float a = x[first], b = x[second];
+                x[first] = a * cosine - b * sine;
+                x[second] = b * cosine + a * sine;
+            }
+        }
+    }
+    return RP_OK;
+}
+
+/* Frequencies made by repeated multiplication drift by half a unit per step, the angle is rounded at
+ * each position, and cosine and sine are off by what the angle is; the rotation rounds twice. */
+enum rp_status rp_sigma_rope(const struct rp_site *site, const struct rp_rope *args, float *sigma)
+{
+    const size_t dim = args->n_heads * args->head_dim;
+    for (size_t i = 0; i < site->n_positions * dim; i++)
+        sigma[i] = 0;
+    for (size_t i = 0; i < args->n_rot / 2; i++) {
+        size_t first, second;
+        double frequency = pow((double)args->theta, -2.0 * (double)i / (double)args->n_rot);
+        if (args->freq_factors)
+            frequency /= (double)args->freq_factors[i];
+        rope_pair(args, i, &first, &second);
+        for (size_t p = 0; p < site->n_positions; p++) {
+            const double angle = fabs((double)args->positions[p]) * frequency * RP_UNIT_ROUNDOFF *
+                                 hypot(1.0 + 0.5 * (double)i, 0.6);
+            for (size_t head = 0; head < args->n_heads; head++) {
+                const size_t at = p * dim + head * args->head_dim;
+                const double a = (double)args->x[at + first], b = (double)args->x[at + second];
+                const double rounding = 0.7 * RP_UNIT_ROUNDOFF * hypot(a, b);
+                sigma[at + first] = (float)hypot(b * angle, rounding);
+                sigma[at + second] = (float)hypot(a * angle, rounding);
+            }
+        }
+    }
+    return RP_OK;
+}

@@ -1,0 +1,308 @@
+/* See replay/carried.h. */
+#include "replay/carried.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/rounding.h"
+#include "refparity/metrics.h"
+#include "replay/layer_run.h"
+#include "replay/noise.h"
+#include "replay/session.h"
+
+enum { N_RUNS = 3 };
+
+/* One row that is rounded, in the order of a run, which is the same in all runs. */
+struct rounded_row {
+    float *x;                /* [n] as it was in the first run; owned */
+    size_t n, step, index;   /* index: of its position in the plan */
+    enum rp_weight_id reads; /* products that read one row round it once */
+    bool is_cache;
+    uint32_t format;
+    double tips;     /* to be expected, once compared */
+    size_t previous; /* an earlier row of the list that is the same one; SIZE_MAX: none */
+};
+
+enum watch_mode { WATCH_RECORD, WATCH_COMPARE, WATCH_TIP };
+
+struct watcher {
+    const struct rp_replay_plan *plan;
+    enum watch_mode mode;
+    struct rounded_row *rows; /* [n_rows] */
+    size_t n_rows, capacity, at;
+    float *followed; /* scratch of the row that is shown */
+    size_t n_followed;
+};
+
+static void watcher_free(struct watcher *watcher)
+{
+    for (size_t i = 0; i < watcher->n_rows; i++)
+        free(watcher->rows[i].x);
+    free(watcher->rows);
+    free(watcher->followed);
+}
+
+/* Products that read a norm's output read one row. */
+static enum rp_weight_id row_read_by(enum rp_weight_id product)
+{
+    switch (product) {
+    case RP_ATTN_K:
+    case RP_ATTN_V:
+    case RP_ATTN_QKV:
+    case RP_ATTN_GATE:
+    case RP_SSM_ALPHA:
+    case RP_SSM_BETA: return RP_ATTN_Q;
+    case RP_FFN_UP: return RP_FFN_GATE;
+    default: return product;
+    }
+}
+
+static bool record(struct watcher *watcher, const struct rp_site *site, enum rp_weight_id which,
+                   bool is_cache, int64_t position, uint32_t format, const float *x, size_t n)
+{
+    if (watcher->n_rows == watcher->capacity) {
+        const size_t capacity = watcher->capacity ? 2 * watcher->capacity : 256;
+        struct rounded_row *rows = realloc(watcher->rows, capacity * sizeof *rows);
+        if (!rows)
+            return false;
+        watcher->rows = rows;
+        watcher->capacity = capacity;
+    }
+    struct rounded_row row = {.x = malloc((n + 1) * sizeof(float)),
+                              .n = n,
+                              .step = site->step,
+                              .reads = is_cache ? which : row_read_by(which),
+                              .is_cache = is_cache,
+                              .format = format};
+    if (!row.x)
+        return false;
+    memcpy(row.x, x, n * sizeof *x);
+    while (row.index + 1 < watcher->plan->n && watcher->plan->positions[row.index] != position)
+        row.index++;
+    row.previous = watcher->n_rows;
+    while (row.previous-- > 0) { /* wraps to SIZE_MAX */
+        const struct rounded_row *other = &watcher->rows[row.previous];
+        if (other->index == row.index && other->reads == row.reads &&
+            other->is_cache == row.is_cache && other->format == row.format)
+            break;
+    }
+    watcher->rows[watcher->n_rows++] = row;
+    return true;
+}
+
+static const float *before(void *context, const struct rp_site *site, enum rp_weight_id which,
+                           bool is_cache, int64_t position, uint32_t format, const float *x,
+                           size_t n)
+{
+    struct watcher *watcher = context;
+    if (watcher->mode == WATCH_RECORD)
+        return record(watcher, site, which, is_cache, position, format, x, n) ? x : NULL;
+    if (watcher->at >= watcher->n_rows || watcher->rows[watcher->at].n != n)
+        return NULL;
+    struct rounded_row *row = &watcher->rows[watcher->at++];
+    if (watcher->mode == WATCH_COMPARE)
+        row->tips += rp_rounding_tips(format, row->x, x, n) / N_RUNS;
+    if (watcher->n_followed < n) {
+        float *followed = realloc(watcher->followed, n * sizeof *followed);
+        if (!followed)
+            return NULL;
+        watcher->followed = followed;
+        watcher->n_followed = n;
+    }
+    rp_rounding_follow(format, row->x, x, n, watcher->followed);
+    return watcher->followed;
+}
+
+static void after(void *context, uint32_t format, const float *x, size_t n, float *rounded)
+{
+    struct watcher *watcher = context;
+    if (watcher->mode == WATCH_TIP && watcher->rows[watcher->at - 1].tips > 0)
+        rp_rounding_tip_largest(format, x, n, rounded);
+}
+
+/* ---- what each run makes of the carried slots ---- */
+
+struct comparison {
+    struct rp_carried *carried;
+    const struct rp_replay_plan *plan;
+    float **plain; /* [n_slots][n][dim] */
+    int run;       /* -1: the first; then N_RUNS with noise; then the one with tips */
+};
+
+static enum rp_status see(void *context, const struct rp_planned_slot *slot, const float *rows,
+                          struct rp_error *err)
+{
+    struct comparison *comparison = context;
+    struct rp_carried *carried = comparison->carried;
+    const size_t n = comparison->plan->n;
+    size_t k = 0;
+    (void)err;
+    while (k < carried->n_slots && carried->slots[k].slot != slot)
+        k++;
+    if (k == carried->n_slots)
+        return RP_OK;
+    struct rp_carried_slot *of = &carried->slots[k];
+    if (comparison->run < 0) {
+        memcpy(comparison->plain[k], rows, n * slot->dim * sizeof *rows);
+        return RP_OK;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const size_t at = i * slot->dim;
+        const double distance =
+            rp_metrics_row(comparison->plain[k] + at, rows + at, slot->dim).l2_rel;
+        if (comparison->run < N_RUNS)
+            of->bound[i] += distance * distance / N_RUNS;
+        else
+            of->worth[i] = isfinite(distance) ? distance : 0;
+    }
+    return RP_OK;
+}
+
+/* ---- tips, by position ---- */
+
+/* Whether another product that the slot needs rounds the same row. */
+static bool is_read_again(const struct watcher *watcher, const struct rp_planned_slot *slot,
+                          const struct rounded_row *row)
+{
+    for (; row->previous != SIZE_MAX; row = &watcher->rows[row->previous]) {
+        if (slot->steps[watcher->rows[row->previous].step])
+            return true;
+    }
+    return false;
+}
+
+static void count_tips(struct rp_carried_slot *of, const struct watcher *watcher)
+{
+    const struct rp_planned_slot *slot = of->slot;
+    const size_t n = watcher->plan->n;
+    for (size_t i = 0; i < watcher->n_rows; i++) {
+        const struct rounded_row *row = &watcher->rows[i];
+        if (!slot->steps[row->step] || !(row->tips > 0) || is_read_again(watcher, slot, row))
+            continue;
+        of->has_tips = true;
+        of->own[row->index] += row->tips;
+        if (row->index + 1 < n && (slot->earlier[row->step] || row->is_cache))
+            of->earlier[row->index + 1] += row->tips;
+    }
+    for (size_t i = 1; i < n; i++)
+        of->earlier[i] += of->earlier[i - 1];
+}
+
+/* ---- the runs ---- */
+
+static enum rp_status list_slots(struct rp_carried *carried, const struct rp_replay_plan *plan,
+                                 struct rp_error *err)
+{
+    for (size_t k = 0; k < plan->n_slots; k++) {
+        const struct rp_planned_slot *slot = &plan->slots[k];
+        if (slot->is_direct || slot->dumped.tensor.n_positions == 0)
+            continue;
+        struct rp_carried_slot *of = &carried->slots[carried->n_slots++];
+        *of = (struct rp_carried_slot){.slot = slot,
+                                       .bound = calloc(plan->n + 1, sizeof *of->bound),
+                                       .worth = calloc(plan->n + 1, sizeof *of->worth),
+                                       .own = calloc(plan->n + 1, sizeof *of->own),
+                                       .earlier = calloc(plan->n + 1, sizeof *of->earlier)};
+        if (!of->bound || !of->worth || !of->own || !of->earlier)
+            return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", plan->n);
+    }
+    return RP_OK;
+}
+
+/* The steps that any carried slot needs. */
+static void mark_steps(const struct rp_carried *carried, unsigned char *steps, size_t n_steps)
+{
+    for (size_t k = 0; k < carried->n_slots; k++) {
+        const struct rp_planned_slot *slot = carried->slots[k].slot;
+        for (size_t i = 0; i < n_steps; i++)
+            steps[i] |= slot->steps[i] || i == slot->tap;
+    }
+}
+
+static enum rp_status open_plain(const struct rp_carried *carried, size_t n, float ***plain,
+                                 struct rp_error *err)
+{
+    *plain = calloc(carried->n_slots + 1, sizeof **plain);
+    bool has_memory = *plain != NULL;
+    for (size_t k = 0; k < carried->n_slots && has_memory; k++) {
+        (*plain)[k] = calloc(n * carried->slots[k].slot->dim + 1, sizeof ***plain);
+        has_memory = (*plain)[k] != NULL;
+    }
+    return has_memory ? RP_OK
+                      : rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", n);
+}
+
+enum rp_status rp_carried_measure(struct rp_carried *carried, const struct rp_replay_plan *plan,
+                                  const struct rp_layer *weights,
+                                  const struct rp_numerics *numerics, enum rp_mode mode,
+                                  struct rp_error *err)
+{
+    struct watcher watcher = {.plan = plan};
+    const struct rp_rounding_watch watch = {&watcher, before, after};
+    struct comparison comparison = {.carried = carried, .plan = plan, .run = -1};
+    struct rp_emulation emulation;
+    struct rp_noise noise = {.bound = NULL};
+    unsigned char *steps = calloc(plan->n_steps + 1, 1);
+    *carried = (struct rp_carried){.n_slots = 0};
+    enum rp_status status = list_slots(carried, plan, err);
+    if (status != RP_OK || carried->n_slots == 0)
+        goto done;
+    status = open_plain(carried, plan->n, &comparison.plain, err);
+    if (status == RP_OK && !steps)
+        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu steps", plan->n_steps);
+    if (status != RP_OK)
+        goto done;
+    mark_steps(carried, steps, plan->n_steps);
+    struct rp_layer_run run = {
+        .mode = mode, .weights = weights, .steps = steps, .see = see, .context = &comparison};
+    const struct rp_ops *plain = rp_replay_stack(numerics, &emulation, NULL);
+    emulation.watch = &watch;
+    status = rp_noise_open(&noise, numerics, plain, plan->n, err);
+    noise.draws = true;
+    for (; comparison.run <= N_RUNS && status == RP_OK; comparison.run++) {
+        const bool is_noisy = comparison.run >= 0 && comparison.run < N_RUNS;
+        if (comparison.run == N_RUNS && watcher.n_rows == 0)
+            break;
+        watcher.mode = comparison.run < 0 ? WATCH_RECORD : is_noisy ? WATCH_COMPARE : WATCH_TIP;
+        watcher.at = 0;
+        noise.seed = 1000 * plan->layer + (uint64_t)(comparison.run + 1);
+        run.ops = is_noisy ? &noise.overlay.ops : plain;
+        status = rp_replay_layer_run(plan, &run, err);
+    }
+    for (size_t k = 0; k < carried->n_slots && status == RP_OK; k++) {
+        struct rp_carried_slot *of = &carried->slots[k];
+        for (size_t i = 0; i < plan->n; i++)
+            of->bound[i] = RP_BOUND_SIGMAS * sqrt(of->bound[i]);
+        count_tips(of, &watcher);
+    }
+done:
+    for (size_t k = 0; comparison.plain && k < carried->n_slots; k++)
+        free(comparison.plain[k]);
+    free(comparison.plain);
+    rp_noise_close(&noise);
+    watcher_free(&watcher);
+    free(steps);
+    return status;
+}
+
+void rp_carried_close(struct rp_carried *carried)
+{
+    for (size_t k = 0; k < carried->n_slots; k++) {
+        free(carried->slots[k].bound);
+        free(carried->slots[k].worth);
+        free(carried->slots[k].own);
+        free(carried->slots[k].earlier);
+    }
+    *carried = (struct rp_carried){.n_slots = 0};
+}
+
+const struct rp_carried_slot *rp_carried_find(const struct rp_carried *carried,
+                                              enum rp_slot_part part)
+{
+    for (size_t k = 0; k < carried->n_slots; k++) {
+        if (carried->slots[k].slot->part == part)
+            return &carried->slots[k];
+    }
+    return NULL;
+}
