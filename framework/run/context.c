@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/sha256.h"
 
 int rp_env_flag(const char *name)
 {
@@ -129,10 +130,15 @@ static enum rp_status open_config(const char *config_path, struct rp_context *co
 enum rp_status rp_context_open(const char *config_path, struct rp_context *context,
                                struct rp_error *err)
 {
+    char states[2 * RP_FINGERPRINT_SIZE];
     const char *matrix_path = NULL;
+    rp_fingerprint(config_path, states);
     enum rp_status status = open_config(config_path, context, &matrix_path, err);
-    if (!status)
+    if (!status) {
+        rp_fingerprint(matrix_path, states + strlen(states));
+        rp_sha256_hex(states, strlen(states), context->state);
         status = rp_matrix_load(matrix_path, &context->matrix, err);
+    }
     if (status) {
         rp_context_close(context);
         return status;
@@ -204,6 +210,7 @@ enum rp_status rp_pair_paths(const struct rp_context *context, const struct rp_p
         FITS(paths->dump, "%s/dump", paths->dir) &&
         FITS(paths->record, "%s/run.json", paths->dir) &&
         FITS(paths->result, "%s/result.json", paths->dir) &&
+        FITS(paths->verdicts, "%s/verdicts", paths->dir) &&
         FITS(paths->log, "%s/engine.log", paths->dir) &&
         FITS(paths->tokens_file, "%s/tokens.txt", paths->dir) &&
         FITS(paths->prompt_file, "%s/prompt.txt", paths->dir) &&

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "refparity/gguf.h"
 #include "run/command.h"
@@ -16,13 +16,6 @@
 #include "run/exact_reference.h"
 #include "run/fixture.h"
 #include "run/inputs.h"
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* The GGUF has to have the layers that the matrix declares; layers for multi-token prediction,
  * which run after the decoder, do not count. */
@@ -214,7 +207,7 @@ static int lock_folder(const char *dir)
 enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pair *pair,
                            struct rp_run_record *record, struct rp_error *err)
 {
-    const double start = seconds();
+    const double start = rp_clock_seconds();
     struct rp_pair_paths paths;
     struct rp_command command = {0};
     struct rp_run_record old = {0};
@@ -233,6 +226,7 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
      * that could be taken for the end of one. */
     unlink(paths.record);
     unlink(paths.result);
+    (void)rp_remove_tree(paths.verdicts, NULL); /* stale from now on, so nobody believes them */
 
     snprintf(record->session, sizeof record->session, "%s", context->session);
     status = prepare(context, pair, &paths, &command, record, &failure);
@@ -253,7 +247,7 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
     else
         rp_exact_reference_find(context, pair, command.gguf, record);
     record->harness_s =
-        seconds() - start - (record->outcome == RP_RUN_RAN ? record->process.wall_s : 0);
+        rp_clock_seconds() - start - (record->outcome == RP_RUN_RAN ? record->process.wall_s : 0);
     rp_command_free(&command);
     status = rp_run_record_write(paths.record, record, err);
     if (lock >= 0)
