@@ -180,7 +180,7 @@ static enum rp_status state_transposed(void *context, const struct rp_site *site
 }
 
 #define DELTA_BUG \
-    .architectures = "qwen35", .layers = RP_BUG_IN_LINEAR_ATTENTION, .first_part = RP_PART_POSTATTN
+    .architectures = "qwen35", .layers = RP_BUG_IN_LINEAR_ATTENTION, .first_part = RP_PART_DELTA
 
 static const struct rp_bug bugs[] = {
     {
