@@ -1,0 +1,35 @@
+/* One head of one position of attention, with what each score and weight is and may be off by.
+ * Private to the bound of attention. */
+#ifndef REFPARITY_OPERATIONS_ATTENTION_ROW_H
+#define REFPARITY_OPERATIONS_ATTENTION_ROW_H
+
+#include "refparity/ops.h"
+
+/* u, the unit roundoff of FP32. */
+#define RP_U 0x1p-24
+/* A running sum is rounded by 0.42 u of what it has come to, in the root mean square. A limit is three
+ * sigma, and where one score or one key decides, three standard errors are passed once in 370 rows:
+ * sigma is 5/3 of a standard error, so that a limit is five. */
+#define RP_SUM_ERROR 0.7
+
+struct rp_attention_row {
+    const struct rp_attention *args;
+    size_t head, kv_head, n_visible, kv_dim;
+    const float *q;      /* [head_dim], as it is multiplied */
+    const float *keys;   /* [n_visible][head_dim], rows kv_dim apart */
+    const float *values; /* [n_visible][head_dim], rows kv_dim apart */
+    const float *y;      /* [head_dim] */
+    float *scores;       /* [n_visible], scaled */
+    float *errors;       /* [n_visible]: sigma of ln weight before the sum, in u */
+    float *weights;      /* [n_visible]: softmax */
+};
+
+static inline double rp_norm_of(const float *x, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sum;
+}
+
+#endif
