@@ -61,18 +61,22 @@ static float product(const float *q, const float *key, size_t n, float *square)
     return sum;
 }
 
-/* The score is a sum, scaled; the maximum is taken from it, and that goes through exp. */
+/* The score is a sum, scaled; the maximum is taken from it, and that goes through exp. Where Q and K were
+ * turned, the terms are of one size. */
 static void fill_row(const struct rp_attention_row *row)
 {
     const size_t dim = row->args->head_dim;
     const float scale = row->args->scale, c = (float)(RP_SUM_ERROR * RP_SUM_ERROR);
     const float of_terms = c * (float)dim * scale * scale;
+    const float q_norm = row->key_norms ? (float)rp_square_of(row->q, dim) : 0.0f;
     float max = -INFINITY;
     double sum = 0;
     for (size_t key = 0; key < row->n_visible; key++) {
         float square;
         const float dot = product(row->q, row->keys + key * row->kv_dim, dim, &square);
         row->scores[key] = dot * scale;
+        if (row->key_norms)
+            square += q_norm * row->key_norms[2 * key * row->args->n_kv_heads] / (float)dim;
         row->errors[key] = of_terms * (square + dot * dot / 3.0f);
         max = row->scores[key] > max ? row->scores[key] : max;
     }
@@ -114,6 +118,16 @@ static void sums_in_fp32(const struct rp_attention_row *row, bool passes_weights
             (float)(RP_U * sqrt((double)sum[i] + of_y * (double)row->y[i] * (double)row->y[i]));
 }
 
+/* y was turned back, size values at a time: a sum of as many terms. */
+static void turned_back(const float *y, size_t dim, size_t size, float *sigma)
+{
+    for (size_t first = 0; size > 0 && first < dim; first += size) {
+        const double square = pow(RP_SUM_ERROR * RP_U, 2) * rp_square_of(y + first, size);
+        for (size_t i = first; i < first + size; i++)
+            sigma[i] = (float)sqrt((double)sigma[i] * (double)sigma[i] + square);
+    }
+}
+
 /* ---- softmax weights in F16 ---- */
 
 /* The sum of what each weight's tip changes, of those that are near enough to the middle. */
@@ -135,7 +149,7 @@ static double weights_tip(const struct rp_attention_row *row)
         if (reach < distance)
             continue;
         const double step = fmax(fabs((double)other - (double)rounded), reach);
-        sum += step * sqrt(rp_norm_of(row->values + key * row->kv_dim, row->args->head_dim));
+        sum += step * sqrt(rp_square_of(row->values + key * row->kv_dim, row->args->head_dim));
     }
     return sum;
 }
@@ -156,7 +170,8 @@ static void sums_tip(const struct rp_attention_row *row, float *sums, double *ex
     for (size_t key = 0; key < row->n_visible; key++) {
         const float *value = row->values + key * row->kv_dim;
         const float score = row->scores[key];
-        const float error = (float)(MEAN_SIZE * RP_U) * hypotf(row->errors[key], max_error);
+        const float error = (float)(MEAN_SIZE * RP_U) *
+                            sqrtf(row->errors[key] * row->errors[key] + max_error * max_error);
         float rescale = 1.0f, weight = 1.0f, grown = 0.0f, added = error;
         if (score > max) {
             rescale = expf(max - score);
@@ -193,15 +208,14 @@ static void read_q(struct bound *bound, const float *q)
 }
 
 static enum rp_status bound_position(struct bound *bound, size_t n_visible, bool has_f16_sums,
-                                     const float *q, const float *y, float *sigma, double *flips,
-                                     struct rp_error *err)
+                                     const float *q, const float *y, float *sigma, double *flips)
 {
     const struct rp_attention *args = bound->args;
     const size_t dim = args->head_dim, group = args->n_heads / args->n_kv_heads;
     double square = 0;
     enum rp_status status = RP_OK;
     if (bound->is_quantized)
-        status = rp_cache_tips_read_q(&bound->cache, q, bound->q, err);
+        status = rp_cache_tips_read_q(&bound->cache, q, bound->q);
     else
         read_q(bound, q);
     bound->n_rare = 0;
@@ -215,6 +229,9 @@ static enum rp_status bound_position(struct bound *bound, size_t n_visible, bool
                                              .q = bound->q + head * dim,
                                              .keys = args->keys + kv_head * dim,
                                              .values = args->values + kv_head * dim,
+                                             .key_norms = bound->is_quantized && bound->cache.k_size
+                                                              ? bound->cache.norms + 2 * kv_head
+                                                              : NULL,
                                              .y = y + head * dim,
                                              .scores = bound->scores,
                                              .errors = bound->scores + args->n_keys,
@@ -224,8 +241,10 @@ static enum rp_status bound_position(struct bound *bound, size_t n_visible, bool
         sums_in_fp32(&row, !bound->rounds_weights, bound->sums, sigma + head * dim);
         if (bound->rounds_weights)
             worth = weights_tip(&row);
-        if (bound->is_quantized)
+        if (bound->is_quantized) {
+            turned_back(row.y, dim, bound->cache.v_size, sigma + head * dim);
             worth = rp_cache_tips_worth(&bound->cache, &row);
+        }
         if (has_f16_sums) {
             sums_tip(&row, bound->sums, bound->expected + bound->n_rare,
                      bound->square + bound->n_rare);
@@ -296,7 +315,7 @@ enum rp_status rp_attention_bound_of(const struct rp_numerics *numerics, const s
         const bool has_f16_sums = rp_numerics_attention_slack(numerics, site, p, n_visible) > 0;
         bound.rounds_q = has_f16_sums || bound.rounds_weights;
         status = bound_position(&bound, n_visible, has_f16_sums, args->q + p * width,
-                                args->y + p * width, sigma + p * width, &flips[p], site->err);
+                                args->y + p * width, sigma + p * width, &flips[p]);
     }
     close_bound(&bound);
     return status;

@@ -15,16 +15,18 @@
 struct rp_attention_row {
     const struct rp_attention *args;
     size_t head, kv_head, n_visible, kv_dim;
-    const float *q;      /* [head_dim], as it is multiplied */
-    const float *keys;   /* [n_visible][head_dim], rows kv_dim apart */
-    const float *values; /* [n_visible][head_dim], rows kv_dim apart */
-    const float *y;      /* [head_dim] */
-    float *scores;       /* [n_visible], scaled */
-    float *errors;       /* [n_visible]: sigma of ln weight before the sum, in u */
-    float *weights;      /* [n_visible]: softmax */
+    const float *q;         /* [head_dim], as it is multiplied */
+    const float *keys;      /* [n_visible][head_dim], rows kv_dim apart */
+    const float *values;    /* [n_visible][head_dim], rows kv_dim apart */
+    const float *key_norms; /* |K|^2, 2 * n_kv_heads apart; NULL: Q and K were not turned */
+    const float *y;         /* [head_dim] */
+    float *scores;          /* [n_visible], scaled */
+    float *errors;          /* [n_visible]: sigma of ln weight before the sum, in u */
+    float *weights;         /* [n_visible]: softmax */
 };
 
-static inline double rp_norm_of(const float *x, size_t n)
+/* The sum of squares. */
+static inline double rp_square_of(const float *x, size_t n)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++)

@@ -23,10 +23,18 @@ static size_t hadamard_size(size_t head_dim, bool is_value)
     return size;
 }
 
-/* Of each of n values that come of one turn: a sum of n terms, in any order. */
+/* Of each of n values that come of one turn, in the root mean square over them: the columns of the matrix
+ * are orthogonal, so that the sums of the first j terms have the squares of the first j values; in
+ * sequence from either end. */
 static double noise_of(const float *x, size_t n)
 {
-    return RP_SUM_ERROR * RP_U * sqrt(rp_norm_of(x, n));
+    double forward = 0, reverse = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double square = (double)x[i] * (double)x[i];
+        forward += square * (double)(n - i);
+        reverse += square * (double)(i + 1);
+    }
+    return RP_SUM_ERROR * RP_U * sqrt(fmax(forward, reverse) / (double)n);
 }
 
 /* ---- a row's tips ---- */
@@ -35,11 +43,13 @@ struct collect {
     struct rp_cache_tips *tips;
     size_t key, at; /* at: of the values looked at, in the row */
     bool is_value;
-    const float *row; /* turned, not rounded */
+    const float *rounded; /* [dim of the row], turned */
 };
 
 static void append(struct rp_cache_tips *tips, const struct rp_cache_tip *tip)
 {
+    if (tips->status != RP_OK)
+        return;
     if (tips->n_tips == tips->capacity) {
         const size_t capacity = tips->capacity ? 2 * tips->capacity : 64;
         struct rp_cache_tip *grown = realloc(tips->tips, capacity * sizeof *grown);
@@ -65,24 +75,27 @@ static void collect_tip(void *context, const struct rp_tip *found)
                                    .head = first / dim,
                                    .is_value = collect->is_value,
                                    .tip = {found->kind, first % dim, end - first, found->size}};
-        tip.norm = found->kind == RP_TIP_SCALE
-                       ? found->size * (float)sqrt(rp_norm_of(collect->row + first, end - first))
-                       : found->size * sqrtf((float)(end - first));
+        tip.norm =
+            found->kind == RP_TIP_SCALE
+                ? found->size * (float)sqrt(rp_square_of(collect->rounded + first, end - first))
+                : found->size * sqrtf((float)(end - first));
         append(collect->tips, &tip);
     }
 }
 
-/* row [width] is turned in place. */
+/* Of x [width], which is rounded to format: to rounded, still turned. */
 static void collect_row(struct rp_cache_tips *tips, uint32_t format, size_t key, bool is_value,
-                        float *row, size_t width)
+                        const float *x, size_t width, float *rounded)
 {
     const size_t size = is_value ? tips->v_size : tips->k_size, part = size ? size : width;
-    struct collect collect = {.tips = tips, .key = key, .is_value = is_value, .row = row};
+    struct collect collect = {.tips = tips, .key = key, .is_value = is_value, .rounded = rounded};
+    memcpy(tips->row, x, width * sizeof *x);
     if (size)
-        rp_hadamard(row, width, size);
-    for (size_t at = 0; at < width; at += part) {
+        rp_hadamard(tips->row, width, size);
+    tips->status = rp_round_row(format, tips->row, width, rounded, NULL, tips->err);
+    for (size_t at = 0; at < width && tips->status == RP_OK; at += part) {
         collect.at = at;
-        rp_find_tips(format, row + at, part, size ? noise_of(row + at, part) : 0, collect_tip,
+        rp_find_tips(format, tips->row + at, part, size ? noise_of(x + at, part) : 0, collect_tip,
                      &collect);
     }
 }
@@ -92,11 +105,11 @@ static void collect_row(struct rp_cache_tips *tips, uint32_t format, size_t key,
 static void collect_cache(struct rp_cache_tips *tips, const float *k, const float *v)
 {
     const size_t width = tips->args->n_kv_heads * tips->args->head_dim;
-    for (size_t key = 0; key < tips->args->n_keys; key++) {
-        memcpy(tips->row, k + key * width, width * sizeof *k);
-        collect_row(tips, tips->format, key, false, tips->row, width);
-        memcpy(tips->row, v + key * width, width * sizeof *v);
-        collect_row(tips, tips->format, key, true, tips->row, width);
+    for (size_t key = 0; key < tips->args->n_keys && tips->status == RP_OK; key++) {
+        const size_t at = key * width;
+        collect_row(tips, tips->format, key, false, k + at, width, tips->turned);
+        if (tips->status == RP_OK)
+            collect_row(tips, tips->format, key, true, v + at, width, tips->turned);
     }
     tips->n_cache = tips->n_tips;
 }
@@ -119,7 +132,7 @@ static void measure_cache(struct rp_cache_tips *tips)
         for (size_t j = 0; j < dim; j++)
             largest = fmaxf(largest, fabsf(tips->row[j]));
         tips->steps[i] = largest / steps;
-        tips->norms[i] = (float)sqrt(rp_norm_of(tips->row, dim));
+        tips->norms[i] = (float)rp_square_of(tips->row, dim);
     }
 }
 
@@ -146,10 +159,9 @@ enum rp_status rp_cache_tips_open(struct rp_cache_tips *tips, uint32_t format,
         !tips->expected || !tips->square)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for the tips of %zu keys",
                        args->n_keys);
+    measure_cache(tips);
     if (tips->is_known)
         collect_cache(tips, k, v);
-    else
-        measure_cache(tips);
     return tips->status;
 }
 
@@ -168,24 +180,18 @@ void rp_cache_tips_close(struct rp_cache_tips *tips)
 
 /* ---- a position ---- */
 
-enum rp_status rp_cache_tips_read_q(struct rp_cache_tips *tips, const float *q, float *rounded,
-                                    struct rp_error *err)
+enum rp_status rp_cache_tips_read_q(struct rp_cache_tips *tips, const float *q, float *rounded)
 {
     const struct rp_attention *args = tips->args;
     const size_t width = args->n_heads * args->head_dim, n = args->n_keys * args->n_kv_heads * 2;
     tips->n_tips = tips->n_cache;
-    memcpy(tips->row, q, width * sizeof *q);
-    collect_row(tips, RP_GGML_Q8_0, 0, false, tips->row, width);
-    if (tips->status != RP_OK)
-        return tips->status;
-    const enum rp_status status =
-        rp_round_row(RP_GGML_Q8_0, tips->row, width, tips->turned, NULL, err);
+    collect_row(tips, RP_GGML_Q8_0, 0, false, q, width, tips->turned);
     memcpy(rounded, tips->turned, width * sizeof *rounded);
     if (tips->k_size)
         rp_hadamard(rounded, width, tips->k_size);
     memset(tips->expected, 0, n * sizeof *tips->expected);
     memset(tips->square, 0, n * sizeof *tips->square);
-    return status;
+    return tips->status;
 }
 
 /* |V - y| of a key. */
@@ -213,7 +219,7 @@ static double worth_in_cache(const struct rp_cache_tips *tips, const struct rp_a
         return (double)row->weights[tip->key] * (double)tip->norm;
     const float *q = tips->turned + row->head * row->args->head_dim + tip->tip.first;
     const double change =
-        fabs((double)row->args->scale) * sqrt(rp_norm_of(q, tip->tip.n)) * (double)tip->norm;
+        fabs((double)row->args->scale) * sqrt(rp_square_of(q, tip->tip.n)) * (double)tip->norm;
     return worth_of_score(row, tip->key, change);
 }
 
@@ -252,7 +258,8 @@ static void add_unknown(struct rp_cache_tips *tips, const struct rp_attention_ro
 {
     const size_t dim = row->args->head_dim, n_kv = row->args->n_kv_heads;
     const float *q = tips->turned + row->head * dim;
-    const double q_square = rp_norm_of(q, dim), scale = (double)row->args->scale;
+    const double steps = tips->format == RP_GGML_Q4_0 ? 8 : 127;
+    const double q_square = rp_square_of(q, dim), scale = (double)row->args->scale;
     float q_largest = 0;
     for (size_t i = 0; i < dim; i++)
         q_largest = fmaxf(q_largest, fabsf(q[i]));
@@ -261,7 +268,8 @@ static void add_unknown(struct rp_cache_tips *tips, const struct rp_attention_ro
         const double weight = (double)row->weights[key], moved = weight * away_of(row, key);
         const double factors[2] = {pow(scale * moved, 2), weight * weight};
         for (size_t i = 0; i < 2; i++) {
-            const double step = (double)tips->steps[at + i], norm = (double)tips->norms[at + i];
+            const double step = (double)tips->steps[at + i],
+                         norm = sqrt((double)tips->norms[at + i]);
             const double parts = norm * F16_STEP, n = (double)dim;
             const bool is_k = i == 0;
             double noise = 2 * RP_U * norm, value, largest, blocks;
@@ -270,13 +278,13 @@ static void add_unknown(struct rp_cache_tips *tips, const struct rp_attention_ro
             noise *= MEAN_SIZE;
             value = noise * step * (is_k ? q_square : n);
             largest = step * step * (is_k ? (double)q_largest * (double)q_largest : 1);
-            /* A scale tips 2^11 / largest times as often as it is off, a block's part of q and k. */
+            /* A block's scale is stored in F16; its part of q and k is at most all of them. */
             blocks = parts * parts * (is_k ? q_square : 1);
             if (tips->format == RP_GGML_Q4_0) { /* and another value becomes the largest */
                 value += noise * step * 32 * (is_k ? q_square : n / 32);
                 largest = 32 * step * step * (is_k ? q_square : 1);
             }
-            value += step > 0 ? blocks * noise / step * 2048 / 8 : 0;
+            value += step > 0 ? blocks * noise / step * 2048 / steps : 0;
             tips->expected[at + i] += factors[i] * value;
             tips->square[at + i] += factors[i] * fmax(largest, blocks);
         }

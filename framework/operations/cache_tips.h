@@ -29,7 +29,8 @@ struct rp_cache_tips {
     /* Not known: of each key and KV head, */
     float *steps;              /* [n_keys][n_kv_heads][2]: of K and V */
     float *norms;              /* [n_keys][n_kv_heads][2] */
-    double *expected, *square; /* [n_keys][n_kv_heads][2], see rp_rare_sum: of one position */
+    double *expected, *square; /* [n_keys][n_kv_heads][2], see rp_rare_sum: of one position,
+ where they are not known */
     struct rp_error *err;
     enum rp_status status;
 };
@@ -41,8 +42,7 @@ enum rp_status rp_cache_tips_open(struct rp_cache_tips *tips, uint32_t format,
 void rp_cache_tips_close(struct rp_cache_tips *tips);
 
 /* A position begins: q [n_heads][head_dim], to rounded as it is multiplied. RP_ERR_MEMORY. */
-enum rp_status rp_cache_tips_read_q(struct rp_cache_tips *tips, const float *q, float *rounded,
-                                    struct rp_error *err);
+enum rp_status rp_cache_tips_read_q(struct rp_cache_tips *tips, const float *q, float *rounded);
 
 /* What the tips that are known change in a head's y, at most. */
 double rp_cache_tips_worth(struct rp_cache_tips *tips, const struct rp_attention_row *row);

@@ -38,7 +38,7 @@ static void find_in_block(uint32_t format, const float *x, size_t first, size_t 
     const float other = rp_other_f16(scale, stored);
     /* The value and the block's largest are off by noise each. */
     const double reach = RP_TIP_REACH * sqrt(2.0) * noise, step = fabs((double)scale);
-    if (scale == 0.0f)
+    if (stored == 0.0f)
         return;
     for (size_t i = 0; i < n; i++) {
         const double exact = (double)x[i] / (double)scale;
@@ -50,7 +50,7 @@ static void find_in_block(uint32_t format, const float *x, size_t first, size_t 
     if (other != stored &&
         fabs((double)scale - middle) <= step * (RP_TIP_REACH * noise / fabs((double)peak) + 2 * U))
         add(context,
-            &(struct rp_tip){RP_TIP_SCALE, first, n, fabsf(other - stored) / fabsf(scale)});
+            &(struct rp_tip){RP_TIP_SCALE, first, n, fabsf(other - stored) / fabsf(stored)});
     if (format == RP_GGML_Q4_0 && another_peak(x, n, peak, reach))
         add(context, &(struct rp_tip){RP_TIP_PEAK, first, n, fabsf(stored)});
 }
@@ -68,7 +68,7 @@ void rp_find_tips(uint32_t format, const float *x, size_t n, double noise,
 double rp_rare_sum(const double *expected, const double *square, size_t n)
 {
     static const double thetas[] = {0.25, 0.5, 1, 2, 3, 4, 6, 8, 10, 12, 14, 16};
-    double largest = 0, any = 0, best = INFINITY;
+    double largest = 0, any = 0, best = HUGE_VAL;
     for (size_t i = 0; i < n; i++) {
         largest = square[i] > largest ? square[i] : largest;
         any += square[i] > 0 ? fmin(1, expected[i] / square[i]) : 0;
