@@ -146,10 +146,13 @@ static void describe_failure(struct rp_judge_replay *replay, struct rp_replay_re
         snprintf(inherited, sizeof inherited, "inherits %.3g with %.24s", result->inherited,
                  slot->from);
     rp_judge_decide(&result->judgement, RP_FAIL, "%s %s; %s", slot->slot, slot->message, inherited);
-    if (rp_explain_slot(replay->replay, slot, &result->explanation, &err)) {
-        memset(&result->explanation, 0, sizeof result->explanation);
-        snprintf(result->explanation.text, sizeof result->explanation.text, "not explained: %.300s",
-                 err.message);
+    for (size_t i = 0; i < result->layer.n_slots; i++) {
+        struct rp_explanation *explanation = &result->explanations[i];
+        if (result->layer.slots[i].verdict != RP_FAIL ||
+            !rp_explain_slot(replay->replay, &result->layer.slots[i], explanation, &err))
+            continue;
+        memset(explanation, 0, sizeof *explanation);
+        snprintf(explanation->text, sizeof explanation->text, "not explained: %.300s", err.message);
     }
 }
 
