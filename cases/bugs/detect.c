@@ -26,7 +26,7 @@
  *                   nothing was explained
  *   name_right      1: one of the names that the catalogue accepts (or "unexplained" where the
  *                   catalogue says that it has no name); 0: not
- *   ratio           the largest change / limit, as %g
+ *   ratio           the largest change / limit, as %g; of a clean variant the largest error / limit
  *   pos0_rule       1: reported by 5% at position 0 against FP32
  *   rule_5pct       1: reported by the 5% rule at all positions against FP32
  *   exact_gate      1: reported by the exact gate, end to end against the exact reference

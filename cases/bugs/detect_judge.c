@@ -224,6 +224,20 @@ static double largest_ratio(const struct rp_replay_slot *slot, const double *cha
     return largest;
 }
 
+/* Of all that was replayed. */
+static double worst_introduced(const struct replayed *replayed)
+{
+    double worst = 0;
+    for (size_t i = 0; i < replayed->n_steps; i++) {
+        for (size_t k = 0; k < replayed->steps[i].n_slots; k++) {
+            const struct rp_replay_slot *slot = &replayed->steps[i].slots[k];
+            if (slot->n_positions > 0)
+                worst = fmax(worst, slot->introduced[slot->worst] / slot->limit[slot->worst]);
+        }
+    }
+    return worst;
+}
+
 static bool is_first_position_right(const struct rp_replay_slot *slot, const double *change)
 {
     if (slot->first >= slot->n_positions ||
@@ -360,6 +374,8 @@ static enum rp_status judge_replay(const struct dumped *dumped, struct rp_detect
     }
     if (status != RP_OK)
         goto done;
+    if (trial->n_bugs == 0)
+        result->ratio = worst_introduced(replayed);
     result->above = answer(all_above);
     result->detected = RP_DETECT_NO;
     result->layers_right = RP_DETECT_YES;
@@ -416,6 +432,7 @@ static enum rp_status judge_tokens(const struct dumped *dumped, struct rp_detect
     result->position_right = answer(tokens.first_difference ==
                                     (long long)first_other_token(dumped->trial, dumped->recorded));
     result->above = RP_DETECT_YES;
+    result->ratio = (double)NAN;
     return RP_OK;
 }
 

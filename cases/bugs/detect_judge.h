@@ -13,8 +13,10 @@ struct rp_detect_result {
     enum rp_detect_answer above, detected, layers_right, operation_right, position_right;
     enum rp_detect_answer name_right, pos0_rule, rule_5pct, exact_gate;
     char name_given[160]; /* "" where nothing was explained; of two bugs "NAME+NAME" */
-    double ratio;         /* what the bug changes over replay's limit; NaN: does not apply */
-    char report[2000];    /* what was reported, for a reader */
+    /* What the bug changes over replay's limit; of a clean trial the largest error that replay found
+     * over its limit; NaN: does not apply. */
+    double ratio;
+    char report[2000]; /* what was reported, for a reader */
 };
 
 /* Where exact references of a model are kept while its trials run. */
