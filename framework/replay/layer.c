@@ -115,7 +115,7 @@ static enum rp_status judge_slot(const struct rp_replay *replay, const struct wo
     const struct rp_replay_plan *plan = work->plan;
     const struct rp_planned_slot *slot = &plan->slots[k];
     const struct rp_carried_slot *far = rp_carried_find(carried, slot->part);
-    char operation[80] = "a copy", last[40], first[40], reason[128];
+    char operation[96] = "a copy", last[40], first[40], reason[128];
     if (slot->operation < plan->n_steps) {
         what_runs(&plan->steps[slot->operation], last, sizeof last);
         what_runs(&plan->steps[slot->first_operation], first, sizeof first);
