@@ -9,7 +9,7 @@
 
 #include "refparity/model.h"
 
-#define MAX_SLOTS 64
+#define MAX_SLOTS 256
 
 struct recorded_slot {
     char name[RP_SLOT_NAME_SIZE];
