@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "operations/matmul.h"
 #include "report/replay.h"
 #include "report/results.h"
 #include "report/text.h"
 #include "run/judge_replay.h"
 #include "run/run.h"
+#include "run/stored.h"
 
 /* cmocka leaves a test by longjmp and takes no argument for its group: what the tests of a process
  * share has to be reachable from the one pointer that each of them gets. */
@@ -23,6 +25,7 @@ struct case_run {
     struct rp_judge_replay *replay; /* by the first that replays */
     char error[2300];               /* why context or pair could not be had; "" when they could */
     const char *test;               /* the one under way */
+    double start;                   /* of it */
     size_t n_verdicts[RP_ERROR + 1];
     size_t n_done; /* `run` and `report`, which judge nothing */
 };
@@ -80,11 +83,19 @@ static struct case_run *enter(void **state, const char *test)
 {
     struct case_run *run = *state;
     run->test = test;
+    run->start = rp_clock_seconds();
     if (run->error[0]) {
         print_place(run, run->error);
         leave_failed(run, RP_ERROR);
     }
     return run;
+}
+
+/* On the test under way. What it found is stored with it for `report`; where it cannot be stored, the
+ * report computes it again. */
+static double spent(const struct case_run *run)
+{
+    return rp_clock_seconds() - run->start;
 }
 
 static struct rp_judge *judge_of(struct case_run *run)
@@ -155,7 +166,9 @@ void rp_case_engine(void **state)
     struct case_run *run = enter(state, "engine");
     struct rp_judgement judgement;
     char tail[4096];
-    rp_judge_engine(judge_of(run), &judgement);
+    const struct rp_judge *judge = judge_of(run);
+    rp_judge_engine(judge, &judgement);
+    (void)rp_store_engine(judge, &judgement, spent(run), NULL);
     if (judgement.verdict == RP_ERROR) {
         print_place(run, judgement.message);
         if (run->judge->record.command[0])
@@ -171,7 +184,9 @@ void rp_case_tokens(void **state)
 {
     struct case_run *run = enter(state, "tokens");
     struct rp_tokens_result result;
-    rp_judge_tokens(judge_of(run), &result);
+    const struct rp_judge *judge = judge_of(run);
+    rp_judge_tokens(judge, &result);
+    (void)rp_store_tokens(judge, &result, spent(run), NULL);
     leave(run, result.verdict, result.message);
 }
 
@@ -179,13 +194,20 @@ void rp_case_slot(void **state, const char *slot)
 {
     struct case_run *run = enter(state, slot);
     char name[RP_SLOT_NAME_SIZE];
-    struct rp_slot_result result;
+    struct rp_error err;
+    char text[2300];
+    struct rp_slot_test test;
+    struct rp_divergence divergence;
     run->test = rp_slot_test_name(slot, run->id->n_layers, name);
     struct rp_judge *judge = judge_of(run);
-    rp_judge_slot(judge, slot, &result);
+    if (rp_judge_slot(judge, slot, &test, &err))
+        leave(run, RP_ERROR, rp_error_text(&err, text, sizeof text));
+    struct rp_slot_result result = test.result;
+    rp_diagnose_slot(&judge->comparison, &result, &divergence);
+    test.seconds = spent(run);
+    (void)rp_store_slot(judge, slot, &test, NULL);
+    rp_slot_test_free(&test);
     if (result.verdict == RP_FAIL) {
-        struct rp_divergence divergence;
-        rp_diagnose_slot(&judge->comparison, &result, &divergence);
         print_place(run, result.message);
         rp_report_failure(stdout, &result, &divergence);
         printf("  table: %s (the pair's report test writes it)\n", judge->paths.diff);
@@ -205,9 +227,12 @@ void rp_case_replay(void **state, const char *slot)
     struct rp_replay_result result;
     snprintf(test, sizeof test, "replay/%s", rp_slot_test_name(slot, run->id->n_layers, name));
     run->test = test;
-    if (!run->replay && rp_judge_replay_open(judge_of(run), &run->replay, &err))
+    const struct rp_judge *judge = judge_of(run);
+    if (!run->replay && rp_judge_replay_open(judge, &run->replay, &err))
         leave(run, RP_ERROR, rp_error_text(&err, text, sizeof text));
     rp_judge_replay_slot(run->replay, slot, &result);
+    result.seconds = spent(run);
+    (void)rp_store_replay(judge, &result, NULL);
     const enum rp_verdict verdict = result.judgement.verdict;
     snprintf(message, sizeof message, "%s", result.judgement.message);
     if (verdict == RP_FAIL) {

@@ -99,6 +99,45 @@ says 'scheme/ok/p1/logits .*Passed'
 expect 0 "$tool" report "$config"
 says 'compared 2 of 2 pairs: 2 passed'
 
+# ---- the report takes what a layer's test has stored, its time too, and computes what no test did, or
+# what is stored in a file that is damaged
+expect 0 run_ctest -R '^scheme/ok/p0/h02$'
+verdicts=$tree/refparity/scheme_/pairs/ok/p0/verdicts
+[ "$(ls "$verdicts")" = h2.json ] || fail "the test of h02 alone stored: $(ls "$verdicts")"
+time_of() { # TEST: its time in junit.xml
+    sed -n "s/.*<testcase classname=\"ok\/p0\" name=\"$1\" time=\"\([0-9.]*\)\".*/\1/p" "$reports/junit.xml"
+}
+report_again() {
+    expect 0 "$tree/refparity/scheme_/cases/case.scheme_.ok__p0" report
+    expect 0 "$tool" report "$config"
+    says 'compared 1 of 1 pairs: 1 passed'
+}
+python3 - "$verdicts/h2.json" "$reports/results.json" <<'END'
+import hashlib, json, sys
+stored = json.load(open(sys.argv[1]))
+slots = json.load(open(sys.argv[2]))["pairs"][0]["comparison"]["slots"]
+times = {s["slot"]: s["compare_s"] for s in slots if s["required"]}
+assert len(times) == 7 and all(0 < t < 60 for t in times.values()), times
+assert abs(times["h2"] - stored["of"]["seconds"]) < 1e-12, (times["h2"], stored["of"])
+assert [s["slot"] for s in stored["verdict"]["compared"]][0] == "h2", stored
+assert any(s["slot"] == "h2_ffnout" for s in stored["verdict"]["compared"]), stored
+stored["of"]["seconds"] = 4321.5
+rest = json.dumps({"of": stored["of"], "verdict": stored["verdict"]})[1:]
+total = hashlib.sha256(rest.encode()).hexdigest()
+open(sys.argv[1], "w").write(f'{{"sha256":"{total}",{rest}')
+END
+n_checks=$((n_checks + 1))
+report_again
+[ "$(time_of h02)" = 4321.500 ] || fail "the report did not take the stored verdict of h02: $(time_of h02)"
+[ "$(time_of h01)" != 4321.500 ] || fail "nor is that the time of h01"
+truncate -s -1 "$verdicts/h2.json"
+report_again
+[ "$(time_of h02)" != 4321.500 ] || fail "the report believed a damaged file"
+expect 0 run_ctest -R '^scheme/ok/p0/'
+for test in engine tokens emb h0 h1 h2 h3 post_norm logits; do
+    [ -f "$verdicts/$test.json" ] || fail "the test of $test stored nothing"
+done
+
 # ---- a bug: one failure per layer that it reaches, the first one named
 expect 8 run_ctest --output-on-failure -R '^scheme/broken/p0/'
 says 'scheme/broken/p0/h01 .*Passed'
@@ -148,6 +187,7 @@ says 'scheme/absent/p0/h00 .*Failed'
 rm -f "$reports"/*
 expect 8 run_ctest --stop-on-failure -R '^scheme/broken/p1/'
 expect 1 "$tool" report "$config"
+says 'FAIL     broken/p1: first divergence h2 at position 0, sub-stage h2_ffnout'
 for report in broken__p1.diff junit.xml; do
     [ -f "$reports/$report" ] || fail "refparity report made no $report"
 done

@@ -7,7 +7,7 @@
 #   <pair>/engine    did it exit well and complete its dump?
 #   <pair>/tokens, emb, h00 .. hNN, post_norm, logits
 #   <pair>/replay/emb, replay/h00 .. replay/logits   for entries with replay
-#   <pair>/report    FIXTURES_CLEANUP: compares the whole pair and writes its reports
+#   <pair>/report    FIXTURES_CLEANUP: collects what the tests found and writes the reports
 #
 # and where an entry has compare_modes, <entry>/<mode>-vs-<mode>/<prompt> with tokens, slots and
 # report, which need the run of both modes and no fixture; all of it

@@ -101,7 +101,7 @@ static enum rp_status list_slots(const struct rp_comparison *comparison, struct 
         status = list_add_set(list, comparison->reference);
     if (!status)
         status = list_add_set(list, comparison->engine);
-    if (status)
+    if (status || list->n == 0)
         return status;
     qsort(list->names, list->n, sizeof *list->names, by_order);
     size_t kept = 0;
@@ -112,9 +112,10 @@ static enum rp_status list_slots(const struct rp_comparison *comparison, struct 
     return RP_OK;
 }
 
-static void compare_after_tokens(const struct rp_comparison *comparison,
-                                 const struct rp_tokens_result *tokens, const char *slot,
-                                 struct rp_damage_memory *memory, struct rp_slot_result *result)
+void rp_compare_slot_of_pair_after_tokens(const struct rp_comparison *comparison,
+                                          const struct rp_tokens_result *tokens, const char *slot,
+                                          struct rp_damage_memory *memory,
+                                          struct rp_slot_result *result)
 {
     if (tokens->verdict != RP_FAIL) {
         rp_compare_slot_of_pair(comparison, slot, memory, result);
@@ -132,7 +133,7 @@ void rp_compare_slot_after_tokens(const struct rp_comparison *comparison,
                                   const struct rp_tokens_result *tokens, const char *slot,
                                   struct rp_slot_result *result)
 {
-    compare_after_tokens(comparison, tokens, slot, NULL, result);
+    rp_compare_slot_of_pair_after_tokens(comparison, tokens, slot, NULL, result);
 }
 
 static void judge_whole(struct rp_pair_result *pair)
@@ -172,6 +173,28 @@ enum rp_status rp_compare_pair_after_tokens(const struct rp_comparison *comparis
                                             const struct rp_tokens_result *tokens,
                                             struct rp_pair_result *result, struct rp_error *err)
 {
+    struct rp_damage_memory memory = {.right = NULL};
+    const enum rp_status status =
+        rp_compare_rest_of_pair(comparison, tokens, NULL, 0, &memory, result, err);
+    rp_damage_memory_free(&memory);
+    return status;
+}
+
+static const struct rp_slot_result *find_known(const struct rp_slot_result *known, size_t n_known,
+                                               const char *slot)
+{
+    for (size_t i = 0; i < n_known; i++)
+        if (strcmp(known[i].slot, slot) == 0)
+            return &known[i];
+    return NULL;
+}
+
+enum rp_status rp_compare_rest_of_pair(const struct rp_comparison *comparison,
+                                       const struct rp_tokens_result *tokens,
+                                       const struct rp_slot_result *known, size_t n_known,
+                                       struct rp_damage_memory *memory,
+                                       struct rp_pair_result *result, struct rp_error *err)
+{
     memset(result, 0, sizeof *result);
     struct slot_list list = {0};
     enum rp_status status = list_slots(comparison, &list);
@@ -185,11 +208,14 @@ enum rp_status rp_compare_pair_after_tokens(const struct rp_comparison *comparis
     }
     result->n_slots = list.n;
     result->tokens = *tokens;
-    struct rp_damage_memory memory = {.right = NULL};
-    for (size_t i = 0; i < list.n; i++)
-        compare_after_tokens(comparison, &result->tokens, list.names[i], &memory,
-                             &result->slots[i]);
-    rp_damage_memory_free(&memory);
+    for (size_t i = 0; i < list.n; i++) {
+        const struct rp_slot_result *there = find_known(known, n_known, list.names[i]);
+        if (there)
+            result->slots[i] = *there;
+        else
+            rp_compare_slot_of_pair_after_tokens(comparison, &result->tokens, list.names[i], memory,
+                                                 &result->slots[i]);
+    }
     judge_whole(result);
     free(list.names);
     return RP_OK;

@@ -2,7 +2,7 @@
  * arithmetic as in ggml-quants.c: step by step the same, so that the results are equal to the bit. */
 #include "formats/quants.h"
 
-#include "model/gguf_internal.h"
+#include "weights/gguf_internal.h"
 
 #define BLOCK_VALUES 32 /* QK4_0, QK8_0, … */
 

@@ -3,7 +3,7 @@
 #ifndef REFPARITY_REPLAY_LAYER_PLAN_H
 #define REFPARITY_REPLAY_LAYER_PLAN_H
 
-#include "model/architecture.h"
+#include "architectures/architecture.h"
 #include "refparity/model.h"
 #include "replay/dumped.h"
 

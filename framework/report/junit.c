@@ -227,8 +227,10 @@ static void write_pair(FILE *out, const cJSON *pair)
     }
     fputs("    </properties>\n", out);
     if (engine)
-        write_case(out, pair, "engine", engine, number_of(pair, "engine_s"));
-    write_case(out, pair, "tokens", cJSON_GetObjectItemCaseSensitive(comparison, "tokens"), 0);
+        write_case(out, pair, "engine", engine,
+                   number_of(pair, "engine_s") + number_of(engine, "compare_s"));
+    const cJSON *tokens = cJSON_GetObjectItemCaseSensitive(comparison, "tokens");
+    write_case(out, pair, "tokens", tokens, number_of(tokens, "compare_s"));
     cJSON_ArrayForEach(slot, slots)
     {
         if (is_required(slot))
@@ -240,7 +242,7 @@ static void write_pair(FILE *out, const cJSON *pair)
         char test[RP_SLOT_NAME_SIZE + 8];
         snprintf(test, sizeof test, "replay/%s",
                  rp_slot_test_name(text_of(slot, "slot"), (int)n_layers, name));
-        write_case(out, pair, test, slot, 0);
+        write_case(out, pair, test, slot, number_of(slot, "replay_s"));
     }
     fputs("  </testsuite>\n", out);
 }

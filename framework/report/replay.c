@@ -14,8 +14,8 @@ static void write_step(FILE *out, const struct rp_replay_result *result,
     } else {
         const int fails = step == result->layer.first_failing;
         const size_t at = fails ? step->first : step->worst;
-        fprintf(out, " %5zu %8lld %10.3g %10.2g", step->n_positions,
-                (long long)step->positions[at], step->introduced[at], step->limit[at]);
+        fprintf(out, " %5zu %8lld %10.3g %10.2g", step->n_positions, (long long)step->positions[at],
+                step->introduced[at], step->limit[at]);
         if (fails && !isnan(result->inherited))
             fprintf(out, " %10.3g", result->inherited);
         else

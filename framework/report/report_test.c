@@ -64,6 +64,24 @@ static char *junit_of(const char *json)
     return text;
 }
 
+static void a_testcase_has_the_time_of_its_test(void **state)
+{
+    (void)state;
+    char *xml = junit_of(
+        "{\"pairs\": [{\"pair\": \"e/p0\", \"verdict\": \"PASS\", \"n_layers\": 1, \"engine_s\": "
+        "1.5, "
+        "\"compare_s\": 7.5, \"engine_test\": {\"verdict\": \"PASS\", \"compare_s\": 0.25}, "
+        "\"comparison\": {\"tokens\": {\"verdict\": \"PASS\", \"compare_s\": 1.125}, \"slots\": "
+        "[{\"slot\": \"h0\", \"verdict\": \"PASS\", \"required\": true, \"compare_s\": 2.125}]}, "
+        "\"replay\": [{\"slot\": \"h0\", \"verdict\": \"PASS\", \"replay_s\": 4}]}]}");
+    assert_has(xml, "name=\"engine\" time=\"1.750\"");
+    assert_has(xml, "name=\"tokens\" time=\"1.125\"");
+    assert_has(xml, "name=\"h00\" time=\"2.125\"");
+    assert_has(xml, "name=\"replay/h00\" time=\"4.000\"");
+    assert_has(xml, "skipped=\"0\" time=\"9.000\""); /* the suite's: all of them */
+    free(xml);
+}
+
 static void junit_counts_and_names_what_results_say(void **state)
 {
     (void)state;
@@ -207,6 +225,7 @@ static void test_names_sort_by_layer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_testcase_has_the_time_of_its_test),
         cmocka_unit_test(junit_counts_and_names_what_results_say),
         cmocka_unit_test(junit_has_metrics_of_required_slots_alone),
         cmocka_unit_test(junit_holds_no_byte_that_XML_cannot),

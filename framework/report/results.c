@@ -14,13 +14,6 @@
 #include "report/replay.h"
 #include "report/text.h"
 
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 char *rp_slot_test_name(const char *slot, int n_layers, char *out)
 {
     int layer, width = 2;
@@ -113,8 +106,35 @@ static void add_judgement(cJSON *object, const char *name, const struct rp_judge
     cJSON_AddStringToObject(j, "message", judgement->message);
 }
 
+/* Adds to each result what its test took. The lists are in the order of verdicts. */
+static double add_seconds(cJSON *root, const struct rp_verdicts *verdicts)
+{
+    const cJSON *comparison = cJSON_GetObjectItemCaseSensitive(root, "comparison");
+    const cJSON *slots = cJSON_GetObjectItemCaseSensitive(comparison, "slots");
+    cJSON *item;
+    double sum = verdicts->engine_s + verdicts->tokens_s;
+    size_t i = 0;
+    cJSON_AddNumberToObject(cJSON_GetObjectItemCaseSensitive(root, "engine_test"), "compare_s",
+                            verdicts->engine_s);
+    cJSON_AddNumberToObject(cJSON_GetObjectItemCaseSensitive(comparison, "tokens"), "compare_s",
+                            verdicts->tokens_s);
+    cJSON_ArrayForEach(item, slots)
+    {
+        if (verdicts->pair.slots[i].required)
+            cJSON_AddNumberToObject(item, "compare_s", verdicts->slots_s[i]);
+        sum += verdicts->slots_s[i++];
+    }
+    i = 0;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(root, "replay"))
+    {
+        cJSON_AddNumberToObject(item, "replay_s", verdicts->replay[i].seconds);
+        sum += verdicts->replay[i++].seconds;
+    }
+    return sum;
+}
+
 static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *verdicts,
-                        const char *reproduce, double compare_s)
+                        const char *reproduce)
 {
     const struct rp_pair *pair = judge->pair;
     const struct rp_entry *entry = pair->entry;
@@ -147,7 +167,6 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
     cJSON_AddStringToObject(root, "timestamp", timestamp);
     cJSON_AddNumberToObject(root, "engine_s", pair->against ? 0 : judge->record.process.wall_s);
     cJSON_AddNumberToObject(root, "harness_s", pair->against ? 0 : judge->record.harness_s);
-    cJSON_AddNumberToObject(root, "compare_s", compare_s);
     if (!pair->against)
         add_judgement(root, "engine_test", &verdicts->engine);
     rp_report_json(cJSON_AddObjectToObject(root, "comparison"), &verdicts->pair,
@@ -155,13 +174,13 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
     if (verdicts->n_replay > 0)
         rp_report_replay_json(cJSON_AddArrayToObject(root, "replay"), verdicts->replay,
                               verdicts->n_replay);
+    cJSON_AddNumberToObject(root, "compare_s", add_seconds(root, verdicts));
     return root;
 }
 
 enum rp_status rp_results_write_pair(const struct rp_context *context, const struct rp_pair *pair,
                                      enum rp_verdict *verdict, struct rp_error *err)
 {
-    const double start = seconds();
     char reproduce[RP_PATH_SIZE + 512];
     struct rp_verdicts verdicts;
     struct rp_judge *judge = malloc(sizeof *judge);
@@ -177,7 +196,7 @@ enum rp_status rp_results_write_pair(const struct rp_context *context, const str
     *verdict = verdicts.verdict;
     snprintf(reproduce, sizeof reproduce, "ctest --test-dir %s --output-on-failure -R '^%s%s/'",
              context->build_dir, context->prefix, pair->name);
-    cJSON *root = pair_json(judge, &verdicts, reproduce, seconds() - start);
+    cJSON *root = pair_json(judge, &verdicts, reproduce);
     if (*verdict == RP_FAIL || *verdict == RP_ERROR) {
         const struct diff diff = {judge, &verdicts, reproduce};
         status = rp_make_dirs(context->reports_dir, err);

@@ -4,6 +4,7 @@
 #define REFPARITY_RUN_CONTEXT_H
 
 #include "refparity/matrix.h"
+#include "run/fingerprint.h"
 
 #define RP_PATH_SIZE 4096
 
@@ -26,12 +27,14 @@ struct rp_context {
     size_t n_stores;
     struct rp_target *targets; /* [n_targets] */
     size_t n_targets;
-    const char *models_dir; /* REFPARITY_MODELS, NULL when not set */
+    const char *models_dir; /* where GGUFs are looked for first: user_models; NULL when not known */
     int require;            /* REFPARITY_REQUIRE: what is missing is an ERROR, not a SKIP */
     int reuse;              /* REFPARITY_REUSE_DUMPS: keep a dump whose inputs are the same */
     char session[40];       /* of the ctest run under way; "" when there is none */
-    struct rp_json *config; /* private */
-    char user_store[RP_PATH_SIZE]; /* private: REFPARITY_STORE or its default */
+    char state[RP_FINGERPRINT_SIZE]; /* of config.json and the matrix, before they were read */
+    struct rp_json *config;          /* private */
+    char user_store[RP_PATH_SIZE];   /* private: REFPARITY_STORE or its default */
+    char user_models[RP_PATH_SIZE];  /* private: REFPARITY_MODELS or its default */
 };
 
 /* config.json: {"matrix", "prefix", "build_dir", "work_dir", "reports_dir", "record_command",
@@ -52,6 +55,7 @@ struct rp_pair_paths {
     char dump[RP_PATH_SIZE];        /* folder that the engine dumps into */
     char record[RP_PATH_SIZE];      /* run.json: what happened when the engine ran */
     char result[RP_PATH_SIZE];      /* result.json: what the comparison found */
+    char verdicts[RP_PATH_SIZE];    /* folder: what each test found, see stored.h */
     char log[RP_PATH_SIZE];         /* what the engine printed */
     char tokens_file[RP_PATH_SIZE]; /* a decimal id per line */
     char prompt_file[RP_PATH_SIZE];

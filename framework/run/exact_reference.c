@@ -7,21 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/sha256.h"
 #include "exact/exact.h"
 #include "run/fixture.h"
 #include "run/inputs.h"
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void add_text(struct rp_sha256 *hash, const char *text)
 {
@@ -178,7 +171,7 @@ void rp_exact_reference_find(const struct rp_context *context, const struct rp_p
                              const char *gguf, struct rp_run_record *record)
 {
     struct rp_error err;
-    const double start = seconds();
+    const double start = rp_clock_seconds();
     record->exact[0] = record->no_exact[0] = record->exact_state[0] = '\0';
     record->exact_s = 0;
     if (pair->entry->gate == RP_GATE_STRICT)
@@ -189,7 +182,7 @@ void rp_exact_reference_find(const struct rp_context *context, const struct rp_p
     } else {
         rp_fingerprint(record->exact, record->exact_state);
     }
-    record->exact_s = seconds() - start;
+    record->exact_s = rp_clock_seconds() - start;
 }
 
 enum rp_status rp_exact_reference_open(const struct rp_run_record *record,

@@ -12,7 +12,6 @@
 #include "run/completeness.h"
 #include "run/exact_reference.h"
 #include "run/fixture.h"
-#include "run/judge_replay.h"
 
 void rp_judge_decide(struct rp_judgement *judgement, enum rp_verdict verdict, const char *fmt, ...)
 {
@@ -136,18 +135,13 @@ static enum rp_status open_exact(struct rp_judge *judge, struct rp_error *err)
     return status;
 }
 
-void rp_judge_open(const struct rp_context *context, const struct rp_pair *pair,
-                   struct rp_judge *judge)
+/* Record, fixture, dump and exact reference. */
+static void open_pair(struct rp_judge *judge)
 {
-    memset(judge, 0, sizeof *judge);
-    judge->context = context;
-    judge->pair = pair;
-    struct rp_error err;
-    if (rp_pair_paths(context, pair, &judge->paths, &err)) {
-        rp_judge_decide_error(&judge->prerequisites, &err);
-        return;
-    }
+    const struct rp_context *context = judge->context;
+    const struct rp_pair *pair = judge->pair;
     const struct rp_entry *entry = pair->entry;
+    struct rp_error err;
     struct rp_comparison *c = &judge->comparison;
     c->limits = pair->against ? entry->modes_limits : entry->limits;
     c->n_layers = entry->n_layers;
@@ -174,6 +168,23 @@ void rp_judge_open(const struct rp_context *context, const struct rp_pair *pair,
     }
 }
 
+void rp_judge_open(const struct rp_context *context, const struct rp_pair *pair,
+                   struct rp_judge *judge)
+{
+    struct rp_sha256 state;
+    struct rp_error err;
+    memset(judge, 0, sizeof *judge);
+    judge->context = context;
+    judge->pair = pair;
+    if (rp_pair_paths(context, pair, &judge->paths, &err)) {
+        rp_judge_decide_error(&judge->prerequisites, &err);
+        return;
+    }
+    rp_judge_state_begin(judge, &state);
+    open_pair(judge);
+    rp_judge_state_end(judge, &state);
+}
+
 void rp_judge_close(struct rp_judge *judge)
 {
     rp_tensor_set_close(judge->comparison.reference);
@@ -183,7 +194,7 @@ void rp_judge_close(struct rp_judge *judge)
     memset(judge, 0, sizeof *judge);
 }
 
-static int ended_well(const struct rp_run_record *record)
+bool rp_judge_ended_well(const struct rp_run_record *record)
 {
     const struct rp_process_result *p = &record->process;
     return p->exit_code == 0 && !p->signal && !p->timed_out;
@@ -224,13 +235,13 @@ void rp_judge_engine(const struct rp_judge *judge, struct rp_judgement *judgemen
     const struct rp_run_record *record = &judge->record;
     char text[256];
     const int ran = record->outcome == RP_RUN_RAN || record->outcome == RP_RUN_REUSED;
-    if (!ran || (!judge->comparison.engine && ended_well(record))) {
+    if (!ran || (!judge->comparison.engine && rp_judge_ended_well(record))) {
         *judgement = judge->prerequisites;
         return;
     }
     const char *engine = judge->pair->entry->engine->name;
     rp_process_text(&record->process, record->timeout_s, text, sizeof text);
-    if (!ended_well(record)) {
+    if (!rp_judge_ended_well(record)) {
         judge_bad_end(judge, text, judgement);
         return;
     }
@@ -243,125 +254,6 @@ void rp_judge_engine(const struct rp_judge *judge, struct rp_judgement *judgemen
     rp_judge_decide(
         judgement, RP_PASS, "engine %s %s after %.2f s%s", engine, text, record->process.wall_s,
         record->outcome == RP_RUN_REUSED ? " in an earlier run, whose dump is reused" : "");
-}
-
-/* What the pair's context adds to a slot's verdict: a slot that is missing or cut short because the
- * engine broke says so. */
-static void finish_slot(const struct rp_judge *judge, const struct rp_tokens_result *tokens,
-                        struct rp_slot_result *result)
-{
-    const int both_ended_well = ended_well(&judge->record) &&
-                                (!judge->pair->against || ended_well(&judge->reference_record));
-    /* The reference lacks it: something that is missing, as a model or an engine may be. */
-    const int lacks_reference =
-        !rp_tensor_set_find(judge->comparison.reference, result->slot) ||
-        (judge->comparison.gate == RP_GATE_EXACT && !judge->comparison.exact);
-    if (result->verdict == RP_SKIP && result->required && judge->context->require &&
-        lacks_reference)
-        result->verdict = RP_ERROR;
-    if (result->verdict == RP_ERROR && !both_ended_well) {
-        const struct rp_run_record *record =
-            ended_well(&judge->record) ? &judge->reference_record : &judge->record;
-        char text[128];
-        const size_t used = strlen(result->message);
-        snprintf(result->message + used, sizeof result->message - used, " (the engine %s)",
-                 rp_process_text(&record->process, record->timeout_s, text, sizeof text));
-    }
-    if (tokens->verdict != RP_FAIL) /* else the tokens' message, which stands there, has said it */
-        rp_judge_name_modes(judge, result->message, sizeof result->message);
-}
-
-void rp_judge_slot(const struct rp_judge *judge, const char *slot, struct rp_slot_result *result)
-{
-    if (judge->prerequisites.verdict == RP_PASS) {
-        struct rp_tokens_result tokens;
-        rp_judge_tokens(judge, &tokens);
-        rp_compare_slot_after_tokens(&judge->comparison, &tokens, slot, result);
-        finish_slot(judge, &tokens, result);
-        return;
-    }
-    memset(result, 0, sizeof *result);
-    snprintf(result->slot, sizeof result->slot, "%s", slot);
-    result->required = rp_slot_is_required(slot);
-    result->worst.position = result->first.position = -1;
-    result->verdict = judge->prerequisites.verdict;
-    snprintf(result->message, sizeof result->message, "%.*s", (int)sizeof result->message - 1,
-             judge->prerequisites.message);
-}
-
-/* ERROR over FAIL over SKIP over PASS. */
-static enum rp_verdict worse(enum rp_verdict a, enum rp_verdict b)
-{
-    static const int rank[] = {
-        [RP_PASS] = 0, [RP_MARGINAL] = 1, [RP_SKIP] = 2, [RP_FAIL] = 3, [RP_ERROR] = 4};
-    return rank[a] >= rank[b] ? a : b;
-}
-
-/* The prerequisites' verdict on every required slot. */
-static enum rp_status judge_nothing(const struct rp_judge *judge, struct rp_verdicts *verdicts,
-                                    struct rp_error *err)
-{
-    struct rp_pair_result *pair = &verdicts->pair;
-    const int n_layers = judge->pair->entry->n_layers;
-    char name[RP_SLOT_NAME_SIZE];
-    pair->slots = calloc((size_t)n_layers + 3, sizeof *pair->slots);
-    if (!pair->slots)
-        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory for the list of slots");
-    for (size_t i = 0; rp_required_slot(n_layers, i, name); i++)
-        rp_judge_slot(judge, name, &pair->slots[pair->n_slots++]);
-    rp_judge_tokens(judge, &pair->tokens);
-    pair->verdict = judge->prerequisites.verdict;
-    return RP_OK;
-}
-
-static enum rp_status compare_all(const struct rp_judge *judge, struct rp_verdicts *verdicts,
-                                  struct rp_error *err)
-{
-    struct rp_tokens_result tokens;
-    rp_judge_tokens(judge, &tokens);
-    const enum rp_status status =
-        rp_compare_pair_after_tokens(&judge->comparison, &tokens, &verdicts->pair, err);
-    if (status)
-        return status;
-    for (size_t i = 0; i < verdicts->pair.n_slots; i++) {
-        finish_slot(judge, &tokens, &verdicts->pair.slots[i]);
-        if (verdicts->pair.slots[i].required && verdicts->pair.slots[i].verdict == RP_ERROR)
-            verdicts->pair.verdict = RP_ERROR;
-    }
-    rp_diagnose_pair(&judge->comparison, &verdicts->pair, &verdicts->divergence);
-    return RP_OK;
-}
-
-enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *verdicts,
-                             struct rp_error *err)
-{
-    memset(verdicts, 0, sizeof *verdicts);
-    verdicts->divergence.layer = -1;
-    verdicts->divergence.position = -1;
-    if (!judge->pair->against) /* each of two modes has an engine test of its own */
-        rp_judge_engine(judge, &verdicts->engine);
-    enum rp_status status = judge->prerequisites.verdict == RP_PASS
-                                ? compare_all(judge, verdicts, err)
-                                : judge_nothing(judge, verdicts, err);
-    if (!status && rp_pair_is_replayed(judge->pair))
-        status = rp_judge_replay_pair(judge, &verdicts->replay, &verdicts->n_replay, err);
-    if (status) {
-        rp_verdicts_free(verdicts);
-        return status;
-    }
-    verdicts->verdict = worse(verdicts->engine.verdict, verdicts->pair.verdict);
-    for (size_t i = 0; i < verdicts->n_replay; i++) {
-        const enum rp_verdict replayed = verdicts->replay[i].judgement.verdict;
-        if (replayed == RP_FAIL || replayed == RP_ERROR)
-            verdicts->verdict = worse(verdicts->verdict, replayed);
-    }
-    return RP_OK;
-}
-
-void rp_verdicts_free(struct rp_verdicts *verdicts)
-{
-    rp_pair_result_free(&verdicts->pair);
-    rp_replay_results_free(verdicts->replay, verdicts->n_replay);
 }
 
 const char *rp_judge_log_tail(const struct rp_judge *judge, size_t n, char *buf, size_t size)

@@ -27,6 +27,8 @@ struct rp_judge {
     struct rp_judgement prerequisites;
     struct rp_comparison comparison;      /* owns its sets; usable when prerequisites pass */
     struct rp_exact_limits *exact_limits; /* private: behind comparison's */
+    /* Of all that the verdicts rest on; a stored one is believed while it is the same: stored.h. */
+    char state[RP_FINGERPRINT_SIZE];
 };
 
 /* Opens what is there; what is not is in judge->prerequisites. To be closed with rp_judge_close. */
@@ -38,11 +40,25 @@ void rp_judge_close(struct rp_judge *judge);
  * a comparison of two modes. */
 void rp_judge_engine(const struct rp_judge *judge, struct rp_judgement *judgement);
 
-/* The token ids, and one slot; as rp_compare_tokens and rp_compare_slot, after the prerequisites.
- * An engine without ids has to be declared so, and is held to the count of positions. A slot that is
- * missing because the engine broke says so. */
+/* The token ids, as rp_compare_tokens, after the prerequisites. An engine without ids has to be declared
+ * so, and is held to the count of positions. */
 void rp_judge_tokens(const struct rp_judge *judge, struct rp_tokens_result *result);
-void rp_judge_slot(const struct rp_judge *judge, const char *slot, struct rp_slot_result *result);
+
+/* What the test of a required slot finds: its verdict, and for the report the evidence of its layer. */
+struct rp_slot_test {
+    /* As rp_compare_slot, after the prerequisites and the tokens. A slot that is missing because the
+     * engine broke says so. */
+    struct rp_slot_result result;
+    struct rp_slot_result
+        *compared; /* [n_compared] as compared, before the pair's context adds to it;
+                                      * empty when the prerequisites fail */
+    size_t n_compared;
+    double seconds; /* that it took */
+};
+/* test is to be freed. RP_ERR_MEMORY. */
+enum rp_status rp_judge_slot(const struct rp_judge *judge, const char *slot,
+                             struct rp_slot_test *test, struct rp_error *err);
+void rp_slot_test_free(struct rp_slot_test *test); /* a zeroed one is allowed */
 
 /* Makes a comparison of two modes, which has no run of its own, part of the context's session. */
 enum rp_status rp_judge_select_modes(const struct rp_context *context, const struct rp_pair *pair,
@@ -50,16 +66,20 @@ enum rp_status rp_judge_select_modes(const struct rp_context *context, const str
 
 struct rp_replay_result;
 
-/* The whole pair. */
+/* The whole pair. Seconds are those of the test that found it, or what it took to compute it here. */
 struct rp_verdicts {
     struct rp_judgement engine;
+    double engine_s;            /* spent on judging it; its run is in judge->record */
     struct rp_pair_result pair; /* the required slots alone when the prerequisites fail */
+    double tokens_s;
+    double *slots_s; /* [pair.n_slots]; 0 of evidence, which is part of its layer's */
     struct rp_divergence divergence;
     struct rp_replay_result *replay; /* [n_replay], of an entry with replay; see judge_replay.h */
     size_t n_replay;
     /* The worst of engine, prerequisites, pair, and of replay what fails or is in error. */
     enum rp_verdict verdict;
 };
+/* Collects what the pair's tests have stored, and computes what none did. */
 enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *verdicts,
                              struct rp_error *err);
 void rp_verdicts_free(struct rp_verdicts *verdicts);

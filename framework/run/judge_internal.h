@@ -1,7 +1,11 @@
-/* What the parts of judging share: judge.c, judge_modes.c, judge_tokens.c. Not for use outside. */
+/* What the parts of judging share: judge.c, judge_modes.c, judge_pair.c, judge_state.c, judge_tokens.c.
+ * Not for use outside. */
 #ifndef REFPARITY_RUN_JUDGE_INTERNAL_H
 #define REFPARITY_RUN_JUDGE_INTERNAL_H
 
+#include <stdbool.h>
+
+#include "base/sha256.h"
 #include "run/judge.h"
 
 void rp_judge_decide(struct rp_judgement *judgement, enum rp_verdict verdict, const char *fmt, ...)
@@ -15,6 +19,13 @@ enum rp_verdict rp_judge_missing(const struct rp_context *context);
 void rp_judge_record(const struct rp_context *context, const struct rp_pair *run,
                      const struct rp_pair_paths *paths, struct rp_run_record *record,
                      struct rp_judgement *judgement);
+
+/* Exited with 0, in time. */
+bool rp_judge_ended_well(const struct rp_run_record *record);
+
+/* judge->state, in two steps: before a record is read, and when the pair is open. */
+void rp_judge_state_begin(const struct rp_judge *judge, struct rp_sha256 *hash);
+void rp_judge_state_end(struct rp_judge *judge, struct rp_sha256 *hash);
 
 /* Opens a run's dump and holds its layers against the matrix. */
 enum rp_status rp_judge_open_dump(const struct rp_pair *run, const char *dump,

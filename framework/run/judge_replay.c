@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "run/judge_internal.h"
+#include "run/stored.h"
 
 struct rp_judge_replay {
     const struct rp_judge *judge;
@@ -171,8 +173,8 @@ static void describe(struct rp_replay_result *result)
         rp_judge_decide(&result->judgement, layer->verdict, "%s", "there is nothing to replay");
 }
 
-void rp_judge_replay_slot(struct rp_judge_replay *replay, const char *slot,
-                          struct rp_replay_result *result)
+static void replay_slot(struct rp_judge_replay *replay, const char *slot,
+                        struct rp_replay_result *result)
 {
     struct rp_error err;
     int layer;
@@ -199,6 +201,14 @@ void rp_judge_replay_slot(struct rp_judge_replay *replay, const char *slot,
         describe(result);
 }
 
+void rp_judge_replay_slot(struct rp_judge_replay *replay, const char *slot,
+                          struct rp_replay_result *result)
+{
+    const double start = rp_clock_seconds();
+    replay_slot(replay, slot, result);
+    result->seconds = rp_clock_seconds() - start;
+}
+
 void rp_replay_result_free(struct rp_replay_result *result)
 {
     rp_replay_layer_free(&result->layer);
@@ -210,21 +220,28 @@ enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_repl
 {
     char name[RP_SLOT_NAME_SIZE];
     const int n_layers = judge->pair->entry->n_layers;
-    struct rp_judge_replay *replay = NULL;
+    struct rp_judge_replay *replay = NULL; /* opened where something has to be replayed */
     struct rp_replay_result *list = calloc((size_t)n_layers + 3, sizeof *list);
     if (!list)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory for replay's results");
-    const enum rp_status status = rp_judge_replay_open(judge, &replay, err);
-    if (status) {
-        free(list);
-        return status;
-    }
+    enum rp_status status = RP_OK;
     *n = 0;
-    for (size_t i = 0; rp_required_slot(n_layers, i, name); i++)
-        rp_judge_replay_slot(replay, name, &list[(*n)++]);
+    for (size_t i = 0; !status && rp_required_slot(n_layers, i, name); i++) {
+        struct rp_replay_result *result = &list[*n];
+        if (rp_stored_replay(judge, name, result, NULL)) {
+            if (!replay)
+                status = rp_judge_replay_open(judge, &replay, err);
+            if (!status)
+                rp_judge_replay_slot(replay, name, result);
+        }
+        *n += !status;
+    }
     rp_judge_replay_close(replay);
-    *results = list;
-    return RP_OK;
+    if (status)
+        rp_replay_results_free(list, *n);
+    else
+        *results = list;
+    return status;
 }
 
 void rp_replay_results_free(struct rp_replay_result *results, size_t n)

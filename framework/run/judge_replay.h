@@ -17,6 +17,7 @@ struct rp_replay_result {
      * exact reference or else HF; NaN where that is not known, or nothing fails. */
     double inherited;
     struct rp_explanation explanation; /* of a failure; else its text is "" */
+    double seconds;                    /* that its test took, or computing it here */
 };
 
 struct rp_judge_replay;
@@ -33,7 +34,7 @@ void rp_judge_replay_slot(struct rp_judge_replay *replay, const char *slot,
                           struct rp_replay_result *result);
 void rp_replay_result_free(struct rp_replay_result *result); /* a zeroed one is allowed */
 
-/* All required slots, in forward order: *results is [*n], to be freed with rp_replay_results_free. */
+/* All required slots, in forward order, as their tests have stored them; what none did is replayed. *results is [*n], to be freed with rp_replay_results_free. */
 enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_replay_result **results,
                                     size_t *n, struct rp_error *err);
 void rp_replay_results_free(struct rp_replay_result *results, size_t n);

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "refparity/gguf.h"
 #include "run/command.h"
@@ -16,13 +16,6 @@
 #include "run/exact_reference.h"
 #include "run/fixture.h"
 #include "run/inputs.h"
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* The GGUF has to have the layers that the matrix declares; layers for multi-token prediction,
  * which run after the decoder, do not count. */
@@ -77,10 +70,11 @@ static enum rp_status write_tokens(const struct rp_tensor_set *fixture, const ch
     return status;
 }
 
-/* Its modes are compared with each other, and it tokenizes the prompt itself. */
-static int can_do_without_fixture(const struct rp_entry *entry)
+/* It is compared with another mode, or replayed, and tokenizes the prompt itself. */
+static int can_do_without_fixture(const struct rp_pair *pair)
 {
-    return entry->n_compare_modes > 0 && !entry->engine->uses_tokens_file;
+    const int has_use = pair->entry->n_compare_modes > 0 || rp_pair_is_replayed(pair);
+    return has_use && !pair->entry->engine->uses_tokens_file;
 }
 
 /* Everything that has to be true before the engine is started. */
@@ -105,7 +99,7 @@ static enum rp_status prepare(const struct rp_context *context, const struct rp_
         rp_fingerprint(path, record->fixture_state);
     if (!status)
         status = write_tokens(fixture, paths->tokens_file, err);
-    else if (status == RP_ERR_MISSING && can_do_without_fixture(entry))
+    else if (status == RP_ERR_MISSING && can_do_without_fixture(pair))
         status = rp_file_write_atomic(paths->tokens_file, NULL, 0, err);
     if (!status)
         status =
@@ -213,7 +207,7 @@ static int lock_folder(const char *dir)
 enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pair *pair,
                            struct rp_run_record *record, struct rp_error *err)
 {
-    const double start = seconds();
+    const double start = rp_clock_seconds();
     struct rp_pair_paths paths;
     struct rp_command command = {0};
     struct rp_run_record old = {0};
@@ -232,6 +226,7 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
      * that could be taken for the end of one. */
     unlink(paths.record);
     unlink(paths.result);
+    (void)rp_remove_tree(paths.verdicts, NULL); /* stale from now on, so nobody believes them */
 
     snprintf(record->session, sizeof record->session, "%s", context->session);
     status = prepare(context, pair, &paths, &command, record, &failure);
@@ -252,7 +247,7 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
     else
         rp_exact_reference_find(context, pair, command.gguf, record);
     record->harness_s =
-        seconds() - start - (record->outcome == RP_RUN_RAN ? record->process.wall_s : 0);
+        rp_clock_seconds() - start - (record->outcome == RP_RUN_RAN ? record->process.wall_s : 0);
     rp_command_free(&command);
     status = rp_run_record_write(paths.record, record, err);
     if (lock >= 0)

@@ -29,7 +29,8 @@ void rp_case_tokens(void **state);
 void rp_case_slot(void **state, const char *slot);
 /* Does the layer of slot ("h7"; or emb, post_norm, logits) introduce an error of its own? */
 void rp_case_replay(void **state, const char *slot);
-/* Compares the whole pair and writes its reports; a divergence is not its failure. */
+/* Collects what the tests of the pair have found, computes what none did, and writes the pair's reports; a
+ * divergence is not its failure. */
 void rp_case_report(void **state);
 
 /* The tests that are named on the command line, or all of them. Exit code: 0 pass, 1 divergence,
