@@ -155,7 +155,7 @@ static struct errors {
     size_t n, n_made;
 } errors;
 
-/* Half of the slots' positions come before those of the slots that they are made of, half after. */
+/* Positions are spread: slots that are made of each other err at different ones. */
 static void plan_errors(void *context, const struct rp_replay_layer *result)
 {
     (void)context;
