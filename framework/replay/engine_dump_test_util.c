@@ -85,6 +85,8 @@ void rp_test_replayed_open(struct rp_test_replayed *replayed, const struct rp_te
     rp_test_make_folder(replayed->folder);
     require(rp_model_open(path, &replayed->model, &err) == RP_OK, err.message);
     write_dump(replayed, of);
+    if (of->damages)
+        of->damages(replayed->folder);
     require(rp_tensor_set_open(replayed->folder, RP_LAYOUT_NPY, 0, &replayed->dump, &err) == RP_OK,
             err.message);
     require(rp_replay_open(replayed->model, replayed->dump, &of->options, &replayed->replay,

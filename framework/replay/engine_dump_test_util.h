@@ -16,6 +16,7 @@ struct rp_test_dump_of {
     /* Changes a row in the dump alone, or the engine's own row, from which it goes on. NULL: none. */
     void (*spoils)(const char *slot, int64_t position, float *row, size_t dim);
     void (*errs)(const char *slot, int64_t position, float *row, size_t dim);
+    void (*damages)(const char *folder); /* the finished dump; NULL: none */
     bool is_without_tokens;
     struct rp_replay_options options;
 };
