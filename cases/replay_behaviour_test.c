@@ -112,7 +112,8 @@ static void with_bugs_in_two_layers_exactly_those_two_fail(void **state)
     assert_true(second->inherited > 0.01);
     assert_contains(second->judgement.message, "h3_ffnout introduces 0.5 at position 0, limit ");
     assert_contains(second->judgement.message, "; inherits 0.");
-    assert_true(strlen(first->explanation.text) > 0);
+    assert_true(strlen(first->explanations[first->layer.first_failing - first->layer.slots].text) >
+                0);
     rp_verdicts_free(&v);
 }
 
