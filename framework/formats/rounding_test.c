@@ -116,7 +116,7 @@ static void what_is_not_finite_is_rounded_to_something(void **state)
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
         rp_round_row(formats[i], x, 64, y);
         (void)rp_rounding_tips(formats[i], x, y, 64);
-        rp_rounding_tip_largest(formats[i], x, 64, y);
+        rp_rounding_tip_largest(formats[i], x, 64, NULL, y);
         rp_rounding_follow(formats[i], x, y, 64, y);
     }
     rp_round_block_sums(x, 64, sums);
@@ -265,7 +265,7 @@ static void the_largest_tip_is_a_step_of_the_coarsest_block(void **state)
         size_t n_changed = 0;
         rp_round_row(formats[k], x, 64, y);
         memcpy(tipped, y, sizeof y);
-        rp_rounding_tip_largest(formats[k], x, 64, tipped);
+        rp_rounding_tip_largest(formats[k], x, 64, NULL, tipped);
         for (size_t i = 0; i < 64; i++) {
             n_changed += tipped[i] != y[i];
             if (tipped[i] != y[i]) {
@@ -277,11 +277,38 @@ static void the_largest_tip_is_a_step_of_the_coarsest_block(void **state)
     }
     /* The twin: nothing is rounded, or nothing is there. */
     memcpy(tipped, y, sizeof y);
-    rp_rounding_tip_largest(RP_GGML_F32, x, 64, tipped);
+    rp_rounding_tip_largest(RP_GGML_F32, x, 64, NULL, tipped);
     assert_memory_equal(tipped, y, sizeof y);
     memset(x, 0, sizeof x);
-    rp_rounding_tip_largest(RP_GGML_Q8_0, x, 64, tipped);
+    rp_rounding_tip_largest(RP_GGML_Q8_0, x, 64, NULL, tipped);
     assert_memory_equal(tipped, y, sizeof y);
+}
+
+/* Where a value is worth more, a smaller step of it changes more. */
+static void the_largest_tip_is_of_what_is_worth_most(void **state)
+{
+    (void)state;
+    static const uint32_t formats[] = {RP_GGML_Q8_0, RP_GGML_Q4_0, RP_GGML_F16};
+    float x[64], y[64], tipped[64], gain[64];
+    fill(x, 64, 13);
+    x[9] = 1.5f;
+    x[40] = -8.0f;
+    for (size_t i = 0; i < 64; i++)
+        gain[i] = i == 9 ? 1.0f : 0.01f;
+    for (size_t k = 0; k < 3; k++) {
+        rp_round_row(formats[k], x, 64, y);
+        memcpy(tipped, y, sizeof y);
+        rp_rounding_tip_largest(formats[k], x, 64, gain, tipped);
+        for (size_t i = 0; i < 64; i++)
+            assert_int_equal(tipped[i] != y[i], i == 9);
+        assert_true(tipped[9] < y[9]); /* towards 0 */
+        gain[40] = 1.0f; /* the twin: the value with the larger step is worth as much */
+        memcpy(tipped, y, sizeof y);
+        rp_rounding_tip_largest(formats[k], x, 64, gain, tipped);
+        assert_true(tipped[9] == y[9]);
+        assert_true(tipped[40] > y[40]);
+        gain[40] = 0.01f;
+    }
 }
 
 /* Q8_K's scale is FP32, so that it goes with the largest value, and all values of the block with it. */
@@ -326,6 +353,7 @@ int main(void)
         cmocka_unit_test(as_many_tip_as_are_to_be_expected),
         cmocka_unit_test(the_stored_scale_of_a_block_can_tip_too),
         cmocka_unit_test(the_largest_tip_is_a_step_of_the_coarsest_block),
+        cmocka_unit_test(the_largest_tip_is_of_what_is_worth_most),
         cmocka_unit_test(a_scale_that_is_not_rounded_follows_its_block),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
