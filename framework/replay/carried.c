@@ -214,7 +214,7 @@ static void count_tips(struct rp_carried_slot *of, const struct watcher *watcher
             continue;
         of->has_tips = true;
         of->own[row->index] += row->tips;
-        if (row->index + 1 < n && (slot->earlier[row->step] || row->is_cache))
+        if (row->index + 1 < n && slot->earlier[row->step])
             of->earlier[row->index + 1] += row->tips;
     }
     for (size_t i = 1; i < n; i++)
