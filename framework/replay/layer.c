@@ -46,9 +46,10 @@ static enum rp_status see(void *context, const struct rp_planned_slot *slot, con
         if (!engine || !slot->founded[i])
             continue;
         struct rp_row_error *error = &work->errors[k][i];
-        *error = rp_row_error_of(work->numerics, rows + i * slot->dim, engine, slot->dim);
-        if (slot->operation < plan->n_steps && error->norm > 0)
-            work->bound[k][i] = work->noise.bound[i] / error->norm;
+        const double bound = slot->operation < plan->n_steps ? work->noise.bound[i] : 0;
+        *error = rp_row_error_of(work->numerics, rows + i * slot->dim, engine, slot->dim, bound);
+        if (error->norm > 0)
+            work->bound[k][i] = bound / error->norm;
     }
     return RP_OK;
 }
