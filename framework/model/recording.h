@@ -49,6 +49,18 @@ static inline enum rp_status record(void *context, const struct rp_tap *tap, str
     return RP_OK;
 }
 
+/* Aborts the test when there is none. */
+static inline const struct recorded_slot *recorded(const struct recording *recording,
+                                                   const char *name)
+{
+    for (size_t i = 0; i < recording->n_slots; i++) {
+        if (strcmp(recording->slots[i].name, name) == 0)
+            return &recording->slots[i];
+    }
+    fail_msg("there is no %s", name);
+    return NULL;
+}
+
 static inline void forget(struct recording *recording)
 {
     for (size_t i = 0; i < recording->n_slots; i++)

@@ -214,7 +214,7 @@ static void count_tips(struct rp_carried_slot *of, const struct watcher *watcher
             continue;
         of->has_tips = true;
         of->own[row->index] += row->tips;
-        if (row->index + 1 < n && (slot->earlier[row->step] || row->is_cache))
+        if (row->index + 1 < n && slot->earlier[row->step])
             of->earlier[row->index + 1] += row->tips;
     }
     for (size_t i = 1; i < n; i++)
@@ -300,6 +300,8 @@ enum rp_status rp_carried_measure(struct rp_carried *carried, const struct rp_re
     emulation.watch = &watch;
     status = rp_noise_open(&noise, numerics, plain, plan->n, err);
     noise.draws = true;
+    emulation.tips = noise.tips;
+    emulation.n_tips = plan->n;
     for (; comparison.run <= N_RUNS && status == RP_OK; comparison.run++) {
         const bool is_noisy = comparison.run >= 0 && comparison.run < N_RUNS;
         if (comparison.run == N_RUNS && watcher.n_rows == 0)
