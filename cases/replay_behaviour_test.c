@@ -17,9 +17,11 @@
 #include "report/results.h"
 #include "run/judge_replay.h"
 
+/* An entry that replays has operations dumped, unless it says otherwise. */
 #define ENGINE(bugs)                                                                 \
     "[\"{target:refparity-embedded-bugs}\", \"--model\", \"{gguf}\", \"--tokens\", " \
-    "\"{tokens_file}\", \"--dump\", \"{dump}\"" bugs "]"
+    "\"{tokens_file}\", \"--dump\", \"{dump}\", \"--slots\", \"{slots}\"" bugs "]"
+#define LAYERS_ALONE ", \"slots\": \"layers\""
 #define BUG(name, layer) ", \"--bug\", \"" name "\", \"--layer\", \"" layer "\""
 #define REPLAY ", \"replay\": true"
 
@@ -105,15 +107,31 @@ static void with_bugs_in_two_layers_exactly_those_two_fail(void **state)
     /* against HF, everything behind the first bug is wrong */
     assert_int_equal(rp_slot_of(&v, "h2")->verdict, RP_FAIL);
     const struct rp_replay_result *first = replay_of(&v, "h1"), *second = replay_of(&v, "h3");
-    assert_string_equal(first->layer.first_failing->slot, "h1_postattn");
+    assert_string_equal(first->layer.first_failing->slot, "h1_attnout");
     assert_string_equal(second->layer.first_failing->slot, "h3_ffnout");
     /* what the second inherits stands beside what it adds */
     assert_true(first->inherited < 1e-5);
     assert_true(second->inherited > 0.01);
-    assert_contains(second->judgement.message, "h3_ffnout introduces 0.5 at position 0, limit ");
+    assert_contains(second->judgement.message,
+                    "h3_ffnout, the product with ffn_down: introduces 0.5 at position 0, limit ");
     assert_contains(second->judgement.message, "; inherits 0.");
     assert_true(strlen(first->explanations[first->layer.first_failing - first->layer.slots].text) >
                 0);
+    rp_verdicts_free(&v);
+}
+
+/* The first slot that shows the bug, and what lies between. */
+static void dumps_of_the_layers_are_replayed_too(void **state)
+{
+    (void)state;
+    struct rp_verdicts v = judge(
+        &(struct rp_scratch_spec){.argv = ENGINE(BUG("attention-factor", "1") BUG("ffn-half", "3")),
+                                  .entry_extra = REPLAY LAYERS_ALONE});
+    assert_failing(&v, "h1 h3");
+    assert_string_equal(replay_of(&v, "h1")->layer.first_failing->slot, "h1_postattn");
+    assert_int_equal(replay_of(&v, "h1")->layer.n_slots, 5);
+    assert_contains(replay_of(&v, "h3")->judgement.message,
+                    "h3_ffnout, the product with ffn_gate to the product with ffn_down: ");
     rp_verdicts_free(&v);
 }
 
@@ -211,10 +229,10 @@ static void the_report_has_what_each_step_introduces_and_inherits(void **state)
     struct rp_verdicts v = judge(&(struct rp_scratch_spec){
         .argv = ENGINE(BUG("attention-factor", "1") BUG("ffn-half", "3")), .entry_extra = REPLAY});
     char *text = report_of(&v);
-    assert_contains(text, "introduced      floor      limit  inherited  status\n");
-    assert_contains(text, "\nh1_postattn ");
+    assert_contains(text, "introduced      limit  inherited  status\n");
+    assert_contains(text, "\nh1_attnout ");
     assert_contains(text, "  FAIL: introduces ");
-    assert_contains(text, "\nh1: ");
+    assert_contains(text, "\nh1_attnout: ");
     free(text);
     cJSON *array = cJSON_CreateArray();
     rp_report_replay_json(array, v.replay, v.n_replay);
@@ -222,7 +240,7 @@ static void the_report_has_what_each_step_introduces_and_inherits(void **state)
     const cJSON *h3 = cJSON_GetArrayItem(array, 4);
     assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(h3, "verdict")),
                         "FAIL");
-    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(h3, "steps")), 5);
+    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(h3, "steps")), 18);
     assert_true(cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(h3, "inherited")));
     cJSON_Delete(array);
     rp_verdicts_free(&v);
@@ -234,6 +252,7 @@ int main(void)
         cmocka_unit_test(a_clean_engine_passes_at_every_step),
         cmocka_unit_test(an_entry_without_replay_has_none),
         cmocka_unit_test(with_bugs_in_two_layers_exactly_those_two_fail),
+        cmocka_unit_test(dumps_of_the_layers_are_replayed_too),
         cmocka_unit_test(a_small_bug_fails_where_HF_passes),
         cmocka_unit_test(a_damaged_dump_is_no_error_that_a_layer_introduces),
         cmocka_unit_test(a_dump_without_a_fixture_is_replayed_all_the_same),
