@@ -46,8 +46,8 @@ struct rp_bug {
     /* Slots of the other operations that it is in, in forward order, ended by 0; NULL: none. */
     const enum rp_slot_part *also;
     enum rp_bug_layers layers;
-    /* The names of framework/explain that are right, comma-separated; "-" among them: so is
-     * "unexplained", as where no hypothesis is of this kind. */
+    /* The names of framework/explain that are right, of the operation that fails first, comma-separated;
+     * "-" among them: so is "unexplained", as where no hypothesis is of this kind. */
     const char *names;
     bool in_per_token, in_batched; /* the modes that show it */
     bool spares_position_0;        /* position 0 alone would not show it */

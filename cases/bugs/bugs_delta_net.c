@@ -303,7 +303,7 @@ static const struct rp_bug bugs[] = {
         .first_part = RP_PART_DECAY,
         .ops = {.delta_decay = no_decay},
         .in_head = true,
-        .names = "delta-decay",
+        .names = "delta-decay,outlier-channel",
     },
     {
         .name = "delta-decay-factor",
@@ -317,7 +317,7 @@ static const struct rp_bug bugs[] = {
         RP_FACTORS(24),
         .at_position = true,
         .in_head = true,
-        .names = "-,delta-decay",
+        .names = "-,delta-decay,constant-factor,outlier-channel",
     },
     {
         .name = "delta-a-exp-twice",
@@ -375,7 +375,7 @@ static const struct rp_bug bugs[] = {
         .ops = {.delta_beta = scaled_beta},
         RP_FACTORS(2),
         .in_head = true,
-        .names = "-,delta-beta",
+        .names = "-,delta-beta,constant-factor,outlier-channel",
     },
     {
         .name = "conv-state-lost",

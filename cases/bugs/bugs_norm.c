@@ -356,7 +356,7 @@ static const struct rp_bug bugs[] = {
         ATTN_NORM_BUG,
         RP_BOTH_MODES,
         .ops = {.rms_norm = with_weight_twice},
-        .names = "-",
+        .names = "-,norm-weight-replaced",
     },
     {
         .name = "ffn-norm-missing",
@@ -437,7 +437,7 @@ static const struct rp_bug bugs[] = {
         .first_part = RP_PART_QNORM,
         RP_ALSO(RP_PART_KNORM, RP_PART_QROPE, RP_PART_KROPE),
         .ops = {.rms_norm = put_off, .rope = rotate_then_norm},
-        .names = "qk-norm-order",
+        .names = "qk-norm-order,qk-norm-missing",
     },
     {
         .name = "last-norm-missing",

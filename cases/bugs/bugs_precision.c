@@ -133,7 +133,7 @@ static const struct rp_bug bugs[] = {
         .first_part = RP_PART_FFNOUT,
         .ops = {.linear = coarse_sums},
         RP_MANTISSAS,
-        .names = "-",
+        .names = "-,numerics-activations",
     },
     {
         .name = "noise",

@@ -331,7 +331,7 @@ static const struct rp_bug bugs[] = {
         RP_BOTH_MODES,
         .ops = {.rope = scaled_rotation},
         RP_FACTORS(1.4852),
-        .names = "attention-scale",
+        .names = "attention-scale,constant-factor",
     },
     {
         .name = "rope-mscale-partial",
