@@ -433,7 +433,7 @@ static const struct rp_bug bugs[] = {
         ATTENTION_BUG,
         RP_BOTH_MODES,
         .ops = {.attention = heads_transposed},
-        .names = "-,channels-swapped",
+        .names = "-,channels-swapped,attention-head",
     },
 };
 
