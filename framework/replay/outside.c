@@ -156,7 +156,7 @@ static enum rp_status compute_logits(const struct part *part, const struct rp_fo
     if (status == RP_OK)
         status = normed_rows(part, forward, first, n, normed, err);
     if (status == RP_OK) {
-        /* Under the emulation, so that it is the rounded input whose product is bounded. */
+        /* Over the emulation: the terms are as large without the rounding. */
         rp_overlay_open(&bound.overlay, forward->ops);
         bound.overlay.ops.linear = bounded_linear;
         bounded.ops = &bound.overlay.ops;
@@ -187,7 +187,7 @@ static enum rp_status compute_post_norm(const struct part *part, const struct rp
     bounded.ops = &noise.overlay.ops;
     status = normed_rows(part, &bounded, first, n, rows, err);
     for (size_t i = 0; i < n && status == RP_OK; i++) {
-        const double norm = row_norm(rows + i * part->dim, part->dim);
+        const double norm = rp_metrics_norm(rows + i * part->dim, part->dim);
         part->bound[first + i] = norm > 0 ? noise.bound[i] / norm : 0;
     }
     emulation->tips = NULL;
