@@ -104,7 +104,7 @@ static void expect_no_alarm(size_t n_tokens, size_t n_orders)
 static void a_right_engine_raises_no_alarm_at_24_positions(void **state)
 {
     (void)state;
-    expect_no_alarm(24, RP_TEST_N_ORDERS);
+    expect_no_alarm(24, 2);
 }
 
 static void a_right_engine_raises_no_alarm_at_200_positions(void **state)
@@ -113,11 +113,115 @@ static void a_right_engine_raises_no_alarm_at_200_positions(void **state)
     expect_no_alarm(200, 1);
 }
 
+/* ---- errors are found ---- */
+
+/* The FFN of one layer is too large by so much; all positions, or one. */
+static struct {
+    int layer;
+    float by;
+    int64_t position; /* -1: all */
+} ffn_error;
+
+static void err_in_ffn(const char *slot, int64_t position, float *row, size_t dim)
+{
+    int layer;
+    if (rp_slot_parse(slot, &layer) != RP_PART_FFNOUT || layer != ffn_error.layer ||
+        (ffn_error.position >= 0 && position != ffn_error.position))
+        return;
+    for (size_t i = 0; i < dim; i++)
+        row[i] *= 1 + ffn_error.by;
+}
+
+static struct rp_test_findings replay_with_error(const char *model, size_t kind, size_t level)
+{
+    return replay_engine((struct rp_test_dump_of){.model = model,
+                                                  .type = kinds[kind].type,
+                                                  .n_tokens = 48,
+                                                  .keeps = levels[level],
+                                                  .errs = err_in_ffn,
+                                                  .options = {.numerics = kinds[kind].numerics}},
+                         RP_TEST_SEQUENTIAL);
+}
+
+enum { OF_Q8_0 = 1, OF_Q4_0 = 2 };
+
+/* Far below what a tip is worth, which is 1e-3; but there are tips at few positions, and it is at all. */
+static void an_error_of_1e_5_at_all_positions_is_found_in_its_layer(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        for (size_t kind = OF_Q8_0; kind <= OF_Q4_0; kind++) {
+            for (int layer = 0; layer < (i == 2 ? 8 : 4); layer++) {
+                char slot[RP_SLOT_NAME_SIZE];
+                ffn_error.layer = layer;
+                ffn_error.by = 1e-5f;
+                ffn_error.position = -1;
+                const struct rp_test_findings findings = replay_with_error(models[i], kind, 0);
+                assert_int_equal(findings.n_failing, 1);
+                assert_string_equal(findings.failing[0], rp_slot_name(RP_PART_FFNOUT, layer, slot));
+                assert_non_null(strstr(findings.message, "where rounding explains about"));
+            }
+            ffn_error.by = 0; /* the twin */
+            const struct rp_test_findings without = replay_with_error(models[i], kind, 0);
+            assert_int_equal(without.n_failing, 0);
+        }
+    }
+}
+
+/* Through whole layers a tip of an early K or V is likely enough to stand for an error at all later
+ * positions: it is found where it is larger than tips. */
+static void also_where_required_slots_alone_are_dumped(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        for (int layer = 0; layer < 4; layer++) {
+            char slot[RP_SLOT_NAME_SIZE];
+            ffn_error.layer = layer;
+            ffn_error.by = 0.05f;
+            ffn_error.position = -1;
+            const struct rp_test_findings findings = replay_with_error(models[i], OF_Q8_0, 1);
+            assert_int_equal(findings.n_failing, 1);
+            assert_string_equal(findings.failing[0], rp_slot_name(RP_PART_OUTPUT, layer, slot));
+        }
+    }
+}
+
+/* What a tip cannot be worth is an error of its own, at whichever position. */
+static void an_error_above_the_limit_is_found_at_a_single_position(void **state)
+{
+    (void)state;
+    static const struct {
+        float by;
+        size_t level;
+        enum rp_slot_part part;
+    } cases[] = {{0.05f, 0, RP_PART_FFNOUT}, {0.2f, 1, RP_PART_OUTPUT}};
+    for (size_t i = 0; i < 3; i++) {
+        for (size_t k = 0; k < 2; k++) {
+            for (int64_t position = 0; position < 48; position += 23) {
+                char slot[RP_SLOT_NAME_SIZE], where[64];
+                ffn_error.layer = 2;
+                ffn_error.by = cases[k].by;
+                ffn_error.position = position;
+                const struct rp_test_findings findings =
+                    replay_with_error(models[i], OF_Q8_0, cases[k].level);
+                snprintf(where, sizeof where, "at position %lld", (long long)position);
+                assert_int_equal(findings.n_failing, 1);
+                assert_string_equal(findings.failing[0], rp_slot_name(cases[k].part, 2, slot));
+                assert_non_null(strstr(findings.message, where));
+                assert_non_null(strstr(findings.message, "1 of 48 positions"));
+            }
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_right_engine_raises_no_alarm_at_24_positions),
         cmocka_unit_test(a_right_engine_raises_no_alarm_at_200_positions),
+        cmocka_unit_test(an_error_of_1e_5_at_all_positions_is_found_in_its_layer),
+        cmocka_unit_test(also_where_required_slots_alone_are_dumped),
+        cmocka_unit_test(an_error_above_the_limit_is_found_at_a_single_position),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }
