@@ -1,5 +1,5 @@
 /* The 16-bit formats that engines round FP32 values to: round to nearest, ties to even, as F16C and
- * ggml do. Not for decoding what a file holds: that is model/gguf_rows.c. */
+ * ggml do. Not for decoding what a file holds: that is weights/gguf_rows.c. */
 #ifndef REFPARITY_FORMATS_HALF_H
 #define REFPARITY_FORMATS_HALF_H
 

@@ -3,7 +3,7 @@
 #include "formats/quants.h"
 
 #include "base/avx2.h"
-#include "model/gguf_internal.h"
+#include "weights/gguf_internal.h"
 
 #define BLOCK_VALUES 32 /* QK4_0, QK8_0, … */
 

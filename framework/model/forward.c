@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "model/hf_order.h"
+#include "architectures/hf_order.h"
 #include "model/model_internal.h"
 
 #define L2_NORM_EPS 1e-6f /* HF's l2norm has it as a constant */

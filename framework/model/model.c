@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "model/gguf_internal.h"
+#include "weights/gguf_internal.h"
 #include "model/model_internal.h"
 
 #define HUGE_PAGE ((size_t)2 << 20) /* of x86-64, and of others with pages of 4 KiB */

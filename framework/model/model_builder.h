@@ -5,7 +5,7 @@
 
 #include <unistd.h>
 
-#include "model/gguf_builder.h"
+#include "weights/gguf_builder.h"
 #include "refparity/model.h"
 
 #define N_LAYERS 3

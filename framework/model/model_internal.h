@@ -2,7 +2,7 @@
 #ifndef REFPARITY_MODEL_INTERNAL_H
 #define REFPARITY_MODEL_INTERNAL_H
 
-#include "model/architecture.h"
+#include "architectures/architecture.h"
 #include "refparity/model.h"
 
 struct rp_model {

@@ -2,7 +2,7 @@
  * A layer itself is in forward.c. */
 #include <stdlib.h>
 
-#include "model/gguf_internal.h"
+#include "weights/gguf_internal.h"
 #include "model/model_internal.h"
 
 #define OUTPUT_BLOCK_ROWS 1024 /* of the output matrix in memory at a time: 4 MiB at 1024 columns */

@@ -10,9 +10,9 @@
 #include "operations/attention_f16.h"
 #include "operations/emulation.h"
 #include "operations/matmul.h"
+#include "operations/state.h"
 
-#define HADAMARD_SIZE 64 /* of V; the least for K */
-#define BLOCK 32         /* of the formats that store sums */
+#define BLOCK 32 /* of the formats that store sums */
 
 uint32_t rp_numerics_cache_format(const struct rp_numerics *numerics)
 {
@@ -68,10 +68,9 @@ bool rp_numerics_are_plain(const struct rp_numerics *numerics)
            numerics->kv_cache == RP_KV_CACHE_F32 && numerics->attention == RP_ATTENTION_PLAIN;
 }
 
-/* y [n] = x [n], rounded, as the watch has it. */
-static enum rp_status round_row(const struct rp_emulation *emulation, const struct rp_site *site,
-                                enum rp_weight_id which, bool is_cache, size_t p, uint32_t format,
-                                const float *x, size_t n, float *y)
+enum rp_status rp_emulated_row(const struct rp_emulation *emulation, const struct rp_site *site,
+                               enum rp_weight_id which, bool is_cache, size_t p, uint32_t format,
+                               const float *x, size_t n, float *y)
 {
     const struct rp_rounding_watch *watch = emulation->watch;
     if (!watch) {
@@ -89,7 +88,7 @@ static enum rp_status round_row(const struct rp_emulation *emulation, const stru
 enum rp_status rp_emulated_q(const struct rp_emulation *emulation, const struct rp_site *site,
                              size_t p, const float *x, size_t n, float *y)
 {
-    return round_row(emulation, site, RP_ATTN_Q, true, p, RP_GGML_F16, x, n, y);
+    return rp_emulated_row(emulation, site, RP_ATTN_Q, true, p, RP_GGML_F16, x, n, y);
 }
 
 static enum rp_status no_memory(const struct rp_site *site, size_t width)
@@ -150,10 +149,10 @@ done:
     return status;
 }
 
-static enum rp_status linear(void *context, const struct rp_site *site,
-                             const struct rp_linear *args)
+/* x is a value of the state already. */
+static enum rp_status rounded_linear(const struct rp_emulation *emulation,
+                                     const struct rp_site *site, const struct rp_linear *args)
 {
-    const struct rp_emulation *emulation = context;
     const struct rp_ops *below = emulation->overlay.below;
     const uint32_t format = rp_numerics_input_format(&emulation->numerics, args->type);
     const size_t n_blocks = format == RP_GGML_Q8_1 ? args->n_in / BLOCK : 0;
@@ -191,6 +190,24 @@ static enum rp_status linear(void *context, const struct rp_site *site,
     return status;
 }
 
+static enum rp_status linear(void *context, const struct rp_site *site,
+                             const struct rp_linear *args)
+{
+    const struct rp_emulation *emulation = context;
+    struct rp_linear read = *args;
+    if (emulation->numerics.state == RP_STATE_F32)
+        return rounded_linear(emulation, site, args);
+    float *x = new_rows(site, args->n_in);
+    if (!x)
+        return no_memory(site, args->n_in);
+    enum rp_status status = rp_state_read(emulation, site, args->x, args->n_in, args->n_in, x);
+    read.x = x;
+    if (status == RP_OK)
+        status = rounded_linear(emulation, site, &read);
+    free(x);
+    return status;
+}
+
 /* ---- the cache ---- */
 
 static bool is_quantized(uint32_t format)
@@ -198,30 +215,20 @@ static bool is_quantized(uint32_t format)
     return format == RP_GGML_Q8_0 || format == RP_GGML_Q4_0;
 }
 
-/* How many values of a head are rotated together; 0: they are not. */
-static size_t hadamard_size(size_t head_dim, enum rp_weight_id which)
-{
-    size_t size = HADAMARD_SIZE;
-    if (head_dim % HADAMARD_SIZE != 0)
-        return 0;
-    while (which != RP_ATTN_V && head_dim % (2 * size) == 0)
-        size *= 2;
-    return size;
-}
-
 /* y [n][dim] = x [n][dim], rounded; between two rotations, where the format is quantized. */
 static enum rp_status round_rows(const struct rp_emulation *emulation, const struct rp_site *site,
                                  enum rp_weight_id which, uint32_t format, const float *x,
                                  size_t dim, float *y)
 {
-    size_t size = is_quantized(format) ? hadamard_size(site->config->head_dim, which) : 0;
+    size_t size =
+        is_quantized(format) ? rp_hadamard_size(site->config->head_dim, which == RP_ATTN_V) : 0;
     enum rp_status status = RP_OK;
     for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
         float *row = y + p * dim;
         memcpy(row, x + p * dim, dim * sizeof *row);
         if (size)
             rp_hadamard(row, dim, size);
-        status = round_row(emulation, site, which, true, p, format, row, dim, row);
+        status = rp_emulated_row(emulation, site, which, true, p, format, row, dim, row);
         if (size)
             rp_hadamard(row, dim, size);
     }
@@ -235,6 +242,10 @@ static enum rp_status kv_store(void *context, const struct rp_site *site,
     const struct rp_ops *below = emulation->overlay.below;
     uint32_t format = rp_numerics_cache_format(&emulation->numerics);
     enum rp_status status = below->kv_store(below->context, site, args);
+    if (status == RP_OK && emulation->numerics.state != RP_STATE_F32)
+        status = rp_state_read(emulation, site, args->keys, args->dim, args->dim, args->keys);
+    if (status == RP_OK && emulation->numerics.state != RP_STATE_F32)
+        status = rp_state_read(emulation, site, args->values, args->dim, args->dim, args->values);
     if (status == RP_OK && format != RP_GGML_F32)
         status = round_rows(emulation, site, RP_ATTN_K, format, args->keys, args->dim, args->keys);
     if (status == RP_OK && format != RP_GGML_F32)
@@ -266,19 +277,40 @@ static enum rp_status attention_quantized(const struct rp_emulation *emulation,
     return status;
 }
 
-static enum rp_status attention(void *context, const struct rp_site *site,
-                                const struct rp_attention *args)
+/* Q is a value of the state already. */
+static enum rp_status rounded_attention(const struct rp_emulation *emulation,
+                                        const struct rp_site *site, const struct rp_attention *args)
 {
-    const struct rp_emulation *emulation = context;
     const struct rp_ops *below = emulation->overlay.below;
     uint32_t format = rp_numerics_cache_format(&emulation->numerics);
     if (is_quantized(format))
         return attention_quantized(emulation, site, args);
+    if (format == RP_GGML_F32 && emulation->numerics.state != RP_STATE_F32)
+        return rp_state_attention(emulation, site, args);
     if (format != RP_GGML_F16)
         return below->attention(below->context, site, args);
     if (emulation->numerics.attention == RP_ATTENTION_FLASH)
         return rp_attention_flash_f16(emulation, site, args);
     return rp_attention_f16(emulation, site, args);
+}
+
+static enum rp_status attention(void *context, const struct rp_site *site,
+                                const struct rp_attention *args)
+{
+    const struct rp_emulation *emulation = context;
+    const size_t width = args->n_heads * args->head_dim;
+    struct rp_attention read = *args;
+    if (emulation->numerics.state == RP_STATE_F32)
+        return rounded_attention(emulation, site, args);
+    float *q = new_rows(site, width);
+    if (!q)
+        return no_memory(site, width);
+    enum rp_status status = rp_state_read(emulation, site, args->q, width, width, q);
+    read.q = q;
+    if (status == RP_OK)
+        status = rounded_attention(emulation, site, &read);
+    free(q);
+    return status;
 }
 
 void rp_emulation_open(struct rp_emulation *emulation, const struct rp_numerics *numerics,
@@ -289,4 +321,6 @@ void rp_emulation_open(struct rp_emulation *emulation, const struct rp_numerics 
     emulation->overlay.ops.linear = linear;
     emulation->overlay.ops.kv_store = kv_store;
     emulation->overlay.ops.attention = attention;
+    if (numerics->state != RP_STATE_F32)
+        rp_state_open(emulation);
 }

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "model/gguf_builder.h"
+#include "weights/gguf_builder.h"
 #include "operations/matmul.h"
 #include "refparity/ops.h"
 

@@ -35,6 +35,9 @@ static enum rp_status see(void *context, const struct rp_planned_slot *slot, con
     struct work *work = context;
     const struct rp_replay_plan *plan = work->plan;
     const size_t k = (size_t)(slot - plan->slots);
+    struct rp_numerics numerics = *work->numerics;
+    if (slot->part == RP_PART_DECAY)
+        numerics.state = RP_STATE_F32; /* HF keeps it in FP32, whatever the state */
     if (slot->dumped.tensor.n_positions == 0)
         return RP_OK;
     work->errors[k] = calloc(plan->n + 1, sizeof **work->errors);
@@ -47,7 +50,7 @@ static enum rp_status see(void *context, const struct rp_planned_slot *slot, con
             continue;
         struct rp_row_error *error = &work->errors[k][i];
         const double bound = slot->operation < plan->n_steps ? work->noise.bound[i] : 0;
-        *error = rp_row_error_of(work->numerics, rows + i * slot->dim, engine, slot->dim, bound);
+        *error = rp_row_error_of(&numerics, rows + i * slot->dim, engine, slot->dim, bound);
         if (error->norm > 0)
             work->bound[k][i] = bound / error->norm;
     }
@@ -60,6 +63,8 @@ static enum rp_status run(struct work *work, const struct rp_layer *weights, enu
     struct rp_emulation emulation;
     const struct rp_ops *below = rp_replay_stack(work->numerics, &emulation, NULL);
     enum rp_status status = rp_noise_open(&work->noise, work->numerics, below, work->plan->n, err);
+    emulation.tips = work->noise.tips;
+    emulation.n_tips = work->plan->n;
     const struct rp_layer_run layer_run = {.ops = &work->noise.overlay.ops,
                                            .mode = mode,
                                            .weights = weights,
@@ -116,9 +121,13 @@ static enum rp_status judge_slot(const struct rp_replay *replay, const struct wo
     const struct rp_replay_plan *plan = work->plan;
     const struct rp_planned_slot *slot = &plan->slots[k];
     const struct rp_carried_slot *far = rp_carried_find(carried, slot->part);
-    char operation[48] = "a copy", reason[128];
-    if (slot->operation < plan->n_steps)
-        what_runs(&plan->steps[slot->operation], operation, sizeof operation);
+    char operation[96] = "a copy", last[40], first[40], reason[128];
+    if (slot->operation < plan->n_steps) {
+        what_runs(&plan->steps[slot->operation], last, sizeof last);
+        what_runs(&plan->steps[slot->first_operation], first, sizeof first);
+        snprintf(operation, sizeof operation, "%s%s%s", slot->is_direct ? "" : first,
+                 slot->is_direct ? "" : " to ", last);
+    }
     const struct rp_expected_tips tips = {.worth = far ? far->worth : NULL,
                                           .own = far ? far->own : NULL,
                                           .earlier = far ? far->earlier : NULL};

@@ -171,6 +171,30 @@ static enum rp_status compute_logits(const struct part *part, const struct rp_fo
     return status;
 }
 
+/* The norm's bound is noise.c's: of what the norm rounds inside, too. */
+static enum rp_status compute_post_norm(const struct part *part, const struct rp_forward *forward,
+                                        const struct rp_numerics *numerics,
+                                        struct rp_emulation *emulation, size_t first, size_t n,
+                                        float *rows, struct rp_error *err)
+{
+    struct rp_noise noise;
+    struct rp_forward bounded = *forward;
+    enum rp_status status = rp_noise_open(&noise, numerics, forward->ops, n, err);
+    if (status != RP_OK)
+        return status;
+    emulation->tips = noise.tips;
+    emulation->n_tips = n;
+    bounded.ops = &noise.overlay.ops;
+    status = normed_rows(part, &bounded, first, n, rows, err);
+    for (size_t i = 0; i < n && status == RP_OK; i++) {
+        const double norm = row_norm(rows + i * part->dim, part->dim);
+        part->bound[first + i] = norm > 0 ? noise.bound[i] / norm : 0;
+    }
+    emulation->tips = NULL;
+    rp_noise_close(&noise);
+    return status;
+}
+
 static enum rp_status compute_emb(const struct part *part, const struct rp_forward *forward,
                                   size_t first, size_t n, float *rows, struct rp_error *err)
 {
@@ -198,16 +222,11 @@ static enum rp_status compute(const struct part *part, const struct rp_replay_va
         .model = part->replay->model,
         .mode = part->replay->options.mode,
         .ops = rp_replay_stack(&numerics, &emulation, variant->overlay)};
-    enum rp_status status;
     if (part->part == RP_PART_EMB)
         return compute_emb(part, &forward, first, n, rows, err);
     if (part->part == RP_PART_LOGITS)
         return compute_logits(part, &forward, first, n, rows, err);
-    status = normed_rows(part, &forward, first, n, rows, err);
-    for (size_t i = 0; i < n; i++)
-        part->bound[first + i] =
-            RP_BOUND_SIGMAS * hypot(rp_norm_error(part->dim), RP_UNIT_ROUNDOFF);
-    return status;
+    return compute_post_norm(part, &forward, &numerics, &emulation, first, n, rows, err);
 }
 
 /* ---- public ---- */

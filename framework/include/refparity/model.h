@@ -81,7 +81,7 @@ struct rp_forward {
     rp_tap_fn *tap;           /* NULL: none */
     void *tap_context;
     /* Of rp_layer_forward: which steps of the layer's plan to run, the others leave their output
-     * undefined. NULL: all. See model/architecture.h. */
+     * undefined. NULL: all. See architectures/architecture.h. */
     const unsigned char *steps;
 };
 

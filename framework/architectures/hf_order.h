@@ -1,8 +1,8 @@
 /* Values of a slot stand in HF's order, those of a GGUF's rows sometimes in another: Llama's Q and K
  * have the two values of a rotated pair side by side, and Qwen3.5's V heads are dealt out over the K
  * heads. Not for a dump's own order, which it declares: that is tensor/order.h. */
-#ifndef REFPARITY_MODEL_HF_ORDER_H
-#define REFPARITY_MODEL_HF_ORDER_H
+#ifndef REFPARITY_ARCHITECTURES_HF_ORDER_H
+#define REFPARITY_ARCHITECTURES_HF_ORDER_H
 
 #include "refparity/ops.h"
 #include "refparity/tensor_set.h"

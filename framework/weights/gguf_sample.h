@@ -1,9 +1,9 @@
 /* A file with something of everything, for the GGUF reader's tests. Tests only; include cmocka.h
  * first. */
-#ifndef REFPARITY_MODEL_GGUF_SAMPLE_H
-#define REFPARITY_MODEL_GGUF_SAMPLE_H
+#ifndef REFPARITY_WEIGHTS_GGUF_SAMPLE_H
+#define REFPARITY_WEIGHTS_GGUF_SAMPLE_H
 
-#include "model/gguf_builder.h"
+#include "weights/gguf_builder.h"
 
 static inline struct rp_gguf *open_bytes(const struct gguf_bytes *file)
 {

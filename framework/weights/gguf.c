@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "base/file.h"
-#include "model/gguf_internal.h"
+#include "weights/gguf_internal.h"
 
 #define MAGIC 0x46554747u /* "GGUF" */
 #define DEFAULT_ALIGNMENT 32

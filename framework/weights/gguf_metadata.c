@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "base/utf8.h"
-#include "model/gguf_internal.h"
+#include "weights/gguf_internal.h"
 
 #define TEXT_MAX_ELEMENTS 8 /* of an array that are shown */
 #define TEXT_MAX_BYTES 200  /* of a string that are shown */

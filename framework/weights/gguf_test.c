@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "model/gguf_sample.h"
+#include "weights/gguf_sample.h"
 
 static void versions_2_and_3_are_read(void **state)
 {

@@ -1,6 +1,6 @@
 /* What the three gguf*.c files share. Nothing outside this folder includes it. */
-#ifndef REFPARITY_MODEL_GGUF_INTERNAL_H
-#define REFPARITY_MODEL_GGUF_INTERNAL_H
+#ifndef REFPARITY_WEIGHTS_GGUF_INTERNAL_H
+#define REFPARITY_WEIGHTS_GGUF_INTERNAL_H
 
 #include <string.h>
 

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "model/gguf_sample.h"
+#include "weights/gguf_sample.h"
 
 /* Finishes the builder and expects the file to be refused. */
 static void expect_error(struct gguf_builder *builder, enum rp_status code, long long offset,

@@ -1,5 +1,5 @@
-/* See model/hf_order.h. */
-#include "model/hf_order.h"
+/* See architectures/hf_order.h. */
+#include "architectures/hf_order.h"
 
 static bool is_rotated(enum rp_slot_part part)
 {

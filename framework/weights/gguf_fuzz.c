@@ -1,5 +1,5 @@
 /* libFuzzer target: any bytes are refused as GGUF, or read to the end without leaving them.
- * Seeds: framework/model/corpus/gguf. */
+ * Seeds: framework/weights/corpus/gguf. */
 #include <stdint.h>
 #include <stdlib.h>
 

@@ -2,7 +2,7 @@
  * What a block of a type looks like is in quants.c and quants_k.c. */
 #include <stdlib.h>
 
-#include "model/gguf_internal.h"
+#include "weights/gguf_internal.h"
 #include "formats/quants.h"
 
 struct type_layout {

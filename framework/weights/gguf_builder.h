@@ -1,6 +1,6 @@
 /* Writes small GGUF files for tests, valid ones and, on request, not. Tests only. */
-#ifndef REFPARITY_MODEL_GGUF_BUILDER_H
-#define REFPARITY_MODEL_GGUF_BUILDER_H
+#ifndef REFPARITY_WEIGHTS_GGUF_BUILDER_H
+#define REFPARITY_WEIGHTS_GGUF_BUILDER_H
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,173 +1,23 @@
-/* See model/architecture.h. */
-#include "model/architecture.h"
+/* See architectures/architecture.h. */
+#include "architectures/architecture.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* kind, weight, from, to, slot part */
-/* clang-format off */
-#define TAP(part, from)    {RP_STEP_TAP, RP_N_WEIGHTS, from, from, part}
-#define STEP(kind, weight, from, to) {kind, weight, from, to, RP_PART_OTHER}
-#define RMS_NORM(weight, from, to) STEP(RP_STEP_RMS_NORM, weight, from, to)
-#define LINEAR(weight, from, to)   STEP(RP_STEP_LINEAR, weight, from, to)
-#define ROPE(weight, buffer)       STEP(RP_STEP_ROPE, weight, buffer, buffer)
-#define KV_STORE       STEP(RP_STEP_KV_STORE, RP_N_WEIGHTS, RP_BUFFER_K, RP_BUFFER_V)
-#define ATTENTION      STEP(RP_STEP_ATTENTION, RP_N_WEIGHTS, RP_BUFFER_Q, RP_BUFFER_HEADS)
-#define SPLIT_GATE     STEP(RP_STEP_SPLIT_GATE, RP_N_WEIGHTS, RP_BUFFER_Q_AND_GATE, RP_BUFFER_Q)
-#define ATTENTION_GATE \
-    STEP(RP_STEP_ATTENTION_GATE, RP_N_WEIGHTS, RP_BUFFER_HEADS_GATE, RP_BUFFER_HEADS)
-#define CAUSAL_CONV1D \
-    STEP(RP_STEP_CAUSAL_CONV1D, RP_SSM_CONV1D, RP_BUFFER_QKV, RP_BUFFER_CONV_QKV)
-#define L2_NORM(of)    STEP(RP_STEP_L2_NORM, of, RP_BUFFER_CONV_QKV, RP_BUFFER_CONV_QKV)
-#define DELTA_DECAY    STEP(RP_STEP_DELTA_DECAY, RP_N_WEIGHTS, RP_BUFFER_DECAY, RP_BUFFER_DECAY)
-#define DELTA_BETA     STEP(RP_STEP_DELTA_BETA, RP_N_WEIGHTS, RP_BUFFER_BETA, RP_BUFFER_BETA)
-#define DELTA_RULE     STEP(RP_STEP_DELTA_RULE, RP_N_WEIGHTS, RP_BUFFER_CONV_QKV, RP_BUFFER_DELTA)
-#define GATED_NORM     STEP(RP_STEP_GATED_NORM, RP_SSM_NORM, RP_BUFFER_DELTA, RP_BUFFER_DELTA)
-#define FFN_ACTIVATION STEP(RP_STEP_FFN_ACTIVATION, RP_N_WEIGHTS, RP_BUFFER_GATE, RP_BUFFER_GATE)
-#define RESIDUAL_ADD(weight) STEP(RP_STEP_RESIDUAL_ADD, weight, RP_BUFFER_BRANCH, RP_BUFFER_HIDDEN)
-/* What every layer does before its token mixer, and after it. */
-#define BEGIN                                                   \
-    TAP(RP_PART_IN, RP_BUFFER_HIDDEN),                          \
-    RMS_NORM(RP_ATTN_NORM, RP_BUFFER_HIDDEN, RP_BUFFER_NORMED), \
-    TAP(RP_PART_PREATTN, RP_BUFFER_NORMED)
-#define PROJECT(weight, part, to) \
-    LINEAR(weight, RP_BUFFER_NORMED, to), TAP(part, to)
-#define NORM_HEADS(weight, part, buffer) \
-    RMS_NORM(weight, buffer, buffer), TAP(part, buffer)
-#define ROTATE(weight, part, buffer) \
-    ROPE(weight, buffer), TAP(part, buffer)
-#define ATTEND \
-    KV_STORE, ATTENTION, TAP(RP_PART_ATTN, RP_BUFFER_HEADS)
-#define MIXER_OUT(weight, from)                      \
-    LINEAR(weight, from, RP_BUFFER_BRANCH),          \
-    TAP(RP_PART_ATTNOUT, RP_BUFFER_BRANCH),          \
-    RESIDUAL_ADD(weight),                            \
-    TAP(RP_PART_POSTATTN, RP_BUFFER_HIDDEN)
-#define FFN                                                    \
-    RMS_NORM(RP_FFN_NORM, RP_BUFFER_HIDDEN, RP_BUFFER_NORMED), \
-    TAP(RP_PART_PREFFN, RP_BUFFER_NORMED),                     \
-    PROJECT(RP_FFN_GATE, RP_PART_GATE, RP_BUFFER_GATE),        \
-    PROJECT(RP_FFN_UP, RP_PART_UP, RP_BUFFER_UP),              \
-    FFN_ACTIVATION,                                            \
-    TAP(RP_PART_ACT, RP_BUFFER_GATE),                          \
-    LINEAR(RP_FFN_DOWN, RP_BUFFER_GATE, RP_BUFFER_BRANCH),     \
-    TAP(RP_PART_FFNOUT, RP_BUFFER_BRANCH),                     \
-    RESIDUAL_ADD(RP_FFN_DOWN),                                 \
-    TAP(RP_PART_OUTPUT, RP_BUFFER_HIDDEN)
-/* clang-format on */
-
-/* HF: LlamaDecoderLayer. */
-static const struct rp_step llama_layer[] = {
-    BEGIN,
-    PROJECT(RP_ATTN_Q, RP_PART_Q, RP_BUFFER_Q),
-    PROJECT(RP_ATTN_K, RP_PART_K, RP_BUFFER_K),
-    PROJECT(RP_ATTN_V, RP_PART_V, RP_BUFFER_V),
-    ROTATE(RP_ATTN_Q, RP_PART_QROPE, RP_BUFFER_Q),
-    ROTATE(RP_ATTN_K, RP_PART_KROPE, RP_BUFFER_K),
-    ATTEND,
-    MIXER_OUT(RP_ATTN_OUTPUT, RP_BUFFER_HEADS),
-    FFN,
-};
-
-/* HF: Qwen3DecoderLayer; each head of Q and K is normed before it is rotated. */
-static const struct rp_step qwen3_layer[] = {
-    BEGIN,
-    PROJECT(RP_ATTN_Q, RP_PART_Q, RP_BUFFER_Q),
-    PROJECT(RP_ATTN_K, RP_PART_K, RP_BUFFER_K),
-    PROJECT(RP_ATTN_V, RP_PART_V, RP_BUFFER_V),
-    NORM_HEADS(RP_ATTN_Q_NORM, RP_PART_QNORM, RP_BUFFER_Q),
-    NORM_HEADS(RP_ATTN_K_NORM, RP_PART_KNORM, RP_BUFFER_K),
-    ROTATE(RP_ATTN_Q, RP_PART_QROPE, RP_BUFFER_Q),
-    ROTATE(RP_ATTN_K, RP_PART_KROPE, RP_BUFFER_K),
-    ATTEND,
-    MIXER_OUT(RP_ATTN_OUTPUT, RP_BUFFER_HEADS),
-    FFN,
-};
-
-/* HF: Qwen3_5DecoderLayer with Qwen3_5GatedDeltaNet. */
-static const struct rp_step qwen35_linear_layer[] = {
-    BEGIN,
-    PROJECT(RP_ATTN_QKV, RP_PART_QKV, RP_BUFFER_QKV),
-    PROJECT(RP_ATTN_GATE, RP_PART_Z, RP_BUFFER_DELTA_GATE),
-    PROJECT(RP_SSM_ALPHA, RP_PART_A, RP_BUFFER_DECAY),
-    PROJECT(RP_SSM_BETA, RP_PART_B, RP_BUFFER_BETA),
-    CAUSAL_CONV1D,
-    TAP(RP_PART_CONV, RP_BUFFER_CONV_QKV),
-    DELTA_DECAY,
-    TAP(RP_PART_DECAY, RP_BUFFER_DECAY),
-    DELTA_BETA,
-    TAP(RP_PART_BETA, RP_BUFFER_BETA),
-    L2_NORM(RP_ATTN_Q),
-    L2_NORM(RP_ATTN_K),
-    DELTA_RULE,
-    TAP(RP_PART_DELTA, RP_BUFFER_DELTA),
-    GATED_NORM,
-    TAP(RP_PART_MIX, RP_BUFFER_DELTA),
-    MIXER_OUT(RP_SSM_OUT, RP_BUFFER_DELTA),
-    FFN,
-};
-
-/* HF: Qwen3_5DecoderLayer with Qwen3_5Attention. */
-static const struct rp_step qwen35_full_layer[] = {
-    BEGIN,
-    LINEAR(RP_ATTN_Q, RP_BUFFER_NORMED, RP_BUFFER_Q_AND_GATE),
-    SPLIT_GATE,
-    TAP(RP_PART_Q, RP_BUFFER_Q),
-    TAP(RP_PART_Z, RP_BUFFER_HEADS_GATE),
-    PROJECT(RP_ATTN_K, RP_PART_K, RP_BUFFER_K),
-    PROJECT(RP_ATTN_V, RP_PART_V, RP_BUFFER_V),
-    NORM_HEADS(RP_ATTN_Q_NORM, RP_PART_QNORM, RP_BUFFER_Q),
-    NORM_HEADS(RP_ATTN_K_NORM, RP_PART_KNORM, RP_BUFFER_K),
-    ROTATE(RP_ATTN_Q, RP_PART_QROPE, RP_BUFFER_Q),
-    ROTATE(RP_ATTN_K, RP_PART_KROPE, RP_BUFFER_K),
-    ATTEND,
-    ATTENTION_GATE,
-    TAP(RP_PART_MIX, RP_BUFFER_HEADS),
-    MIXER_OUT(RP_ATTN_OUTPUT, RP_BUFFER_HEADS),
-    FFN,
-};
-
-#define PLAN(steps)         \
-    {                       \
-        steps, COUNT(steps) \
-    }
-
-/* llama.cpp's converter permutes the rows of Llama's Q and K, which makes interleaved rotation of
- * HF's rotate_half (convert_hf_to_gguf.py, LlamaModel.permute). It adds 1 to Qwen3.5's norms, so
- * that they are RP_STEP_RMS_NORM like any other. Multimodal rope is rope for text: the three
- * positions of a token are equal. */
-static const struct rp_architecture architectures[] = {
-    {
-        .name = "llama",
-        .ffn_norm = "ffn_norm",
-        .rope_ordering = RP_ROPE_INTERLEAVED,
-        .may_have_rope_freqs = true,
-        .plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(llama_layer)},
-    },
-    {
-        .name = "qwen3",
-        .ffn_norm = "ffn_norm",
-        .rope_ordering = RP_ROPE_NEOX,
-        .plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(qwen3_layer)},
-    },
-    {
-        .name = "qwen35",
-        .ffn_norm = "post_attention_norm",
-        .rope_ordering = RP_ROPE_NEOX,
-        .has_attention_gate = true,
-        .plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(qwen35_full_layer),
-                  [RP_LAYER_LINEAR_ATTENTION] = PLAN(qwen35_linear_layer)},
-    },
+static const struct rp_architecture *const architectures[] = {
+    &rp_architecture_llama,
+    &rp_architecture_qwen3,
+    &rp_architecture_qwen35,
 };
 
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name)
 {
     for (size_t i = 0; i < COUNT(architectures); i++) {
-        const char *known = architectures[i].name;
+        const char *known = architectures[i]->name;
         if (strlen(known) == name.length && memcmp(known, name.data, name.length) == 0)
-            return &architectures[i];
+            return architectures[i];
     }
     return NULL;
 }

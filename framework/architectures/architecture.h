@@ -1,9 +1,9 @@
 /* The architectures as data: which operations a layer runs, on which weights, in which order, for
  * each kind of layer.
- * A new architecture is a new table in architecture.c, and new operations in ops.h if it has any.
- * Not for running them: that is forward.c. */
-#ifndef REFPARITY_MODEL_ARCHITECTURE_H
-#define REFPARITY_MODEL_ARCHITECTURE_H
+ * A new architecture is a file with its tables beside llama.c and a row in architecture.c's list, and a
+ * file in operations/ for each operation that is new. Not for running them: that is model/forward.c. */
+#ifndef REFPARITY_ARCHITECTURES_ARCHITECTURE_H
+#define REFPARITY_ARCHITECTURES_ARCHITECTURE_H
 
 #include "refparity/ops.h"
 #include "refparity/tensor_set.h"
@@ -81,8 +81,12 @@ struct rp_architecture {
     enum rp_rope_ordering rope_ordering;
     bool may_have_rope_freqs;
     bool has_attention_gate;
+    bool norms_round_last; /* see struct rp_model_config */
     struct rp_layer_plan plans[RP_N_LAYER_KINDS];
 };
+
+extern const struct rp_architecture rp_architecture_llama, rp_architecture_qwen3,
+    rp_architecture_qwen35;
 
 /* NULL when it is not known. */
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name);

@@ -1,0 +1,24 @@
+/* Qwen3, dense. */
+#include "architectures/steps.h"
+
+/* HF: Qwen3DecoderLayer; each head of Q and K is normed before it is rotated. */
+static const struct rp_step qwen3_layer[] = {
+    BEGIN,
+    PROJECT(RP_ATTN_Q, RP_PART_Q, RP_BUFFER_Q),
+    PROJECT(RP_ATTN_K, RP_PART_K, RP_BUFFER_K),
+    PROJECT(RP_ATTN_V, RP_PART_V, RP_BUFFER_V),
+    NORM_HEADS(RP_ATTN_Q_NORM, RP_PART_QNORM, RP_BUFFER_Q),
+    NORM_HEADS(RP_ATTN_K_NORM, RP_PART_KNORM, RP_BUFFER_K),
+    ROTATE(RP_ATTN_Q, RP_PART_QROPE, RP_BUFFER_Q),
+    ROTATE(RP_ATTN_K, RP_PART_KROPE, RP_BUFFER_K),
+    ATTEND,
+    MIXER_OUT(RP_ATTN_OUTPUT, RP_BUFFER_HEADS),
+    FFN,
+};
+
+const struct rp_architecture rp_architecture_qwen3 = {
+    .name = "qwen3",
+    .ffn_norm = "ffn_norm",
+    .rope_ordering = RP_ROPE_NEOX,
+    .plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(qwen3_layer)},
+};
