@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/avx2.h"
 #include "formats/hadamard.h"
 #include "formats/rounding.h"
 #include "operations/attention_f16.h"
@@ -11,8 +12,7 @@
 #include "operations/matmul.h"
 #include "operations/state.h"
 
-#define HADAMARD_SIZE 64 /* of V; the least for K */
-#define BLOCK 32         /* of the formats that store sums */
+#define BLOCK 32 /* of the formats that store sums */
 
 uint32_t rp_numerics_cache_format(const struct rp_numerics *numerics)
 {
@@ -107,14 +107,22 @@ static float *new_rows(const struct rp_site *site, size_t width)
 
 /* ---- products ---- */
 
-/* The smallest value of a block is its minimum: quantizers give it the integer 0. */
-static float minimum_of(const float *weight)
+/* The smallest value of a block is its minimum: quantizers give it the integer 0. minima [n_blocks]. */
+RP_LOOP void minima_of_loop(const float *weight, size_t n_blocks, float *minima)
 {
-    float minimum = weight[0];
-    for (size_t i = 1; i < BLOCK; i++)
-        minimum = weight[i] < minimum ? weight[i] : minimum;
-    return minimum;
+    for (size_t b = 0; b < n_blocks; b++, weight += BLOCK) {
+        float lanes[8];
+        memcpy(lanes, weight, sizeof lanes);
+        for (size_t i = 8; i < BLOCK; i += 8)
+            for (size_t lane = 0; lane < 8; lane++)
+                lanes[lane] = weight[i + lane] < lanes[lane] ? weight[i + lane] : lanes[lane];
+        for (size_t lane = 1; lane < 8; lane++)
+            lanes[0] = lanes[lane] < lanes[0] ? lanes[lane] : lanes[0];
+        minima[b] = lanes[0];
+    }
 }
+RP_COMPILE_TWICE(static, minima_of, (const float *weight, size_t n_blocks, float *minima),
+                 (weight, n_blocks, minima))
 
 /* A kernel multiplies a block's minimum by the stored sum of the input's block: adds what that is above
  * the sum of its rounded values. excess [n_positions][n_in / 32]. */
@@ -129,8 +137,8 @@ static enum rp_status add_block_sums(const struct rp_site *site, const struct rp
         status = no_memory(site, args->n_out);
         goto done;
     }
-    for (size_t i = 0; i < args->n_out * n_blocks; i++)
-        minima[i] = minimum_of(args->weight + i / n_blocks * args->n_in + i % n_blocks * BLOCK);
+    for (size_t i = 0; i < args->n_out; i++)
+        minima_of(args->weight + i * args->n_in, n_blocks, minima + i * n_blocks);
     rp_matmul(minima, args->n_out, n_blocks, excess, site->n_positions, y, args->n_out);
     for (size_t p = 0; p < site->n_positions; p++)
         for (size_t i = 0; i < args->n_out; i++)
@@ -207,23 +215,13 @@ static bool is_quantized(uint32_t format)
     return format == RP_GGML_Q8_0 || format == RP_GGML_Q4_0;
 }
 
-/* How many values of a head are rotated together; 0: they are not. */
-static size_t hadamard_size(size_t head_dim, enum rp_weight_id which)
-{
-    size_t size = HADAMARD_SIZE;
-    if (head_dim % HADAMARD_SIZE != 0)
-        return 0;
-    while (which != RP_ATTN_V && head_dim % (2 * size) == 0)
-        size *= 2;
-    return size;
-}
-
 /* y [n][dim] = x [n][dim], rounded; between two rotations, where the format is quantized. */
 static enum rp_status round_rows(const struct rp_emulation *emulation, const struct rp_site *site,
                                  enum rp_weight_id which, uint32_t format, const float *x,
                                  size_t dim, float *y)
 {
-    size_t size = is_quantized(format) ? hadamard_size(site->config->head_dim, which) : 0;
+    size_t size =
+        is_quantized(format) ? rp_hadamard_size(site->config->head_dim, which == RP_ATTN_V) : 0;
     enum rp_status status = RP_OK;
     for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
         float *row = y + p * dim;

@@ -7,6 +7,7 @@
 
 #include "operations/attention_bound.h"
 #include "operations/operations.h"
+#include "refparity/metrics.h"
 
 /* Plus or minus 1: every source of error is drawn at its full size. Where a single one decides (one
  * activation that outweighs its row), a few runs could otherwise all miss it. */
@@ -26,16 +27,12 @@ static void take(struct rp_noise *noise, const struct rp_site *site, float *y, s
         const double limit =
             (flips ? flips[p] : 0) + (p < noise->capacity ? sqrt(noise->tips[p]) : 0);
         const double each = dim > 0 ? limit / RP_BOUND_SIGMAS / sqrt((double)dim) : 0;
-        double square = 0;
-        for (size_t i = 0; i < dim; i++) {
-            const double s = (double)sigma[p * dim + i];
-            square += s * s;
-            if (noise->draws)
-                y[p * stride + i] =
-                    (float)((double)y[p * stride + i] + hypot(s, each) * sign_of(&noise->seed));
-        }
+        for (size_t i = 0; i < dim && noise->draws; i++)
+            y[p * stride + i] =
+                (float)((double)y[p * stride + i] +
+                        hypot((double)sigma[p * dim + i], each) * sign_of(&noise->seed));
         if (!noise->draws && p < noise->capacity)
-            noise->bound[p] = RP_BOUND_SIGMAS * sqrt(square) + limit;
+            noise->bound[p] = RP_BOUND_SIGMAS * rp_metrics_norm(sigma + p * dim, dim) + limit;
     }
 }
 

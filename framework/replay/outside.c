@@ -5,12 +5,14 @@
 #include <string.h>
 
 #include "operations/operations.h"
+#include "refparity/metrics.h"
 #include "replay/dumped.h"
 #include "replay/judge.h"
 #include "replay/noise.h"
 #include "replay/session.h"
 
-#define LOGITS_ROWS 64 /* in memory at a time: 39 MB with 150,000 tokens */
+#define LOGITS_BYTES ((size_t)48 << 20) /* in memory at a time */
+#define LOGITS_ROWS 16                  /* at least: the output matrix is decoded for each group */
 
 /* The rows of one part that can be computed. */
 struct part {
@@ -114,20 +116,12 @@ static enum rp_status bounded_linear(void *context, const struct rp_site *site,
                          site->n_positions);
     if (status == RP_OK)
         status = rp_sigma_linear(site, args, sigma);
-    for (size_t i = 0; i < site->n_positions * args->n_out && status == RP_OK; i++) {
-        const double s = RP_BOUND_SIGMAS * (double)sigma[i];
-        bound->square[i / args->n_out] += s * s;
+    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
+        const double norm = RP_BOUND_SIGMAS * rp_metrics_norm(sigma + p * args->n_out, args->n_out);
+        bound->square[p] += norm * norm;
     }
     free(sigma);
     return status;
-}
-
-static double row_norm(const float *row, size_t dim)
-{
-    double sum = 0;
-    for (size_t i = 0; i < dim; i++)
-        sum += (double)row[i] * (double)row[i];
-    return sqrt(sum);
 }
 
 /* Where post_norm is not dumped, the norm is computed here: what it may be off by is handed on, and
@@ -141,7 +135,7 @@ static double of_carried_norm(const struct part *part, const float *normed)
         return 0;
     for (size_t i = 0; i < width; i++)
         largest = fmaxf(largest, fabsf(normed[i]));
-    const double norm = row_norm(normed, width);
+    const double norm = rp_metrics_norm(normed, width);
     const double tip = rp_numerics_are_plain(numerics) || !(norm > 0)
                            ? 0
                            : 2 * (double)largest / 127 / norm; /* an 8-bit step */
@@ -169,8 +163,9 @@ static enum rp_status compute_logits(const struct part *part, const struct rp_fo
         status = rp_model_logits(&bounded, n, part->positions + first, 0, normed, rows, err);
     }
     for (size_t i = 0; i < n && status == RP_OK; i++)
-        part->bound[first + i] = sqrt(bound.square[i]) / row_norm(rows + i * part->dim, part->dim) +
-                                 of_carried_norm(part, normed + i * width);
+        part->bound[first + i] =
+            sqrt(bound.square[i]) / rp_metrics_norm(rows + i * part->dim, part->dim) +
+            of_carried_norm(part, normed + i * width);
     free(normed);
     free(bound.square);
     return status;
@@ -285,7 +280,8 @@ enum rp_status rp_replay_run_part(struct rp_replay *replay, enum rp_slot_part pa
     enum rp_status status = part_open(&of, replay, part, err);
     if (status != RP_OK)
         return status;
-    const size_t group = of.n < LOGITS_ROWS ? of.n : LOGITS_ROWS;
+    const size_t fits = LOGITS_BYTES / sizeof(float) / of.dim;
+    const size_t most = fits > LOGITS_ROWS ? fits : LOGITS_ROWS, group = of.n < most ? of.n : most;
     rows = calloc(group * of.dim + 1, sizeof *rows);
     if (!rows)
         status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", group);
@@ -293,10 +289,13 @@ enum rp_status rp_replay_run_part(struct rp_replay *replay, enum rp_slot_part pa
         const size_t n = of.n - first < group ? of.n - first : group;
         memset(rows, 0, n * of.dim * sizeof *rows);
         status = compute(&of, &none, first, n, rows, err);
-        for (size_t i = 0; i < n && status == RP_OK; i++)
+        for (size_t i = 0; i < n && status == RP_OK; i++) {
+            const float *row = rows + i * of.dim;
+            const double bound = of.bound[first + i] * rp_metrics_norm(row, of.dim);
             of.errors[first + i] =
-                rp_row_error_of(&replay->options.numerics, rows + i * of.dim,
-                                rp_dumped_row(&of.dumped, of.positions[first + i]), of.dim);
+                rp_row_error_of(&replay->options.numerics, row,
+                                rp_dumped_row(&of.dumped, of.positions[first + i]), of.dim, bound);
+        }
     }
     if (status == RP_OK && of.dumped.info)
         status = judge(&of, result, err);
