@@ -187,7 +187,7 @@ static enum rp_status compute_post_norm(const struct part *part, const struct rp
     bounded.ops = &noise.overlay.ops;
     status = normed_rows(part, &bounded, first, n, rows, err);
     for (size_t i = 0; i < n && status == RP_OK; i++) {
-        const double norm = row_norm(rows + i * part->dim, part->dim);
+        const double norm = rp_metrics_norm(rows + i * part->dim, part->dim);
         part->bound[first + i] = norm > 0 ? noise.bound[i] / norm : 0;
     }
     emulation->tips = NULL;
@@ -255,6 +255,7 @@ static enum rp_status judge(struct part *part, struct rp_replay_layer *result, s
         .dumped = &part->dumped,
         .n = part->n,
         .positions = part->positions,
+        .state = part->replay->options.numerics.state,
         .errors = part->errors,
         .founded = part->founded,
         .bound = part->bound,
