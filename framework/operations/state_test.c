@@ -97,29 +97,45 @@ static void a_norm_is_rounded_before_its_weight_or_only_after(void **state)
     }
 }
 
-static void a_normed_value_next_to_a_middle_may_tip(void **state)
+/* The middle between 1 and the next BF16 may fall to either; a quarter of a step beside it, only by noise of
+ * that size. */
+static void a_value_next_to_a_middle_may_tip(void **state)
 {
     (void)state;
-    float x[ROWS * DIM], weight[DIM], y[ROWS * DIM];
-    double tips[ROWS] = {0};
+    const float middle = 1.0f + 0x1p-8f, beside = middle + 0x1p-9f;
+    assert_true(rp_state_tip(RP_STATE_BF16, middle, 1e-7) == 0x1p-7);
+    assert_true(rp_state_tip(RP_STATE_BF16, beside, 1e-7) == 0);
+    assert_true(rp_state_tip(RP_STATE_BF16, beside, 0x1p-9) == 0x1p-7);
+    assert_true(rp_state_tip(RP_STATE_BF16, 1.0f, 1e-7) == 0);
+    assert_true(rp_state_tip(RP_STATE_F16, 1.0f + 0x1p-11f, 1e-7) == 0x1p-10);
+}
+
+/* SiLU of some of these gates is next to a middle of BF16: their products are what may change. */
+static void what_may_tip_inside_an_operation_is_told(void **state)
+{
+    (void)state;
+    enum { N = 20000 };
+    static float gate[N], up[N], y[N];
+    double tips[1] = {0}, expected = 0;
     struct rp_emulation emulation;
+    const struct rp_site site = {.config = &config, .n_positions = 1, .positions = positions};
+    const struct rp_ffn_activation args = {.dim = N, .gate = gate, .up = up, .y = y};
     open_emulation(&emulation, RP_STATE_BF16);
+    fill(RP_STATE_F16, gate, N, 12);
+    fill(RP_STATE_BF16, up, N, 13);
+    for (size_t i = 0; i < N; i++)
+        gate[i] = rp_round_bf16(gate[i]);
+    assert_int_equal(emulation.overlay.ops.ffn_activation(&emulation, &site, &args), RP_OK);
     emulation.tips = tips;
-    emulation.n_tips = ROWS;
-    for (size_t i = 0; i < DIM; i++)
-        weight[i] = 1;
-    /* Row 0 has nothing near a middle: 1 and -1. In row 1 all is the middle of 1 and the next BF16, times
-     * 1; row 2 is that and an eighth of a step, which no noise moves. */
-    const float middle = 1.0f + 0x1p-8f, scale[ROWS] = {1.0f, middle, middle + 0x1p-10f};
-    for (size_t i = 0; i < ROWS * DIM; i++)
-        x[i] = i % 2 ? 1.0f : -1.0f;
-    norm(&emulation, &config, x, weight, y);
-    assert_true(tips[0] == 0);
-    for (size_t row = 0; row < ROWS; row++) {
-        const double tip = rp_state_tip(RP_STATE_BF16, scale[row], 1e-7);
-        assert_true(row == 1 ? tip == 0x1p-7 : tip == 0);
-        assert_true(rp_state_tip(RP_STATE_BF16, scale[row], 0) <= tip);
+    emulation.n_tips = 1;
+    assert_int_equal(emulation.overlay.ops.ffn_activation(&emulation, &site, &args), RP_OK);
+    for (size_t i = 0; i < N; i++) {
+        const float silu = gate[i] / (1.0f + expf(-gate[i]));
+        const double noise = 0x1p-23 * fabs((double)silu);
+        expected += pow(rp_state_tip(RP_STATE_BF16, silu, noise) * (double)up[i], 2);
     }
+    assert_true(expected > 0);
+    assert_true(fabs(tips[0] - expected) <= 1e-9 * expected);
 }
 
 /* ---- RoPE ---- */
@@ -326,7 +342,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_parsed_and_an_unknown_one_is_an_error),
         cmocka_unit_test(a_norm_is_rounded_before_its_weight_or_only_after),
-        cmocka_unit_test(a_normed_value_next_to_a_middle_may_tip),
+        cmocka_unit_test(a_value_next_to_a_middle_may_tip),
+        cmocka_unit_test(what_may_tip_inside_an_operation_is_told),
         cmocka_unit_test(cosine_sine_and_each_product_are_rounded),
         cmocka_unit_test(scores_scaled_scores_and_weights_are_rounded),
         cmocka_unit_test(inputs_are_rounded_and_outputs_are_not),

@@ -126,7 +126,7 @@ static bool are_all(const struct rp_dumped *dumped, float (*round)(float))
 /* An engine that did not say that it keeps its values in 16 bits fails everywhere. */
 static void say_state(const struct rp_replayed *replayed, struct rp_replay_slot *slot)
 {
-    if (replayed->state != RP_STATE_F32)
+    if (replayed->state != RP_STATE_F32 || replayed->part == RP_PART_EMB) /* a copy of the file's */
         return;
     if (are_all(replayed->dumped, rp_round_bf16))
         say(slot, "; every value is a BF16 number: if the engine keeps its state in BF16, declare "
