@@ -156,7 +156,7 @@ static enum rp_status compute_logits(const struct part *part, const struct rp_fo
     if (status == RP_OK)
         status = normed_rows(part, forward, first, n, normed, err);
     if (status == RP_OK) {
-        /* Under the emulation, so that it is the rounded input whose product is bounded. */
+        /* Over the emulation: the terms are as large without the rounding. */
         rp_overlay_open(&bound.overlay, forward->ops);
         bound.overlay.ops.linear = bounded_linear;
         bounded.ops = &bound.overlay.ops;
