@@ -255,6 +255,7 @@ static enum rp_status judge(struct part *part, struct rp_replay_layer *result, s
         .dumped = &part->dumped,
         .n = part->n,
         .positions = part->positions,
+        .state = part->replay->options.numerics.state,
         .errors = part->errors,
         .founded = part->founded,
         .bound = part->bound,
