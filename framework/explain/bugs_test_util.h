@@ -1,0 +1,41 @@
+/* Bugs for the tests of the explanations, written apart from the hypotheses that have to find them. */
+#ifndef REFPARITY_EXPLAIN_BUGS_TEST_UTIL_H
+#define REFPARITY_EXPLAIN_BUGS_TEST_UTIL_H
+
+#include "explain/engine_test_util.h"
+
+typedef void rp_test_install(struct rp_ops *ops);
+
+/* Of attention. value: the base; a factor of the positions, of the scale. */
+rp_test_install rp_test_rope_base, rp_test_rope_scaled, rp_test_rope_pairs, rp_test_rope_missing;
+/* Only in the K or Q (which) of one head. */
+rp_test_install rp_test_rope_missing_in_head;
+rp_test_install rp_test_attention_scale, rp_test_attention_sees_all, rp_test_attention_window;
+rp_test_install rp_test_attention_heads, rp_test_attention_head_zero;
+rp_test_install rp_test_gate_missing;
+/* Of norms, `which`. value: a factor of eps; added to the weight. */
+rp_test_install rp_test_norm_eps, rp_test_norm_offset, rp_test_norm_missing,
+    rp_test_qk_norm_missing;
+/* Of the FFN. */
+rp_test_install rp_test_ffn_swapped, rp_test_ffn_gelu, rp_test_ffn_odd;
+/* Of matrix products, `which`: times value; another layer's weights. */
+rp_test_install rp_test_product_factor, rp_test_other_weights;
+/* Of the sum after `which`: option. */
+enum {
+    RP_TEST_LEAK, /* value times the stream before the sum */
+    RP_TEST_NO_STREAM,
+    RP_TEST_CHANNEL, /* 17 times value */
+    RP_TEST_SWAPPED, /* channels 3 and 9 */
+    RP_TEST_F16,
+    RP_TEST_CLIPPED, /* to value */
+    RP_TEST_OFFSET,
+    RP_TEST_BIAS,
+    RP_TEST_SHIFTED /* by a position */
+};
+rp_test_install rp_test_sum;
+/* Of the DeltaNet: option. */
+enum { RP_TEST_NO_DECAY, RP_TEST_DECAY_TWICE };
+rp_test_install rp_test_delta_decay, rp_test_delta_beta_raw;
+rp_test_install rp_test_conv_forgets, rp_test_delta_ungated;
+
+#endif
