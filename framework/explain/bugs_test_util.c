@@ -82,6 +82,80 @@ void rp_test_rope_missing(struct rp_ops *ops)
     ops->rope = rope_missing;
 }
 
+static enum rp_status rope_default(void *context, const struct rp_site *site,
+                                   const struct rp_rope *args)
+{
+    struct rp_test_bug *bug = context;
+    struct rp_rope wrong = *args;
+    if (is_here(bug, site)) {
+        wrong.theta = 10000;
+        wrong.freq_factors = NULL;
+    }
+    return BELOW(bug, rope, site, &wrong);
+}
+
+void rp_test_rope_default(struct rp_ops *ops)
+{
+    ops->rope = rope_default;
+}
+
+static enum rp_status at_positions(struct rp_test_bug *bug, const struct rp_site *site,
+                                   const struct rp_rope *args, bool is_folded)
+{
+    struct rp_rope wrong = *args;
+    int64_t positions[256];
+    for (size_t p = 0; p < site->n_positions; p++) {
+        const int64_t at = args->positions[p] % 6;
+        positions[p] =
+            is_folded ? (at < 4 ? at : 6 - at) : args->positions[p] + (int64_t)bug->value;
+    }
+    if (is_here(bug, site))
+        wrong.positions = positions;
+    return BELOW(bug, rope, site, &wrong);
+}
+
+static enum rp_status rope_offset(void *context, const struct rp_site *site,
+                                  const struct rp_rope *args)
+{
+    return at_positions(context, site, args, false);
+}
+
+void rp_test_rope_offset(struct rp_ops *ops)
+{
+    ops->rope = rope_offset;
+}
+
+static enum rp_status rope_folded(void *context, const struct rp_site *site,
+                                  const struct rp_rope *args)
+{
+    return at_positions(context, site, args, true);
+}
+
+void rp_test_rope_folded(struct rp_ops *ops)
+{
+    ops->rope = rope_folded;
+}
+
+static enum rp_status rope_sections(void *context, const struct rp_site *site,
+                                    const struct rp_rope *args)
+{
+    struct rp_test_bug *bug = context;
+    struct rp_rope wrong = *args;
+    float factors[256];
+    for (size_t i = 0; i < args->n_rot / 2; i++)
+        factors[i] = (double)i < bug->value ? HUGE_VALF
+                     : args->freq_factors   ? args->freq_factors[i]
+                                            : 1;
+    if (is_here(bug, site))
+        wrong.freq_factors = factors;
+    return BELOW(bug, rope, site, &wrong);
+}
+
+void rp_test_rope_sections(struct rp_ops *ops)
+{
+    ops->rope = rope_sections;
+}
+
 static enum rp_status rope_missing_in_head(void *context, const struct rp_site *site,
                                            const struct rp_rope *args)
 {

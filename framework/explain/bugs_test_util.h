@@ -8,6 +8,9 @@ typedef void rp_test_install(struct rp_ops *ops);
 
 /* Of attention. value: the base; a factor of the positions, of the scale. */
 rp_test_install rp_test_rope_base, rp_test_rope_scaled, rp_test_rope_pairs, rp_test_rope_missing;
+/* The default base, and no factors; positions off by value; to and fro; the first value pairs still. */
+rp_test_install rp_test_rope_default, rp_test_rope_offset, rp_test_rope_folded,
+    rp_test_rope_sections;
 /* Only in the K or Q (which) of one head. */
 rp_test_install rp_test_rope_missing_in_head;
 rp_test_install rp_test_attention_scale, rp_test_attention_sees_all, rp_test_attention_window;
