@@ -74,16 +74,17 @@ static void pairs_that_are_not_rotated_are_counted(void **state)
 static void a_missing_rotation_in_one_head_is_named_with_the_head(void **state)
 {
     (void)state;
-    struct rp_test_engine engine = {.model = "llama",
-                                    .layer = 1,
-                                    .install = rp_test_rope_missing_in_head,
-                                    .which = RP_ATTN_Q,
-                                    .head = 3};
+    struct rp_test_engine engine = {
+        .install = rp_test_rope_missing_in_head, .which = RP_ATTN_Q, .head = 1};
+    assert_named_at_both_levels(engine, "rope-missing", NO_PARAMETER, "_postattn", "_qrope");
+    engine.which = RP_ATTN_K;
+    assert_named_at_both_levels(engine, "rope-missing", NO_PARAMETER, "_postattn", "_krope");
+    engine.model = "qwen3";
+    engine.layer = 1;
     for (int level = RP_SLOTS_LAYERS; level <= RP_SLOTS_OPERATIONS; level++) {
         engine.level = (enum rp_slot_level)level;
         const struct rp_test_report report = rp_test_explain(RP_SOURCE_DIR, &engine);
-        assert_string_equal(report.explanation.name, "rope-missing");
-        assert_non_null(strstr(report.explanation.text, "in head 3 only"));
+        assert_non_null(strstr(report.explanation.text, "in KV head 1 only"));
     }
 }
 
