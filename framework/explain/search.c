@@ -12,6 +12,8 @@
 #define LEAST_LIMIT 1e-9 /* against a division by zero */
 /* What is left after a match is within a third of the limit, as a rule, and the error was over it. */
 #define MIN_SHARE (7.0 / 9)
+/* Where values may tip, tips look like many a change: nearly all is asked for. */
+#define MIN_SHARE_OF_TIPS 0.95
 /* Changed operations may have a larger bound than the model's: where hardly anything is left of the
  * error, a few limits are allowed. */
 #define STRONG_SHARE (1 - 1e-6)
@@ -336,7 +338,7 @@ static void judge(const struct rp_search *search, struct rp_trial *trial)
     double before = 0, after = 0, limits = 0;
     trial->cost = trial->chi2 = 0;
     trial->n_over = 0;
-    bool is_bounded = true; /* no row is over a limit that tips have no part in */
+    bool is_bounded = true, has_tips = false;
     for (size_t row = 0; row < search->n; row++) {
         double error = error_of(search, row, search->rows);
         if (!isfinite(error))
@@ -346,13 +348,14 @@ static void judge(const struct rp_search *search, struct rp_trial *trial)
         trial->chi2 += scaled * scaled / (double)search->n;
         trial->n_over += !(scaled <= 1);
         limits = fmax(limits, scaled);
+        has_tips |= search->slot->limit[row] > search->slot->bound[row];
         is_bounded &= error <= fmax(search->slot->limit[row], search->limit[row]);
         before += search->error[row] * search->error[row];
         after += error * error;
     }
     trial->share = after < before ? 1 - after / before : 0;
     const bool is_within = is_bounded && trial->n_over <= search->n_allowed;
-    trial->matches = (is_within && trial->share >= MIN_SHARE) ||
+    trial->matches = (is_within && trial->share >= (has_tips ? MIN_SHARE_OF_TIPS : MIN_SHARE)) ||
                      (limits <= STRONG_LIMITS && trial->share >= STRONG_SHARE);
 }
 
