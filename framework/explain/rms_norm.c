@@ -12,6 +12,7 @@ enum option {
     MISSING,
     NO_WEIGHT,
     WEIGHT_OFFSET,
+    WEIGHT_TWICE,
     WEIGHT_ROUNDED, /* to `value` bits of mantissa */
     OTHER_WEIGHT,   /* `other` of change->weights */
     EPS,
@@ -75,6 +76,8 @@ static float changed_weight(const struct rp_candidate *what, float weight)
         return weight + (float)what->value;
     if (what->option == NO_WEIGHT)
         return 1;
+    if (what->option == WEIGHT_TWICE)
+        return weight * weight;
     int exponent;
     const double fraction = frexp((double)weight, &exponent);
     const int bits = (int)what->value + 1;
@@ -119,6 +122,7 @@ static enum rp_status rms_norm(void *context, const struct rp_site *site,
     switch (change->what.option) {
     case NO_WEIGHT:
     case WEIGHT_OFFSET:
+    case WEIGHT_TWICE:
     case WEIGHT_ROUNDED:
     case OTHER_INPUT:
     case MEAN_SUBTRACTED: return run_on_copies(change, site, args);
@@ -199,6 +203,7 @@ static enum rp_status collect_fixed(struct rp_search *search, const struct norm 
         {"norm-weight-missing", NO_WEIGHT, 0, "without its weight", false},
         {"norm-weight-offset", WEIGHT_OFFSET, 1, "with 1 + w for its weight w", true},
         {"norm-weight-offset", WEIGHT_OFFSET, -1, "with w - 1 for its weight w", true},
+        {"norm-weight-replaced", WEIGHT_TWICE, 0, "multiplied by its weight twice", false},
         {"norm-mean-subtracted", MEAN_SUBTRACTED, 0, "with the mean subtracted, as LayerNorm does",
          false},
         {"norm-eps-placement", EPS_OUTSIDE, 0, "with eps outside the square root", false},
