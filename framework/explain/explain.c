@@ -142,14 +142,26 @@ static enum rp_status collect(struct rp_search *search, struct rp_error *err)
     return status;
 }
 
+/* Something everywhere, or with a round parameter: no place is looked for. What is at work at some
+ * positions only looks like a factor there. */
+static bool is_settled(const struct course *course)
+{
+    for (size_t i = 0; i < course->n_matches; i++) {
+        const struct rp_trial *match = &course->matches[i];
+        if (match->candidate.n_digits < RP_ANY_DIGITS || match->place.kind == RP_PLACE_ALL)
+            return true;
+    }
+    return false;
+}
+
 static enum rp_status run_course(struct course *course)
 {
     enum rp_status status = RP_OK;
     for (int phase = 0; phase < RP_PHASE_BIAS && status == RP_OK && !course->is_strong; phase++)
         status = run_phase(course, (enum rp_phase)phase);
-    if (status == RP_OK && course->n_matches == 0)
+    if (status == RP_OK && !is_settled(course))
         status = try_heads(course);
-    if (status == RP_OK && course->n_matches == 0)
+    if (status == RP_OK && !is_settled(course))
         status = try_positions(course);
     if (status == RP_OK && course->n_matches == 0)
         status = run_phase(course, RP_PHASE_BIAS);

@@ -193,22 +193,21 @@ static enum rp_status collect_fixed(struct rp_search *search, const struct norm 
                                     struct rp_error *err)
 {
     const struct {
-        const char *name;
-        enum option option;
+        const char *name, *text;
         double value;
-        const char *text;
+        enum option option;
         bool reports_value;
     } fixed[] = {
-        {is_qk(norm) ? "qk-norm-missing" : "norm-missing", MISSING, 0, "left out", false},
-        {"norm-weight-missing", NO_WEIGHT, 0, "without its weight", false},
-        {"norm-weight-offset", WEIGHT_OFFSET, 1, "with 1 + w for its weight w", true},
-        {"norm-weight-offset", WEIGHT_OFFSET, -1, "with w - 1 for its weight w", true},
-        {"norm-weight-replaced", WEIGHT_TWICE, 0, "multiplied by its weight twice", false},
-        {"norm-mean-subtracted", MEAN_SUBTRACTED, 0, "with the mean subtracted, as LayerNorm does",
+        {is_qk(norm) ? "qk-norm-missing" : "norm-missing", "left out", 0, MISSING, false},
+        {"norm-weight-missing", "without its weight", 0, NO_WEIGHT, false},
+        {"norm-weight-offset", "with 1 + w for its weight w", 1, WEIGHT_OFFSET, true},
+        {"norm-weight-offset", "with w - 1 for its weight w", -1, WEIGHT_OFFSET, true},
+        {"norm-weight-replaced", "multiplied by its weight twice", 0, WEIGHT_TWICE, false},
+        {"norm-mean-subtracted", "with the mean subtracted, as LayerNorm does", 0, MEAN_SUBTRACTED,
          false},
-        {"norm-eps-placement", EPS_OUTSIDE, 0, "with eps outside the square root", false},
-        {"weights-rounded", WEIGHT_ROUNDED, 7, "with its weight rounded to BF16", true},
-        {"weights-rounded", WEIGHT_ROUNDED, 10, "with its weight rounded to F16", true},
+        {"norm-eps-placement", "with eps outside the square root", 0, EPS_OUTSIDE, false},
+        {"weights-rounded", "with its weight rounded to BF16", 7, WEIGHT_ROUNDED, true},
+        {"weights-rounded", "with its weight rounded to F16", 10, WEIGHT_ROUNDED, true},
     };
     enum rp_status status = RP_OK;
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed && status == RP_OK; i++) {
