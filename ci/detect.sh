@@ -87,7 +87,7 @@ echo "$n_trials trials in $n_jobs processes"
 progress() {
     local shown=0 done_now
     while sleep 2; do
-        done_now=$(cat "$out"/share-*.csv 2>/dev/null | grep -vc '^ground' || true)
+        done_now=$(($(cat "$out"/share-*.csv 2>/dev/null | grep -vc '^ground' || true) / 2)) # a line a dump
         if [ $((done_now - shown)) -ge $((n_trials / 10 + 1)) ]; then
             shown=$done_now
             echo "  $done_now of $n_trials"

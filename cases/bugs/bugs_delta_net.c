@@ -303,7 +303,7 @@ static const struct rp_bug bugs[] = {
         .first_part = RP_PART_DECAY,
         .ops = {.delta_decay = no_decay},
         .in_head = true,
-        .names = "delta-decay,outlier-channel",
+        .names = "delta-decay,branch-missing,outlier-channel",
     },
     {
         .name = "delta-decay-factor",

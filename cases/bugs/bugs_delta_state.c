@@ -195,7 +195,7 @@ static const struct rp_bug bugs[] = {
         .ops = {.delta_rule = other_scale},
         RP_FACTORS(4),
         .in_head = true,
-        .names = "delta-scale",
+        .names = "delta-scale,constant-factor",
     },
     {
         .name = "delta-head-mapping",

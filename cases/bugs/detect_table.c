@@ -344,15 +344,6 @@ static void print_json(const struct table *table)
     printf("}");
 }
 
-static void print_json_of_all(const struct table tables[N_LEVELS])
-{
-    printf("{\"operations\": ");
-    print_json(&tables[RP_SLOTS_OPERATIONS]);
-    printf(",\n\"layers\": ");
-    print_json(&tables[RP_SLOTS_LAYERS]);
-    printf("}\n");
-}
-
 /* "123 (97.6%)"; "-" where there are none. */
 static void print_cell(size_t n, size_t of)
 {
@@ -490,7 +481,13 @@ int rp_detect_table(char **files, size_t n_files, enum rp_detect_format format, 
     if (code != RP_EXIT_PASS)
         goto done;
     switch (format) {
-    case RP_DETECT_JSON: print_json_of_all(tables); break;
+    case RP_DETECT_JSON:
+        printf("{\"operations\": ");
+        print_json(&tables[RP_SLOTS_OPERATIONS]);
+        printf(",\n\"layers\": ");
+        print_json(&tables[RP_SLOTS_LAYERS]);
+        printf("}\n");
+        break;
     case RP_DETECT_MARKDOWN: print_markdown(tables); break;
     case RP_DETECT_TEXT:
         if (!print_text_of_all(tables) && must_pass)
