@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """HF itself run in BF16 and F16 is an engine that is right: no operation may fail. With a bug, its own must.
 
-    state_engine.py TOOL CHECKPOINT GGUF DTYPE [--prompts N] [--bugs]
+    state_engine.py TOOL CHECKPOINT GGUF DTYPE [--prompts N] [--layers] [--bugs]
 
 Records N prompts, every operation, and has TOOL replay them on GGUF with the state declared. With --bugs
 the first prompt is recorded again with each bug that the architecture can have: at least one slot has to
 fail, and none that the bug does not make. Prints what was introduced at most per operation, and its limit.
+With --layers the dumps have the slots of the level "layers" alone, so that most operations are carried,
+and a bug has to fail in its layer.
 Exit code 1: something was found that is not there, or not found.
 """
 
@@ -228,7 +230,7 @@ def same_numbers(path: str, dtype: str, folder: str) -> str:
 
 
 @torch.no_grad()
-def record(reference: ReferenceModel, prompt: str, path: Path, patch=None) -> None:
+def record(reference: ReferenceModel, prompt: str, level: str, path: Path, patch=None) -> None:
     """As the recorder does, but without its checks, which a bug does not pass."""
     tokens = reference.tokenize(prompt)
 
@@ -240,7 +242,7 @@ def record(reference: ReferenceModel, prompt: str, path: Path, patch=None) -> No
             with patch:
                 yield
 
-    with patched(), SlotHooks(reference.decoder, reference.architecture, "operations") as hooks:
+    with patched(), SlotHooks(reference.decoder, reference.architecture, level) as hooks:
         output = reference.model(input_ids=torch.from_numpy(tokens)[None], use_cache=False)
         hooks.keep("logits", output.logits)
     slots = {name: value.float().numpy() for name, value in hooks.slots.items() if not re.search("_(read|value)$", name)}
@@ -262,6 +264,7 @@ def main() -> int:
         parser.add_argument(name)
     parser.add_argument("dtype", choices=STATES)
     parser.add_argument("--prompts", type=int, default=2)
+    parser.add_argument("--layers", action="store_const", const="layers", default="operations", dest="level")
     parser.add_argument("--bugs", action="store_true")
     args = parser.parse_args()
     reference = ReferenceModel(Path(args.checkpoint), args.dtype)
@@ -272,7 +275,7 @@ def main() -> int:
         path = Path(folder, "dump.npz")
         args.gguf = same_numbers(args.gguf, args.dtype, folder)
         for prompt in PROMPTS[: args.prompts]:
-            record(reference, prompt, path)
+            record(reference, prompt, args.level, path)
             for slot in replay(args, path):
                 n_slots += 1
                 for introduced, limit in zip(slot["introduced"], slot["limit"], strict=True):
@@ -286,9 +289,10 @@ def main() -> int:
             if patch is None:
                 continue
             n_bugs += 1
-            record(reference, PROMPTS[0], path, patch)
+            record(reference, PROMPTS[0], args.level, path, patch)
             failing = [slot for slot in replay(args, path) if slot["verdict"] != "PASS"]
-            others = [slot["slot"] for slot in failing if not re.fullmatch(bug.slots, slot["slot"])]
+            slots = bug.slots if args.level == "operations" else re.sub("_.*", "(_.*)?", bug.slots)
+            others = [slot["slot"] for slot in failing if not re.fullmatch(slots, slot["slot"])]
             is_wrong = others or not failing
             n_wrong += bool(is_wrong)
             print(f"  {bug.name}: " + (f"{failing[0]['slot']}: {failing[0]['message']}" if failing else "NOT FOUND"))

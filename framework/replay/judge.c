@@ -104,6 +104,38 @@ static const struct rp_row_error *error_at(const struct rp_replayed *replayed, i
     return &replayed->errors[row];
 }
 
+#define MANY_VALUES 16 /* so many in FP32 are not all 16-bit numbers by chance */
+
+/* Whether all values of the dump's slot are unchanged by round. */
+static bool are_all(const struct rp_dumped *dumped, float (*round)(float))
+{
+    size_t n_values = 0;
+    for (size_t i = 0; i < dumped->tensor.n_positions; i++) {
+        const unsigned char *row = rp_dumped_row(dumped, dumped->tensor.positions[i]);
+        for (size_t k = 0; k < dumped->tensor.dim; k++) {
+            float value;
+            memcpy(&value, row + k * sizeof value, sizeof value);
+            if (value != round(value))
+                return false;
+            n_values += value != 0;
+        }
+    }
+    return n_values >= MANY_VALUES;
+}
+
+/* An engine that did not say that it keeps its values in 16 bits fails everywhere. */
+static void say_state(const struct rp_replayed *replayed, struct rp_replay_slot *slot)
+{
+    if (replayed->state != RP_STATE_F32 || replayed->part == RP_PART_EMB) /* a copy of the file's */
+        return;
+    if (are_all(replayed->dumped, rp_round_bf16))
+        say(slot, "; every value is a BF16 number: if the engine keeps its state in BF16, declare "
+                  "\"state\": \"bf16\"");
+    else if (are_all(replayed->dumped, rp_round_f16))
+        say(slot, "; every value is an F16 number: if the engine keeps its state in F16, declare "
+                  "\"state\": \"f16\"");
+}
+
 static void say_failure(const struct rp_replayed *replayed, struct rp_replay_slot *slot)
 {
     const int64_t position = slot->positions[slot->first];
@@ -152,6 +184,8 @@ static void say_all(const struct rp_replayed *replayed, struct rp_replay_slot *s
             slot->limit[slot->worst]);
     if (slot->verdict != RP_SKIP && replayed->tips)
         say_resolution(slot);
+    if (slot->verdict == RP_FAIL)
+        say_state(replayed, slot);
     if (n_left_out > 0)
         say(slot, "; %zu position%s left out: %s", n_left_out, n_left_out == 1 ? "" : "s",
             replayed->left_out ? replayed->left_out : "nothing to compute from");

@@ -40,6 +40,7 @@ struct rp_replayed {
     const double *bound;                 /* [n] relative */
     const struct rp_expected_tips *tips; /* NULL: nothing is rounded on the way */
     const char *left_out;                /* why positions are not founded; NULL */
+    enum rp_state state;                 /* as it is declared */
 };
 
 /* Fills slot, whose arrays are then the caller's. RP_ERR_MEMORY. */

@@ -139,6 +139,7 @@ static enum rp_status judge_slot(const struct rp_replay *replay, const struct wo
                                          .dumped = &slot->dumped,
                                          .n = plan->n,
                                          .positions = plan->positions,
+                                         .state = work->numerics->state,
                                          .errors = work->errors[k],
                                          .founded = slot->founded,
                                          .bound = far ? far->bound : work->bound[k],
