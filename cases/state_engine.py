@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "fixtures"))
 import gguf
 import numpy as np
 import torch
+import transformers
 from hf_model import ReferenceModel
 from slot_hooks import SlotHooks
 from torch import Tensor, nn
@@ -263,10 +264,12 @@ def main() -> int:
     for name in ("tool", "checkpoint", "gguf"):
         parser.add_argument(name)
     parser.add_argument("dtype", choices=STATES)
-    parser.add_argument("--prompts", type=int, default=2)
+    parser.add_argument("--prompts", type=int, default=2, help="of 17 to 38 tokens, the first so many")
     parser.add_argument("--layers", action="store_const", const="layers", default="operations", dest="level")
     parser.add_argument("--bugs", action="store_true")
     args = parser.parse_args()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     reference = ReferenceModel(Path(args.checkpoint), args.dtype)
     STATE = getattr(torch, args.dtype)
     worst: dict[str, tuple[float, float, float, str]] = {}
