@@ -23,6 +23,7 @@ for model in qwen3 llama qwen35; do
     for dtype in bfloat16 float16; do
         run "$folder" "$folder/$model-bf16.gguf" "$dtype" --bugs
         run "$folder" "$folder/$model-bf16.gguf" "$dtype" --layers
+        run "$folder" "$folder/$model-bf16.gguf" "$dtype" --fused
     done
 done
 
