@@ -115,7 +115,7 @@ static void a_bug_below_the_limit_is_known_to_be(void **state)
     rp_detect_plan_close(&plan);
 }
 
-/* The same dump with a bug of another sub-stage than the entry says: the twin that must be wrong. */
+/* The same dump with a bug of another operation than the entry says: the twin that must be wrong. */
 static void a_wrong_expectation_is_judged_wrong(void **state)
 {
     (void)state;

@@ -9,6 +9,9 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include <cjson/cJSON.h>
 
@@ -480,6 +483,16 @@ static enum rp_status run_all(struct rp_replay *replay, struct printer *printer,
     return status;
 }
 
+/* Each layer takes and gives back the same sizes: what is free is kept, instead of being taken from the
+ * kernel again, page by page. */
+static void keep_memory(void)
+{
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
+}
+
 int rp_cli_replay(int argc, char **argv)
 {
     struct options options;
@@ -487,6 +500,7 @@ int rp_cli_replay(int argc, char **argv)
     if (code >= 0)
         return code;
     struct printer printer = {.options = &options};
+    keep_memory();
     struct rp_model *model = NULL;
     struct rp_tensor_set *dump = NULL;
     struct rp_replay *replay = NULL;

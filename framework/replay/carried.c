@@ -234,12 +234,12 @@ static enum rp_status see(void *context, const struct rp_planned_slot *slot, con
 
 /* ---- tips, by position ---- */
 
-/* Whether another product that the slot needs rounds the same row. */
-static bool is_read_again(const struct watcher *watcher, const struct rp_planned_slot *slot,
+/* Whether a product before this one, among these steps, rounds the same row. */
+static bool is_read_again(const struct watcher *watcher, const unsigned char *steps,
                           const struct rounded_row *row)
 {
     for (; row->previous != SIZE_MAX; row = &watcher->rows[row->previous]) {
-        if (slot->steps[watcher->rows[row->previous].step])
+        if (steps[watcher->rows[row->previous].step])
             return true;
     }
     return false;
@@ -251,11 +251,13 @@ static void count_tips(struct rp_carried_slot *of, const struct watcher *watcher
     const size_t n = watcher->plan->n;
     for (size_t i = 0; i < watcher->n_rows; i++) {
         const struct rounded_row *row = &watcher->rows[i];
-        if (!slot->steps[row->step] || !(row->tips > 0) || is_read_again(watcher, slot, row))
+        if (!slot->steps[row->step] || !(row->tips > 0))
             continue;
         of->has_tips = true;
-        of->own[row->index] += row->tips;
-        if (row->index + 1 < n && slot->earlier[row->step])
+        if (!is_read_again(watcher, slot->steps, row))
+            of->own[row->index] += row->tips;
+        if (row->index + 1 < n && slot->earlier[row->step] &&
+            !is_read_again(watcher, slot->earlier, row))
             of->earlier[row->index + 1] += row->tips;
     }
     for (size_t i = 1; i < n; i++)

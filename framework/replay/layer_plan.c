@@ -246,6 +246,7 @@ static enum rp_status open_slots(struct rp_replay_plan *plan, struct rp_tensor_s
         if (!slot->steps || !slot->earlier)
             return no_memory(plan, err);
         rp_dumped_open(&slot->dumped, dump, step->part, (int)plan->layer);
+        rp_dumped_check(&slot->dumped);
     }
     return RP_OK;
 }
@@ -278,6 +279,7 @@ enum rp_status rp_replay_plan_open(struct rp_replay_plan *plan, const struct rp_
         rp_dumped_open(&plan->before, dump, RP_PART_EMB, -1);
     else
         rp_dumped_open(&plan->before, dump, RP_PART_OUTPUT, (int)layer - 1);
+    rp_dumped_check(&plan->before);
     enum rp_status status = open_slots(plan, dump, err);
     if (status == RP_OK)
         status = collect_positions(plan, max_rows, err);

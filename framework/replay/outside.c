@@ -288,7 +288,8 @@ enum rp_status rp_replay_run_part(struct rp_replay *replay, enum rp_slot_part pa
         status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", group);
     for (size_t first = 0; first < of.n && status == RP_OK; first += group) {
         const size_t n = of.n - first < group ? of.n - first : group;
-        memset(rows, 0, n * of.dim * sizeof *rows);
+        if (first > 0 && part != RP_PART_LOGITS) /* a product writes them all */
+            memset(rows, 0, n * of.dim * sizeof *rows);
         status = compute(&of, &none, first, n, rows, err);
         for (size_t i = 0; i < n && status == RP_OK; i++) {
             const float *row = rows + i * of.dim;
