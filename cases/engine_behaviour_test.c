@@ -337,6 +337,30 @@ static enum rp_run_outcome run_once(struct rp_scratch_pair *scratch)
     return record.outcome;
 }
 
+static void models_are_looked_for_in_the_users_cache_by_default(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    struct rp_verdicts v;
+    const char *before = getenv("XDG_CACHE_HOME");
+    setenv("XDG_CACHE_HOME", "/nowhere/cache", 1);
+    rp_scratch_pair_open(
+        &scratch, &(struct rp_scratch_spec){.gguf = "m.gguf",
+                                            .entry_extra = ", \"how_to_get\": \"run get.sh\""});
+    assert_string_equal(scratch.context.models_dir, "/nowhere/cache/refparity/models");
+    rp_scratch_pair_judge(&scratch, &v);
+    assert_int_equal(v.verdict, RP_SKIP);
+    assert_contains(rp_slot_of(&v, "h0")->message,
+                    "there is no m.gguf: to get it, run get.sh; looked for "
+                    "/nowhere/cache/refparity/models/m.gguf and ");
+    rp_verdicts_free(&v);
+    rp_scratch_pair_close(&scratch);
+    if (before)
+        setenv("XDG_CACHE_HOME", before, 1);
+    else
+        unsetenv("XDG_CACHE_HOME");
+}
+
 static void a_dump_is_reused_while_its_inputs_are_the_same_by_content(void **state)
 {
     (void)state;
@@ -406,6 +430,7 @@ int main(void)
         cmocka_unit_test(a_dump_of_another_prompt_fails_the_tokens),
         cmocka_unit_test(a_new_run_never_sees_an_old_dump),
         cmocka_unit_test(an_interrupted_run_leaves_nothing_to_judge),
+        cmocka_unit_test(models_are_looked_for_in_the_users_cache_by_default),
         cmocka_unit_test(a_dump_is_reused_while_its_inputs_are_the_same_by_content),
         cmocka_unit_test(the_dump_of_a_failed_run_is_not_reused),
     };

@@ -10,7 +10,7 @@ Installs what is missing (with apt), configures and builds build/parity, runs th
 and prints a summary. FILTER is a regular expression on test names, such as qwen3, or
 'tiny-llama-q8_0/batched'.
 
-  REFPARITY_MODELS=DIR       where to look for GGUFs
+  REFPARITY_MODELS=DIR       where to look for GGUFs; default ~/.cache/refparity/models
   REFPARITY_STORE=DIR        where recorded fixtures are, beside fixtures/store
   REFPARITY_LLAMA_DIR=DIR    llama.cpp's build or install tree; default: what ci/get-llamacpp.sh has
                              built, if it has

@@ -38,6 +38,11 @@ class Model:
         }
         return {key: f"{name}-{layer}" for key, name in found.items()}
 
+    @property
+    def mixed_slot(self) -> str:
+        """What is dumped of "mixed"."""
+        return "mix" if self.arch == "qwen35" else "attn"
+
     def entering(self, layer: int) -> str:
         return f"l_out-{layer - 1}" if layer else self.embedding
 
@@ -50,14 +55,29 @@ class Model:
         return "post_attention_norm" if self.arch == "qwen35" else "ffn_norm"
 
 
+# What comes before a slot that is dumped with the layers.
+BEFORE_POSTATTN = (
+    *("preattn", "q", "k", "v", "qnorm", "knorm", "qrope", "krope", "attn", "qkv", "a", "b", "conv", "decay", "beta"),
+    *("delta", "z", "mix", "attnout"),
+)
+BEFORE_FFNOUT = ("gate", "up", "act")
+
+
 @dataclass(frozen=True)
 class Bug:
     """One bug at its place."""
 
-    slot: str = ""  # the first one that it changes, without "h{layer}_"; "" for h{layer} itself
+    slot: str = ""  # what the wrong operation writes, without "h{layer}_"; "" for h{layer} itself
     keys: dict[str, str] = field(default_factory=dict)
     tensors: list[tuple[str, str]] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
+
+    @property
+    def layers_slot(self) -> str:
+        """The first one that it changes of those that are dumped with the layers."""
+        if self.slot in BEFORE_POSTATTN:
+            return "postattn"
+        return "ffnout" if self.slot in BEFORE_FFNOUT else self.slot
 
 
 @dataclass(frozen=True)
@@ -104,7 +124,7 @@ def of_other_layer(slot: str, *names: str) -> Callable:
 
 def all_of_other_layer(m: Model, layer: int, _magnitude: float) -> Bug | None:
     names = tuple(name.split(".", 2)[2] for name in m.tensors if name.startswith(f"blk.{layer}."))
-    return of_other_layer("postattn", *names)(m, layer, 0.0)
+    return of_other_layer("preattn", *names)(m, layer, 0.0)
 
 
 def tensor(slot: str, name: str, op: str) -> Callable:
@@ -139,7 +159,7 @@ def rope_ordering(m: Model, layer: int, _magnitude: float) -> Bug | None:
         ("attn_k_norm.weight", 1),
     ]
     return Bug(
-        "postattn", tensors=[(blk(layer, n), f"{op}:{heads}") for n, heads in parts if blk(layer, n) in m.tensors]
+        "q", tensors=[(blk(layer, n), f"{op}:{heads}") for n, heads in parts if blk(layer, n) in m.tensors]
     )
 
 
@@ -152,7 +172,8 @@ def change(slot: str, where: str, what: str) -> Callable:
         texts.update(heads=m.n_heads, channel=m.dim // 3, at=AT, before=m.entering(max(layer - 1, 0)))
         whats = what.split("&") if "&" in what else [what] * len(where.split("&"))
         pairs = zip(where.split("&"), whats, strict=True)
-        return Bug(slot, changes=[f"{a.format(**texts)}={b.format(**texts)}" for a, b in pairs])
+        changes = [f"{a.format(**texts)}={b.format(**texts)}" for a, b in pairs]
+        return Bug(slot.format(mixed_slot=m.mixed_slot), changes=changes)
 
     return make
 
@@ -175,7 +196,7 @@ def outside(slot: str, **what: list) -> Callable:
 
 def rotated(name: str, where: str, at: str, accepted: tuple[str, ...], position: int | None = None) -> list[Kind]:
     """RoPE one position late, and by an angle that belongs to no position."""
-    make = change("postattn", where, "rotate,by={a}" + at)
+    make = change("qrope" if where.startswith("Q") else "krope", where, "rotate,by={a}" + at)
     return [
         Kind("rope-position" + name, "full", make, accepted, (1.0,), at=position),
         Kind("rope-angle" + name, "full", make, (*accepted, *UNEXPLAINED), MAGNITUDES, at=position),
@@ -186,76 +207,76 @@ IN_FILE = [
     Kind(
         "rope-base",
         "all full",
-        keys("postattn", lambda m, a: {"rope.freq_base": str(m.theta * (1 + a))}),
+        keys("qrope", lambda m, a: {"rope.freq_base": str(m.theta * (1 + a))}),
         ("rope-theta",),
         (1.0, -0.5, 1e-2, 1e-3, 1e-4, 1e-6),
     ),
     Kind(
         "rms-eps",
         "all",
-        keys("postattn", lambda m, a: {"attention.layer_norm_rms_epsilon": str(m.eps * (1 + a))}),
+        keys("preattn", lambda m, a: {"attention.layer_norm_rms_epsilon": str(m.eps * (1 + a))}),
         ("norm-eps",),
         (9.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-5),
     ),
     Kind(
         "rope-scaling",
         "all full",
-        keys("postattn", lambda _, a: {"rope.scaling.type": "linear", "rope.scaling.factor": str(1 + a)}),
+        keys("qrope", lambda _, a: {"rope.scaling.type": "linear", "rope.scaling.factor": str(1 + a)}),
         ("rope-scaling",),
         (1.0, 3.0),
     ),
     Kind(
         "rope-dimension",
         "all full",
-        only("qwen35", keys("postattn", lambda m, _: {"rope.dimension_count": str(m.n_rot // 2)})),
+        only("qwen35", keys("qrope", lambda m, _: {"rope.dimension_count": str(m.n_rot // 2)})),
         ("rope-dimension",),
     ),
     Kind(
         "rope-freq-factors",
         "all full",
         lambda m, _l, _a: (
-            Bug("postattn", tensors=[("rope_freqs.weight", "ones")]) if "rope_freqs.weight" in m.tensors else None
+            Bug("qrope", tensors=[("rope_freqs.weight", "ones")]) if "rope_freqs.weight" in m.tensors else None
         ),
         ("rope-freq-factors",),
     ),
     Kind("rope-ordering", "full", rope_ordering, ("rope-ordering",)),
-    Kind("attn-norm-ones", "any", tensor("postattn", "attn_norm.weight", "ones"), ("norm-weight-missing",)),
-    Kind("attn-norm-plus-one", "any", tensor("postattn", "attn_norm.weight", "add:1"), ("norm-weight-offset",)),
+    Kind("attn-norm-ones", "any", tensor("preattn", "attn_norm.weight", "ones"), ("norm-weight-missing",)),
+    Kind("attn-norm-plus-one", "any", tensor("preattn", "attn_norm.weight", "add:1"), ("norm-weight-offset",)),
     Kind("post-norm-ones", "any", tensor("preffn", "{post_norm}.weight", "ones"), ("norm-weight-missing",)),
     Kind("post-norm-plus-one", "any", tensor("preffn", "{post_norm}.weight", "add:1"), ("norm-weight-offset",)),
     Kind(
         "norms-swapped",
         "any",
-        exchanged("postattn", "attn_norm.weight", "{post_norm}.weight"),
+        exchanged("preattn", "attn_norm.weight", "{post_norm}.weight"),
         ("norm-weight-swapped",),
     ),
-    Kind("q-norm-ones", "full", tensor("postattn", "attn_q_norm.weight", "ones"), ("norm-weight-missing",)),
-    Kind("k-norm-ones", "full", tensor("postattn", "attn_k_norm.weight", "ones"), ("norm-weight-missing",)),
+    Kind("q-norm-ones", "full", tensor("qnorm", "attn_q_norm.weight", "ones"), ("norm-weight-missing",)),
+    Kind("k-norm-ones", "full", tensor("knorm", "attn_k_norm.weight", "ones"), ("norm-weight-missing",)),
     Kind(
         "gate-up-swapped",
         "any",
-        exchanged("ffnout", "ffn_gate.weight", "ffn_up.weight"),
+        exchanged("gate", "ffn_gate.weight", "ffn_up.weight"),
         ("ffn-swapped", "weights-swapped"),
     ),
-    Kind("k-of-other-layer", "full", of_other_layer("postattn", "attn_k.weight"), ("weights-other-layer",)),
-    Kind("v-of-other-layer", "full", of_other_layer("postattn", "attn_v.weight"), ("weights-other-layer",)),
+    Kind("k-of-other-layer", "full", of_other_layer("k", "attn_k.weight"), ("weights-other-layer",)),
+    Kind("v-of-other-layer", "full", of_other_layer("v", "attn_v.weight"), ("weights-other-layer",)),
     Kind("down-of-other-layer", "any", of_other_layer("ffnout", "ffn_down.weight"), ("weights-other-layer",)),
     Kind("all-of-other-layer", "any", all_of_other_layer, ("weights-other-layer",)),
     Kind("down-doubled", "any", tensor("ffnout", "ffn_down.weight", "scale:2"), ("constant-factor",)),
-    Kind("attn-output-doubled", "full", tensor("postattn", "attn_output.weight", "scale:2"), ("constant-factor",)),
-    Kind("ssm-out-doubled", "linear", tensor("postattn", "ssm_out.weight", "scale:2"), ("constant-factor",)),
+    Kind("attn-output-doubled", "full", tensor("attnout", "attn_output.weight", "scale:2"), ("constant-factor",)),
+    Kind("ssm-out-doubled", "linear", tensor("attnout", "ssm_out.weight", "scale:2"), ("constant-factor",)),
     Kind("down-row-outlier", "any", tensor("ffnout", "ffn_down.weight", "rows:9:10:8"), ("outlier-channel",)),
     Kind(
         "v-head-zeroed",
         "full",
-        tensor("postattn", "attn_v.weight", "zero:0:{head_dim}"),
+        tensor("v", "attn_v.weight", "zero:0:{head_dim}"),
         ("attention-head", *UNEXPLAINED),
         head=0,
     ),
-    Kind("ssm-a-zeroed", "linear", tensor("postattn", "ssm_a", "zero:0:1"), ("delta-decay",)),
-    Kind("ssm-dt-zeroed", "linear", tensor("postattn", "ssm_dt.bias", "zero:0:1"), ("delta-dt-bias",)),
-    Kind("ssm-conv-reversed", "linear", tensor("postattn", "ssm_conv1d.weight", "reverse"), ("delta-conv-kernel",)),
-    Kind("ssm-norm-ones", "linear", tensor("postattn", "ssm_norm.weight", "ones"), ("norm-weight-missing",)),
+    Kind("ssm-a-zeroed", "linear", tensor("decay", "ssm_a", "zero:0:1"), ("delta-decay",)),
+    Kind("ssm-dt-zeroed", "linear", tensor("decay", "ssm_dt.bias", "zero:0:1"), ("delta-dt-bias",)),
+    Kind("ssm-conv-reversed", "linear", tensor("conv", "ssm_conv1d.weight", "reverse"), ("delta-conv-kernel",)),
+    Kind("ssm-norm-ones", "linear", tensor("mix", "ssm_norm.weight", "ones"), ("norm-weight-missing",)),
     Kind(
         "output-norm-ones",
         "outside",
@@ -280,7 +301,7 @@ AT_RUN_TIME = [
     Kind(
         "attn-mixed-factor",
         "any",
-        change("postattn", "{mixed}", "scale,by={a}"),
+        change("{mixed_slot}", "{mixed}", "scale,by={a}"),
         ("constant-factor", *UNEXPLAINED),
         (-0.5, *MAGNITUDES),
     ),
@@ -314,7 +335,7 @@ AT_RUN_TIME = [
     Kind(
         "noise-head-at",
         "full",
-        change("postattn", "{mixed}", "noise,by={a},heads={heads},index=1,at={at}"),
+        change("{mixed_slot}", "{mixed}", "noise,by={a},heads={heads},index=1,at={at}"),
         UNEXPLAINED,
         MAGNITUDES,
         at=AT,
@@ -323,14 +344,14 @@ AT_RUN_TIME = [
     Kind(
         "head-zeroed",
         "full",
-        change("postattn", "{mixed}", "scale,by=-1,heads={heads},index=2"),
+        change("{mixed_slot}", "{mixed}", "scale,by=-1,heads={heads},index=2"),
         ("attention-head",),
         head=2,
     ),
     Kind(
         "head-zeroed-at",
         "full",
-        change("postattn", "{mixed}", "scale,by=-1,heads={heads},index=2,at={at}"),
+        change("{mixed_slot}", "{mixed}", "scale,by=-1,heads={heads},index=2,at={at}"),
         ("attention-head",),
         at=AT,
         head=2,
@@ -338,26 +359,26 @@ AT_RUN_TIME = [
     Kind(
         "heads-swapped",
         "full",
-        change("postattn", "{mixed}", "swap,heads={heads},index=1,with=2"),
+        change("{mixed_slot}", "{mixed}", "swap,heads={heads},index=1,with=2"),
         ("attention-head-mapping", *UNEXPLAINED),
     ),
-    Kind("attn-scale", "full", change("postattn", "Qcur-{l}/ROPE", "scale,by={a}"), ("attention-scale",), MAGNITUDES),
+    Kind("attn-scale", "full", change("qrope", "Qcur-{l}/ROPE", "scale,by={a}"), ("attention-scale",), MAGNITUDES),
     Kind(
         "qk-norm-missing-k",
         "full",
-        only("qwen3", change("postattn", "Kcur_normed-{l}", "copy,of=Kcur-{l}/RESHAPE")),
+        only("qwen3", change("knorm", "Kcur_normed-{l}", "copy,of=Kcur-{l}/RESHAPE")),
         ("qk-norm-missing",),
     ),
     Kind(
         "qk-norm-missing-q",
         "full",
-        only("qwen3", change("postattn", "Qcur_normed-{l}", "copy,of=Qcur-{l}/RESHAPE")),
+        only("qwen3", change("qnorm", "Qcur_normed-{l}", "copy,of=Qcur-{l}/RESHAPE")),
         ("qk-norm-missing",),
     ),
     Kind(
         "qk-norm-missing-k",
         "full",
-        only("qwen35", change("postattn", "Kcur_normed-{l}", "copy,of=Kcur-{l} (reshaped)")),
+        only("qwen35", change("knorm", "Kcur_normed-{l}", "copy,of=Kcur-{l} (reshaped)")),
         ("qk-norm-missing",),
     ),
     # at one position, an offset and a factor are the same
@@ -385,25 +406,25 @@ AT_RUN_TIME = [
     Kind("rounded-bf16", "any", change("", "l_out-{l}", "round,bits=8"), ("rounded-output",)),
     Kind("rounded-f16", "any", change("", "l_out-{l}", "round,bits=11"), ("rounded-output",)),
     Kind("rounded-16-bits", "any", change("ffnout", "ffn_out-{l}", "round,bits=16"), ("rounded-output", *UNEXPLAINED)),
-    Kind("ffn-gate-missing", "any", change("ffnout", "ffn_swiglu-{l}", "copy,of=ffn_up-{l}"), ("ffn-gate-missing",)),
+    Kind("ffn-gate-missing", "any", change("act", "ffn_swiglu-{l}", "copy,of=ffn_up-{l}"), ("ffn-gate-missing",)),
     Kind(
         "delta-conv-silu",
         "linear",
-        change("postattn", "conv_output_silu-{l}", "copy,of=conv_output_raw-{l}"),
+        change("conv", "conv_output_silu-{l}", "copy,of=conv_output_raw-{l}"),
         ("delta-conv-silu",),
     ),
-    Kind("delta-beta-doubled", "linear", change("postattn", "beta_sigmoid-{l}", "scale,by=1"), ("delta-beta",)),
+    Kind("delta-beta-doubled", "linear", change("beta", "beta_sigmoid-{l}", "scale,by=1"), ("delta-beta",)),
     Kind(
         "delta-beta",
         "linear",
-        change("postattn", "beta_sigmoid-{l}", "scale,by={a}"),
+        change("beta", "beta_sigmoid-{l}", "scale,by={a}"),
         ("delta-beta", *UNEXPLAINED),
         MAGNITUDES,
     ),
     Kind(
         "delta-decay",
         "linear",
-        change("postattn", "gate-{l}/MUL", "scale,by={a}"),
+        change("decay", "gate-{l}/MUL", "scale,by={a}"),
         ("delta-decay", *UNEXPLAINED),
         (-1.0, *MAGNITUDES),
     ),
@@ -411,7 +432,7 @@ AT_RUN_TIME = [
     Kind(
         "delta-scale",
         "linear",
-        change("postattn", "q_conv_predelta-{l}", "scale,by={a}"),
+        change("delta", "q_conv_predelta-{l}", "scale,by={a}"),
         ("delta-scale", "norm-eps"),
         MAGNITUDES,
     ),

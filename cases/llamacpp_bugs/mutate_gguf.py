@@ -25,14 +25,19 @@ import fnmatch
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "fixtures"))
+
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
+from gguf_copy import write_gguf
 
 # Where a block's F16 scales stand, by ggml's layout of a block.
 SCALES = {
     Type.Q8_0: (0,),
     Type.Q4_0: (0,),
+    Type.Q4_1: (0, 2),
+    Type.Q5_1: (0, 2),
     Type.Q4_K: (0, 2),
     Type.Q5_K: (0, 2),
     Type.Q6_K: (208,),
@@ -79,7 +84,7 @@ class Tensor:
         self.bytes = np.ascontiguousarray(heads[:, order]).reshape(self.bytes.shape)
 
 
-def change(tensor: Tensor, op: str, args: list[str], originals: dict[str, Tensor]) -> None:
+def change(tensor: Tensor, op: str, args: list[str], originals: dict[str, gguf.ReaderTensor]) -> None:
     rows = slice(int(args[0]), int(args[1])) if op in ("zero", "rows") else slice(None)
     if op == "ones":
         tensor.set_values(np.ones_like(tensor.values()))
@@ -98,7 +103,7 @@ def change(tensor: Tensor, op: str, args: list[str], originals: dict[str, Tensor
         halves = np.arange(head_dim).reshape(2, -1).T.ravel()  # 0, d/2, 1, d/2 + 1 ...
         tensor.permute_heads(int(args[0]), halves if op == "interleave" else np.argsort(halves))
     elif op == "copy":
-        other = originals[args[0]]
+        other = Tensor(originals[args[0]])
         if (other.shape, other.type) != (tensor.shape, tensor.type):
             raise ValueError(f"{args[0]} is of another shape or type")
         tensor.bytes = other.bytes.copy()
@@ -132,41 +137,26 @@ def split(text: str) -> tuple[str, str]:
     return name, rest
 
 
-def write(reader: gguf.GGUFReader, keys: dict[str, str], tensors: dict[str, Tensor], out: Path) -> None:
-    writer = gguf.GGUFWriter(out, reader.get_field("general.architecture").contents())
-    for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name == "general.architecture" or field.name in keys:
-            continue
-        sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(field.name, field.contents(), field.types[0], sub_type)
-    for name, text in keys.items():
-        writer.add_key_value(name, *typed(text, reader.get_field(name)))
-    for name, tensor in tensors.items():
-        shape = [*reversed(tensor.shape[1:]), tensor.bytes.shape[1]]
-        data = np.ascontiguousarray(tensor.bytes).reshape(shape)
-        if tensor.type == Type.F32:
-            writer.add_tensor(name, data.view("<f4"))
-        else:
-            writer.add_tensor(name, data, raw_dtype=tensor.type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 def mutate(source: Path, out: Path, keys: dict[str, str], changes: list[tuple[str, str]]) -> None:
     """keys: name -> text of the value; changes: (tensor, operation)."""
     reader = gguf.GGUFReader(source)
-    originals = {found.name: Tensor(found) for found in reader.tensors}
-    tensors = {found.name: Tensor(found) for found in reader.tensors}
+    found = {tensor.name: tensor for tensor in reader.tensors}
+    changed: dict[str, Tensor] = {}
     for pattern, text in changes:
         op, *args = text.split(":")
-        names = [name for name in tensors if fnmatch.fnmatchcase(name, pattern)]
+        names = [name for name in found if fnmatch.fnmatchcase(name, pattern)]
         if not names:
             raise ValueError(f"{source} has no tensor {pattern}")
         for name in names:
-            change(tensors[name], op, args, originals)
-    write(reader, keys, tensors, out)
+            change(changed.setdefault(name, Tensor(found[name])), op, args, found)
+    typed_keys = {name: typed(text, reader.get_field(name)) for name, text in keys.items()}
+    rows = (
+        (name, tuple(int(n) for n in reversed(tensor.shape)), Type(tensor.tensor_type), tensor.data)
+        if name not in changed
+        else (name, tuple(reversed(changed[name].shape)), changed[name].type, changed[name].bytes)
+        for name, tensor in found.items()
+    )
+    write_gguf(reader, typed_keys, rows, out)
 
 
 def main() -> int:

@@ -2,10 +2,13 @@
 """Bugs and clean variants through the real llama.cpp, judged by `refparity replay`: what it detects on
 an engine that is not ours.
 
-    cases/llamacpp_bugs/run.py BUILD --csv FILE [--weights TYPE ...] [--trials REGEX] [--every N] [--work DIR]
+    cases/llamacpp_bugs/run.py BUILD --csv FILE [--smollm2 DIR] [--slots LEVEL] [--weights TYPE ...]
+                               [--trials REGEX] [--every N] [--work DIR]
 
 BUILD is a tree configured with REFPARITY_LLAMA_DIR. FILE gets a line per trial, in the columns that
-cases/bugs/detect.c describes. Exits 1 where a clean variant is reported or a bug above the floor is not.
+cases/bugs/detect.c describes. Exits 1 where a clean variant is reported or a bug above the floor is not;
+with --smollm2, on the real model that ci/get-smollm2.sh puts into DIR, also where it is reported in
+another place: "sub-stage" is then the operation, whose output is the first slot that may fail.
 
 Whether a bug is above the floor is measured without replay's verdict: what it changes at its own slot,
 by the dump of the same run without it, over three times the floor that replay gives there: at any
@@ -29,6 +32,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.dont_write_bytecode = True
@@ -39,16 +43,16 @@ from kinds import KINDS, VARIANTS, Bug, Kind, Model, Variant
 from mutate_gguf import mutate
 
 ROOT = Path(__file__).resolve().parents[2]
-PROMPT = ROOT / "matrix" / "prompts" / "long.txt"
+PROMPTS = ROOT / "matrix" / "prompts"
 ARCHITECTURES = ("qwen3", "llama", "qwen35")
 TINY_WEIGHTS = ("f32", "bf16", "f16", "q8_0", "q4_0")
+SMOLLM2_WEIGHTS = ("f32", "q8_0", "q4_1")
 LIMIT = 3.0  # RP_REPLAY_LIMIT
 COLUMNS = [
     *("ground", "weights", "arch", "kind", "magnitude", "layer", "mode", "above_floor", "detected"),
     *("layers_right", "substage_right", "position_right", "name_given", "name_right", "ratio"),
     *("pos0_rule", "rule_5pct", "exact_gate"),
 ]
-PARTS = ("in", "postattn", "preffn", "ffnout", "")
 
 
 class TrialError(Exception):
@@ -62,21 +66,15 @@ def run(*argv: object, accept: tuple[int, ...] = (0,)) -> subprocess.CompletedPr
     return done
 
 
-def slot_order(slot: str) -> tuple[int, int]:
-    layer = re.fullmatch(r"h(\d+)(?:_(\w+))?", slot)
-    if layer:
-        return int(layer[1]), PARTS.index(layer[2] or "")
-    return {"emb": (-1, 0), "post_norm": (1 << 20, 0), "logits": (1 << 20, 1)}[slot]
-
-
 def layer_of(slot: str) -> int:
     """-1: outside the layers."""
-    return slot_order(slot)[0] if slot.startswith("h") else -1
+    layer = re.match(r"h(\d+)", slot)
+    return int(layer[1]) if layer else -1
 
 
 def read_dump(folder: Path) -> dict[str, np.ndarray]:
-    found = {path.stem: np.load(path) for path in folder.glob("*.npy") if path.stem != "tokens"}
-    return {slot: found[slot] for slot in sorted(found, key=slot_order)}
+    """Slots by name, in no order."""
+    return {path.stem: np.load(path) for path in folder.glob("*.npy") if path.stem != "tokens"}
 
 
 def l2_rel(rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -101,15 +99,16 @@ def describe(path: Path) -> Model:
     reader = gguf.GGUFReader(path)
     arch = reader.get_field("general.architecture").contents()
 
-    def key(name: str) -> object:
-        return reader.get_field(f"{arch}.{name}").contents()
+    def key(name: str, default: object = None) -> object:
+        field = reader.get_field(f"{arch}.{name}")
+        return field.contents() if field else default
 
     return Model(
         arch=arch,
         n_layers=key("block_count"),
         n_heads=key("attention.head_count"),
         n_kv_heads=key("attention.head_count_kv"),
-        head_dim=key("attention.key_length"),
+        head_dim=key("attention.key_length", key("embedding_length") // key("attention.head_count")),
         dim=key("embedding_length"),
         eps=key("attention.layer_norm_rms_epsilon"),
         theta=key("rope.freq_base"),
@@ -121,10 +120,9 @@ def describe(path: Path) -> Model:
 class Ground:
     """One GGUF: what it is, and its clean dumps."""
 
-    def __init__(self, lab: "Lab", arch: str, weights: str) -> None:
+    def __init__(self, lab: "Lab", arch: str, weights: str, gguf: Path, reference_gguf: Path) -> None:
         self.lab, self.arch, self.weights = lab, arch, weights
-        self.gguf = lab.models / f"{'wide-' if weights.startswith('q4_K') else ''}{arch}-{weights.lower()}.gguf"
-        self.reference_gguf = self.gguf.with_name(self.gguf.name.replace(weights.lower(), "f32"))
+        self.gguf, self.reference_gguf = gguf, reference_gguf
         self.model = describe(self.gguf)
         self.lock = threading.Lock()
         self.clean: dict[str, dict] = {}
@@ -144,10 +142,23 @@ class Ground:
 
 
 class Lab:
-    """The programs, and a folder for models and dumps."""
+    """The programs, a folder for models and dumps, and what all runs have in common."""
 
-    def __init__(self, build: Path, work: Path) -> None:
+    def __init__(self, build: Path, work: Path, slots: str, prompt: Path) -> None:
         self.bin, self.work, self.models = build / "bin", work, work / "models"
+        self.slots, self.prompt = slots, prompt
+
+    def grounds(self, weights: list[str]) -> list[Ground]:
+        """The tiny architectures, and wide ones in a K-quant."""
+        if not (self.models / "wide-qwen35-q4_k_m.gguf").exists():
+            self.make_models()
+        found = []
+        for kind in weights:
+            for arch in ARCHITECTURES:
+                wide = "wide-" if kind.startswith("q4_K") else ""
+                paths = [self.models / f"{wide}{arch}-{name.lower()}.gguf" for name in (kind, "f32")]
+                found.append(Ground(self, arch, kind, *paths))
+        return found
 
     def make_models(self) -> None:
         self.models.mkdir(parents=True, exist_ok=True)
@@ -164,7 +175,8 @@ class Lab:
 
     def engine(self, model: Path, dump: Path, variant: Variant, changes: list[str] | None = None) -> None:
         flash = "on" if variant.flash else "off"
-        options = ["--model", model, "--prompt-file", PROMPT, "--dump", dump, "--mode", variant.mode]
+        options = ["--model", model, "--prompt-file", self.prompt, "--dump", dump, "--mode", variant.mode]
+        options += ["--slots", self.slots] if self.slots != "layers" else []
         options += ["--cache-type", variant.cache, "--flash-attn", flash, "--threads", variant.threads]
         for text in changes or []:
             options += ["--change", text]
@@ -177,6 +189,13 @@ class Lab:
         if not done.stdout:
             raise TrialError(f"replay of {dump}: {done.stderr}")
         return Replayed(json.loads(done.stdout))
+
+
+def smollm2_grounds(lab: Lab, folder: Path, weights: Iterable[str]) -> list[Ground]:
+    def path(kind: str) -> Path:
+        return folder / f"smollm2-135m-{kind}.gguf"
+
+    return [Ground(lab, "smollm2", kind, path(kind), path("f32")) for kind in weights]
 
 
 class Replayed:
@@ -233,10 +252,11 @@ class Trial:
 
     @property
     def slot(self) -> str:
-        """The first one that the bug changes."""
+        """The first one that the bug changes, of those that are dumped."""
+        slot = self.bug.layers_slot if self.ground.lab.slots == "layers" else self.bug.slot
         if self.kind.layers == "outside":
-            return self.bug.slot
-        return f"h{self.layer}" + (f"_{self.bug.slot}" if self.bug.slot else "")
+            return slot
+        return f"h{self.layer}" + (f"_{slot}" if slot else "")
 
     def expected_layers(self) -> list[int]:
         model = self.ground.model
@@ -259,17 +279,17 @@ class Trial:
             replayed = lab.replay(self.ground.gguf, dump, variant)
             return self.judge(read_dump(dump), clean, replayed)
 
-    def changed(self, dump: dict, clean: dict) -> np.ndarray:
-        """What the bug changes at its own slot, relative, by position."""
-        for slot, rows in dump.items():
+    def changed(self, dump: dict, clean: dict, slots: list[str]) -> np.ndarray:
+        """What the bug changes at its own slot, relative, by position. slots: in forward order."""
+        for slot in slots:
             if slot == self.slot:
-                return l2_rel(rows, clean[slot])
-            if not np.array_equal(rows, clean[slot]):
+                return l2_rel(dump[slot], clean[slot])
+            if not np.array_equal(dump[slot], clean[slot]):
                 raise TrialError(f"{self.text}: changes {slot} before {self.slot}")
         raise TrialError(f"{self.text}: no slot {self.slot}")
 
     def judge(self, dump: dict, clean: dict, replayed: Replayed) -> dict:
-        changed = self.changed(dump, clean)
+        changed = self.changed(dump, clean, list(replayed.slots))
         found = replayed.slots[self.slot]
         floor = np.asarray(found["floor"])
         above = ~(changed <= LIMIT * floor)  # what is not finite is above any floor
@@ -352,7 +372,7 @@ def layers_of(kind: Kind, model: Model) -> list[int | None]:
     if kind.layers.startswith("all"):
         return [full[0] if kind.layers == "all full" else 0]
     of = {"any": every, "later": every[1:], "full": full, "linear": linear}[kind.layers]
-    return [of[i] for i in sorted({0, len(of) // 2, len(of) - 1})] if of else []
+    return [of[i] for i in sorted({0, (len(of) - 1) // 2, len(of) - 1})] if of else []
 
 
 def list_trials(grounds: list[Ground]) -> list:
@@ -389,7 +409,7 @@ def percent(rows: list[dict], column: str) -> str:
     return f"{n}/{len(rows)}" + (f" ({100 * n / len(rows):.1f}%)" if rows else "")
 
 
-def summarize(rows: list[dict]) -> bool:
+def summarize(rows: list[dict], judges_place: bool) -> bool:
     """Prints the table; returns whether nothing is wrong."""
     clean = [row for row in rows if row["kind"].startswith("clean:")]
     bugs = [row for row in rows if not row["kind"].startswith("clean:")]
@@ -410,11 +430,12 @@ def summarize(rows: list[dict]) -> bool:
         )
     alarms = [row for row in clean if row["detected"]]
     missed = [row for row in bugs if row["above_floor"] and not row["detected"]]
+    elsewhere = [row for row in bugs if row["above_floor"] and row["detected"] and not row["substage_right"]]
     print(f"clean: {len(clean)} runs, {len(alarms)} false alarms, by the 5% rule {percent(clean, 'rule_5pct')}")
-    for title, bad in (("false alarm", alarms), ("missed", missed)):
+    for title, bad in (("false alarm", alarms), ("missed", missed), ("in another place", elsewhere)):
         for kind, n in Counter(row["kind"] for row in bad).most_common():
             print(f"  {title}: {kind} {n}")
-    return not alarms and not missed
+    return not alarms and not missed and not (judges_place and elsewhere)
 
 
 def main() -> int:
@@ -422,7 +443,13 @@ def main() -> int:
     parser.add_argument("build", type=Path, metavar="BUILD")
     parser.add_argument("--csv", type=Path, required=True)
     parser.add_argument("--trials", default="", help="a regular expression of what --list prints")
-    parser.add_argument("--weights", nargs="*", help="of f32 bf16 f16 q8_0 q4_0 q4_K_M; all by default")
+    parser.add_argument("--smollm2", type=Path, metavar="DIR", help="on this model instead of the tiny ones")
+    parser.add_argument("--slots", choices=("layers", "operations"), default="layers", help="what is dumped")
+    parser.add_argument(
+        "--weights",
+        nargs="*",
+        help="of f32 bf16 f16 q8_0 q4_0 q4_K_M, of smollm2's f16 bf16 q5_1 q4_0 f32 q8_0 q4_1: all, the last three",
+    )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="one trial in N, always the same ones")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--work", type=Path, help="where models are made, or were; a new folder by default")
@@ -431,11 +458,13 @@ def main() -> int:
     args = parser.parse_args()
     work = args.work or Path(tempfile.mkdtemp())
     try:
-        lab = Lab(args.build.resolve(), work.resolve())
-        if not (lab.models / "wide-qwen35-q4_k_m.gguf").exists():
-            lab.make_models()
-        weights = [w for w in (*TINY_WEIGHTS, "q4_K_M") if w in (args.weights or [*TINY_WEIGHTS, "q4_K_M"])]
-        grounds = [Ground(lab, arch, w) for w in weights for arch in ARCHITECTURES]
+        prompt = PROMPTS / ("smollm2-short.txt" if args.smollm2 else "long.txt")
+        lab = Lab(args.build.resolve(), work.resolve(), args.slots, prompt)
+        if args.smollm2:
+            grounds = smollm2_grounds(lab, args.smollm2.resolve(), args.weights or SMOLLM2_WEIGHTS)
+        else:
+            known = (*TINY_WEIGHTS, "q4_K_M")
+            grounds = lab.grounds([w for w in known if w in (args.weights or known)])
         wanted = re.compile(args.trials)
         trials = [t for t in list_trials(grounds) if is_wanted(t, wanted) and is_sampled(t, args.every)]
         if args.list:
@@ -466,7 +495,7 @@ def run_trials(lab: Lab, trials: list, args: argparse.Namespace) -> int:
             is_bad = row["detected"] if is_clean else row["above_floor"] and not row["position_right"]
             if args.verbose or is_bad:
                 print("  BAD" if is_bad else "  ok ", row["note"])
-    is_good = summarize(rows)
+    is_good = summarize(rows, judges_place=args.smollm2 is not None)
     if errors or not rows:
         print(f"{len(errors)} trials could not be run", file=sys.stderr)
         return 2

@@ -82,6 +82,97 @@ void rp_test_rope_missing(struct rp_ops *ops)
     ops->rope = rope_missing;
 }
 
+static enum rp_status two_in_rope(void *context, const struct rp_site *site,
+                                  const struct rp_rope *args)
+{
+    struct rp_test_bug *bug = context;
+    struct rp_rope wrong = *args;
+    if (is_here(bug, site)) {
+        wrong.theta *= (float)bug->value;
+        wrong.ordering = args->ordering == RP_ROPE_NEOX ? RP_ROPE_INTERLEAVED : RP_ROPE_NEOX;
+    }
+    return BELOW(bug, rope, site, &wrong);
+}
+
+void rp_test_two_in_rope(struct rp_ops *ops)
+{
+    ops->rope = two_in_rope;
+}
+
+static enum rp_status rope_default(void *context, const struct rp_site *site,
+                                   const struct rp_rope *args)
+{
+    struct rp_test_bug *bug = context;
+    struct rp_rope wrong = *args;
+    if (is_here(bug, site)) {
+        wrong.theta = 10000;
+        wrong.freq_factors = NULL;
+    }
+    return BELOW(bug, rope, site, &wrong);
+}
+
+void rp_test_rope_default(struct rp_ops *ops)
+{
+    ops->rope = rope_default;
+}
+
+static enum rp_status at_positions(struct rp_test_bug *bug, const struct rp_site *site,
+                                   const struct rp_rope *args, bool is_folded)
+{
+    struct rp_rope wrong = *args;
+    int64_t positions[256];
+    for (size_t p = 0; p < site->n_positions; p++) {
+        const int64_t at = args->positions[p] % 6;
+        positions[p] =
+            is_folded ? (at < 4 ? at : 6 - at) : args->positions[p] + (int64_t)bug->value;
+    }
+    if (is_here(bug, site))
+        wrong.positions = positions;
+    return BELOW(bug, rope, site, &wrong);
+}
+
+static enum rp_status rope_offset(void *context, const struct rp_site *site,
+                                  const struct rp_rope *args)
+{
+    return at_positions(context, site, args, false);
+}
+
+void rp_test_rope_offset(struct rp_ops *ops)
+{
+    ops->rope = rope_offset;
+}
+
+static enum rp_status rope_folded(void *context, const struct rp_site *site,
+                                  const struct rp_rope *args)
+{
+    return at_positions(context, site, args, true);
+}
+
+void rp_test_rope_folded(struct rp_ops *ops)
+{
+    ops->rope = rope_folded;
+}
+
+static enum rp_status rope_sections(void *context, const struct rp_site *site,
+                                    const struct rp_rope *args)
+{
+    struct rp_test_bug *bug = context;
+    struct rp_rope wrong = *args;
+    float factors[256];
+    for (size_t i = 0; i < args->n_rot / 2; i++)
+        factors[i] = (double)i < bug->value ? HUGE_VALF
+                     : args->freq_factors   ? args->freq_factors[i]
+                                            : 1;
+    if (is_here(bug, site))
+        wrong.freq_factors = factors;
+    return BELOW(bug, rope, site, &wrong);
+}
+
+void rp_test_rope_sections(struct rp_ops *ops)
+{
+    ops->rope = rope_sections;
+}
+
 static enum rp_status rope_missing_in_head(void *context, const struct rp_site *site,
                                            const struct rp_rope *args)
 {
@@ -261,6 +352,48 @@ void rp_test_norm_offset(struct rp_ops *ops)
     ops->rms_norm = norm_offset;
 }
 
+static enum rp_status run_with_weight(struct rp_test_bug *bug, const struct rp_site *site,
+                                      const struct rp_rms_norm *args, float *weight)
+{
+    struct rp_rms_norm wrong = *args;
+    if (is_here(bug, site) && args->which == bug->which)
+        wrong.weight = weight;
+    const enum rp_status status = BELOW(bug, rms_norm, site, &wrong);
+    free(weight);
+    return status;
+}
+
+static enum rp_status norm_rounded(void *context, const struct rp_site *site,
+                                   const struct rp_rms_norm *args)
+{
+    float *weight = copy_of(args->weight, args->dim);
+    for (size_t i = 0; i < args->dim; i++) {
+        int exponent;
+        const float fraction = frexpf(weight[i], &exponent);
+        weight[i] = ldexpf(rintf(ldexpf(fraction, 8)), exponent - 8);
+    }
+    return run_with_weight(context, site, args, weight);
+}
+
+void rp_test_norm_rounded(struct rp_ops *ops)
+{
+    ops->rms_norm = norm_rounded;
+}
+
+static enum rp_status norm_odd_weight(void *context, const struct rp_site *site,
+                                      const struct rp_rms_norm *args)
+{
+    float *weight = copy_of(args->weight, args->dim);
+    for (size_t i = 0; i < args->dim; i++)
+        weight[i] *= 1.5f + sinf((float)(i * i));
+    return run_with_weight(context, site, args, weight);
+}
+
+void rp_test_norm_odd_weight(struct rp_ops *ops)
+{
+    ops->rms_norm = norm_odd_weight;
+}
+
 static enum rp_status norm_missing(void *context, const struct rp_site *site,
                                    const struct rp_rms_norm *args)
 {
@@ -324,6 +457,22 @@ void rp_test_ffn_gelu(struct rp_ops *ops)
     ops->ffn_activation = ffn_gelu;
 }
 
+static enum rp_status ffn_beta(void *context, const struct rp_site *site,
+                               const struct rp_ffn_activation *args)
+{
+    struct rp_test_bug *bug = context;
+    if (!is_here(bug, site))
+        return BELOW(bug, ffn_activation, site, args);
+    for (size_t i = 0; i < site->n_positions * args->dim; i++)
+        args->y[i] = args->gate[i] / (1 + expf(-(float)bug->value * args->gate[i])) * args->up[i];
+    return RP_OK;
+}
+
+void rp_test_ffn_beta(struct rp_ops *ops)
+{
+    ops->ffn_activation = ffn_beta;
+}
+
 /* What no hypothesis is about. */
 static enum rp_status ffn_odd(void *context, const struct rp_site *site,
                               const struct rp_ffn_activation *args)
@@ -372,6 +521,127 @@ static enum rp_status other_weights(void *context, const struct rp_site *site,
 void rp_test_other_weights(struct rp_ops *ops)
 {
     ops->linear = other_weights;
+}
+
+void rp_test_two_in_ffn(struct rp_ops *ops)
+{
+    ops->ffn_activation = ffn_swapped;
+    ops->linear = product_factor;
+}
+
+static enum rp_status other_tensor(void *context, const struct rp_site *site,
+                                   const struct rp_linear *args)
+{
+    struct rp_test_bug *bug = context;
+    struct rp_linear wrong = *args;
+    if (is_here(bug, site) && args->which == bug->which)
+        wrong.weight = bug->own_weights->weights[bug->option].data;
+    return BELOW(bug, linear, site, &wrong);
+}
+
+void rp_test_other_tensor(struct rp_ops *ops)
+{
+    ops->linear = other_tensor;
+}
+
+static enum rp_status transposed(void *context, const struct rp_site *site,
+                                 const struct rp_linear *args)
+{
+    struct rp_test_bug *bug = context;
+    struct rp_linear wrong = *args;
+    const size_t n = args->n_out;
+    float *weight = copy_of(args->weight, n * args->n_in);
+    for (size_t i = 0; n == args->n_in && i < n * n; i++)
+        weight[i] = args->weight[i % n * n + i / n];
+    if (is_here(bug, site) && args->which == bug->which)
+        wrong.weight = weight;
+    const enum rp_status status = BELOW(bug, linear, site, &wrong);
+    free(weight);
+    return status;
+}
+
+void rp_test_transposed(struct rp_ops *ops)
+{
+    ops->linear = transposed;
+}
+
+static enum rp_status remember_input(void *context, const struct rp_site *site,
+                                     const struct rp_rms_norm *args)
+{
+    struct rp_test_bug *bug = context;
+    if (args->which == RP_ATTN_NORM)
+        bug->remembered = args->x;
+    return BELOW(bug, rms_norm, site, args);
+}
+
+static enum rp_status reads_input(void *context, const struct rp_site *site,
+                                  const struct rp_linear *args)
+{
+    struct rp_test_bug *bug = context;
+    struct rp_linear wrong = *args;
+    if (is_here(bug, site) && args->which == bug->which)
+        wrong.x = bug->remembered;
+    return BELOW(bug, linear, site, &wrong);
+}
+
+void rp_test_reads_input(struct rp_ops *ops)
+{
+    ops->rms_norm = remember_input;
+    ops->linear = reads_input;
+}
+
+static enum rp_status product_rolled(void *context, const struct rp_site *site,
+                                     const struct rp_linear *args)
+{
+    struct rp_test_bug *bug = context;
+    const enum rp_status status = BELOW(bug, linear, site, args);
+    for (size_t p = 0; is_here(bug, site) && args->which == bug->which && p < site->n_positions;
+         p++) {
+        float *y = args->y + p * args->y_stride, last = y[args->n_out - 1];
+        memmove(y + 1, y, (args->n_out - 1) * sizeof *y);
+        y[0] = last;
+    }
+    return status;
+}
+
+void rp_test_product_rolled(struct rp_ops *ops)
+{
+    ops->linear = product_rolled;
+}
+
+static enum rp_status softcap(void *context, const struct rp_site *site,
+                              const struct rp_linear *args)
+{
+    struct rp_test_bug *bug = context;
+    const enum rp_status status = BELOW(bug, linear, site, args);
+    const float cap = (float)bug->value;
+    for (size_t i = 0; args->which == RP_OUTPUT && i < site->n_positions * args->n_out; i++) {
+        float *y = args->y + i / args->n_out * args->y_stride + i % args->n_out;
+        *y = cap * tanhf(*y / cap);
+    }
+    return status;
+}
+
+void rp_test_softcap(struct rp_ops *ops)
+{
+    ops->linear = softcap;
+}
+
+static enum rp_status other_token(void *context, const struct rp_site *site,
+                                  const struct rp_embed *args)
+{
+    struct rp_test_bug *bug = context;
+    struct rp_embed wrong = *args;
+    int32_t tokens[256];
+    memcpy(tokens, args->tokens, site->n_positions * sizeof *tokens);
+    tokens[3] ^= 1;
+    wrong.tokens = tokens;
+    return BELOW(bug, embed, site, &wrong);
+}
+
+void rp_test_other_token(struct rp_ops *ops)
+{
+    ops->embed = other_token;
 }
 
 /* x to 10 bits of mantissa after the first, as F16 has them where it is not subnormal. */

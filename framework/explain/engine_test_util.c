@@ -146,7 +146,7 @@ static void run_engine(const struct rp_test_engine *engine, const struct rp_mode
                               .which = engine->which,
                               .position = engine->at_one_position ? engine->position : -1,
                               .head = engine->head};
-    struct rp_layer weights = {.owned = NULL};
+    struct rp_layer weights = {.owned = NULL}, own_weights = {.owned = NULL};
     struct sink sink = {.engine = engine};
     struct rp_error err;
     check(n <= MAX_TOKENS, "too many tokens");
@@ -154,7 +154,11 @@ static void run_engine(const struct rp_test_engine *engine, const struct rp_mode
         tokens[i] = (int32_t)((i * 2654435761u >> 7) % 1000);
     check(rp_layer_load(model, (size_t)engine->other_layer, &weights, &err) == RP_OK,
           "the weights cannot be read");
+    check(rp_layer_load(model, engine->layer < 0 ? 0 : (size_t)engine->layer, &own_weights, &err) ==
+              RP_OK,
+          "the weights cannot be read");
     bug.weights = &weights;
+    bug.own_weights = &own_weights;
     rp_emulation_open(&emulation, &engine->numerics, NULL);
     rp_overlay_open(&noise.overlay, &emulation.overlay.ops);
     noise.overlay.ops.linear = noisy_linear;
@@ -175,6 +179,7 @@ static void run_engine(const struct rp_test_engine *engine, const struct rp_mode
     check(rp_model_run(model, &run, &err) == RP_OK, err.message);
     check(rp_dump_close(sink.dump) == 0, "the dump cannot be finished");
     rp_layer_free(&weights);
+    rp_layer_free(&own_weights);
 }
 
 static const struct rp_replay_slot *find_slot(const struct rp_replay_layer *result,
@@ -202,8 +207,8 @@ static void explain(struct rp_replay *replay, const struct rp_test_engine *engin
     struct rp_replay_layer result = {.n_slots = 0};
     struct rp_error err = {.message = ""};
     const enum rp_status status =
-        engine->part ? rp_replay_run_part(replay, engine->part, &result, &err)
-                     : rp_replay_run_layer(replay, (size_t)engine->layer, &result, &err);
+        engine->is_outside ? rp_replay_run_part(replay, engine->part, &result, &err)
+                           : rp_replay_run_layer(replay, (size_t)engine->layer, &result, &err);
     check(status == RP_OK, err.message);
     report_on(&result, report);
     const struct rp_replay_slot *slot = find_slot(&result, engine->of);

@@ -14,7 +14,9 @@ struct rp_test_bug {
     enum rp_weight_id which;
     int64_t position; /* the only one with the bug; -1: all */
     int head;
-    const struct rp_layer *weights; /* of other_layer */
+    const struct rp_layer *weights;     /* of other_layer */
+    const struct rp_layer *own_weights; /* of layer */
+    const float *remembered;            /* from one operation to a later one */
 };
 
 /* Whether the bug is in this layer. */
@@ -35,9 +37,10 @@ struct rp_test_engine {
     int head;
     int other_layer;          /* whose weights the bug reads */
     enum rp_slot_level level; /* zeroed: layers */
-    const char *without;    /* slots of the level that are not dumped: "_postattn"; NULL: all are */
-    const char *of;         /* the slot to explain: "_krope"; NULL: the first that fails */
-    enum rp_slot_part part; /* emb, which is 0: a layer is replayed; else that part */
+    const char *without; /* slots of the level that are not dumped: "_postattn"; NULL: all are */
+    const char *of;      /* the slot to explain: "_krope"; NULL: the first that fails */
+    bool is_outside;     /* not a layer is replayed, but part: emb, post_norm or logits */
+    enum rp_slot_part part;
     struct rp_numerics numerics; /* what it computes in */
     struct rp_numerics declared; /* what is said that it computes in */
     size_t n_tokens;             /* 0: 24 */

@@ -13,7 +13,10 @@
 #define MAX_SHORTENINGS 4
 #define CONVERGED 1e-3  /* a step that saves less of the cost was the last */
 #define NEARLY_ALL 0.98 /* of the energy: no other start is tried */
-#define NEAR 5e-3       /* a round value is looked for so near */
+#define NEAR 5e-3       /* a round value so near is preferred where it fits as well */
+#define ROUNDED_NEAR \
+    0.1             /* and so near where it fits better: where numerics round, rows are steps */
+#define AS_WELL 1.2 /* times the cost */
 #define MAX_DIGITS 4
 
 struct fit {
@@ -134,14 +137,14 @@ static enum rp_status descend(struct fit *fit)
 }
 
 /* value to so many digits, of itself or as a multiple of own; 0: it is not near. */
-static double rounded(double value, int digits, double own)
+static double rounded(double value, int digits, double own, double near)
 {
     value /= own;
     if (!(fabs(value) > 0 && isfinite(value)))
         return 0;
     const double unit = pow(10, floor(log10(fabs(value))) - (digits - 1));
     const double nearest = round(value / unit) * unit;
-    return fabs(nearest - value) <= NEAR * fabs(value) ? nearest * own : 0;
+    return fabs(nearest - value) <= near * fabs(value) ? nearest * own : 0;
 }
 
 /* 499998.7 is 500000, where that fits as well. */
@@ -149,15 +152,19 @@ static enum rp_status prefer_round(struct fit *fit)
 {
     const struct rp_fit *how = fit->candidate->fit;
     const double own = fit->candidate->own != 0 ? fit->candidate->own : 1;
+    const double near = fit->smooth ? ROUNDED_NEAR : NEAR;
     for (int i = 0; i < 2 * MAX_DIGITS; i++) {
         struct rp_trial trial;
-        const double value = rounded(fit->best.candidate.value, 1 + i / 2, i % 2 == 1 ? own : 1);
+        const double value =
+            rounded(fit->best.candidate.value, 1 + i / 2, i % 2 == 1 ? own : 1, near);
         if (value == 0 || value < how->low || value > how->high)
             continue;
         const enum rp_status status = try_value(fit, value, &trial);
         if (status != RP_OK)
             return status;
-        if (trial.n_over <= fit->best.n_over && trial.cost <= 1.2 * fit->best.cost) {
+        const double found = fit->best.candidate.value;
+        const double most = fabs(value - found) <= NEAR * fabs(found) ? AS_WELL : 1;
+        if (trial.n_over <= fit->best.n_over && trial.cost <= most * fit->best.cost) {
             trial.candidate.n_digits = 1 + i / 2;
             keep(fit, &trial);
             return RP_OK;

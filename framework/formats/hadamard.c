@@ -3,6 +3,18 @@
 
 #include <math.h>
 
+#define LEAST 64
+
+size_t rp_hadamard_size(size_t head_dim, bool is_value)
+{
+    size_t size = LEAST;
+    if (head_dim % LEAST != 0)
+        return 0;
+    while (!is_value && head_dim % (2 * size) == 0)
+        size *= 2;
+    return size;
+}
+
 void rp_hadamard(float *x, size_t n_values, size_t n)
 {
     float scale = 1.0f / sqrtf((float)n);

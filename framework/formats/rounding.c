@@ -3,6 +3,7 @@
 #include "formats/rounding.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "formats/half.h"
@@ -134,35 +135,26 @@ double rp_rounding_tips(uint32_t format, const float *x, const float *moved, siz
     return tips;
 }
 
-void rp_rounding_tip_largest(uint32_t format, const float *x, size_t n, float *y)
+void rp_rounding_tip_largest(uint32_t format, const float *x, size_t n, const float *gain, float *y)
 {
     const size_t size = block_size(format);
-    double largest = 0;
+    const bool is_half = format == RP_GGML_F16 || format == RP_GGML_BF16;
+    double largest = 0, step = 0, step_of_largest = 0;
     size_t index = n;
-    float sign = 1;
-    for (size_t i = 0; i < n && (format == RP_GGML_F16 || format == RP_GGML_BF16); i++) {
-        const double step = step_of_half(format, x[i]);
-        if (step > largest) {
-            largest = step;
+    for (size_t i = 0; i < n && (is_half || size > 0); i++) {
+        if (is_half)
+            step = step_of_half(format, x[i]);
+        else if (i % size == 0)
+            step = fabs((double)block_of(format, x + i, smaller(size, n - i)).stored);
+        const double worth = step * (gain ? (double)gain[i] : 1.0);
+        if (worth > largest) {
+            largest = worth;
+            step_of_largest = step;
             index = i;
-            sign = x[i] < y[i] ? -1 : 1;
-        }
-    }
-    for (size_t first = 0; size > 0 && first < n; first += size) {
-        const size_t end = first + smaller(size, n - first);
-        const struct block block = block_of(format, x + first, end - first);
-        if (!(fabs((double)block.stored) > largest))
-            continue;
-        largest = fabs((double)block.stored);
-        for (size_t i = first; i < end; i++) { /* one that can go further from 0 */
-            if (fabsf(integer_of(format, &block, x[i])) < 7) {
-                index = i;
-                sign = y[i] < 0 ? -1 : 1;
-            }
         }
     }
     if (index < n)
-        y[index] += sign * (float)largest;
+        y[index] += (float)(y[index] > 0 ? -step_of_largest : step_of_largest);
 }
 
 void rp_rounding_follow(uint32_t format, const float *x, const float *moved, size_t n, float *y)

@@ -20,8 +20,10 @@ void rp_round_block_sums(const float *x, size_t n, float *excess);
  * a block's stored scale too. */
 double rp_rounding_tips(uint32_t format, const float *x, const float *moved, size_t n);
 
-/* The largest change that one tip of a value makes: y [n], x [n] rounded, gets it. */
-void rp_rounding_tip_largest(uint32_t format, const float *x, size_t n, float *y);
+/* Moves one value of y [n], x [n] rounded, a step towards 0: the one whose step times gain is largest.
+ * gain [n]: what a change of each value is worth; NULL: 1. */
+void rp_rounding_tip_largest(uint32_t format, const float *x, size_t n, const float *gain,
+                             float *y);
 
 /* y [n] = x [n], but for what is not rounded of moved: a Q8_K block's scale, kept in FP32, follows its
  * largest value. */

@@ -61,10 +61,11 @@ enum rp_status rp_entry_gguf(const struct rp_matrix *matrix, const struct rp_ent
         return status;
     const char *found = has_models && is_file(below_models) ? below_models : below_matrix;
     if (!is_file(found))
-        return rp_fail(err, RP_ERR_MISSING, where, -1,
-                       "there is no %s: set REFPARITY_MODELS to the folder that holds it; looked "
-                       "for %s%s%s",
-                       name, below_models, has_models ? " and " : "", below_matrix);
+        return rp_fail(err, RP_ERR_MISSING, where, -1, "there is no %s: %s%s; looked for %s%s%s",
+                       name, entry->how_to_get ? "to get it, " : "",
+                       entry->how_to_get ? entry->how_to_get
+                                         : "set REFPARITY_MODELS to the folder that holds it",
+                       below_models, has_models ? " and " : "", below_matrix);
     if (strlen(found) >= size)
         return rp_fail(err, RP_ERR_ARGUMENT, where, -1, "its path needs %zu bytes, has %zu",
                        strlen(found) + 1, size);

@@ -128,6 +128,17 @@ static void a_missing_one_says_where_and_how(void **state)
     expect_missing(tree, "/nowhere/q.gguf", tree->models, "there is no file /nowhere/q.gguf");
 }
 
+static void a_missing_one_says_how_to_get_it_as_its_entry_does(void **state)
+{
+    const struct tree *tree = *state;
+    char message[1024];
+    snprintf(message, sizeof message,
+             "there is no q.gguf: to get it, run get.sh; looked for %s/q.gguf and "
+             "%s/matrix/q.gguf",
+             tree->models, tree->folder);
+    expect_missing(tree, "q.gguf\",\"how_to_get\":\"run get.sh", tree->models, message);
+}
+
 static void a_folder_is_no_gguf(void **state)
 {
     const struct tree *tree = *state;
@@ -164,6 +175,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_relative_models_folder_gives_an_absolute_path, make_tree,
                                         remove_tree),
         cmocka_unit_test_setup_teardown(a_missing_one_says_where_and_how, make_tree, remove_tree),
+        cmocka_unit_test_setup_teardown(a_missing_one_says_how_to_get_it_as_its_entry_does,
+                                        make_tree, remove_tree),
         cmocka_unit_test_setup_teardown(a_folder_is_no_gguf, make_tree, remove_tree),
         cmocka_unit_test_setup_teardown(an_entry_without_one_and_a_small_buffer_are_errors,
                                         make_tree, remove_tree),

@@ -69,7 +69,8 @@ static void an_entry_can_say_everything(void **state)
         "\"how_to_get\":\"build it\"}},"
         "\"tests\":[{\"name\":\"M-1.5_x\",\"hf_model\":\"tiny/qwen3\",\"revision\":\"v1\","
         "\"n_layers\":28,\"engine\":\"e.1\",\"modes\":[\"per-token\",\"batched:32\"],"
-        "\"engine_gguf\":\"m.gguf\",\"prompts\":[\"a\\tb\",{\"id\":\"fox\",\"text\":"
+        "\"engine_gguf\":\"m.gguf\",\"how_to_get\":\"fetch "
+        "it\",\"prompts\":[\"a\\tb\",{\"id\":\"fox\",\"text\":"
         "\"\xE2\x82\xAC\","
         "\"_note\":\"n\"},{\"id\":\"p2\",\"text\":\"c\"}],"
         "\"threshold_l2_rel\":{\"h0\":0.5,\"default\":0.25,\"h27_in\":2,\"emb\":1e-9},"
@@ -92,6 +93,7 @@ static void an_entry_can_say_everything(void **state)
     assert_int_equal(entry->n_modes, 2);
     assert_string_equal(entry->modes[1], "batched:32");
     assert_string_equal(entry->engine_gguf, "m.gguf");
+    assert_string_equal(entry->how_to_get, "fetch it");
     assert_int_equal(entry->n_prompts, 3);
     assert_string_equal(entry->prompts[0].text, "a\tb");
     assert_string_equal(entry->prompts[1].id, "fox");
@@ -204,11 +206,12 @@ static void the_matrix_of_this_repository_is_valid(void **state)
     enum rp_status status = rp_matrix_load(RP_SOURCE_DIR "/matrix/matrix.json", &matrix, &err);
     assert_string_equal(err.message, "");
     assert_int_equal(status, RP_OK);
-    assert_int_equal(rp_matrix_n_entries(matrix), 9 + 9 + 2 + 3);
+    assert_int_equal(rp_matrix_n_entries(matrix), 9 + 9 + 2 + 6 + 3);
     /* of each engine: modes x prompts, then the comparisons of modes of its BF16 entries, which have
-     * prompts of their own with llama.cpp; then the very long ones, and the real models */
-    assert_int_equal(rp_matrix_n_pairs(matrix),
-                     9 * 2 * 6 + 3 * 6 + 9 * 3 * 6 + 3 * 6 + (3 + 2) * (3 + 1) + 2 * 2 + 3 * 4);
+     * prompts of their own with llama.cpp; then the very long ones, SmolLM2 in six types, one of
+     * them with a second prompt, and the real models that nothing here gets */
+    assert_int_equal(rp_matrix_n_pairs(matrix), 9 * 2 * 6 + 3 * 6 + 9 * 3 * 6 + 3 * 6 +
+                                                    (3 + 2) * (3 + 1) + 2 * 2 + (6 + 1) + 3 * 4);
     for (size_t i = 0; i < 9 + 9; i++) {
         char path[4096];
         const struct rp_entry *entry = rp_matrix_entry(matrix, i);

@@ -16,7 +16,8 @@ static const char *const entry_keys[] = {
     "modes",       "engine_gguf", "prompts",         "threshold_l2_rel", "threshold_cosine",
     "dtype",       "positions",   "_disabled",       "compare_modes",    "threshold_modes_l2_rel",
     "accept_exit", "gate",        "threshold_exact", "replay",           "activations",
-    "kv_cache",    "attention",   "_note",           "_comment",         "slots"};
+    "kv_cache",    "attention",   "_note",           "_comment",         "slots",
+    "how_to_get"};
 
 /* What torch computes the reference in; fixtures hold float32 whatever it is. */
 static const char *const dtypes[] = {"float32", "float64", "bfloat16", "float16"};
@@ -322,6 +323,8 @@ enum rp_status rp_parse_entry(struct rp_matrix *matrix, const cJSON *value, stru
         status = rp_parse_modes(matrix, value, entry, err);
     if (status == RP_OK)
         status = rp_read_string(json, value, "engine_gguf", &entry->engine_gguf, err);
+    if (status == RP_OK)
+        status = rp_read_string(json, value, "how_to_get", &entry->how_to_get, err);
     if (status == RP_OK && !entry->engine_gguf && rp_engine_uses(entry->engine, "gguf"))
         status = rp_json_fail(json, value, err, RP_ERR_MISSING,
                               "expected \"engine_gguf\" in an entry: engine \"%s\" uses {gguf}",

@@ -39,7 +39,7 @@ static void an_unknown_key_is_an_error_at_its_place(void **state)
                  "revision, n_layers, engine, modes, engine_gguf, prompts, threshold_l2_rel, "
                  "threshold_cosine, dtype, positions, _disabled, compare_modes, "
                  "threshold_modes_l2_rel, accept_exit, gate, threshold_exact, replay, activations, "
-                 "kv_cache, attention, _note, _comment, slots");
+                 "kv_cache, attention, _note, _comment, slots, how_to_get");
 }
 
 static void names_that_could_not_name_a_test_are_an_error(void **state)
@@ -247,6 +247,8 @@ static void remarks_are_checked(void **state)
                  "expected a string for \"_note\", found an array");
     expect_error(WITH_ENTRY("\"engine_gguf\":7"), RP_ERR_FORMAT, 3, ENTRY_MORE + 14,
                  "expected a string for \"engine_gguf\", found a number");
+    expect_error(WITH_ENTRY("\"how_to_get\":1"), RP_ERR_FORMAT, 3, ENTRY_MORE + 13,
+                 "expected a string for \"how_to_get\", found a number");
 }
 
 int main(void)

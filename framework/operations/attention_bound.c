@@ -13,7 +13,7 @@
 /* Three of these are 4.5 u: exp by a polynomial may be off by 2 units in the last place. */
 #define EXP_ERROR 1.5
 /* Square of what is rounded once: the sum's inverse, the product with it, the result. */
-#define LAST_ROUNDINGS (3 * RP_SUM_ERROR * RP_SUM_ERROR)
+#define LAST_ROUNDINGS (3 * RP_SCORE_ERROR * RP_SCORE_ERROR)
 /* E|error| of a normal distribution, over its sigma. */
 #define MEAN_SIZE 0.8
 #define F16_STEP 0x1p-10     /* at most, relative */
@@ -66,7 +66,7 @@ static float product(const float *q, const float *key, size_t n, float *square)
 static void fill_row(const struct rp_attention_row *row)
 {
     const size_t dim = row->args->head_dim;
-    const float scale = row->args->scale, c = (float)(RP_SUM_ERROR * RP_SUM_ERROR);
+    const float scale = row->args->scale, c = (float)(RP_SCORE_ERROR * RP_SCORE_ERROR);
     const float of_terms = c * (float)dim * scale * scale;
     const float q_norm = row->key_norms ? (float)rp_square_of(row->q, dim) : 0.0f;
     float max = -INFINITY;
@@ -99,7 +99,7 @@ static void sums_in_fp32(const struct rp_attention_row *row, bool passes_weights
                          float *sigma)
 {
     const size_t dim = row->args->head_dim;
-    const double of_sum = RP_SUM_ERROR * RP_SUM_ERROR * (double)row->n_visible;
+    const double of_sum = RP_SCORE_ERROR * RP_SCORE_ERROR * (double)row->n_visible;
     memset(sum, 0, dim * sizeof *sum);
     for (size_t key = 0; key < row->n_visible; key++) {
         const float *value = row->values + key * row->kv_dim;
@@ -114,15 +114,16 @@ static void sums_in_fp32(const struct rp_attention_row *row, bool passes_weights
     /* The sum over values and, where weights are passed on, the sum of the weights: terms of one sign. */
     const double of_y = of_sum * (passes_weights ? 2 : 1) / 3 + LAST_ROUNDINGS;
     for (size_t i = 0; i < dim; i++)
-        sigma[i] =
-            (float)(RP_U * sqrt((double)sum[i] + of_y * (double)row->y[i] * (double)row->y[i]));
+        sigma[i] = (float)(RP_UNIT_ROUNDOFF *
+                           sqrt((double)sum[i] + of_y * (double)row->y[i] * (double)row->y[i]));
 }
 
 /* y was turned back, size values at a time: a sum of as many terms. */
 static void turned_back(const float *y, size_t dim, size_t size, float *sigma)
 {
     for (size_t first = 0; size > 0 && first < dim; first += size) {
-        const double square = pow(RP_SUM_ERROR * RP_U, 2) * rp_square_of(y + first, size);
+        const double square =
+            pow(RP_SCORE_ERROR * RP_UNIT_ROUNDOFF, 2) * rp_square_of(y + first, size);
         for (size_t i = first; i < first + size; i++)
             sigma[i] = (float)sqrt((double)sigma[i] * (double)sigma[i] + square);
     }
@@ -133,7 +134,8 @@ static void turned_back(const float *y, size_t dim, size_t size, float *sigma)
 /* The sum of what each weight's tip changes, of those that are near enough to the middle. */
 static double weights_tip(const struct rp_attention_row *row)
 {
-    double of_others = RP_SUM_ERROR * RP_SUM_ERROR * (double)row->n_visible / 3 + LAST_ROUNDINGS,
+    double of_others =
+               RP_SCORE_ERROR * RP_SCORE_ERROR * (double)row->n_visible / 3 + LAST_ROUNDINGS,
            sum = 0;
     for (size_t key = 0; key < row->n_visible; key++)
         of_others += pow((double)row->weights[key] * (double)row->errors[key], 2);
@@ -141,7 +143,7 @@ static double weights_tip(const struct rp_attention_row *row)
         const double weight = (double)row->weights[key], error = (double)row->errors[key];
         const float rounded = rp_round_f16(row->weights[key]);
         const float other = rp_other_f16(row->weights[key], rounded);
-        const double reach = RP_TIP_REACH * RP_U * weight *
+        const double reach = RP_TIP_REACH * RP_UNIT_ROUNDOFF * weight *
                              sqrt(error * error * fmax(0, 1 - 2 * weight) + of_others);
         const double distance = other == rounded
                                     ? weight * F16_STEP / 4
@@ -170,7 +172,7 @@ static void sums_tip(const struct rp_attention_row *row, float *sums, double *ex
     for (size_t key = 0; key < row->n_visible; key++) {
         const float *value = row->values + key * row->kv_dim;
         const float score = row->scores[key];
-        const float error = (float)(MEAN_SIZE * RP_U) *
+        const float error = (float)(MEAN_SIZE * RP_UNIT_ROUNDOFF) *
                             sqrtf(row->errors[key] * row->errors[key] + max_error * max_error);
         float rescale = 1.0f, weight = 1.0f, grown = 0.0f, added = error;
         if (score > max) {

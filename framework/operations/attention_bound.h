@@ -1,6 +1,6 @@
 /* What attention's output may be off by in an engine that is right: FP32 sums in another order, and
  * what is rounded inside and tips to its other neighbour. The derivation is in README.md.
- * Not for what attention computes: that is numerics/attention.c. */
+ * Not for what attention computes: that is attention_f16.c. */
 #ifndef REFPARITY_OPERATIONS_ATTENTION_BOUND_H
 #define REFPARITY_OPERATIONS_ATTENTION_BOUND_H
 

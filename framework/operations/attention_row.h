@@ -3,14 +3,12 @@
 #ifndef REFPARITY_OPERATIONS_ATTENTION_ROW_H
 #define REFPARITY_OPERATIONS_ATTENTION_ROW_H
 
-#include "refparity/ops.h"
+#include "operations/operations.h"
 
-/* u, the unit roundoff of FP32. */
-#define RP_U 0x1p-24
 /* A running sum is rounded by 0.42 u of what it has come to, in the root mean square. A limit is three
  * sigma, and where one score or one key decides, three standard errors are passed once in 370 rows:
  * sigma is 5/3 of a standard error, so that a limit is five. */
-#define RP_SUM_ERROR 0.7
+#define RP_SCORE_ERROR 0.7
 
 struct rp_attention_row {
     const struct rp_attention *args;

@@ -8,20 +8,8 @@
 #include "formats/hadamard.h"
 #include "formats/rounding.h"
 
-#define HADAMARD_SIZE 64
 #define MEAN_SIZE 0.8
 #define F16_STEP 0x1p-10
-
-/* As numerics.c turns them. */
-static size_t hadamard_size(size_t head_dim, bool is_value)
-{
-    size_t size = HADAMARD_SIZE;
-    if (head_dim % HADAMARD_SIZE != 0)
-        return 0;
-    while (!is_value && head_dim % (2 * size) == 0)
-        size *= 2;
-    return size;
-}
 
 /* Of each of n values that come of one turn, in the root mean square over them: the columns of the matrix
  * are orthogonal, so that the sums of the first j terms have the squares of the first j values; in
@@ -34,7 +22,7 @@ static double noise_of(const float *x, size_t n)
         forward += square * (double)(n - i);
         reverse += square * (double)(i + 1);
     }
-    return RP_SUM_ERROR * RP_U * sqrt(fmax(forward, reverse) / (double)n);
+    return RP_SCORE_ERROR * RP_UNIT_ROUNDOFF * sqrt(fmax(forward, reverse) / (double)n);
 }
 
 /* ---- a row's tips ---- */
@@ -144,8 +132,8 @@ enum rp_status rp_cache_tips_open(struct rp_cache_tips *tips, uint32_t format,
     const size_t n = args->n_keys * args->n_kv_heads * 2;
     *tips = (struct rp_cache_tips){.format = format,
                                    .args = args,
-                                   .k_size = hadamard_size(args->head_dim, false),
-                                   .v_size = hadamard_size(args->head_dim, true),
+                                   .k_size = rp_hadamard_size(args->head_dim, false),
+                                   .v_size = rp_hadamard_size(args->head_dim, true),
                                    .is_known = k && v,
                                    .err = err};
     tips->turned = calloc(heads * args->head_dim + 1, sizeof *tips->turned);
@@ -272,9 +260,9 @@ static void add_unknown(struct rp_cache_tips *tips, const struct rp_attention_ro
                          norm = sqrt((double)tips->norms[at + i]);
             const double parts = norm * F16_STEP, n = (double)dim;
             const bool is_k = i == 0;
-            double noise = 2 * RP_U * norm, value, largest, blocks;
+            double noise = 2 * RP_UNIT_ROUNDOFF * norm, value, largest, blocks;
             if (is_k ? tips->k_size : tips->v_size)
-                noise += RP_SUM_ERROR * RP_U * norm * sqrt(2.0);
+                noise += RP_SCORE_ERROR * RP_UNIT_ROUNDOFF * norm * sqrt(2.0);
             noise *= MEAN_SIZE;
             value = noise * step * (is_k ? q_square : n);
             largest = step * step * (is_k ? (double)q_largest * (double)q_largest : 1);

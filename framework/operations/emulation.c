@@ -10,8 +10,7 @@
 #include "operations/emulation.h"
 #include "operations/matmul.h"
 
-#define HADAMARD_SIZE 64 /* of V; the least for K */
-#define BLOCK 32         /* of the formats that store sums */
+#define BLOCK 32 /* of the formats that store sums */
 
 uint32_t rp_numerics_cache_format(const struct rp_numerics *numerics)
 {
@@ -189,23 +188,13 @@ static bool is_quantized(uint32_t format)
     return format == RP_GGML_Q8_0 || format == RP_GGML_Q4_0;
 }
 
-/* How many values of a head are rotated together; 0: they are not. */
-static size_t hadamard_size(size_t head_dim, enum rp_weight_id which)
-{
-    size_t size = HADAMARD_SIZE;
-    if (head_dim % HADAMARD_SIZE != 0)
-        return 0;
-    while (which != RP_ATTN_V && head_dim % (2 * size) == 0)
-        size *= 2;
-    return size;
-}
-
 /* y [n][dim] = x [n][dim], rounded; between two rotations, where the format is quantized. */
 static enum rp_status round_rows(const struct rp_emulation *emulation, const struct rp_site *site,
                                  enum rp_weight_id which, uint32_t format, const float *x,
                                  size_t dim, float *y)
 {
-    size_t size = is_quantized(format) ? hadamard_size(site->config->head_dim, which) : 0;
+    size_t size =
+        is_quantized(format) ? rp_hadamard_size(site->config->head_dim, which == RP_ATTN_V) : 0;
     enum rp_status status = RP_OK;
     for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
         float *row = y + p * dim;

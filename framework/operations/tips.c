@@ -68,7 +68,7 @@ void rp_find_tips(uint32_t format, const float *x, size_t n, double noise,
 double rp_rare_sum(const double *expected, const double *square, size_t n)
 {
     static const double thetas[] = {0.25, 0.5, 1, 2, 3, 4, 6, 8, 10, 12, 14, 16};
-    double largest = 0, any = 0, best = INFINITY;
+    double largest = 0, any = 0, best = HUGE_VAL;
     for (size_t i = 0; i < n; i++) {
         largest = square[i] > largest ? square[i] : largest;
         any += square[i] > 0 ? fmin(1, expected[i] / square[i]) : 0;

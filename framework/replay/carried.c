@@ -15,8 +15,9 @@ enum { N_RUNS = 3 };
 
 /* One row that is rounded, in the order of a run, which is the same in all runs. */
 struct rounded_row {
-    float *x;                /* [n] as it was in the first run; owned */
-    size_t n, step, index;   /* index: of its position in the plan */
+    float *x;              /* [n] as it was in the first run; owned */
+    size_t n, step, index; /* index: of its position in the plan */
+    enum rp_weight_id which;
     enum rp_weight_id reads; /* products that read one row round it once */
     bool is_cache;
     uint32_t format;
@@ -33,6 +34,9 @@ struct watcher {
     size_t n_rows, capacity, at;
     float *followed; /* scratch of the row that is shown */
     size_t n_followed;
+    const struct rp_layer *weights;
+    float *
+        columns[RP_N_LAYER_WEIGHTS]; /* [n_in] norms of a weight's columns, once asked for; owned */
 };
 
 static void watcher_free(struct watcher *watcher)
@@ -40,7 +44,25 @@ static void watcher_free(struct watcher *watcher)
     for (size_t i = 0; i < watcher->n_rows; i++)
         free(watcher->rows[i].x);
     free(watcher->rows);
+    for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++)
+        free(watcher->columns[i]);
     free(watcher->followed);
+}
+
+/* What a change of each value of a product's input is worth; NULL: nothing is known. */
+static const float *column_norms(struct watcher *watcher, enum rp_weight_id which, size_t n)
+{
+    const struct rp_weight *weight = &watcher->weights->weights[which];
+    float *norms = watcher->columns[which];
+    if (norms || !weight->data || weight->n_in != n)
+        return norms;
+    norms = watcher->columns[which] = calloc(n + 1, sizeof *norms);
+    for (size_t row = 0; norms && row < weight->n_out; row++)
+        for (size_t i = 0; i < n; i++)
+            norms[i] += weight->data[row * n + i] * weight->data[row * n + i];
+    for (size_t i = 0; norms && i < n; i++)
+        norms[i] = sqrtf(norms[i]);
+    return norms;
 }
 
 /* Products that read a norm's output read one row. */
@@ -72,6 +94,7 @@ static bool record(struct watcher *watcher, const struct rp_site *site, enum rp_
     struct rounded_row row = {.x = malloc((n + 1) * sizeof(float)),
                               .n = n,
                               .step = site->step,
+                              .which = which,
                               .reads = is_cache ? which : row_read_by(which),
                               .is_cache = is_cache,
                               .format = format};
@@ -117,8 +140,12 @@ static const float *before(void *context, const struct rp_site *site, enum rp_we
 static void after(void *context, uint32_t format, const float *x, size_t n, float *rounded)
 {
     struct watcher *watcher = context;
-    if (watcher->mode == WATCH_TIP && watcher->rows[watcher->at - 1].tips > 0)
-        rp_rounding_tip_largest(format, x, n, rounded);
+    if (watcher->mode != WATCH_TIP)
+        return;
+    const struct rounded_row *row = &watcher->rows[watcher->at - 1];
+    const float *gain = row->is_cache ? NULL : column_norms(watcher, row->which, n);
+    if (row->tips > 0)
+        rp_rounding_tip_largest(format, x, n, gain, rounded);
 }
 
 /* ---- what each run makes of the carried slots ---- */
@@ -238,7 +265,7 @@ enum rp_status rp_carried_measure(struct rp_carried *carried, const struct rp_re
                                   const struct rp_numerics *numerics, enum rp_mode mode,
                                   struct rp_error *err)
 {
-    struct watcher watcher = {.plan = plan};
+    struct watcher watcher = {.plan = plan, .weights = weights};
     const struct rp_rounding_watch watch = {&watcher, before, after};
     struct comparison comparison = {.carried = carried, .plan = plan, .run = -1};
     struct rp_emulation emulation;

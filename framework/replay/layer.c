@@ -115,9 +115,13 @@ static enum rp_status judge_slot(const struct rp_replay *replay, const struct wo
     const struct rp_replay_plan *plan = work->plan;
     const struct rp_planned_slot *slot = &plan->slots[k];
     const struct rp_carried_slot *far = rp_carried_find(carried, slot->part);
-    char operation[48] = "a copy", reason[128];
-    if (slot->operation < plan->n_steps)
-        what_runs(&plan->steps[slot->operation], operation, sizeof operation);
+    char operation[96] = "a copy", last[40], first[40], reason[128];
+    if (slot->operation < plan->n_steps) {
+        what_runs(&plan->steps[slot->operation], last, sizeof last);
+        what_runs(&plan->steps[slot->first_operation], first, sizeof first);
+        snprintf(operation, sizeof operation, "%s%s%s", slot->is_direct ? "" : first,
+                 slot->is_direct ? "" : " to ", last);
+    }
     const struct rp_expected_tips tips = {.worth = far ? far->worth : NULL,
                                           .own = far ? far->own : NULL,
                                           .earlier = far ? far->earlier : NULL};

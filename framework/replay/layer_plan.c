@@ -197,6 +197,8 @@ static void find_steps(struct rp_replay_plan *plan, struct rp_planned_slot *slot
         n_operations += flow.is_operation;
         if (flow.is_operation && slot->operation == plan->n_steps)
             slot->operation = i;
+        if (flow.is_operation)
+            slot->first_operation = i;
         for (size_t k = 0; k < flow.n_writes; k++)
             is_needed[flow.writes[k]] = is_needed_of_all[flow.writes[k]] = false;
         for (size_t k = 0; k < flow.n_reads; k++) {

@@ -19,6 +19,7 @@ struct rp_planned_slot {
     unsigned char *steps; /* [n_steps] what computes it from own slots, their taps among them */
     unsigned char *earlier; /* [n_steps] of these: whose rows of earlier positions it needs too */
     size_t operation;       /* the step that computes it; n_steps: none does */
+    size_t first_operation; /* where others are computed on the way: the first of them */
     char from[160];         /* the slots that it is computed from */
     /* What would have to be dumped for the bound alone: the slots that are not own and that a rounding
      * on the way reads, or where there is none the nearest that is not own; "" when direct. */

@@ -5,23 +5,20 @@
 #include <stdlib.h>
 
 #define UNLIKELY 1e-6
-#define MOST_TIPS 4096.0 /* past which sqrt(k) is taken from the mean */
+/* Past which k is taken from the normal distribution: e^-mean has to be a normal number. */
+#define MOST_TIPS 500.0
 
 double rp_tips_limit(double worth, double own)
 {
-    const double mean = RP_TIPS_MARGIN * own;
+    const double mean = RP_TIPS_MARGIN * own, most = mean + 6 * sqrt(mean);
     if (!(mean < MOST_TIPS))
-        return worth * sqrt(mean + 6 * sqrt(mean));
+        return worth * sqrt(most);
     /* The smallest k with P(more than k) < UNLIKELY; one tip is always allowed. */
     double probability = exp(-mean), left = 1 - probability, k = 0;
-    if (probability > 0) {
-        while (left >= UNLIKELY) {
-            k++;
-            probability *= mean / k;
-            left -= probability;
-        }
-    } else {
-        k = mean + 6 * sqrt(mean);
+    while (left >= UNLIKELY && k < most + 20) {
+        k++;
+        probability *= mean / k;
+        left -= probability;
     }
     return worth * sqrt(fmax(k, 1));
 }

@@ -92,6 +92,25 @@ static int line_of(const cJSON *pair)
     return (int)line;
 }
 
+/* Of each operation that fails in a replay test, on a line of its own; false: there is none. */
+static bool write_explanations(FILE *out, const cJSON *judged)
+{
+    const cJSON *step;
+    bool has_any = false;
+    cJSON_ArrayForEach(step, cJSON_GetObjectItemCaseSensitive(judged, "steps"))
+    {
+        const cJSON *explanation = cJSON_GetObjectItemCaseSensitive(step, "explanation");
+        if (!cJSON_IsObject(explanation))
+            continue;
+        fputs("&#10;", out);
+        write_escaped(out, text_of(step, "slot"));
+        fputs(": ", out);
+        write_escaped(out, text_of(explanation, "text"));
+        has_any = true;
+    }
+    return has_any;
+}
+
 /* One testcase. file:line is the entry's place in the matrix. */
 static void write_case(FILE *out, const cJSON *pair, const char *name, const cJSON *judged,
                        double time)
@@ -127,11 +146,8 @@ static void write_case(FILE *out, const cJSON *pair, const char *name, const cJS
         fprintf(out, "&#10;downstream of %s", downstream);
     const cJSON *divergence = cJSON_GetObjectItemCaseSensitive(
         cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "divergence");
-    const cJSON *explanation = cJSON_GetObjectItemCaseSensitive(judged, "explanation");
-    if (cJSON_IsObject(explanation)) {
-        fputs("&#10;", out);
-        write_escaped(out, text_of(explanation, "text"));
-    } else if (failed && !downstream[0] && cJSON_IsObject(divergence)) {
+    if (!write_explanations(out, judged) && failed && !downstream[0] &&
+        cJSON_IsObject(divergence)) {
         fputs("&#10;", out);
         write_escaped(out, text_of(divergence, "explanation"));
     }

@@ -46,33 +46,38 @@ void rp_report_replay_text(FILE *out, const struct rp_replay_result *results, si
             write_step(out, &results[i], &layer->slots[s]);
     }
     for (size_t i = 0; i < n; i++)
-        if (results[i].explanation.text[0])
-            fprintf(out, "%s: %s\n", results[i].slot, results[i].explanation.text);
+        for (size_t s = 0; s < results[i].layer.n_slots; s++)
+            if (results[i].explanations[s].text[0])
+                fprintf(out, "%s: %s\n", results[i].layer.slots[s].slot,
+                        results[i].explanations[s].text);
+}
+
+static void write_failing(FILE *out, const struct rp_replay_result *result,
+                          const struct rp_replay_slot *step,
+                          const struct rp_explanation *explanation)
+{
+    const size_t at = step->first;
+    fprintf(out, "  operation: %s: %s, from the engine's own %s\n", step->slot, step->operation,
+            step->from[0] ? step->from : "tokens");
+    fprintf(out, "  at position %lld: introduced %.4g, limit %.2g, channel %zu",
+            (long long)step->positions[at], step->introduced[at], step->limit[at],
+            step->worst_channel);
+    if (step == result->layer.first_failing && !isnan(result->inherited))
+        fprintf(out, "; inherited %.4g", result->inherited);
+    fprintf(out, "\n  positions: %zu of %zu over the limit\n", step->n_failing, step->n_positions);
+    if (explanation->text[0])
+        fprintf(out, "  explanation: %s\n", explanation->text);
+    if (explanation->or_else[0])
+        fprintf(out, "  or, just as well: %s\n", explanation->or_else);
 }
 
 void rp_report_replay_failure(FILE *out, const struct rp_replay_result *result)
 {
-    const struct rp_replay_slot *step = result->layer.first_failing;
-    if (step) {
-        const size_t at = step->first;
-        fprintf(out, "  sub-stage: %s, computed from the engine's own %s\n", step->slot,
-                step->from[0] ? step->from : "tokens");
-        fprintf(out,
-                "  at position %lld: introduced %.4g, limit %.2g, channel %zu; "
-                "inherited ",
-                (long long)step->positions[at], step->introduced[at], step->limit[at],
-                step->worst_channel);
-        if (isnan(result->inherited))
-            fputs("not known\n", out);
-        else
-            fprintf(out, "%.4g\n", result->inherited);
-        fprintf(out, "  positions: %zu of %zu over the limit\n", step->n_failing,
-                step->n_positions);
+    for (size_t i = 0; i < result->layer.n_slots; i++) {
+        const struct rp_replay_slot *step = &result->layer.slots[i];
+        if (step->verdict == RP_FAIL && step->first < step->n_positions)
+            write_failing(out, result, step, &result->explanations[i]);
     }
-    if (result->explanation.text[0])
-        fprintf(out, "  explanation: %s\n", result->explanation.text);
-    if (result->explanation.or_else[0])
-        fprintf(out, "  or, just as well: %s\n", result->explanation.or_else);
 }
 
 /* ---- JSON ---- */
@@ -106,24 +111,30 @@ static cJSON *step_json(const struct rp_replay_slot *step)
     return object;
 }
 
+static cJSON *explanation_json(const struct rp_explanation *explanation)
+{
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "name", explanation->name);
+    cJSON_AddStringToObject(object, "text", explanation->text);
+    cJSON_AddStringToObject(object, "or_else", explanation->or_else);
+    add_number(object, "share", explanation->share);
+    add_number(object, "parameter", explanation->parameter);
+    return object;
+}
+
 static cJSON *result_json(const struct rp_replay_result *result)
 {
-    const struct rp_explanation *explanation = &result->explanation;
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "slot", result->slot);
     cJSON_AddStringToObject(object, "verdict", rp_verdict_name(result->judgement.verdict));
     cJSON_AddStringToObject(object, "message", result->judgement.message);
     add_number(object, "inherited", result->inherited);
     cJSON *steps = cJSON_AddArrayToObject(object, "steps");
-    for (size_t i = 0; i < result->layer.n_slots; i++)
-        cJSON_AddItemToArray(steps, step_json(&result->layer.slots[i]));
-    if (explanation->text[0]) {
-        cJSON *e = cJSON_AddObjectToObject(object, "explanation");
-        cJSON_AddStringToObject(e, "name", explanation->name);
-        cJSON_AddStringToObject(e, "text", explanation->text);
-        cJSON_AddStringToObject(e, "or_else", explanation->or_else);
-        add_number(e, "share", explanation->share);
-        add_number(e, "parameter", explanation->parameter);
+    for (size_t i = 0; i < result->layer.n_slots; i++) {
+        cJSON *step = step_json(&result->layer.slots[i]);
+        if (result->explanations[i].text[0])
+            cJSON_AddItemToObject(step, "explanation", explanation_json(&result->explanations[i]));
+        cJSON_AddItemToArray(steps, step);
     }
     return object;
 }

@@ -151,7 +151,8 @@ static const char explained[] =
     "\"verdict\": \"MARGINAL\", \"required\": true, \"message\": \"L2_rel 0.3 is quantization\", "
     "\"worst\": {\"l2_rel\": 0.3}, \"exact\": {\"own_error\": 2e-6, \"floor\": 0.3}}]}, "
     "\"replay\": [{\"slot\": \"h0\", \"verdict\": \"FAIL\", \"message\": \"h0_ffnout introduces "
-    "0.5\", \"explanation\": {\"text\": \"a factor of 0.5\"}}]}]}";
+    "0.5\", \"steps\": [{\"slot\": \"h0_ffnout\", \"explanation\": {\"text\": \"a factor of "
+    "0.5\"}}]}]}]}";
 
 static void what_is_explained_passes_in_junit_and_is_shown(void **state)
 {

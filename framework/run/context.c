@@ -37,21 +37,21 @@ static enum rp_status get_string(const struct rp_json *doc, const char *key, con
     return RP_OK;
 }
 
-/* $REFPARITY_STORE, or refparity/store in the user's cache folder; "" when neither is known. */
-static void find_user_store(struct rp_context *context)
+/* The value of variable, or refparity/name in the user's cache folder; "" when neither is known. */
+static void find_user_folder(const char *variable, const char *name, char out[RP_PATH_SIZE])
 {
-    const char *store = getenv("REFPARITY_STORE");
+    const char *given = getenv(variable);
     const char *cache = getenv("XDG_CACHE_HOME");
     const char *home = getenv("HOME");
-    int fits = 1;
-    if (store && store[0])
-        fits = FITS(context->user_store, "%s", store);
+    int n = 0;
+    if (given && given[0])
+        n = snprintf(out, RP_PATH_SIZE, "%s", given);
     else if (cache && cache[0])
-        fits = FITS(context->user_store, "%s/refparity/store", cache);
+        n = snprintf(out, RP_PATH_SIZE, "%s/refparity/%s", cache, name);
     else if (home && home[0])
-        fits = FITS(context->user_store, "%s/.cache/refparity/store", home);
-    if (!fits)
-        context->user_store[0] = '\0';
+        n = snprintf(out, RP_PATH_SIZE, "%s/.cache/refparity/%s", home, name);
+    if (n <= 0 || n >= RP_PATH_SIZE)
+        out[0] = '\0';
 }
 
 static enum rp_status read_stores(struct rp_context *context, struct rp_error *err)
@@ -67,7 +67,7 @@ static enum rp_status read_stores(struct rp_context *context, struct rp_error *e
             return rp_json_fail(context->config, item, err, RP_ERR_FORMAT, "expected a string");
         context->stores[context->n_stores++] = item->valuestring;
     }
-    find_user_store(context);
+    find_user_folder("REFPARITY_STORE", "store", context->user_store);
     if (context->user_store[0])
         context->stores[context->n_stores++] = context->user_store;
     return RP_OK;
@@ -143,8 +143,8 @@ enum rp_status rp_context_open(const char *config_path, struct rp_context *conte
         rp_context_close(context);
         return status;
     }
-    const char *models = getenv("REFPARITY_MODELS");
-    context->models_dir = models && models[0] ? models : NULL;
+    find_user_folder("REFPARITY_MODELS", "models", context->user_models);
+    context->models_dir = context->user_models[0] ? context->user_models : NULL;
     context->require = rp_env_flag("REFPARITY_REQUIRE");
     context->reuse = rp_env_flag("REFPARITY_REUSE_DUMPS");
     read_session(context);

@@ -27,13 +27,14 @@ struct rp_context {
     size_t n_stores;
     struct rp_target *targets; /* [n_targets] */
     size_t n_targets;
-    const char *models_dir; /* REFPARITY_MODELS, NULL when not set */
+    const char *models_dir; /* where GGUFs are looked for first: user_models; NULL when not known */
     int require;            /* REFPARITY_REQUIRE: what is missing is an ERROR, not a SKIP */
     int reuse;              /* REFPARITY_REUSE_DUMPS: keep a dump whose inputs are the same */
     char session[40];       /* of the ctest run under way; "" when there is none */
     char state[RP_FINGERPRINT_SIZE]; /* of config.json and the matrix, before they were read */
     struct rp_json *config;          /* private */
     char user_store[RP_PATH_SIZE];   /* private: REFPARITY_STORE or its default */
+    char user_models[RP_PATH_SIZE];  /* private: REFPARITY_MODELS or its default */
 };
 
 /* config.json: {"matrix", "prefix", "build_dir", "work_dir", "reports_dir", "record_command",

@@ -2,6 +2,7 @@
 #include "run/judge_replay.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,37 +120,72 @@ static int is_damaged(const struct rp_judge *judge, const char *slot,
     return compared->verdict == RP_ERROR;
 }
 
-/* A damaged slot fails, and so does the step that starts from it. */
+/* The name number index of a list "h3_q, h3_k"; false: there are no more. */
+static bool name_of(const char *list, size_t index, char name[RP_SLOT_NAME_SIZE])
+{
+    for (; index > 0 && list; index--) {
+        list = strstr(list, ", ");
+        list = list ? list + 2 : NULL;
+    }
+    if (!list || !list[0])
+        return false;
+    snprintf(name, RP_SLOT_NAME_SIZE, "%.*s", (int)strcspn(list, ","), list);
+    return true;
+}
+
+/* A damaged slot fails, and so does the operation that starts from it. */
 static int describe_damage(const struct rp_judge *judge, struct rp_replay_result *result)
 {
     const struct rp_replay_slot *slot = result->layer.first_failing;
     struct rp_slot_result compared;
-    if (is_damaged(judge, slot->slot, &compared))
+    char name[RP_SLOT_NAME_SIZE];
+    if (is_damaged(judge, slot->slot, &compared)) {
         rp_judge_decide(&result->judgement, RP_ERROR, "%s: %s", slot->slot, compared.message);
-    else if (is_damaged(judge, slot->from, &compared))
-        rp_judge_decide(&result->judgement, RP_SKIP, "%s starts from %s: %s", slot->slot,
-                        slot->from, compared.message);
+        return 1;
+    }
+    for (size_t i = 0; name_of(slot->from, i, name); i++) {
+        if (!is_damaged(judge, name, &compared))
+            continue;
+        rp_judge_decide(&result->judgement, RP_SKIP, "%s starts from %s: %s", slot->slot, name,
+                        compared.message);
+        return 1;
+    }
+    return 0;
+}
+
+/* What the slot's layer was given. */
+static char *input_of(const struct rp_replay_slot *slot, char name[RP_SLOT_NAME_SIZE])
+{
+    name[0] = '\0';
+    if (slot->layer < 0)
+        (void)name_of(slot->from, 0, name);
+    else if (slot->layer == 0)
+        rp_slot_name(RP_PART_EMB, -1, name);
     else
-        return 0;
-    return 1;
+        rp_slot_name(RP_PART_OUTPUT, slot->layer - 1, name);
+    return name;
 }
 
 static void describe_failure(struct rp_judge_replay *replay, struct rp_replay_result *result)
 {
     const struct rp_replay_slot *slot = result->layer.first_failing;
     struct rp_error err;
-    char inherited[64] = "what it inherits is not known";
+    char inherited[64] = "what it inherits is not known", input[RP_SLOT_NAME_SIZE];
     if (describe_damage(replay->judge, result))
         return;
-    result->inherited = error_at(replay->judge, slot->from, slot->positions[slot->first]);
+    result->inherited =
+        error_at(replay->judge, input_of(slot, input), slot->positions[slot->first]);
     if (!isnan(result->inherited))
-        snprintf(inherited, sizeof inherited, "inherits %.3g with %.24s", result->inherited,
-                 slot->from);
-    rp_judge_decide(&result->judgement, RP_FAIL, "%s %s; %s", slot->slot, slot->message, inherited);
-    if (rp_explain_slot(replay->replay, slot, &result->explanation, &err)) {
-        memset(&result->explanation, 0, sizeof result->explanation);
-        snprintf(result->explanation.text, sizeof result->explanation.text, "not explained: %.300s",
-                 err.message);
+        snprintf(inherited, sizeof inherited, "inherits %.3g with %.24s", result->inherited, input);
+    rp_judge_decide(&result->judgement, RP_FAIL, "%s, %s: %s; %s", slot->slot, slot->operation,
+                    slot->message, inherited);
+    for (size_t i = 0; i < result->layer.n_slots; i++) {
+        struct rp_explanation *explanation = &result->explanations[i];
+        if (result->layer.slots[i].verdict != RP_FAIL ||
+            !rp_explain_slot(replay->replay, &result->layer.slots[i], explanation, &err))
+            continue;
+        memset(explanation, 0, sizeof *explanation);
+        snprintf(explanation->text, sizeof explanation->text, "not explained: %.300s", err.message);
     }
 }
 

@@ -13,11 +13,12 @@ struct rp_replay_result {
     char slot[RP_SLOT_NAME_SIZE]; /* "h7", "emb", "post_norm", "logits" */
     struct rp_judgement judgement;
     struct rp_replay_layer layer; /* zeroed where nothing could be replayed */
-    /* L2_rel of what the step that fails started from, at the first failing position, against the
-     * exact reference or else HF; NaN where that is not known, or nothing fails. */
+    /* L2_rel of what the layer was given, at the first failing position of the first slot that fails,
+     * against the exact reference or else HF; NaN where that is not known, or nothing fails. */
     double inherited;
-    struct rp_explanation explanation; /* of a failure; else its text is "" */
-    double seconds;                    /* that its test took, or computing it here */
+    /* Of layer.slots, one each: two that fail are two bugs. Its text is "" where the slot does not. */
+    struct rp_explanation explanations[RP_N_LAYER_PARTS];
+    double seconds; /* that its test took, or computing it here */
 };
 
 struct rp_judge_replay;

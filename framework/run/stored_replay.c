@@ -15,12 +15,12 @@ static const struct rp_field result_fields[] = {
     F(layer.layer),
     RP_FIELD_ENUM(struct rp_replay_result, layer.verdict, RP_ERROR),
     F(inherited),
-    F(explanation.name),
-    F(explanation.text),
-    F(explanation.share),
-    F(explanation.parameter),
-    F(explanation.n_tried),
-    F(explanation.or_else),
+};
+#undef F
+
+#define F(member) RP_FIELD(struct rp_explanation, member)
+static const struct rp_field explanation_fields[] = {
+    F(name), F(text), F(share), F(parameter), F(n_tried), F(or_else),
 };
 #undef F
 
@@ -57,6 +57,18 @@ static void name_test(const char *slot, char name[RP_SLOT_NAME_SIZE + 16])
     snprintf(name, RP_SLOT_NAME_SIZE + 16, "replay-%s", slot);
 }
 
+static enum rp_status add_object(cJSON *array, const void *object, const struct rp_field *fields,
+                                 size_t n, struct rp_error *err)
+{
+    cJSON *one = cJSON_CreateObject();
+    enum rp_status status = rp_fields_write(object, fields, n, one, err);
+    if (!cJSON_AddItemToArray(array, one)) {
+        cJSON_Delete(one);
+        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory to write it");
+    }
+    return status;
+}
+
 enum rp_status rp_store_replay(const struct rp_judge *judge, const struct rp_replay_result *result,
                                struct rp_error *err)
 {
@@ -65,15 +77,13 @@ enum rp_status rp_store_replay(const struct rp_judge *judge, const struct rp_rep
     cJSON *content = cJSON_CreateObject();
     cJSON *own = cJSON_AddObjectToObject(content, "result");
     cJSON *slots = cJSON_AddArrayToObject(content, "slots");
+    cJSON *explanations = cJSON_AddArrayToObject(content, "explanations");
     enum rp_status status = rp_fields_write(result, result_fields, N_OF(result_fields), own, err);
-    for (size_t i = 0; !status && i < layer->n_slots; i++) {
-        cJSON *one = cJSON_CreateObject();
-        status = rp_fields_write(&layer->slots[i], slot_fields, N_OF(slot_fields), one, err);
-        if (!cJSON_AddItemToArray(slots, one)) {
-            cJSON_Delete(one);
-            status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory to write it");
-        }
-    }
+    for (size_t i = 0; !status && i < layer->n_slots; i++)
+        status = add_object(slots, &layer->slots[i], slot_fields, N_OF(slot_fields), err);
+    for (size_t i = 0; !status && i < layer->n_slots; i++)
+        status = add_object(explanations, &result->explanations[i], explanation_fields,
+                            N_OF(explanation_fields), err);
     const size_t first =
         layer->first_failing ? (size_t)(layer->first_failing - layer->slots) : layer->n_slots;
     cJSON_AddNumberToObject(content, "first_failing", (double)first);
@@ -120,6 +130,23 @@ static enum rp_status read_slots(const struct rp_json *doc, const cJSON *content
     return RP_OK;
 }
 
+static enum rp_status read_explanations(const struct rp_json *doc, const cJSON *content,
+                                        struct rp_replay_result *result, struct rp_error *err)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(content, "explanations"), *item;
+    size_t i = 0;
+    if (!cJSON_IsArray(list) || (size_t)cJSON_GetArraySize(list) != result->layer.n_slots)
+        return rp_json_fail(doc, content, err, RP_ERR_FORMAT, "expected an explanation a slot");
+    for (item = list->child; item; item = item->next) {
+        const enum rp_status status =
+            rp_fields_read(doc, item, explanation_fields, N_OF(explanation_fields),
+                           &result->explanations[i++], err);
+        if (status)
+            return status;
+    }
+    return RP_OK;
+}
+
 enum rp_status rp_stored_replay(const struct rp_judge *judge, const char *slot,
                                 struct rp_replay_result *result, struct rp_error *err)
 {
@@ -137,7 +164,9 @@ enum rp_status rp_stored_replay(const struct rp_judge *judge, const char *slot,
     result->seconds = seconds;
     if (!status)
         status = read_slots(doc, content, &result->layer, err);
-    if (!status && (strcmp(result->slot, slot) != 0 || cJSON_GetArraySize(content) != 3))
+    if (!status)
+        status = read_explanations(doc, content, result, err);
+    if (!status && (strcmp(result->slot, slot) != 0 || cJSON_GetArraySize(content) != 4))
         status = rp_json_fail(doc, content, err, RP_ERR_FORMAT, "this is not %s", slot);
     if (status)
         rp_replay_result_free(result);

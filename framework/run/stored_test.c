@@ -189,12 +189,12 @@ static void make_replay(struct rp_replay_result *result, struct per_position *va
     make_replay_slot("h1_ffnout", &result->layer.slots[2], values);
     result->layer.first_failing = &result->layer.slots[2];
     result->inherited = (double)NAN;
-    fill(result->explanation.name, sizeof result->explanation.name);
-    fill(result->explanation.text, sizeof result->explanation.text);
-    result->explanation.share = 0.99;
-    result->explanation.parameter = (double)NAN;
-    result->explanation.n_tried = 7;
-    fill(result->explanation.or_else, sizeof result->explanation.or_else);
+    fill(result->explanations[1].name, sizeof result->explanations[1].name);
+    fill(result->explanations[1].text, sizeof result->explanations[1].text);
+    result->explanations[1].share = 0.99;
+    result->explanations[1].parameter = (double)NAN;
+    result->explanations[1].n_tried = 7;
+    fill(result->explanations[1].or_else, sizeof result->explanations[1].or_else);
     result->seconds = 0.25;
 }
 

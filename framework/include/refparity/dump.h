@@ -573,10 +573,9 @@ static int rp_dump_add_order(struct rp_dump *dump, const char *slots, const char
     grown += dump->n_order;
     n = (size_t)snprintf(grown, size, "%s{\"slots\": [\"", dump->n_order ? ", " : "");
     for (i = 0; slots[i]; i++) {
-        if (slots[i] == ',') {
-            memcpy(grown + n, "\", \"", 4);
-            n += 4;
-        } else
+        if (slots[i] == ',')
+            n += (size_t)snprintf(grown + n, size - n, "\", \"");
+        else
             grown[n++] = slots[i];
     }
     n += (size_t)snprintf(grown + n, size - n, "\"], %s}", numbers);

@@ -93,6 +93,7 @@ struct rp_entry {
     const char **modes; /* [n_modes]; NULL, 0 when the engine has only one way to run */
     size_t n_modes;
     const char *engine_gguf;         /* as written; NULL when there is none. See rp_entry_gguf */
+    const char *how_to_get;          /* one sentence for who has not got that file; NULL: none */
     const struct rp_prompt *prompts; /* [n_prompts], n_prompts >= 1 */
     size_t n_prompts;
     struct rp_limits limits;                  /* threshold_l2_rel and threshold_cosine */
@@ -186,8 +187,8 @@ enum rp_status rp_matrix_find_pair(const struct rp_matrix *matrix, const char *e
 const char *rp_gate_name(enum rp_gate gate); /* "strict", "explained", "exact" */
 
 /* Finds the entry's engine_gguf: as an absolute path; or below models_dir (the value of
- * REFPARITY_MODELS; NULL or "" when that is not set); or relative to the matrix's folder. Writes
- * its path into out[size]. RP_ERR_MISSING lists where it was looked for; RP_ERR_ARGUMENT: the
+ * REFPARITY_MODELS or its default; NULL or "": none); or relative to the matrix's folder. Writes
+ * its path into out[size]. RP_ERR_MISSING says how to get it, and lists where it was looked for; RP_ERR_ARGUMENT: the
  * entry has no engine_gguf, or out is too small. */
 enum rp_status rp_entry_gguf(const struct rp_matrix *matrix, const struct rp_entry *entry,
                              const char *models_dir, char *out, size_t size, struct rp_error *err);

@@ -21,9 +21,11 @@ extern "C" {
 struct rp_replay_slot {
     char slot[RP_SLOT_NAME_SIZE];
     enum rp_slot_part part;
-    int layer;          /* -1: outside the layers */
-    char operation[48]; /* "attn_q, a matrix product", "RoPE" …: the last one before the slot */
-    char from[160];     /* the slots that it was computed from: "h3_qrope, h3_krope, h3_v" */
+    int layer; /* -1: outside the layers */
+    /* "RoPE", "the product with attn_q" …; where several lie on the way, the first and the last: "the RMS
+     * norm attn_norm to the residual add" */
+    char operation[96];
+    char from[160]; /* the slots that it was computed from: "h3_qrope, h3_krope, h3_v" */
     /* The operation's inputs are not all dumped: others were computed on the way. between: the slots
      * that would have to be dumped for the bound alone; "" when nothing is carried. */
     bool is_carried;
