@@ -2,6 +2,7 @@
  * do to them. Every one is a range of keys for each position. Where none fits, the ranges are
  * measured, position by position. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

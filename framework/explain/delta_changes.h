@@ -83,6 +83,7 @@ enum rp_delta_rule_option {
      * earlier blocks' state is read with, before it is taken from V. */
     RP_DELTA_W_TWICE,         /* the decay on W once more */
     RP_DELTA_W_TWICE_INSIDE,  /* and before W is solved for */
+    RP_DELTA_W_TWICE_BETWEEN, /* and between its rows, which have it already */
     RP_DELTA_W_PLAIN,         /* no decay in W */
     RP_DELTA_W_MISSING,       /* V without what the earlier blocks hold */
     RP_DELTA_READ_PLAIN,      /* no decay on what is read of earlier blocks */

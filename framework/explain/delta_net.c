@@ -333,6 +333,7 @@ static enum rp_status collect_blocks(struct rp_search *search, int64_t block, st
     } blocks[] = {
         {RP_DELTA_W_TWICE, "the decay is in W twice"},
         {RP_DELTA_W_TWICE_INSIDE, "the decay is in W's K twice"},
+        {RP_DELTA_W_TWICE_BETWEEN, "the decay is in W twice"},
         {RP_DELTA_W_PLAIN, "no decay in W"},
         {RP_DELTA_W_MISSING, "the update without what earlier blocks hold"},
         {RP_DELTA_READ_PLAIN, "earlier blocks are read without decay"},
@@ -399,9 +400,11 @@ enum rp_status rp_collect_delta_net(struct rp_search *search, struct rp_error *e
         status = collect_l2(search, err);
         if (status == RP_OK)
             status = collect_rule(search, err);
-        if (status == RP_OK && search->first > 0)
-            status = collect_blocks(
-                search, search->slot->positions[search->first] - search->slot->positions[0], err);
+        /* The second block's first position may be right, where only what it adds is wrong. */
+        const int64_t first =
+            search->slot->positions[search->first] - search->slot->positions[0];
+        for (int64_t block = first; status == RP_OK && block > 0 && block + 1 >= first; block--)
+            status = collect_blocks(search, block, err);
         if (status == RP_OK && search->first > 0)
             status = collect_pads(search, err);
         if (status == RP_OK)

@@ -260,7 +260,8 @@ static void solve_block(int option, const struct rp_delta_rule *args, const stru
                         size_t n, struct block *block)
 {
     const size_t dim = args->head_dim;
-    const double power = option == RP_DELTA_W_TWICE_INSIDE ? 2 : option == RP_DELTA_W_PLAIN ? 0 : 1;
+    const bool is_plain = option == RP_DELTA_W_PLAIN || option == RP_DELTA_W_TWICE_BETWEEN;
+    const double power = option == RP_DELTA_W_TWICE_INSIDE ? 2 : is_plain ? 0 : 1;
     for (size_t i = 0; i < n; i++) {
         const double beta = (double)rows[i].beta;
         double *u = block->u + i * dim, *w = block->w + i * dim;
@@ -284,7 +285,8 @@ static void solve_block(int option, const struct rp_delta_rule *args, const stru
 static void take_earlier(int option, size_t n, size_t dim, const float *state, struct block *block)
 {
     for (size_t i = 0; i < n && option != RP_DELTA_W_MISSING; i++) {
-        const double factor = option == RP_DELTA_W_TWICE ? exp(block->aged[i]) : 1;
+        const bool is_aged = option == RP_DELTA_W_TWICE || option == RP_DELTA_W_TWICE_BETWEEN;
+        const double factor = is_aged ? exp(block->aged[i]) : 1;
         for (size_t k = 0; k < dim; k++) {
             const double w = factor * block->w[i * dim + k];
             for (size_t d = 0; d < dim; d++)

@@ -1,6 +1,7 @@
 /* See explain/pairs.h, and struct rp_pair in explain/candidate.h. */
 #include "explain/pairs.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
