@@ -68,6 +68,8 @@ static enum rp_status add_range(struct rp_search *search, enum range range, int6
     candidate.rows = table;
     candidate.value = (double)c;
     candidate.reports_value = range != ALL;
+    if (range == NOT_LAST) /* so many are seen too many */
+        candidate.parameter = -(double)c;
     return rp_search_add(search, candidate, err, "%s", text);
 }
 

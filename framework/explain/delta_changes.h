@@ -75,6 +75,7 @@ enum rp_delta_rule_option {
     RP_DELTA_STATE_AT,       /* lost at `position` */
     RP_DELTA_STATE_EVERY,    /* lost every `position` positions */
     RP_DELTA_STATE_OF,       /* at `position` that of from_position */
+    RP_DELTA_STATE_OF_END,   /* at `position` that after all positions */
     RP_DELTA_STATE_REPEATED, /* at `position` those from from_position on are taken once more */
     RP_DELTA_STATE_PADS,     /* at `position` decayed by `value` pads, whose projections are zero */
     RP_DELTA_STATE_LEFT,     /* begins with what the first `value` positions leave; 0: all */

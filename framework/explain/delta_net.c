@@ -278,6 +278,12 @@ static enum rp_status collect_states(struct rp_search *search, struct rp_error *
         snprintf(text, sizeof text, "at position %lld is that of position %%v", (long long)first);
         status = add_states(search, delta, conv, text, err);
     }
+    delta.option = RP_DELTA_STATE_OF_END;
+    delta.value = (double)positions[search->n - 1] + 1;
+    if (status == RP_OK && rp_search_has_step(search, RP_STEP_DELTA_RULE, RP_N_WEIGHTS))
+        status = rp_search_add(search, delta, err,
+                               "the DeltaNet's state at position %lld is that after all %%v",
+                               (long long)first);
     delta.option = RP_DELTA_STATE_REPEATED;
     for (size_t i = search->first, n = 0;
          i-- > 0 && n < MAX_EARLIER && status == RP_OK &&

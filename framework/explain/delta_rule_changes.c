@@ -205,6 +205,11 @@ static enum rp_status run_with_state(const struct rp_change *change, const struc
     float *kept = calloc(1, size + 1);
     if (!kept)
         return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for a state");
+    if (what->option == RP_DELTA_STATE_OF_END) {
+        status = run_positions(change, site, args, 0, site->n_positions);
+        memcpy(kept, args->state, size);
+        memset(args->state, 0, size);
+    }
     if (what->option == RP_DELTA_STATE_LEFT)
         status = run_positions(change, site, args, 0,
                                what->value >= 1 && what->value < (double)site->n_positions
@@ -218,7 +223,8 @@ static enum rp_status run_with_state(const struct rp_change *change, const struc
             transpose_state(args);
         else if (loses_state(what, site->positions[p]))
             memset(args->state, 0, size);
-        else if (is_here && what->option == RP_DELTA_STATE_OF)
+        else if (is_here && (what->option == RP_DELTA_STATE_OF ||
+                             what->option == RP_DELTA_STATE_OF_END))
             memcpy(args->state, kept, size);
         else if (is_here && what->option == RP_DELTA_STATE_PADS)
             decay_by_pads(change, args);
