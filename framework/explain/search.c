@@ -350,7 +350,7 @@ static void judge(const struct rp_search *search, struct rp_trial *trial)
         const double error = isfinite(found) ? found : 1e6, scaled = error / search->limit[row];
         trial->cost += log1p(scaled * scaled) / (double)search->n;
         trial->chi2 += scaled * scaled / (double)search->n;
-        trial->n_over += !(scaled <= 1);
+        trial->n_over += scaled <= 1 ? 0 : 1;
         most = fmax(most, scaled);
         has_tips |= slot->limit[row] > slot->bound[row];
         is_bounded &= error <= fmax(slot->limit[row], search->limit[row]);
