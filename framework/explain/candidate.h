@@ -46,6 +46,9 @@ struct rp_candidate {
     double own;                          /* of a fit: the model's, 0: none */
     int option;
     enum rp_weight_id which, other;
+    int64_t position, from_position; /* of a state, of blocks */
+    size_t also;                   /* another of the search's candidates at work with it, counted from
+                                    * 1; 0: none */
     int from_layer;                /* whose weights are read beside the layer's own; -1: none */
     const float *rows, *more_rows; /* what install and transform read; the search's */
     const struct rp_numerics *numerics; /* the search's; NULL: as declared */
@@ -101,5 +104,14 @@ struct rp_placed_change {
 };
 void rp_placed_change_open(struct rp_placed_change *placed, struct rp_change *change,
                            const struct rp_place *place);
+
+/* ---- two candidates at once ---- */
+
+/* The first's operations over the second's. */
+struct rp_pair {
+    struct rp_overlay overlay; /* comes first */
+    struct rp_change *first, *second;
+};
+void rp_pair_open(struct rp_pair *pair, struct rp_change *first, struct rp_change *second);
 
 #endif
