@@ -137,10 +137,11 @@ static enum rp_status try_pairs(struct course *course)
     const struct rp_place everywhere = {.kind = RP_PLACE_ALL};
     struct rp_pairs pairs;
     struct rp_candidate pair;
+    struct rp_trial trial;
     enum rp_status status = RP_OK;
     rp_pairs_begin(&pairs, course->search);
     while (status == RP_OK && !course->is_strong && rp_pairs_next(&pairs, &pair))
-        status = try_candidate(course, &pair, &everywhere);
+        status = try_candidate(course, &pair, &everywhere, &trial);
     return status;
 }
 
@@ -148,8 +149,10 @@ static enum rp_status try_keys(struct course *course)
 {
     const struct rp_place everywhere = {.kind = RP_PLACE_ALL};
     struct rp_candidate keys;
+    struct rp_trial trial;
     const enum rp_status status = rp_measure_attention_keys(course->search, &keys, course->err);
-    return status == RP_OK && keys.name ? try_candidate(course, &keys, &everywhere) : status;
+    return status == RP_OK && keys.name ? try_candidate(course, &keys, &everywhere, &trial)
+                                        : status;
 }
 
 static enum rp_status collect(struct rp_search *search, struct rp_error *err)
