@@ -16,6 +16,9 @@ Measures, all of these by default, and prints a table with the goals beside the 
   replay   64 positions of models with real shapes and random weights, replayed: the whole Qwen3-0.6B
            and Llama-3.2-1B, and 8 of Qwen3.5-4B's 32 layers (two periods); with CBLAS and without,
            beside one run of the C model
+  smollm2  a real model (ci/get-smollm2.sh --checkpoint) in llama.cpp (ci/get-llamacpp.sh): what dumping
+           every operation costs; and `refparity replay` of that dump beside one forward by Hugging
+           Face transformers
   build    configuring and building 100 pairs of 30 layers
   parity   ci/parity.sh from a clean tree, with everything installed
 
@@ -47,7 +50,7 @@ while [ $# -gt 0 ]; do
         exit 0
         ;;
     --readme) readme=true ;;
-    compare | memory | warm | field | replay | build | parity) sections+=("$1") ;;
+    compare | memory | warm | field | replay | smollm2 | build | parity) sections+=("$1") ;;
     *) fail "no section '$1': see ci/bench.sh --help" ;;
     esac
     shift
@@ -56,7 +59,7 @@ if [ "$readme" = true ]; then
     [ ${#sections[@]} -eq 0 ] || fail "--readme needs all sections"
     [ -f "$root/README.md" ] || say "note: there is no README.md: the table is only printed"
 fi
-[ ${#sections[@]} -gt 0 ] || sections=(compare memory warm field replay build parity)
+[ ${#sections[@]} -gt 0 ] || sections=(compare memory warm field replay smollm2 build parity)
 
 "$root/ci/install.sh" build
 python=$("$root/ci/record.sh" --print-python)
@@ -184,7 +187,8 @@ replay_row() { # NAME TYPE ACTIVATIONS WHAT GOAL [make_shapes.py's ARGUMENT...]
     local folder=$work/shape model=$work/shape/$1-$2.gguf tree measured text=
     quiet "$python" "$root/fixtures/tiny/make_shapes.py" "$folder" "$1" --type "$2" "${@:6}"
     awk 'BEGIN { srand(1); for (i = 0; i < 64; i++) print int(rand() * 128000) }' >"$work/ids"
-    quiet "$embedded" --model "$model" --tokens "$work/ids" --dump "$folder/dump" --mode batched --activations "$3"
+    quiet "$embedded" --model "$model" --tokens "$work/ids" --dump "$folder/dump" --mode batched --activations "$3" \
+        --slots operations
     for tree in "$work/plain" "$work/tools"; do
         [ "$tree" = "$work/plain" ] || [ "$has_cblas" = true ] || continue
         measured=$(env -u OPENBLAS_NUM_THREADS "$tree/replay_bench" "$model" "$folder/dump" "$3") ||
@@ -208,6 +212,62 @@ measure_replay() {
     replay_row qwen3-0.6b bf16 f32 "shapes of Qwen3-0.6B: BF16, 28 layers" "10 s, 300 MiB"
     replay_row llama-3.2-1b q8_0 by_weight "of Llama-3.2-1B: Q8_0, rounded activations, 16 layers" "-"
     replay_row qwen3.5-4b q4_0 by_weight "of Qwen3.5-4B: Q4_0, rounded activations, 8 of 32 layers" "-" --layers 8
+}
+
+# replay_smollm2 TYPE ACTIVATIONS N_POSITIONS: what llama.cpp dumped, replayed beside a forward; the time
+# that counts is that of all cores, the CPU time that of one thread on either side.
+replay_smollm2() {
+    local gguf=$smollm2/smollm2-135m-$1.gguf dump=$work/smollm2-$1-$3 all one most _
+    local command=("$refparity" replay --activations "$2" --no-explain "$gguf" "$dump")
+    quiet "$llamacpp" --model "$gguf" --tokens "$work/ids$3" --dump "$dump" --slots operations
+    quiet "${command[@]}"
+    all=$(env -u OPENBLAS_NUM_THREADS -u MKL_NUM_THREADS "$python" "$root/ci/bench/forward.py" \
+        "$smollm2/smollm2-135m" "$work/ids$3" "$n_jobs" 5 "${command[@]}" 2>"$work/log") ||
+        fail "forward.py failed: $(tail -n 3 "$work/log")"
+    one=$("$python" "$root/ci/bench/forward.py" "$smollm2/smollm2-135m" "$work/ids$3" 1 5 \
+        "${command[@]}" --threads 1 2>"$work/log") || fail "forward.py failed: $(tail -n 3 "$work/log")"
+    read -r most _ < <("$python" "$root/ci/bench/anonymous_memory.py" "${command[@]}" 2>/dev/null)
+    row "Replay of SmolLM2-135M ${1^^}, all operations, $3 positions" \
+        "$(awk -v all="$all" -v one="$one" -v most="$most" 'BEGIN {
+            split(all, a); split(one, o)
+            printf "%.2f s against %.2f s of a forward by HF: %.1f times (CPU time of one thread: ", a[3], a[1], a[3] / a[1]
+            printf "%.2f s against %.2f s, %.1f times); %.0f MiB of its own memory at most", o[4], o[2], o[4] / o[2], most }')" \
+        "$([ "$3" = 24 ] && echo "1.5 s" || echo "2 times, 150 MiB")"
+    rm -rf "$dump"
+}
+
+# dump_smollm2 N_POSITIONS: llama.cpp's whole run with all operations beside one with layers.
+dump_smollm2() {
+    local run=("$llamacpp" --model "$smollm2/smollm2-135m-q4_1.gguf" --tokens "$work/ids$1") measured
+    measured=$("$python" "$root/ci/bench/in_turn.py" 5 \
+        "${run[@]}" --dump "$work/all" --slots operations -- "${run[@]}" --dump "$work/layers" --slots layers) ||
+        fail "refparity-llamacpp failed"
+    row "llama.cpp dumps all operations of SmolLM2-135M Q4_1, $1 positions" \
+        "$(awk '{ printf "%.2f s against %.2f s with layers: %.1f times (CPU time %.2f s against %.2f s, %.1f times)",
+            $1, $3, $1 / $3, $2, $4, $2 / $4 }' <<<"$measured")" "3 times"
+    rm -rf "$work/all" "$work/layers"
+}
+
+measure_smollm2() {
+    local llama smollm2 llamacpp n tree=$work/smollm2-build
+    build_tools
+    smollm2=$("$root/ci/get-smollm2.sh" --find --checkpoint) || {
+        row "Replay of SmolLM2-135M" "not measured: run ci/get-smollm2.sh --checkpoint first" "2 times"
+        return
+    }
+    llama=$("$root/ci/get-llamacpp.sh" --find) || {
+        row "Replay of SmolLM2-135M" "not measured: run ci/get-llamacpp.sh first" "2 times"
+        return
+    }
+    quiet cmake --preset parity -S "$root" -B "$tree" "-DREFPARITY_LLAMA_DIR=$llama"
+    quiet cmake --build "$tree" --parallel "$n_jobs" --target refparity-llamacpp
+    llamacpp=$(find "$tree" -name refparity-llamacpp -type f -perm -u+x)
+    for n in 24 256; do
+        awk -v n="$n" 'BEGIN { srand(1); for (i = 0; i < n; i++) print int(rand() * 49000) }' >"$work/ids$n"
+        dump_smollm2 "$n"
+        replay_smollm2 q4_1 by_weight "$n"
+    done
+    replay_smollm2 f32 f32 256
 }
 
 measure_build() {

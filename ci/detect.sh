@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # How much is detected: the catalogue of bugs and the clean variants (cases/bugs), each put into an engine
-# and judged by replay. Prints a table, and fails where a goal is missed.
+# and judged by replay: the dump of all its operations, and that of its layers. Prints a table, and fails where
+# a goal is missed.
 set -euo pipefail
 
 usage() {
@@ -9,7 +10,7 @@ usage: ci/detect.sh [OPTIONS]
 
 Builds and runs cases/bugs/detect.c, as many processes as there are processors, and prints its table.
 
-  --quick           a share of the trials, spread over all: a minute or three
+  --quick           a share of the trials, spread over all: a minute or two
   --with-llamacpp   also runs cases/llamacpp_bugs (needs ci/install.sh llamacpp and recorder's Python)
   --merge FILE.csv  also counts trials of that file (cases/bugs/detect.c says what is in it)
   --json FILE       writes the table there as JSON too
@@ -20,7 +21,7 @@ Builds and runs cases/bugs/detect.c, as many processes as there are processors, 
   -j N              processes; by default the number of processors
   --help            this text
 
-exit codes: 0 every goal is met or nearly ("short"), 1 one is missed, 2 a trial or the build does not work
+exit codes: 0 every goal is met, 1 one is missed, 2 a trial or the build does not work
 END_OF_USAGE
 }
 
@@ -115,15 +116,17 @@ fi
 
 if [ -n "$llamacpp" ]; then
     python=$(ci/record.sh --print-python)
-    echo "through llama.cpp"
-    status=0
-    "$python" cases/llamacpp_bugs/run.py build/parity --csv "$out/llamacpp.csv" --every "$every" \
-        >"$out/llamacpp.log" 2>&1 || status=$?
-    [ "$status" -le 1 ] || {
-        tail -n 20 "$out/llamacpp.log" >&2
-        exit 2
-    }
-    merged+=("$out/llamacpp.csv")
+    for slots in operations layers; do
+        echo "through llama.cpp, dumps of $slots"
+        status=0
+        "$python" cases/llamacpp_bugs/run.py build/parity --csv "$out/llamacpp-$slots.csv" --slots "$slots" \
+            --every "$every" --work "$out/llamacpp" >"$out/llamacpp-$slots.log" 2>&1 || status=$?
+        [ "$status" -le 1 ] || {
+            tail -n 20 "$out/llamacpp-$slots.log" >&2
+            exit 2
+        }
+        merged+=("$out/llamacpp-$slots.csv")
+    done
 fi
 
 files=("$out"/share-*.csv ${merged[@]+"${merged[@]}"})

@@ -68,6 +68,31 @@ bool rp_bug_applies_to_layer(const struct rp_bug *bug, const struct rp_model_con
     return false;
 }
 
+enum rp_slot_part rp_bug_shown_in(enum rp_slot_part part, enum rp_slot_level level)
+{
+    while (!rp_slot_level_has(level, part) && part < RP_PART_OUTPUT)
+        part++;
+    return part;
+}
+
+enum rp_slot_part rp_bug_first_part(const struct rp_bug *bug, const struct rp_model *model,
+                                    int layer, enum rp_slot_level level)
+{
+    enum rp_slot_part part = bug->first_part;
+    for (const enum rp_slot_part *also = bug->also;
+         also && *also && rp_model_slot_width(model, part, (size_t)layer) == 0; also++)
+        part = *also;
+    return rp_bug_shown_in(part, level);
+}
+
+bool rp_bug_is_in_part(const struct rp_bug *bug, enum rp_slot_part part, enum rp_slot_level level)
+{
+    bool is_in = rp_bug_shown_in(bug->first_part, level) == part;
+    for (const enum rp_slot_part *also = bug->also; also && *also; also++)
+        is_in |= rp_bug_shown_in(*also, level) == part;
+    return is_in;
+}
+
 bool rp_bug_is_here(const struct rp_bug_site *bug, const struct rp_site *site)
 {
     if (bug->is_off)

@@ -40,8 +40,11 @@ struct rp_bug {
     enum rp_weight_id which; /* the norm or product that it is about, for those that ask */
     enum rp_bug_weights weights;
     const double *magnitudes; /* ended by 0, the largest error first; NULL: it has no parameter */
-    /* What has to be reported. The first sub-stage that differs; RP_PART_OTHER: none, the tokens. */
+    /* What has to be reported: the slot that the wrong operation writes; of several the first that a
+     * layer has. RP_PART_OTHER: none, the tokens. */
     enum rp_slot_part first_part;
+    /* Slots of the other operations that it is in, in forward order, ended by 0; NULL: none. */
+    const enum rp_slot_part *also;
     enum rp_bug_layers layers;
     /* The names of framework/explain that are right, comma-separated; "-" among them: so is
      * "unexplained", as where no hypothesis is of this kind. */
@@ -88,6 +91,14 @@ bool rp_bug_applies(const struct rp_bug *bug, const char *architecture);
 /* Whether it can be put into that layer, which the model has. */
 bool rp_bug_applies_to_layer(const struct rp_bug *bug, const struct rp_model_config *config,
                              size_t layer);
+
+/* The slot that shows a wrong operation in a dump of that level: its own, or the first after it. */
+enum rp_slot_part rp_bug_shown_in(enum rp_slot_part part, enum rp_slot_level level);
+/* The first slot that has to fail, in a layer that the bug applies to. */
+enum rp_slot_part rp_bug_first_part(const struct rp_bug *bug, const struct rp_model *model,
+                                    int layer, enum rp_slot_level level);
+/* Whether the bug is in the operation that a failing slot shows. */
+bool rp_bug_is_in_part(const struct rp_bug *bug, enum rp_slot_part part, enum rp_slot_level level);
 
 /* Puts the bug into *site, whose ops then run it there and below everywhere else. plain: the
  * operations without rounding, for bugs in what is rounded; NULL: below. *site has to outlive its

@@ -289,8 +289,8 @@ static enum rp_status heads_transposed(void *context, const struct rp_site *site
     return RP_OK;
 }
 
-#define ATTENTION_BUG                                                   \
-    .layers = RP_BUG_IN_FULL_ATTENTION, .first_part = RP_PART_POSTATTN, \
+#define ATTENTION_BUG                                               \
+    .layers = RP_BUG_IN_FULL_ATTENTION, .first_part = RP_PART_ATTN, \
     .architectures = RP_EVERY_ARCHITECTURE
 static const struct rp_bug bugs[] = {
     {

@@ -39,9 +39,9 @@ static enum rp_status split_in_halves(void *context, const struct rp_site *site,
     return RP_OK;
 }
 
-#define GATE_BUG                                                                                   \
-    .layers = RP_BUG_IN_FULL_ATTENTION, .first_part = RP_PART_POSTATTN, .architectures = "qwen35", \
-    RP_BOTH_MODES, .names = "attention-gate"
+#define GATE_BUG                                                                  \
+    .layers = RP_BUG_IN_FULL_ATTENTION, .architectures = "qwen35", RP_BOTH_MODES, \
+    .names = "attention-gate"
 
 static const struct rp_bug bugs[] = {
     {
@@ -49,6 +49,7 @@ static const struct rp_bug bugs[] = {
         .description = "full attention's output is not multiplied by the sigmoid of its gate",
         .provenance = "github.com/NVIDIA/TensorRT-LLM pull 9060 (an override drops the gate)",
         GATE_BUG,
+        .first_part = RP_PART_MIX,
         .ops = {.attention_gate = no_gate},
         .at_position = true,
     },
@@ -58,6 +59,7 @@ static const struct rp_bug bugs[] = {
         .provenance = "github.com/trymirai/lalamo pull 267 (another function in the sigmoid's "
                       "place)",
         GATE_BUG,
+        .first_part = RP_PART_MIX,
         .ops = {.attention_gate = silu_gate},
     },
     {
@@ -65,6 +67,8 @@ static const struct rp_bug bugs[] = {
         .description = "Q and gate are split as halves of the row, not of each head",
         .provenance = "github.com/llmmanorg/llmman pull 16 (Qwen3.5's q_proj split flat)",
         GATE_BUG,
+        .first_part = RP_PART_Q,
+        RP_ALSO(RP_PART_Z),
         .ops = {.split_gate = split_in_halves},
     },
 };

@@ -1,6 +1,7 @@
 /* Bugs in the recurrence of a gated DeltaNet: its scale, heads, state and order. See bugs.h. */
 #include "bugs_internal.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -133,7 +134,7 @@ static void step(const struct rp_delta_rule *args, size_t p, size_t head, bool i
     const size_t dim = args->head_dim, k_at = p * args->qkv_stride + head % args->n_k_heads * dim;
     const float *q = args->q + k_at, *k = args->k + k_at;
     const float *v = args->v + p * args->qkv_stride + head * dim;
-    const float decay = args->decay[p * args->n_v_heads + head];
+    const float decay = expf(args->decay[p * args->n_v_heads + head]);
     const float beta = args->beta[p * args->n_v_heads + head];
     float *state = args->state + head * dim * dim;
     float *y = args->y + (p * args->n_v_heads + head) * dim;
@@ -180,7 +181,7 @@ static enum rp_status state_transposed(void *context, const struct rp_site *site
 }
 
 #define DELTA_BUG \
-    .architectures = "qwen35", .layers = RP_BUG_IN_LINEAR_ATTENTION, .first_part = RP_PART_POSTATTN
+    .architectures = "qwen35", .layers = RP_BUG_IN_LINEAR_ATTENTION, .first_part = RP_PART_DELTA
 
 static const struct rp_bug bugs[] = {
     {

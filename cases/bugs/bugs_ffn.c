@@ -215,9 +215,9 @@ static enum rp_status with_nan(void *context, const struct rp_site *site,
     return status;
 }
 
-#define FFN_BUG                                                            \
-    .architectures = RP_EVERY_ARCHITECTURE, .layers = RP_BUG_IN_ANY_LAYER, \
-    .first_part = RP_PART_FFNOUT, .which = RP_FFN_DOWN, RP_BOTH_MODES
+#define FFN_BUG .architectures = RP_EVERY_ARCHITECTURE, .layers = RP_BUG_IN_ANY_LAYER, RP_BOTH_MODES
+#define ACTIVATION_BUG FFN_BUG, .first_part = RP_PART_ACT
+#define DOWN_BUG FFN_BUG, .first_part = RP_PART_FFNOUT, .which = RP_FFN_DOWN
 
 static const struct rp_bug bugs[] = {
     {
@@ -225,7 +225,7 @@ static const struct rp_bug bugs[] = {
         .description = "the FFN's output times a factor, first 0.5",
         .provenance = "github.com/ndif-team/nnterp issue 54 (a sublayer's output off by a constant "
                       "factor)",
-        FFN_BUG,
+        DOWN_BUG,
         .ops = {.linear = scaled},
         RP_MAGNITUDES(0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999, 0.9999999),
         .at_position = true,
@@ -237,7 +237,7 @@ static const struct rp_bug bugs[] = {
         .provenance = "github.com/ndif-team/nnterp issue 54 (Granite's residual_multiplier)",
         .architectures = RP_EVERY_ARCHITECTURE,
         .layers = RP_BUG_IN_ANY_LAYER,
-        .first_part = RP_PART_POSTATTN,
+        .first_part = RP_PART_ATTNOUT,
         RP_BOTH_MODES,
         .ops = {.linear = attention_scaled},
         RP_FACTORS(0.22),
@@ -249,7 +249,7 @@ static const struct rp_bug bugs[] = {
         .description = "gate and up swapped",
         .provenance = "github.com/flashinfer-ai/flashinfer pull 4130 (packed the other way round "
                       "than documented)",
-        FFN_BUG,
+        ACTIVATION_BUG,
         .ops = {.ffn_activation = gate_and_up_swapped},
         .at_position = true,
         .names = "ffn-swapped",
@@ -258,7 +258,7 @@ static const struct rp_bug bugs[] = {
         .name = "ffn-gelu",
         .description = "GELU (tanh) for SiLU",
         .provenance = "github.com/huggingface/candle issue 3745 (SiLU for Gemma's GELU)",
-        FFN_BUG,
+        ACTIVATION_BUG,
         .ops = {.ffn_activation = activate_gelu},
         .at_position = true,
         .names = "ffn-activation",
@@ -268,7 +268,7 @@ static const struct rp_bug bugs[] = {
         .description = "ReLU for SiLU",
         .provenance = "github.com/togethercomputer/stripedhyena pull 9 (another activation than "
                       "the checkpoint's)",
-        FFN_BUG,
+        ACTIVATION_BUG,
         .ops = {.ffn_activation = activate_relu},
         .names = "ffn-activation",
     },
@@ -277,7 +277,7 @@ static const struct rp_bug bugs[] = {
         .description = "x sigmoid(beta x), first with the beta of quick GELU",
         .provenance = "github.com/sgl-project/sglang pull 39939 (1.702 where 1 belongs, and the "
                       "other way round)",
-        FFN_BUG,
+        ACTIVATION_BUG,
         .ops = {.ffn_activation = activate_steeper_silu},
         RP_FACTORS(1.702),
         .names = "ffn-activation",
@@ -287,7 +287,7 @@ static const struct rp_bug bugs[] = {
         .description = "a share of GELU in the SiLU",
         .provenance = "github.com/NVIDIA-NeMo/Megatron-Bridge pull 4661 (an activation that is "
                       "close, not the same)",
-        FFN_BUG,
+        ACTIVATION_BUG,
         .ops = {.ffn_activation = activate_mixture},
         RP_MAGNITUDES(0.9, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-7),
         .names = "-,ffn-activation",
@@ -297,7 +297,7 @@ static const struct rp_bug bugs[] = {
         .description = "gate and up limited as in GPT-OSS",
         .provenance = "github.com/microsoft/onnxruntime pull 27221 (limited where no limit is "
                       "given)",
-        FFN_BUG,
+        ACTIVATION_BUG,
         .ops = {.ffn_activation = activate_clamped},
         RP_MAGNITUDES(0.1, 0.3, 1, 2, 4, 7, 100),
         .names = "-",
@@ -306,7 +306,7 @@ static const struct rp_bug bugs[] = {
         .name = "ffn-gate-missing",
         .description = "up alone",
         .provenance = "github.com/allenai/OLMoE issue 37 (whether the gate is used)",
-        FFN_BUG,
+        ACTIVATION_BUG,
         .ops = {.ffn_activation = activate_up_alone},
         .names = "ffn-gate-missing",
     },
@@ -314,7 +314,7 @@ static const struct rp_bug bugs[] = {
         .name = "ffn-up-missing",
         .description = "the activated gate alone",
         .provenance = "github.com/sgl-project/sglang pull 39939 (the up term lost a part)",
-        FFN_BUG,
+        ACTIVATION_BUG,
         .ops = {.ffn_activation = activate_gate_alone},
         .names = "ffn-up-missing",
     },
@@ -322,7 +322,7 @@ static const struct rp_bug bugs[] = {
         .name = "ffn-down-of-another-layer",
         .description = "the FFN's last matrix is another layer's",
         .provenance = "github.com/intel/auto-round issue 1926 (tensor names mapped to others)",
-        FFN_BUG,
+        DOWN_BUG,
         .ops = {.linear = of_another_layer},
         .weights = RP_BUG_OTHER_WEIGHTS,
         .names = "weights-other-layer",
@@ -333,7 +333,7 @@ static const struct rp_bug bugs[] = {
         .provenance = "github.com/LMCache/lmcache-vllm pull 59 (layer index wrong)",
         .architectures = RP_EVERY_ARCHITECTURE,
         .layers = RP_BUG_IN_FULL_ATTENTION,
-        .first_part = RP_PART_POSTATTN,
+        .first_part = RP_PART_V,
         .which = RP_ATTN_V,
         RP_BOTH_MODES,
         .ops = {.linear = of_another_layer},
@@ -347,7 +347,7 @@ static const struct rp_bug bugs[] = {
                       "matrix)",
         .architectures = "llama,qwen35",
         .layers = RP_BUG_IN_FULL_ATTENTION,
-        .first_part = RP_PART_POSTATTN,
+        .first_part = RP_PART_ATTNOUT,
         .which = RP_ATTN_OUTPUT,
         RP_BOTH_MODES,
         .ops = {.linear = transposed},
@@ -358,7 +358,7 @@ static const struct rp_bug bugs[] = {
         .description = "32 weights of one row are too large by a factor",
         .provenance = "github.com/1bit-MONSTER/1bit-MONSTER issue 153 (scales of some blocks "
                       "misread); github.com/kekzl/imp pull 722",
-        FFN_BUG,
+        DOWN_BUG,
         .ops = {.linear = with_block_scaled},
         RP_FACTORS(2),
         .at_position = true,
@@ -368,7 +368,7 @@ static const struct rp_bug bugs[] = {
         .name = "weight-row-zero",
         .description = "one output of the FFN's last matrix is zero",
         .provenance = "github.com/pytorch/executorch issue 16429 (channels dequantized to zero)",
-        FFN_BUG,
+        DOWN_BUG,
         .ops = {.linear = with_row_zero},
         .names = "outlier-channel",
     },
@@ -376,7 +376,7 @@ static const struct rp_bug bugs[] = {
         .name = "ffn-nan",
         .description = "one channel of the FFN's output is NaN",
         .provenance = "github.com/vllm-project/vllm pull 33972 (overflow in FP16 sums)",
-        FFN_BUG,
+        DOWN_BUG,
         .ops = {.linear = with_nan},
         .at_position = true,
         .names = "-,outlier-channel",

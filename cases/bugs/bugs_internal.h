@@ -11,7 +11,12 @@
     {                              \
         __VA_ARGS__, 0             \
     }
-/* A factor, from far off to below the floor of FP32. */
+#define RP_ALSO(...)                    \
+    .also = (const enum rp_slot_part[]) \
+    {                                   \
+        __VA_ARGS__, 0                  \
+    }
+/* A factor, from far off to below what FP32 can tell. */
 #define RP_FACTORS(first) \
     RP_MAGNITUDES(first, 1.1, 1.01, 1.001, 1.0001, 1.00001, 1.000001, 1.0000001)
 /* Bits of mantissa that are kept, the leading one among them: 8 is BF16's, 11 F16's, 24 FP32's. */

@@ -248,12 +248,11 @@ static enum rp_status rotate_then_norm(void *context, const struct rp_site *site
 }
 
 #define ATTN_NORM_BUG \
-    .layers = RP_BUG_IN_ANY_LAYER, .first_part = RP_PART_POSTATTN, .which = RP_ATTN_NORM
+    .layers = RP_BUG_IN_ANY_LAYER, .first_part = RP_PART_PREATTN, .which = RP_ATTN_NORM
 #define FFN_NORM_BUG \
     .layers = RP_BUG_IN_ANY_LAYER, .first_part = RP_PART_PREFFN, .which = RP_FFN_NORM
-#define QK_NORM_BUG                                                     \
-    .layers = RP_BUG_IN_FULL_ATTENTION, .first_part = RP_PART_POSTATTN, \
-    .architectures = "qwen3,qwen35", .spares_position_0 = true
+#define QK_NORM_BUG \
+    .layers = RP_BUG_IN_FULL_ATTENTION, .architectures = "qwen3,qwen35", .spares_position_0 = true
 #define LAST_NORM_BUG \
     .layers = RP_BUG_IN_NO_LAYER, .first_part = RP_PART_POST_NORM, .which = RP_OUTPUT_NORM
 #define EPS_FACTORS RP_MAGNITUDES(1000, 10, 3, 1.3, 1.03, 1.003, 1.0001, 1.000003)
@@ -289,6 +288,8 @@ static const struct rp_bug bugs[] = {
         .provenance = "github.com/Wenyueh/MinivLLM pull 82 (among them those of Q and K)",
         QK_NORM_BUG,
         RP_BOTH_MODES,
+        .first_part = RP_PART_QNORM,
+        RP_ALSO(RP_PART_KNORM),
         .ops = {.rms_norm = other_qk_eps},
         EPS_FACTORS,
         .names = "norm-eps",
@@ -385,6 +386,8 @@ static const struct rp_bug bugs[] = {
         .provenance = "github.com/timtoole02/Camelid pull 266 (Qwen3 loaded without its QK-norm)",
         QK_NORM_BUG,
         RP_BOTH_MODES,
+        .first_part = RP_PART_QNORM,
+        RP_ALSO(RP_PART_KNORM),
         .ops = {.rms_norm = qk_left_out},
         .at_position = true,
         .in_head = true,
@@ -396,6 +399,7 @@ static const struct rp_bug bugs[] = {
         .provenance = "github.com/kyegomez/MegaVIT issue 17 (another pair than Q and K is normed)",
         QK_NORM_BUG,
         RP_BOTH_MODES,
+        .first_part = RP_PART_KNORM,
         .ops = {.rms_norm = left_out},
         .which = RP_ATTN_K_NORM,
         .names = "qk-norm-missing",
@@ -406,6 +410,8 @@ static const struct rp_bug bugs[] = {
         .provenance = "github.com/intel/auto-round issue 1926 (tensor names mapped to others)",
         QK_NORM_BUG,
         RP_BOTH_MODES,
+        .first_part = RP_PART_QNORM,
+        RP_ALSO(RP_PART_KNORM),
         .ops = {.rms_norm = with_qk_swapped},
         .weights = RP_BUG_OWN_WEIGHTS,
         .names = "norm-weight-swapped",
@@ -417,6 +423,8 @@ static const struct rp_bug bugs[] = {
                       "all); github.com/vllm-project/vllm pull 16311",
         QK_NORM_BUG,
         RP_BOTH_MODES,
+        .first_part = RP_PART_QNORM,
+        RP_ALSO(RP_PART_KNORM),
         .ops = {.rms_norm = over_all_heads},
         .names = "norm-grouping",
     },
@@ -426,6 +434,8 @@ static const struct rp_bug bugs[] = {
         .provenance = "github.com/karpathy/nanochat issue 743 (the order differs from Qwen3's)",
         QK_NORM_BUG,
         RP_BOTH_MODES,
+        .first_part = RP_PART_QNORM,
+        RP_ALSO(RP_PART_KNORM, RP_PART_QROPE, RP_PART_KROPE),
         .ops = {.rms_norm = put_off, .rope = rotate_then_norm},
         .names = "qk-norm-order",
     },

@@ -95,10 +95,13 @@ static enum rp_status noisy(void *context, const struct rp_site *site, const str
 
 #define PRECISION_BUG \
     .architectures = RP_EVERY_ARCHITECTURE, .layers = RP_BUG_IN_ANY_LAYER, RP_BOTH_MODES
+#define EVERY_PRODUCT                                                                            \
+    .first_part = RP_PART_Q,                                                                     \
+    RP_ALSO(RP_PART_K, RP_PART_V, RP_PART_QKV, RP_PART_A, RP_PART_B, RP_PART_Z, RP_PART_ATTNOUT, \
+            RP_PART_GATE, RP_PART_UP, RP_PART_FFNOUT)
 #define CACHE_BUG                                                               \
     .architectures = RP_EVERY_ARCHITECTURE, .layers = RP_BUG_IN_FULL_ATTENTION, \
-    .first_part = RP_PART_POSTATTN, RP_BOTH_MODES, .has_kv_cache = true,        \
-    .names = "numerics-kv-cache"
+    .first_part = RP_PART_ATTN, RP_BOTH_MODES, .has_kv_cache = true, .names = "numerics-kv-cache"
 
 static const struct rp_bug bugs[] = {
     {
@@ -116,7 +119,7 @@ static const struct rp_bug bugs[] = {
         .description = "the normed row is rounded before its weight is applied",
         .provenance = "github.com/google/gemma_pytorch pull 67 (RMSNorm downcast too early)",
         PRECISION_BUG,
-        .first_part = RP_PART_POSTATTN,
+        .first_part = RP_PART_PREATTN,
         .ops = {.rms_norm = rounded_norm},
         RP_MANTISSAS,
         .names = "-",
@@ -149,7 +152,7 @@ static const struct rp_bug bugs[] = {
         .description = "inputs of products are rounded to F16, which is not declared",
         .provenance = "github.com/ROCm/AMDMIGraphX issue 2556 (Llama in FP16 with other output)",
         PRECISION_BUG,
-        .first_part = RP_PART_POSTATTN,
+        EVERY_PRODUCT,
         .has_activations = true,
         .numerics = {.activations = RP_ACTIVATIONS_F16},
         .names = "numerics-activations",
@@ -159,7 +162,7 @@ static const struct rp_bug bugs[] = {
         .description = "inputs of products are rounded to BF16, which is not declared",
         .provenance = "github.com/tenstorrent/tt-mlir issue 8666 (a product in BF16's precision)",
         PRECISION_BUG,
-        .first_part = RP_PART_POSTATTN,
+        EVERY_PRODUCT,
         .has_activations = true,
         .numerics = {.activations = RP_ACTIVATIONS_BF16},
         .names = "numerics-activations",

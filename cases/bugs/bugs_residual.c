@@ -257,6 +257,7 @@ static const struct rp_bug bugs[] = {
         .description = "the layer hands its input on",
         .provenance = "github.com/AlignmentResearch/tuned-lens pull 1 (one layer off)",
         ATTENTION_ADD_BUG,
+        RP_ALSO(RP_PART_OUTPUT),
         .ops = {.residual_add = nothing_added},
         .names = "branch-missing,constant-factor,layer-shifted",
     },

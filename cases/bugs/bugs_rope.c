@@ -173,8 +173,8 @@ static enum rp_status scaled_rotation(void *context, const struct rp_site *site,
     return RP_OK;
 }
 
-#define ROPE_BUG \
-    .layers = RP_BUG_IN_FULL_ATTENTION, .first_part = RP_PART_POSTATTN, .spares_position_0 = true
+#define ROPE_OF(...) .layers = RP_BUG_IN_FULL_ATTENTION, __VA_ARGS__, .spares_position_0 = true
+#define ROPE_BUG ROPE_OF(.first_part = RP_PART_QROPE, RP_ALSO(RP_PART_KROPE))
 
 static const struct rp_bug bugs[] = {
     {
@@ -270,7 +270,7 @@ static const struct rp_bug bugs[] = {
         .provenance = "github.com/RobertCsordas/moeut pull 6 (with a cache, Q and K rotated for "
                       "different positions)",
         .architectures = RP_EVERY_ARCHITECTURE,
-        ROPE_BUG,
+        ROPE_OF(.first_part = RP_PART_KROPE),
         RP_BOTH_MODES,
         .ops = {.rope = k_not_rotated},
         .at_position = true,
@@ -282,7 +282,7 @@ static const struct rp_bug bugs[] = {
         .provenance = "github.com/fla-org/flash-linear-attention issue 766 (upper layers' offsets "
                       "one too large)",
         .architectures = RP_EVERY_ARCHITECTURE,
-        ROPE_BUG,
+        ROPE_OF(.first_part = RP_PART_QROPE),
         RP_BOTH_MODES,
         .ops = {.rope = q_ahead},
         RP_MAGNITUDES(1, 7),

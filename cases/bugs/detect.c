@@ -2,9 +2,10 @@
  * at a magnitude; or a clean variant of the arithmetic) and judges each by replay, the exact gate and
  * the 5% rule. Not the table: that is detect_table.c, which also reads results of other grounds.
  *
- * One line of CSV per trial, fields without quotes and commas; a field that does not apply is empty.
+ * Lines of CSV, fields without quotes and commas; a field that does not apply is empty.
  * The first line of a file names the fields:
  *   ground          who computed the dump: "c" (the C model's operations), "llamacpp"
+ *   slots           "operations" or "layers": which of the run's slots were dumped
  *   weights         "f32", "bf16", "q8_0", "q4_0", "q4_K_M": the file's type
  *   arch            "qwen3", "llama", "qwen35"
  *   kind            the bug's name in the catalogue (a two-bug trial: "NAME+NAME"); of a clean variant
@@ -13,22 +14,23 @@
  *   layer           from 0; "2+5" for bugs in two layers; "-" outside the layers
  *   mode            "per-token" or "batched"; "@p7" or "@h1" is appended where the bug is at position 7
  *                   alone or in head 1 alone
- *   above_floor     1: the error that the bug introduces at its own slot is more than three times the
- *                   floor that replay reports there (see rp_detect_change); 0: not; of a clean variant 0
+ *   above           1: what the bug changes at its slot (that of its operation; of layers the first that
+ *                   shows it) is more than replay's limit at some position (see rp_detect_change); 0: not;
+ *                   of a clean variant 0
  *   detected        1: replay (or the tokens' comparison) reports anything; of a clean variant that is
  *                   a false alarm
  *   layers_right    1: exactly the layers with a bug are reported, no other and none missing
- *   substage_right  1: the first failing slot of each of these layers is the one that the bug changes
- *   position_right  1: and its first failing position too
- *   name_given      what rp_explain_layer says, "unexplained" where it gives no name; empty where
+ *   operation_right 1: that slot fails, and no slot does that the bug is not in
+ *   position_right  1: and its first failing position is that where the bug is over the limit
+ *   name_given      what rp_explain_slot says of the layer's first failing slot, "unexplained" where it gives no name; empty where
  *                   nothing was explained
  *   name_right      1: one of the names that the catalogue accepts (or "unexplained" where the
  *                   catalogue says that it has no name); 0: not
- *   ratio           largest introduced error / floor at the bug's slot, as %g
+ *   ratio           the largest change / limit, as %g; of a clean variant the largest error / limit
  *   pos0_rule       1: reported by 5% at position 0 against FP32
  *   rule_5pct       1: reported by the 5% rule at all positions against FP32
  *   exact_gate      1: reported by the exact gate, end to end against the exact reference
- * Where a trial has two bugs, the *_right fields are 1 when it is right for both. */
+ * A trial has a line for each of its dumps. Where it has two bugs, the *_right fields are 1 when it is right for both. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,7 +56,7 @@ static const char help_text[] =
     "       refparity-detect --table [--json|--markdown|--check] FILE.csv ...\n"
     "\n"
     "Runs bugs of the catalogue and clean variants, one trial after the other, judges each, and\n"
-    "writes a line of CSV per trial.\n"
+    "writes a line of CSV for each of its two dumps.\n"
     "\n"
     "  --csv FILE       the lines go there, not to stdout\n"
     "  --kind NAME      trials of that bug only, or of clean:VARIANT\n"
@@ -167,12 +169,12 @@ static void print_answer(enum rp_detect_answer answer, FILE *out)
 }
 
 /* The fields that say what the trial is, up to its mode. */
-static void print_trial(const struct rp_detect_trial *trial, FILE *out)
+static void print_trial(const struct rp_detect_trial *trial, const char *slots, FILE *out)
 {
     char kind[128];
     const struct rp_bug_choice *first = &trial->bugs[0];
     rp_detect_kind(trial, kind, sizeof kind);
-    fprintf(out, "c,%s,%s,%s,", trial->on->weights, trial->on->architecture, kind);
+    fprintf(out, "c,%s,%s,%s,%s,", slots, trial->on->weights, trial->on->architecture, kind);
     if (trial->n_bugs == 1 && first->bug->magnitudes)
         fprintf(out, "%.9g", first->magnitude != 0 ? first->magnitude : first->bug->magnitudes[0]);
     fputc(',', out);
@@ -190,15 +192,15 @@ static void print_trial(const struct rp_detect_trial *trial, FILE *out)
         fprintf(out, "@h%d", first->head);
 }
 
-static void print_line(const struct rp_detect_trial *trial, const struct rp_detect_result *result,
-                       FILE *out)
+static void print_line(const struct rp_detect_trial *trial, const char *slots,
+                       const struct rp_detect_result *result, FILE *out)
 {
     const bool is_clean = trial->n_bugs == 0; /* there is nothing that could be right */
-    const enum rp_detect_answer before[] = {result->above_floor, result->detected,
+    const enum rp_detect_answer before[] = {result->above, result->detected,
                                             is_clean ? RP_DETECT_NONE : result->layers_right,
-                                            is_clean ? RP_DETECT_NONE : result->substage_right,
+                                            is_clean ? RP_DETECT_NONE : result->operation_right,
                                             is_clean ? RP_DETECT_NONE : result->position_right};
-    print_trial(trial, out);
+    print_trial(trial, slots, out);
     for (size_t i = 0; i < sizeof before / sizeof *before; i++) {
         fputc(',', out);
         print_answer(before[i], out);
@@ -223,21 +225,21 @@ static bool went_wrong(const struct rp_detect_trial *trial, const struct rp_dete
 {
     if (trial->n_bugs == 0)
         return result->detected == RP_DETECT_YES;
-    if (result->above_floor == RP_DETECT_NO)
+    if (result->above == RP_DETECT_NO)
         return false;
     return result->detected != RP_DETECT_YES || result->layers_right != RP_DETECT_YES ||
-           result->substage_right != RP_DETECT_YES || result->position_right != RP_DETECT_YES ||
+           result->operation_right != RP_DETECT_YES || result->position_right != RP_DETECT_YES ||
            result->name_right == RP_DETECT_NO;
 }
 
-static void explain_trial(const struct rp_detect_trial *trial,
+static void explain_trial(const struct rp_detect_trial *trial, const char *slots,
                           const struct rp_detect_result *result, double seconds)
 {
-    print_trial(trial, stderr);
+    print_trial(trial, slots, stderr);
     fprintf(stderr, " (%zu tokens, ratio %.3g, %.2f s):%s%s%s%s%s\n    %s\n", trial->on->n_tokens,
             result->ratio, seconds, result->detected == RP_DETECT_YES ? "" : " NOT DETECTED",
             result->layers_right == RP_DETECT_YES ? "" : " LAYERS",
-            result->substage_right == RP_DETECT_YES ? "" : " SUBSTAGE",
+            result->operation_right == RP_DETECT_YES ? "" : " OPERATION",
             result->position_right == RP_DETECT_YES ? "" : " POSITION",
             result->name_right == RP_DETECT_NO ? " NAME" : "",
             result->report[0] ? result->report : "nothing reported");
@@ -266,19 +268,22 @@ static int run_trials(const struct options *options, const struct rp_detect_plan
     fputs(RP_DETECT_HEADER "\n", out);
     for (size_t i = 0; i < plan->n_trials; i++) {
         const struct rp_detect_trial *trial = &plan->trials[i];
-        struct rp_detect_result result;
+        struct rp_detect_result results[RP_DETECT_LEVELS];
         struct rp_error err = {.code = RP_OK};
         double start = now();
-        if (rp_detect_judge(trial, scratch, &exact, &result, &err) != RP_OK) {
+        if (rp_detect_judge(trial, scratch, &exact, results, &err) != RP_OK) {
             fputs("refparity-detect: ", stderr);
-            print_trial(trial, stderr);
+            print_trial(trial, "", stderr);
             fprintf(stderr, ": %s\n", err.message);
             code = RP_EXIT_ERROR;
             continue;
         }
-        print_line(trial, &result, out);
-        if (options->is_verbose && went_wrong(trial, &result))
-            explain_trial(trial, &result, now() - start);
+        for (size_t level = RP_DETECT_LEVELS; level-- > 0;) {
+            const char *slots = rp_slot_level_name((enum rp_slot_level)level);
+            print_line(trial, slots, &results[level], out);
+            if (options->is_verbose && went_wrong(trial, &results[level]))
+                explain_trial(trial, slots, &results[level], now() - start);
+        }
     }
     rp_detect_exact_close(&exact);
     rmdir(scratch);

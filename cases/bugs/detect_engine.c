@@ -143,8 +143,8 @@ enum rp_status rp_detect_run(const struct rp_detect_trial *trial, struct rp_reco
 }
 
 enum rp_status rp_detect_dump(const struct rp_detect_trial *trial,
-                              const struct rp_recorded *recorded, const char *folder,
-                              struct rp_error *err)
+                              const struct rp_recorded *recorded, enum rp_slot_level level,
+                              const char *folder, struct rp_error *err)
 {
     const struct rp_model_config *config = rp_model_config(trial->on->model);
     struct rp_dump *dump = rp_dump_open(folder, (int)config->n_layers, "refparity-detect");
@@ -152,7 +152,10 @@ enum rp_status rp_detect_dump(const struct rp_detect_trial *trial,
     rp_dump_tokens(dump, recorded->tokens, recorded->n_tokens);
     for (size_t i = 0; i < recorded->n_slots; i++) {
         const struct rp_recorded_slot *slot = &recorded->slots[i];
-        rp_dump_rows(dump, slot->name, recorded->positions[0], slot->n_rows, slot->dim, slot->rows);
+        int layer;
+        if (rp_slot_level_has(level, rp_slot_parse(slot->name, &layer)))
+            rp_dump_rows(dump, slot->name, recorded->positions[0], slot->n_rows, slot->dim,
+                         slot->rows);
     }
     if (rp_dump_finish(dump) != 0)
         status = rp_fail(err, RP_ERR_IO, folder, -1, "%s", rp_dump_error(dump));
@@ -293,26 +296,41 @@ static void take_nearer(const struct rp_recorded_slot *buggy, const struct rp_re
     }
 }
 
-/* With or without rounding: change[n_positions] becomes the smaller of it and this one. */
+/* change[n_positions] becomes the smaller of it and the distance to what that arithmetic makes of it
+ * without the bug. */
+static enum rp_status change_from(const struct rp_detect_trial *trial,
+                                  const struct rp_recorded *run, size_t index, bool is_rounded,
+                                  const struct rp_variant *arithmetic,
+                                  const struct rp_recorded *buggy, const char *slot, double *change,
+                                  struct rp_error *err)
+{
+    struct rp_recorded right = {.slots = NULL};
+    enum rp_status status = force(trial, run, index, is_rounded, arithmetic, false, &right, err);
+    const struct rp_recorded_slot *with = rp_recorded_find(buggy, slot);
+    const struct rp_recorded_slot *without = rp_recorded_find(&right, slot);
+    if (status == RP_OK && (!with || !without || with->n_rows != run->n_positions))
+        status = rp_fail(err, RP_ERR_MISSING, NULL, -1, "no slot '%s'", slot);
+    if (status == RP_OK)
+        take_nearer(with, without, change);
+    rp_recorded_free(&right);
+    return status;
+}
+
+/* any_arithmetic: of all right engines, not of the trial's alone. */
 static enum rp_status change_with(const struct rp_detect_trial *trial,
                                   const struct rp_recorded *run, size_t index, bool is_rounded,
-                                  const char *slot, double *change, struct rp_error *err)
+                                  bool any_arithmetic, const char *slot, double *change,
+                                  struct rp_error *err)
 {
     struct rp_recorded buggy = {.slots = NULL};
-    const struct rp_recorded_slot *with, *without;
     enum rp_status status = force(trial, run, index, is_rounded, trial->variant, true, &buggy, err);
-    for (size_t v = 0; v < rp_n_variants && status == RP_OK; v++) {
-        struct rp_recorded right = {.slots = NULL};
-        if (!is_arithmetic(&rp_variants[v]))
-            continue;
-        status = force(trial, run, index, is_rounded, &rp_variants[v], false, &right, err);
-        with = rp_recorded_find(&buggy, slot);
-        without = rp_recorded_find(&right, slot);
-        if (status == RP_OK && (!with || !without || with->n_rows != run->n_positions))
-            status = rp_fail(err, RP_ERR_MISSING, NULL, -1, "no slot '%s'", slot);
-        if (status == RP_OK)
-            take_nearer(with, without, change);
-        rp_recorded_free(&right);
+    if (status == RP_OK)
+        status =
+            change_from(trial, run, index, is_rounded, trial->variant, &buggy, slot, change, err);
+    for (size_t v = 0; any_arithmetic && v < rp_n_variants && status == RP_OK; v++) {
+        if (is_arithmetic(&rp_variants[v]) && &rp_variants[v] != trial->variant)
+            status = change_from(trial, run, index, is_rounded, &rp_variants[v], &buggy, slot,
+                                 change, err);
     }
     rp_recorded_free(&buggy);
     return status;
@@ -320,16 +338,18 @@ static enum rp_status change_with(const struct rp_detect_trial *trial,
 
 enum rp_status rp_detect_change(const struct rp_detect_trial *trial,
                                 const struct rp_recorded *recorded, size_t index,
-                                char slot[RP_SLOT_NAME_SIZE], double *change, struct rp_error *err)
+                                enum rp_slot_level level, char slot[RP_SLOT_NAME_SIZE],
+                                double *change, struct rp_error *err)
 {
     const struct rp_bug_choice *choice = &trial->bugs[index];
+    const bool is_coarse = level == RP_SLOTS_LAYERS;
+    const int layer = choice->bug->layers == RP_BUG_IN_NO_LAYER ? -1 : choice->layer;
     enum rp_status status;
-    rp_slot_name(choice->bug->first_part,
-                 choice->bug->layers == RP_BUG_IN_NO_LAYER ? -1 : choice->layer, slot);
+    rp_slot_name(rp_bug_first_part(choice->bug, trial->on->model, layer, level), layer, slot);
     for (size_t p = 0; p < recorded->n_positions; p++)
         change[p] = (double)INFINITY;
-    status = change_with(trial, recorded, index, true, slot, change, err);
-    if (status == RP_OK)
-        status = change_with(trial, recorded, index, false, slot, change, err);
+    status = change_with(trial, recorded, index, true, is_coarse, slot, change, err);
+    if (status == RP_OK && is_coarse)
+        status = change_with(trial, recorded, index, false, is_coarse, slot, change, err);
     return status;
 }

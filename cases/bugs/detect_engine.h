@@ -51,20 +51,23 @@ const struct rp_recorded_slot *rp_recorded_find(const struct rp_recorded *record
 enum rp_status rp_detect_run(const struct rp_detect_trial *trial, struct rp_recorded *recorded,
                              struct rp_error *err);
 
-/* Writes it as a dump into folder, which is made. */
+/* Writes its slots of that level as a dump into folder, which is made. */
 enum rp_status rp_detect_dump(const struct rp_detect_trial *trial,
-                              const struct rp_recorded *recorded, const char *folder,
-                              struct rp_error *err);
+                              const struct rp_recorded *recorded, enum rp_slot_level level,
+                              const char *folder, struct rp_error *err);
 
-/* What bug number `index` introduces at its own slot, from the very inputs that it had in this run:
- * change[n_positions], relative to the nearest of what right engines compute there. Those are the clean
- * variants' arithmetic, the C model's among them: two of them differ, now and then by a whole rounding
- * step, which is not the bug's doing. The smaller of what that is with the declared rounding and without
- * any, because a step that happens to be crossed is not the bug's size either. Infinite where a value is
- * not finite. slot is the slot's name. */
+/* What bug number `index` changes at the first slot of that level that shows it, whose name slot becomes:
+ * change[n_positions], ||with - without|| / ||without||, infinite where a value is not finite. Both are
+ * computed from the values that entered the layer in this run.
+ * RP_SLOTS_OPERATIONS: the wrong operation has the same inputs in both, by the same arithmetic.
+ * RP_SLOTS_LAYERS: operations follow before the slot is reached, and round what they read. "Without" is
+ * then the nearest of the clean variants' arithmetic, the C model's among them: two of them differ, now
+ * and then by a whole rounding step, which is not the bug's doing. The smaller of what that is with the
+ * declared rounding and without any, because a step that is crossed is not the bug's size either. */
 enum rp_status rp_detect_change(const struct rp_detect_trial *trial,
                                 const struct rp_recorded *recorded, size_t index,
-                                char slot[RP_SLOT_NAME_SIZE], double *change, struct rp_error *err);
+                                enum rp_slot_level level, char slot[RP_SLOT_NAME_SIZE],
+                                double *change, struct rp_error *err);
 
 /* Positions per call of the operations. */
 size_t rp_detect_chunk(const struct rp_detect_trial *trial, size_t n);

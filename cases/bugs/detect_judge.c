@@ -20,6 +20,14 @@
 
 #define MAX_LAYERS 64
 
+/* A run's dump of one level. */
+struct dumped {
+    const struct rp_detect_trial *trial;
+    const struct rp_recorded *recorded;
+    enum rp_slot_level level;
+    struct rp_tensor_set *set;
+};
+
 static enum rp_detect_answer answer(bool yes)
 {
     return yes ? RP_DETECT_YES : RP_DETECT_NO;
@@ -202,10 +210,10 @@ static const struct rp_replay_slot *slot_in(const struct rp_replay_layer *step, 
     return NULL;
 }
 
-/* change over floor at position index i of the slot, which begins at the run's first position. */
+/* change over limit at position index i of the slot, which begins at the run's first position. */
 static double ratio_at(const struct rp_replay_slot *slot, const double *change, size_t i)
 {
-    return change[i] / slot->floor[i];
+    return change[i] / slot->limit[i];
 }
 
 static double largest_ratio(const struct rp_replay_slot *slot, const double *change)
@@ -216,13 +224,27 @@ static double largest_ratio(const struct rp_replay_slot *slot, const double *cha
     return largest;
 }
 
+/* Of all that was replayed. */
+static double worst_introduced(const struct replayed *replayed)
+{
+    double worst = 0;
+    for (size_t i = 0; i < replayed->n_steps; i++) {
+        for (size_t k = 0; k < replayed->steps[i].n_slots; k++) {
+            const struct rp_replay_slot *slot = &replayed->steps[i].slots[k];
+            if (slot->n_positions > 0)
+                worst = fmax(worst, slot->introduced[slot->worst] / slot->limit[slot->worst]);
+        }
+    }
+    return worst;
+}
+
 static bool is_first_position_right(const struct rp_replay_slot *slot, const double *change)
 {
     if (slot->first >= slot->n_positions ||
-        !(ratio_at(slot, change, slot->first) > RP_REPLAY_LIMIT / POSITION_SLACK))
+        !(ratio_at(slot, change, slot->first) > 1 / POSITION_SLACK))
         return false;
     for (size_t i = 0; i < slot->first; i++) {
-        if (ratio_at(slot, change, i) > RP_REPLAY_LIMIT * POSITION_SLACK)
+        if (ratio_at(slot, change, i) > POSITION_SLACK)
             return false;
     }
     return true;
@@ -249,12 +271,12 @@ static void say_slot(struct rp_detect_result *result, const struct rp_replay_lay
     }
 }
 
-static enum rp_status explain(struct replayed *replayed, const struct rp_replay_layer *step,
+static enum rp_status explain(struct replayed *replayed, const struct rp_replay_slot *slot,
                               const struct rp_bug *bug, struct rp_detect_result *result,
                               struct rp_error *err)
 {
     struct rp_explanation explanation = {.name = ""};
-    enum rp_status status = rp_explain_layer(replayed->replay, step, &explanation, err);
+    enum rp_status status = rp_explain_slot(replayed->replay, slot, &explanation, err);
     const char *given = explanation.name[0] ? explanation.name : "unexplained";
     size_t used = strlen(result->name_given);
     if (status != RP_OK)
@@ -269,13 +291,13 @@ static enum rp_status explain(struct replayed *replayed, const struct rp_replay_
     return RP_OK;
 }
 
-/* One bug, above the floor or not; *is_above says which. */
-static enum rp_status judge_bug(const struct rp_detect_trial *trial,
-                                const struct rp_recorded *recorded, struct replayed *replayed,
+/* One bug, above the limit or not; *is_above says which. */
+static enum rp_status judge_bug(const struct dumped *dumped, struct replayed *replayed,
                                 size_t index, bool *is_above, struct rp_detect_result *result,
                                 struct rp_error *err)
 {
-    const struct rp_bug_choice *choice = &trial->bugs[index];
+    const struct rp_recorded *recorded = dumped->recorded;
+    const struct rp_bug_choice *choice = &dumped->trial->bugs[index];
     const struct rp_replay_layer *step = &replayed->steps[step_of(replayed, choice)];
     char name[RP_SLOT_NAME_SIZE];
     double *change = calloc(recorded->n_positions, sizeof *change), ratio;
@@ -284,7 +306,7 @@ static enum rp_status judge_bug(const struct rp_detect_trial *trial,
     if (!change)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions",
                        recorded->n_positions);
-    status = rp_detect_change(trial, recorded, index, name, change, err);
+    status = rp_detect_change(dumped->trial, recorded, index, dumped->level, name, change, err);
     slot = slot_in(step, name);
     if (status == RP_OK && (!slot || slot->n_positions != recorded->n_positions))
         status = rp_fail(err, RP_ERR_MISMATCH, NULL, -1, "replay has no whole '%s': %s", name,
@@ -292,43 +314,69 @@ static enum rp_status judge_bug(const struct rp_detect_trial *trial,
     if (status != RP_OK)
         goto done;
     ratio = largest_ratio(slot, change);
-    *is_above = ratio > RP_REPLAY_LIMIT;
+    *is_above = ratio > 1;
     result->ratio = isnan(result->ratio) ? ratio : fmin(result->ratio, ratio);
     if (!is_reported(step))
         goto done;
-    if (!step->first_failing || strcmp(step->first_failing->slot, name) != 0)
-        result->substage_right = RP_DETECT_NO;
-    if (result->substage_right == RP_DETECT_NO || !is_first_position_right(slot, change))
+    if (slot->verdict != RP_FAIL)
+        result->operation_right = RP_DETECT_NO;
+    if (slot->verdict != RP_FAIL || !is_first_position_right(slot, change))
         result->position_right = RP_DETECT_NO;
-    status = explain(replayed, step, choice->bug, result, err);
+    if (step->first_failing)
+        status = explain(replayed, step->first_failing, choice->bug, result, err);
 done:
     free(change);
     return status;
 }
 
-static enum rp_status judge_replay(const struct rp_detect_trial *trial,
-                                   const struct rp_recorded *recorded, struct rp_tensor_set *dump,
-                                   struct rp_detect_result *result, struct rp_error *err)
+/* Is one of the trial's bugs in the operation that the slot shows? */
+static bool is_of_a_bug(const struct dumped *dumped, const struct rp_replay_slot *slot)
 {
+    for (size_t b = 0; b < dumped->trial->n_bugs; b++) {
+        const struct rp_bug_choice *choice = &dumped->trial->bugs[b];
+        const int layer = choice->bug->layers == RP_BUG_IN_NO_LAYER ? -1 : choice->layer;
+        if (slot->layer == layer && rp_bug_is_in_part(choice->bug, slot->part, dumped->level))
+            return true;
+    }
+    return false;
+}
+
+/* Does a slot fail that no bug is in? */
+static bool has_other_failure(const struct dumped *dumped, const struct rp_replay_layer *step)
+{
+    for (size_t i = 0; i < step->n_slots; i++) {
+        const enum rp_verdict verdict = step->slots[i].verdict;
+        if ((verdict == RP_FAIL || verdict == RP_ERROR) && !is_of_a_bug(dumped, &step->slots[i]))
+            return true;
+    }
+    return false;
+}
+
+static enum rp_status judge_replay(const struct dumped *dumped, struct rp_detect_result *result,
+                                   struct rp_error *err)
+{
+    const struct rp_detect_trial *trial = dumped->trial;
     struct replayed *replayed = calloc(1, sizeof *replayed);
     bool has_bug[MAX_LAYERS + 3] = {false}, is_exempt[MAX_LAYERS + 3] = {false};
     bool all_above = trial->n_bugs > 0, all_found = true;
     enum rp_status status = replayed
-                                ? open_replayed(trial, dump, replayed, err)
+                                ? open_replayed(trial, dumped->set, replayed, err)
                                 : rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for a replay");
-    result->substage_right = result->position_right = RP_DETECT_YES;
+    result->operation_right = result->position_right = RP_DETECT_YES;
     for (size_t b = 0; b < trial->n_bugs && status == RP_OK; b++) {
         size_t step = step_of(replayed, &trial->bugs[b]);
         bool is_above = false;
         has_bug[step] = true;
-        status = judge_bug(trial, recorded, replayed, b, &is_above, result, err);
+        status = judge_bug(dumped, replayed, b, &is_above, result, err);
         is_exempt[step] = !is_above;
         all_above &= is_above;
         all_found &= is_reported(&replayed->steps[step]);
     }
     if (status != RP_OK)
         goto done;
-    result->above_floor = answer(all_above);
+    if (trial->n_bugs == 0)
+        result->ratio = worst_introduced(replayed);
+    result->above = answer(all_above);
     result->detected = RP_DETECT_NO;
     result->layers_right = RP_DETECT_YES;
     for (size_t i = 0; i < replayed->n_steps; i++) {
@@ -337,11 +385,13 @@ static enum rp_status judge_replay(const struct rp_detect_trial *trial,
             result->detected = RP_DETECT_YES;
         if (is_bad != has_bug[i] && !is_exempt[i])
             result->layers_right = RP_DETECT_NO;
+        if (has_other_failure(dumped, &replayed->steps[i]))
+            result->operation_right = RP_DETECT_NO;
         if (is_bad)
             say_slot(result, &replayed->steps[i]);
     }
     if (!all_found || result->detected == RP_DETECT_NO)
-        result->substage_right = result->position_right = RP_DETECT_NO;
+        result->operation_right = result->position_right = RP_DETECT_NO;
 done:
     if (replayed)
         close_replayed(replayed);
@@ -361,55 +411,77 @@ static size_t first_other_token(const struct rp_detect_trial *trial,
 }
 
 /* The prompt's bug has to be found by the tokens, and no layer may be blamed for it. */
-static enum rp_status judge_tokens(const struct rp_detect_trial *trial,
-                                   const struct rp_recorded *recorded, struct rp_tensor_set *dump,
-                                   struct rp_detect_result *result, struct rp_error *err)
+static enum rp_status judge_tokens(const struct dumped *dumped, struct rp_detect_result *result,
+                                   struct rp_error *err)
 {
-    const struct rp_comparison comparison = {.reference = trial->on->fixture, .engine = dump};
+    const struct rp_comparison comparison = {.reference = dumped->trial->on->fixture,
+                                             .engine = dumped->set};
     struct rp_tokens_result tokens;
-    struct rp_detect_trial without = *trial;
+    struct rp_detect_trial without = *dumped->trial;
+    struct dumped clean = *dumped;
     enum rp_status status;
     without.n_bugs = 0;
-    status = judge_replay(&without, recorded, dump, result, err);
+    clean.trial = &without;
+    status = judge_replay(&clean, result, err);
     if (status != RP_OK)
         return status;
     rp_compare_tokens(&comparison, &tokens);
     say(result, tokens.message);
     result->layers_right = answer(result->detected == RP_DETECT_NO);
-    result->detected = result->substage_right = answer(tokens.verdict == RP_FAIL);
-    result->position_right =
-        answer(tokens.first_difference == (long long)first_other_token(trial, recorded));
-    result->above_floor = RP_DETECT_YES;
+    result->detected = result->operation_right = answer(tokens.verdict == RP_FAIL);
+    result->position_right = answer(tokens.first_difference ==
+                                    (long long)first_other_token(dumped->trial, dumped->recorded));
+    result->above = RP_DETECT_YES;
+    result->ratio = (double)NAN;
     return RP_OK;
 }
 
+/* ---- a trial ---- */
+
+/* Judges the run's dump of that level; end to end too where exact is not NULL. */
+static enum rp_status judge_dump(struct dumped *dumped, const char *scratch,
+                                 struct rp_detect_exact *exact, struct rp_detect_result *result,
+                                 struct rp_error *err)
+{
+    const struct rp_detect_trial *trial = dumped->trial;
+    const bool is_prompt = trial->n_bugs == 1 && trial->bugs[0].bug->change_prompt;
+    char folder[RP_DETECT_PATH];
+    enum rp_status status;
+    snprintf(folder, sizeof folder, "%.900s/dump", scratch);
+    status = rp_detect_dump(trial, dumped->recorded, dumped->level, folder, err);
+    if (status == RP_OK)
+        status = rp_tensor_set_open(folder, RP_LAYOUT_NPY, 0, &dumped->set, err);
+    if (status == RP_OK && exact)
+        status = judge_end_to_end(trial, dumped->set, scratch, exact, result, err);
+    if (status == RP_OK)
+        status = is_prompt ? judge_tokens(dumped, result, err) : judge_replay(dumped, result, err);
+    rp_tensor_set_close(dumped->set);
+    remove_folder(folder);
+    return status;
+}
+
 enum rp_status rp_detect_judge(const struct rp_detect_trial *trial, const char *scratch,
-                               struct rp_detect_exact *exact, struct rp_detect_result *result,
+                               struct rp_detect_exact *exact,
+                               struct rp_detect_result results[RP_DETECT_LEVELS],
                                struct rp_error *err)
 {
     struct rp_recorded recorded = {.slots = NULL};
-    struct rp_tensor_set *dump = NULL;
-    char folder[RP_DETECT_PATH];
-    bool is_prompt = trial->n_bugs == 1 && trial->bugs[0].bug->change_prompt;
-    enum rp_status status;
-    *result = (struct rp_detect_result){.name_right = RP_DETECT_NONE,
-                                        .pos0_rule = RP_DETECT_NONE,
-                                        .rule_5pct = RP_DETECT_NONE,
-                                        .exact_gate = RP_DETECT_NONE,
-                                        .ratio = (double)NAN};
-    snprintf(folder, sizeof folder, "%.900s/dump", scratch);
-    status = rp_detect_run(trial, &recorded, err);
-    if (status == RP_OK)
-        status = rp_detect_dump(trial, &recorded, folder, err);
-    if (status == RP_OK)
-        status = rp_tensor_set_open(folder, RP_LAYOUT_NPY, 0, &dump, err);
-    if (status == RP_OK)
-        status = judge_end_to_end(trial, dump, scratch, exact, result, err);
-    if (status == RP_OK)
-        status = is_prompt ? judge_tokens(trial, &recorded, dump, result, err)
-                           : judge_replay(trial, &recorded, dump, result, err);
-    rp_tensor_set_close(dump);
+    enum rp_status status = rp_detect_run(trial, &recorded, err);
+    for (int level = 0; level < RP_DETECT_LEVELS; level++) {
+        struct dumped dumped = {
+            .trial = trial, .recorded = &recorded, .level = (enum rp_slot_level)level};
+        results[level] = (struct rp_detect_result){.name_right = RP_DETECT_NONE,
+                                                   .pos0_rule = RP_DETECT_NONE,
+                                                   .rule_5pct = RP_DETECT_NONE,
+                                                   .exact_gate = RP_DETECT_NONE,
+                                                   .ratio = (double)NAN};
+        if (status == RP_OK)
+            status = judge_dump(&dumped, scratch, level == 0 ? exact : NULL, &results[level], err);
+    }
+    /* the same slots are judged end to end */
+    results[RP_SLOTS_OPERATIONS].pos0_rule = results[RP_SLOTS_LAYERS].pos0_rule;
+    results[RP_SLOTS_OPERATIONS].rule_5pct = results[RP_SLOTS_LAYERS].rule_5pct;
+    results[RP_SLOTS_OPERATIONS].exact_gate = results[RP_SLOTS_LAYERS].exact_gate;
     rp_recorded_free(&recorded);
-    remove_folder(folder);
     return status;
 }

@@ -5,14 +5,18 @@
 
 #include "detect_engine.h"
 
+#define RP_DETECT_LEVELS (RP_SLOTS_OPERATIONS + 1)
+
 enum rp_detect_answer { RP_DETECT_NO, RP_DETECT_YES, RP_DETECT_NONE /* does not apply */ };
 
 struct rp_detect_result {
-    enum rp_detect_answer above_floor, detected, layers_right, substage_right, position_right;
+    enum rp_detect_answer above, detected, layers_right, operation_right, position_right;
     enum rp_detect_answer name_right, pos0_rule, rule_5pct, exact_gate;
     char name_given[160]; /* "" where nothing was explained; of two bugs "NAME+NAME" */
-    double ratio;         /* NaN: does not apply */
-    char report[2000];    /* what was reported, for a reader */
+    /* What the bug changes over replay's limit; of a clean trial the largest error that replay found
+     * over its limit; NaN: does not apply. */
+    double ratio;
+    char report[2000]; /* what was reported, for a reader */
 };
 
 /* Where exact references of a model are kept while its trials run. */
@@ -25,9 +29,12 @@ struct rp_detect_exact {
 };
 void rp_detect_exact_close(struct rp_detect_exact *exact); /* removes it */
 
-/* scratch: an existing folder of the caller's own, which is left empty but for exact's. */
+/* Runs it once, and judges the run's dump of each level: results[RP_SLOTS_LAYERS] and
+ * results[RP_SLOTS_OPERATIONS]. scratch: an existing folder of the caller's own, which is left empty but
+ * for exact's. */
 enum rp_status rp_detect_judge(const struct rp_detect_trial *trial, const char *scratch,
-                               struct rp_detect_exact *exact, struct rp_detect_result *result,
+                               struct rp_detect_exact *exact,
+                               struct rp_detect_result results[RP_DETECT_LEVELS],
                                struct rp_error *err);
 
 #endif

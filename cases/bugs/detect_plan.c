@@ -195,7 +195,7 @@ static void plan_places(struct planner *planner, const struct rp_detect_trial *b
     }
 }
 
-/* The second magnitude of a bug that has several: neither gross nor at the floor. */
+/* The second magnitude of a bug that has several: neither gross nor at the limit. */
 static double moderate(const struct rp_bug *bug)
 {
     return count_magnitudes(bug) > 1 ? bug->magnitudes[1] : 0;

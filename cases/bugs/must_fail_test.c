@@ -107,7 +107,7 @@ static void assert_layer_is_found(const struct trial *trial, const struct rp_ver
 {
     char slot[RP_SLOT_NAME_SIZE], sub_stage[RP_SLOT_NAME_SIZE], what[600];
     rp_slot_name(RP_PART_OUTPUT, trial->layer, slot);
-    rp_slot_name(trial->bug->first_part, trial->layer, sub_stage);
+    rp_slot_name(rp_bug_shown_in(trial->bug->first_part, RP_SLOTS_LAYERS), trial->layer, sub_stage);
     snprintf(what, sizeof what, "expected %s at %s, found %s at %s, position %lld: %.200s", slot,
              sub_stage, v->divergence.slot, v->divergence.sub_stage,
              (long long)v->divergence.position, v->divergence.explanation);

@@ -258,13 +258,14 @@ static void delta_chunk(const struct rp_delta_rule *args, size_t p, size_t n, si
     float since_start = 1;
     for (size_t t = 0; t < n; t++) {
         const size_t at = (p + t) * args->qkv_stride, gate = (p + t) * args->n_v_heads + head;
+        const float decay = expf(args->decay[gate]);
         const float *q = args->q + at + k_at, *k = args->k + at + k_at;
         const float *v = args->v + at + head * dim;
         float *e = added + t * dim, *y = args->y + gate * dim;
         for (size_t s = 0; s < t; s++)
-            kept[s] *= args->decay[gate];
+            kept[s] *= decay;
         kept[t] = 1;
-        since_start *= args->decay[gate];
+        since_start *= decay;
         for (size_t j = 0; j < dim; j++) {
             float known = 0, read = 0;
             for (size_t i = 0; i < dim; i++) {

@@ -43,12 +43,22 @@ static void run(const struct rp_model *model, const struct rp_variant *variant,
     record_run(model, options, recording);
 }
 
-/* The largest difference of any slot; 0 where there is none. */
-static double difference(const struct recording *a, const struct recording *b)
+static bool is_rotated(const struct recorded_slot *slot)
+{
+    int layer;
+    const enum rp_slot_part part = rp_slot_parse(slot->name, &layer);
+    return part == RP_PART_QROPE || part == RP_PART_KROPE;
+}
+
+/* The largest difference of any slot; 0 where there is none. Q and K that are rotated for other
+ * positions are others, and their products the same. */
+static double difference(const struct recording *a, const struct recording *b, bool is_shifted)
 {
     double worst = 0;
     assert_int_equal(a->n_slots, b->n_slots);
     for (size_t i = 0; i < a->n_slots; i++) {
+        if (is_shifted && is_rotated(&a->slots[i]))
+            continue;
         double here = worst_l2_rel(&a->slots[i], &b->slots[i]);
         if (!(here <= worst))
             worst = here;
@@ -69,7 +79,7 @@ static void each_variant_is_the_same_model(void **state)
             struct recording other = {.n_slots = 0};
             rp_variant_install(variant, &site);
             run(model, variant, &site.overlay.ops, &other);
-            double worst = difference(&other, &clean);
+            double worst = difference(&other, &clean, variant->first_position != 0);
             /* HF and the C model differ by 2.9e-6 on these models */
             if (!(worst <= 1e-5))
                 fail_msg("%s on %s differs by %g", variant->name, architectures[a], worst);

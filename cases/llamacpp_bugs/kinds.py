@@ -63,21 +63,28 @@ BEFORE_POSTATTN = (
 BEFORE_FFNOUT = ("gate", "up", "act")
 
 
+def layers_slot(slot: str) -> str:
+    """Where a dump of the layers shows what is wrong in a slot that it does not have."""
+    if slot in BEFORE_POSTATTN:
+        return "postattn"
+    return "ffnout" if slot in BEFORE_FFNOUT else slot
+
+
 @dataclass(frozen=True)
 class Bug:
     """One bug at its place."""
 
-    slot: str = ""  # what the wrong operation writes, without "h{layer}_"; "" for h{layer} itself
+    # What the wrong operations write, in forward order, without "h{layer}_"; "" for h{layer} itself; "*":
+    # and everything after it.
+    slots: str = ""
     keys: dict[str, str] = field(default_factory=dict)
     tensors: list[tuple[str, str]] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
 
-    @property
-    def layers_slot(self) -> str:
-        """The first one that it changes of those that are dumped with the layers."""
-        if self.slot in BEFORE_POSTATTN:
-            return "postattn"
-        return "ffnout" if self.slot in BEFORE_FFNOUT else self.slot
+    def shown_in(self, level: str) -> list[str]:
+        """The slots of a dump of that level that may fail; the first of them has to."""
+        found = self.slots.split() or [""]
+        return found if level == "operations" else list(dict.fromkeys(layers_slot(slot) for slot in found))
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ def of_other_layer(slot: str, *names: str) -> Callable:
 
 def all_of_other_layer(m: Model, layer: int, _magnitude: float) -> Bug | None:
     names = tuple(name.split(".", 2)[2] for name in m.tensors if name.startswith(f"blk.{layer}."))
-    return of_other_layer("preattn", *names)(m, layer, 0.0)
+    return of_other_layer("preattn *", *names)(m, layer, 0.0)
 
 
 def tensor(slot: str, name: str, op: str) -> Callable:
@@ -159,7 +166,7 @@ def rope_ordering(m: Model, layer: int, _magnitude: float) -> Bug | None:
         ("attn_k_norm.weight", 1),
     ]
     return Bug(
-        "q", tensors=[(blk(layer, n), f"{op}:{heads}") for n, heads in parts if blk(layer, n) in m.tensors]
+        "q k qnorm knorm", tensors=[(blk(layer, n), f"{op}:{heads}") for n, heads in parts if blk(layer, n) in m.tensors]
     )
 
 
@@ -196,7 +203,7 @@ def outside(slot: str, **what: list) -> Callable:
 
 def rotated(name: str, where: str, at: str, accepted: tuple[str, ...], position: int | None = None) -> list[Kind]:
     """RoPE one position late, and by an angle that belongs to no position."""
-    make = change("qrope" if where.startswith("Q") else "krope", where, "rotate,by={a}" + at)
+    make = change("qrope krope" if where.startswith("Q") else "krope", where, "rotate,by={a}" + at)
     return [
         Kind("rope-position" + name, "full", make, accepted, (1.0,), at=position),
         Kind("rope-angle" + name, "full", make, (*accepted, *UNEXPLAINED), MAGNITUDES, at=position),
@@ -207,35 +214,35 @@ IN_FILE = [
     Kind(
         "rope-base",
         "all full",
-        keys("qrope", lambda m, a: {"rope.freq_base": str(m.theta * (1 + a))}),
+        keys("qrope krope", lambda m, a: {"rope.freq_base": str(m.theta * (1 + a))}),
         ("rope-theta",),
         (1.0, -0.5, 1e-2, 1e-3, 1e-4, 1e-6),
     ),
     Kind(
         "rms-eps",
         "all",
-        keys("preattn", lambda m, a: {"attention.layer_norm_rms_epsilon": str(m.eps * (1 + a))}),
+        keys("preattn qnorm knorm delta mix preffn post_norm", lambda m, a: {"attention.layer_norm_rms_epsilon": str(m.eps * (1 + a))}),
         ("norm-eps",),
         (9.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-5),
     ),
     Kind(
         "rope-scaling",
         "all full",
-        keys("qrope", lambda _, a: {"rope.scaling.type": "linear", "rope.scaling.factor": str(1 + a)}),
+        keys("qrope krope", lambda _, a: {"rope.scaling.type": "linear", "rope.scaling.factor": str(1 + a)}),
         ("rope-scaling",),
         (1.0, 3.0),
     ),
     Kind(
         "rope-dimension",
         "all full",
-        only("qwen35", keys("qrope", lambda m, _: {"rope.dimension_count": str(m.n_rot // 2)})),
+        only("qwen35", keys("qrope krope", lambda m, _: {"rope.dimension_count": str(m.n_rot // 2)})),
         ("rope-dimension",),
     ),
     Kind(
         "rope-freq-factors",
         "all full",
         lambda m, _l, _a: (
-            Bug("qrope", tensors=[("rope_freqs.weight", "ones")]) if "rope_freqs.weight" in m.tensors else None
+            Bug("qrope krope", tensors=[("rope_freqs.weight", "ones")]) if "rope_freqs.weight" in m.tensors else None
         ),
         ("rope-freq-factors",),
     ),
@@ -247,7 +254,7 @@ IN_FILE = [
     Kind(
         "norms-swapped",
         "any",
-        exchanged("preattn", "attn_norm.weight", "{post_norm}.weight"),
+        exchanged("preattn preffn", "attn_norm.weight", "{post_norm}.weight"),
         ("norm-weight-swapped",),
     ),
     Kind("q-norm-ones", "full", tensor("qnorm", "attn_q_norm.weight", "ones"), ("norm-weight-missing",)),
@@ -255,7 +262,7 @@ IN_FILE = [
     Kind(
         "gate-up-swapped",
         "any",
-        exchanged("gate", "ffn_gate.weight", "ffn_up.weight"),
+        exchanged("gate up", "ffn_gate.weight", "ffn_up.weight"),
         ("ffn-swapped", "weights-swapped"),
     ),
     Kind("k-of-other-layer", "full", of_other_layer("k", "attn_k.weight"), ("weights-other-layer",)),
@@ -362,7 +369,13 @@ AT_RUN_TIME = [
         change("{mixed_slot}", "{mixed}", "swap,heads={heads},index=1,with=2"),
         ("attention-head-mapping", *UNEXPLAINED),
     ),
-    Kind("attn-scale", "full", change("qrope", "Qcur-{l}/ROPE", "scale,by={a}"), ("attention-scale",), MAGNITUDES),
+    Kind(
+        "attn-scale",
+        "full",
+        change("qrope", "Qcur-{l}/ROPE", "scale,by={a}"),
+        ("attention-scale", "constant-factor"),
+        MAGNITUDES,
+    ),
     Kind(
         "qk-norm-missing-k",
         "full",

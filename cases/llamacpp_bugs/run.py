@@ -6,17 +6,14 @@ an engine that is not ours.
                                [--trials REGEX] [--every N] [--work DIR]
 
 BUILD is a tree configured with REFPARITY_LLAMA_DIR. FILE gets a line per trial, in the columns that
-cases/bugs/detect.c describes. Exits 1 where a clean variant is reported or a bug above the floor is not;
-with --smollm2, on the real model that ci/get-smollm2.sh puts into DIR, also where it is reported in
-another place: "sub-stage" is then the operation, whose output is the first slot that may fail.
+cases/bugs/detect.c describes. Exits 1 where a clean variant is reported or a bug above the limit is not, and,
+of dumps of all operations, where a bug is reported in another place than the operation that it is in. With
+--smollm2 the model is the real one that ci/get-smollm2.sh puts into DIR.
 
-Whether a bug is above the floor is measured without replay's verdict: what it changes at its own slot,
-by the dump of the same run without it, over three times the floor that replay gives there: at any
-position, or, where the engine rounds what its products read, at more than half of those that the bug
-acts on. There a bug smaller than a rounding step leaves most rows as they are, bit by bit, and flips
-the rounding of a few: no more than last bits do to an engine without a bug. Of a bug in the whole model
-(layer "all") it is measured in the first layer alone, and the layers are right when that one is
-reported and none without a bug.
+Whether a bug is above the limit is measured without replay's verdict: what it changes at its own slot, by
+the dump of the same run without it, over the limit that replay gives there. Of a bug in the whole model
+(layer "all") it is measured in the first layer alone, and the layers are right when that one is reported and
+none without a bug.
 """
 
 import argparse
@@ -47,10 +44,9 @@ PROMPTS = ROOT / "matrix" / "prompts"
 ARCHITECTURES = ("qwen3", "llama", "qwen35")
 TINY_WEIGHTS = ("f32", "bf16", "f16", "q8_0", "q4_0")
 SMOLLM2_WEIGHTS = ("f32", "q8_0", "q4_1")
-LIMIT = 3.0  # RP_REPLAY_LIMIT
 COLUMNS = [
-    *("ground", "weights", "arch", "kind", "magnitude", "layer", "mode", "above_floor", "detected"),
-    *("layers_right", "substage_right", "position_right", "name_given", "name_right", "ratio"),
+    *("ground", "slots", "weights", "arch", "kind", "magnitude", "layer", "mode", "above", "detected"),
+    *("layers_right", "operation_right", "position_right", "name_given", "name_right", "ratio"),
     *("pos0_rule", "rule_5pct", "exact_gate"),
 ]
 
@@ -207,7 +203,7 @@ class Replayed:
         for slot in self.slots.values():
             # null: a value that is not finite
             introduced = np.array([np.inf if x is None else x for x in slot["introduced"]])
-            slot["ratio"] = float(np.max(introduced / np.array(slot["floor"]), initial=0.0))
+            slot["ratio"] = float(np.max(introduced / np.array(slot["limit"]), initial=0.0))
 
     @property
     def failing(self) -> list[dict]:
@@ -224,12 +220,6 @@ class Replayed:
 
     def worst(self) -> str:
         return "; ".join(f"{slot['slot']}: {slot['message']}" for slot in self.failing[:4])
-
-
-def changed_from(bug: Bug) -> int:
-    """The first position that the bug acts on."""
-    found = re.search(r",from=(\d+)", " ".join(bug.changes))
-    return int(found[1]) if found else 0
 
 
 class Trial:
@@ -253,10 +243,16 @@ class Trial:
     @property
     def slot(self) -> str:
         """The first one that the bug changes, of those that are dumped."""
-        slot = self.bug.layers_slot if self.ground.lab.slots == "layers" else self.bug.slot
+        slot = self.bug.shown_in(self.ground.lab.slots)[0]
         if self.kind.layers == "outside":
             return slot
         return f"h{self.layer}" + (f"_{slot}" if slot else "")
+
+    def is_own(self, slot: str) -> bool:
+        """Is the bug in the operation that writes that slot?"""
+        own = self.bug.shown_in(self.ground.lab.slots)
+        part = re.sub(r"^h\d+_?", "", slot)
+        return "*" in own or part in own
 
     def expected_layers(self) -> list[int]:
         model = self.ground.model
@@ -291,47 +287,44 @@ class Trial:
     def judge(self, dump: dict, clean: dict, replayed: Replayed) -> dict:
         changed = self.changed(dump, clean, list(replayed.slots))
         found = replayed.slots[self.slot]
-        floor = np.asarray(found["floor"])
-        above = ~(changed <= LIMIT * floor)  # what is not finite is above any floor
-        is_above = bool(above.any())
-        if self.ground.weights != "f32":
-            acted_on = above[[self.kind.at]] if self.kind.at is not None else above[changed_from(self.bug) :]
-            is_above = is_above and 2 * int(acted_on.sum()) > len(acted_on)
+        ratio = np.nan_to_num(changed / np.asarray(found["limit"]), nan=np.inf)  # what is not finite is above
+        above = ratio > 1
         reported, expected = replayed.reported, self.expected_layers()
-        first = 0 if self.kind.layers.startswith("all") else None
-        if first is None:
-            layers_right = reported == expected
-        else:
+        if self.kind.layers.startswith("all"):
             layers_right = bool(reported) and set(reported) <= set(expected) and int(self.layer) in reported
+        else:
+            layers_right = reported == expected
+        failing = [slot["slot"] for slot in replayed.failing]
+        operation_right = layers_right and self.slot in failing and all(map(self.is_own, failing))
         own_layer = -1 if self.kind.layers == "outside" else self.layer
-        substage_right = layers_right and replayed.first_slot(own_layer) == self.slot
-        position_right = substage_right and bool(above.any()) and found.get("first_position") == int(np.argmax(above))
+        position_right = operation_right and bool(above.any()) and found.get("first_position") == int(np.argmax(above))
         explanation = replayed.explanations.get(replayed.first_slot(own_layer), {})
         given = explanation.get("name", "") or ("unexplained" if explanation else "")
         reference = self.ground.reference
         mode = self.mode + (f"@p{self.kind.at}" if self.kind.at is not None else "")
         row = {
             "ground": "llamacpp",
+            "slots": self.ground.lab.slots,
             "weights": self.ground.weights,
             "arch": self.ground.arch,
             "kind": self.kind.name,
             "magnitude": "" if self.magnitude is None else f"{self.magnitude:g}",
             "layer": self.layer_text,
             "mode": mode + (f"@h{self.kind.head}" if self.kind.head is not None else ""),
-            "above_floor": int(is_above),
+            "above": int(above.any()),
             "detected": int(bool(reported)),
             "layers_right": int(layers_right),
-            "substage_right": int(substage_right),
+            "operation_right": int(operation_right),
             "position_right": int(position_right),
             "name_given": given,
             "name_right": int(given in self.kind.accepted) if given else 0,
-            "ratio": f"{found['ratio']:g}",
+            "ratio": f"{np.max(ratio):g}",
             "pos0_rule": int(five_percent(dump, reference, slice(0, 1))),
             "rule_5pct": int(five_percent(dump, reference, slice(None))),
             "exact_gate": "",
         }
         row["note"] = (
-            f"{self.text}: changed {np.nanmax(changed):.3g}, floor {np.max(floor):.3g}, reported {reported}: "
+            f"{self.text}: changed {np.nanmax(changed):.3g}, limit {np.max(found['limit']):.3g}, reported {reported}: "
             f"{replayed.worst()} | {explanation.get('text', '')}"
         )
         return row
@@ -352,10 +345,10 @@ class CleanTrial:
             replayed = lab.replay(self.ground.gguf, dump, self.variant)
             rows, reference = read_dump(dump), self.ground.reference
         row = dict.fromkeys(COLUMNS, "")
-        row |= {"ground": "llamacpp", "weights": self.ground.weights, "arch": self.ground.arch, "layer": "-"}
-        row |= {"kind": f"clean:{self.variant.name}", "mode": self.variant.mode, "above_floor": 0}
+        row |= {"ground": "llamacpp", "slots": self.ground.lab.slots, "weights": self.ground.weights, "arch": self.ground.arch, "layer": "-"}
+        row |= {"kind": f"clean:{self.variant.name}", "mode": self.variant.mode, "above": 0}
         row["detected"] = int(bool(replayed.reported))
-        row["ratio"] = f"{max(slot['ratio'] for slot in replayed.slots.values() if slot['floor']):g}"
+        row["ratio"] = f"{max(slot['ratio'] for slot in replayed.slots.values() if slot['limit']):g}"
         row["pos0_rule"] = int(five_percent(rows, reference, slice(0, 1)))
         row["rule_5pct"] = int(five_percent(rows, reference, slice(None)))
         row["note"] = f"{self.text}: reported {replayed.reported}: {replayed.worst()}"
@@ -417,20 +410,20 @@ def summarize(rows: list[dict], judges_place: bool) -> bool:
     for row in bugs:
         by_weights[row["weights"]].append(row)
     for weights, group in [*sorted(by_weights.items()), ("all", bugs)]:
-        above = [row for row in group if row["above_floor"]]
+        above = [row for row in group if row["above"]]
         named = [row for row in above if row["detected"]]
         wrong = [row for row in named if not row["name_right"] and row["name_given"] not in ("", "unexplained")]
-        below = [row for row in group if not row["above_floor"]]
+        below = [row for row in group if not row["above"]]
         print(
-            f"{weights}: {len(group)} bugs, {len(above)} above the floor: detected {percent(above, 'detected')}, "
-            f"layers {percent(above, 'layers_right')}, sub-stage {percent(above, 'substage_right')}, "
+            f"{weights}: {len(group)} bugs, {len(above)} above the limit: detected {percent(above, 'detected')}, "
+            f"layers {percent(above, 'layers_right')}, operation {percent(above, 'operation_right')}, "
             f"position {percent(above, 'position_right')}, name {percent(named, 'name_right')}, "
             f"wrong name {len(wrong)}; 5% {percent(above, 'rule_5pct')}, at position 0 {percent(above, 'pos0_rule')}; "
             f"of {len(below)} below: detected {percent(below, 'detected')}"
         )
     alarms = [row for row in clean if row["detected"]]
-    missed = [row for row in bugs if row["above_floor"] and not row["detected"]]
-    elsewhere = [row for row in bugs if row["above_floor"] and row["detected"] and not row["substage_right"]]
+    missed = [row for row in bugs if row["above"] and not row["detected"]]
+    elsewhere = [row for row in bugs if row["above"] and row["detected"] and not row["operation_right"]]
     print(f"clean: {len(clean)} runs, {len(alarms)} false alarms, by the 5% rule {percent(clean, 'rule_5pct')}")
     for title, bad in (("false alarm", alarms), ("missed", missed), ("in another place", elsewhere)):
         for kind, n in Counter(row["kind"] for row in bad).most_common():
@@ -492,10 +485,10 @@ def run_trials(lab: Lab, trials: list, args: argparse.Namespace) -> int:
             file.flush()
             rows.append(row)
             is_clean = row["kind"].startswith("clean:")
-            is_bad = row["detected"] if is_clean else row["above_floor"] and not row["position_right"]
+            is_bad = row["detected"] if is_clean else row["above"] and not row["position_right"]
             if args.verbose or is_bad:
                 print("  BAD" if is_bad else "  ok ", row["note"])
-    is_good = summarize(rows, judges_place=args.smollm2 is not None)
+    is_good = summarize(rows, judges_place=args.slots == "operations")
     if errors or not rows:
         print(f"{len(errors)} trials could not be run", file=sys.stderr)
         return 2

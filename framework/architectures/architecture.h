@@ -81,6 +81,7 @@ struct rp_architecture {
     enum rp_rope_ordering rope_ordering;
     bool may_have_rope_freqs;
     bool has_attention_gate;
+    bool norms_round_last; /* see struct rp_model_config */
     struct rp_layer_plan plans[RP_N_LAYER_KINDS];
 };
 

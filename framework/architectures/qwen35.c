@@ -51,6 +51,7 @@ const struct rp_architecture rp_architecture_qwen35 = {
     .ffn_norm = "post_attention_norm",
     .rope_ordering = RP_ROPE_NEOX,
     .has_attention_gate = true,
+    .norms_round_last = true,
     .plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(qwen35_full_layer),
               [RP_LAYER_LINEAR_ATTENTION] = PLAN(qwen35_linear_layer)},
 };

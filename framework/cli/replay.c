@@ -8,11 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include <cjson/cJSON.h>
 
 #include "base/file.h"
 #include "base/numbers.h"
+#include "cli/replay_jobs.h"
 #include "compare/damage_rows.h"
 #include "refparity/explain.h"
 #include "refparity/replay.h"
@@ -38,6 +43,7 @@ static const char help[] =
     "  --layers A-B         layers A to B, or A alone  [all, emb, post_norm and logits too]\n"
     "  --tokens FILE        the prompt's token ids, a decimal number a line  [the dump's]\n"
     "  --layout NAME        of the dump: npy, bin, npz  [found out]\n"
+    "  --threads N          layers at once  [one a core]\n"
     "  --no-explain         do not look for what explains an error\n"
     "Output:\n"
     "  --json               print JSON\n"
@@ -51,6 +57,7 @@ struct options {
     const char *model, *dump, *tokens_file;
     enum rp_layout layout;
     int first_layer, last_layer; /* -1: all */
+    size_t n_threads;
     int no_explain, json, verbose;
     struct rp_replay_options replay;
 };
@@ -88,6 +95,22 @@ static int parse_layers(const char *text, struct options *options)
     options->first_layer = (int)first;
     options->last_layer = (int)last;
     return 1;
+}
+
+static int parse_threads(const char *text, struct options *options)
+{
+    char *end;
+    errno = 0;
+    const long n = strtol(text, &end, 10);
+    options->n_threads = n > 0 ? (size_t)n : 0;
+    return end != text && !*end && !errno && n > 0 && n <= 1024;
+}
+
+/* One a core. */
+static size_t default_threads(void)
+{
+    const long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > 64 ? 64 : (size_t)n;
 }
 
 static int parse_layout(const char *text, enum rp_layout *layout)
@@ -146,6 +169,10 @@ static int take_option(int option, struct options *options)
             return rp_cli_usage_error("replay", "--layout takes npy, bin or npz, not \"%s\"",
                                       optarg);
         break;
+    case 'p':
+        if (!parse_threads(optarg, options))
+            return rp_cli_usage_error("replay", "--threads takes 1 to 1024, not \"%s\"", optarg);
+        break;
     case 'i': options->tokens_file = optarg; break;
     case 'n': options->no_explain = 1; break;
     case 's': status = rp_state_parse(optarg, &numerics->state, &err); break;
@@ -165,6 +192,7 @@ static int parse_options(int argc, char **argv, struct options *options)
                                           {"mode", required_argument, NULL, 'm'},
                                           {"layers", required_argument, NULL, 'l'},
                                           {"layout", required_argument, NULL, 'y'},
+                                          {"threads", required_argument, NULL, 'p'},
                                           {"tokens", required_argument, NULL, 'i'},
                                           {"no-explain", no_argument, NULL, 'n'},
                                           {"state", required_argument, NULL, 's'},
@@ -172,8 +200,10 @@ static int parse_options(int argc, char **argv, struct options *options)
                                           {"verbose", no_argument, NULL, 'v'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
-    *options =
-        (struct options){.first_layer = -1, .last_layer = -1, .replay = {.mode = RP_MODE_BATCHED}};
+    *options = (struct options){.first_layer = -1,
+                                .last_layer = -1,
+                                .n_threads = default_threads(),
+                                .replay = {.mode = RP_MODE_BATCHED}};
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
@@ -416,47 +446,51 @@ static enum rp_status take_result(struct rp_replay *replay, struct rp_replay_lay
     return status;
 }
 
-static enum rp_status run_part(struct rp_replay *replay, enum rp_slot_part part,
-                               struct printer *printer, struct rp_error *err)
-{
-    struct rp_replay_layer result = {.n_slots = 0};
-    const enum rp_status status = rp_replay_run_part(replay, part, &result, err);
-    return status == RP_OK ? take_result(replay, &result, printer, err) : status;
-}
-
-static enum rp_status run_layer(struct rp_replay *replay, size_t layer, struct printer *printer,
-                                struct rp_error *err)
-{
-    struct rp_replay_layer result = {.n_slots = 0};
-    const enum rp_status status = rp_replay_run_layer(replay, layer, &result, err);
-    return status == RP_OK ? take_result(replay, &result, printer, err) : status;
-}
-
 static enum rp_status run_all(struct rp_replay *replay, struct printer *printer,
                               struct rp_error *err)
 {
     const struct options *options = printer->options;
     const size_t n_layers = rp_model_config(rp_replay_model(replay))->n_layers;
     const bool is_whole = options->first_layer < 0;
-    const size_t first = is_whole ? 0 : (size_t)options->first_layer;
-    const size_t last = is_whole ? n_layers - 1 : (size_t)options->last_layer;
+    const struct rp_replay_jobs_options jobs_options = {
+        .dump = options->dump,
+        .layout = options->layout,
+        .replay = &options->replay,
+        .first_layer = is_whole ? 0 : (size_t)options->first_layer,
+        .last_layer = is_whole ? n_layers - 1 : (size_t)options->last_layer,
+        .has_outside = is_whole,
+        .n_threads = options->n_threads};
+    const size_t n_jobs =
+        jobs_options.last_layer - jobs_options.first_layer + 1 + (is_whole ? 3 : 0);
     const time_t began = time(NULL);
     time_t shown = 0;
-    enum rp_status status = RP_OK;
-    if (last >= n_layers)
+    struct rp_replay_jobs *jobs = NULL;
+    if (jobs_options.last_layer >= n_layers)
         return rp_fail(err, RP_ERR_ARGUMENT, options->model, -1,
-                       "layer %zu of a model with %zu (0 to %zu)", last, n_layers, n_layers - 1);
-    if (is_whole)
-        status = run_part(replay, RP_PART_EMB, printer, err);
-    for (size_t layer = first; layer <= last && status == RP_OK; layer++) {
-        show_progress(began, &shown, layer, n_layers);
-        status = run_layer(replay, layer, printer, err);
+                       "layer %zu of a model with %zu (0 to %zu)", jobs_options.last_layer,
+                       n_layers, n_layers - 1);
+    enum rp_status status =
+        rp_replay_jobs_start(rp_replay_model(replay), &jobs_options, &jobs, err);
+    for (size_t i = 0; i < n_jobs && status == RP_OK; i++) {
+        struct rp_replay_layer result = {.n_slots = 0};
+        status = rp_replay_jobs_next(jobs, &result, err);
+        if (status == RP_OK && result.layer >= 0)
+            show_progress(began, &shown, (size_t)result.layer, n_layers);
+        if (status == RP_OK)
+            status = take_result(replay, &result, printer, err);
     }
-    if (is_whole && status == RP_OK)
-        status = run_part(replay, RP_PART_POST_NORM, printer, err);
-    if (is_whole && status == RP_OK)
-        status = run_part(replay, RP_PART_LOGITS, printer, err);
+    rp_replay_jobs_stop(jobs);
     return status;
+}
+
+/* Each layer takes and gives back the same sizes: what is free is kept, instead of being taken from the
+ * kernel again, page by page. */
+static void keep_memory(void)
+{
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
 }
 
 int rp_cli_replay(int argc, char **argv)
@@ -466,6 +500,7 @@ int rp_cli_replay(int argc, char **argv)
     if (code >= 0)
         return code;
     struct printer printer = {.options = &options};
+    keep_memory();
     struct rp_model *model = NULL;
     struct rp_tensor_set *dump = NULL;
     struct rp_replay *replay = NULL;

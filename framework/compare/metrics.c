@@ -2,8 +2,10 @@
 #include "refparity/metrics.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
+#include "base/avx2.h"
 #include "compare/kl.h"
 #include "compare/row_sums.h"
 
@@ -83,10 +85,55 @@ struct rp_row_scan rp_metrics_scan(const void *r, const void *e, size_t dim)
     return scan;
 }
 
+RP_LOOP void add_squares_loop(const unsigned char *row, size_t dim, double *sum)
+{
+    double sums[8] = {0};
+    float values[8];
+    size_t i = 0;
+    for (; i + 8 <= dim; i += 8) {
+        memcpy(values, row + 4 * i, sizeof values);
+        for (size_t lane = 0; lane < 8; lane++)
+            sums[lane] += (double)values[lane] * (double)values[lane];
+    }
+    for (; i < dim; i++)
+        sums[0] += (double)load(row, i) * (double)load(row, i);
+    *sum = 0;
+    for (size_t lane = 0; lane < 8; lane++)
+        *sum += sums[lane];
+}
+RP_COMPILE_TWICE(static, add_squares, (const unsigned char *row, size_t dim, double *sum),
+                 (row, dim, sum))
+
+double rp_metrics_norm(const void *row, size_t dim)
+{
+    double sum;
+    add_squares(row, dim, &sum);
+    return sqrt(sum);
+}
+
+/* All bits of the exponent are set in NaN and infinity alone. */
+RP_LOOP void count_nonfinite_loop(const unsigned char *row, size_t dim, size_t *n)
+{
+    uint32_t counts[8] = {0}, bits[8];
+    size_t i = 0;
+    for (; i + 8 <= dim; i += 8) {
+        memcpy(bits, row + 4 * i, sizeof bits);
+        for (size_t lane = 0; lane < 8; lane++)
+            counts[lane] += (bits[lane] & 0x7f800000u) == 0x7f800000u;
+    }
+    *n = 0;
+    for (size_t lane = 0; lane < 8; lane++)
+        *n += counts[lane];
+    for (; i < dim; i++)
+        *n += isfinite(load(row, i)) ? 0 : 1;
+}
+RP_COMPILE_TWICE(static, count_nonfinite, (const unsigned char *row, size_t dim, size_t *n),
+                 (row, dim, n))
+
 size_t rp_metrics_count_nonfinite(const void *row, size_t dim)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < dim; i++)
-        n += isfinite(load(row, i)) ? 0 : 1;
+    const unsigned char *at = row;
+    size_t n;
+    count_nonfinite(at, dim, &n);
     return n;
 }

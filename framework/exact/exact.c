@@ -72,6 +72,8 @@ static enum rp_status write_failed(const struct writer *writer, struct rp_error 
 static enum rp_status write_rows(void *context, const struct rp_tap *tap, struct rp_error *err)
 {
     const struct writer *writer = context;
+    if (!rp_slot_level_has(RP_SLOTS_LAYERS, tap->part))
+        return RP_OK;
     for (size_t i = 0; i < tap->n_positions; i++) {
         if (is_wanted(writer->spec, tap->positions[i]) &&
             rp_dump_rows(writer->dump, tap->slot, tap->positions[i], 1, tap->dim,
@@ -129,6 +131,8 @@ static enum rp_status compare_rows(void *context, const struct rp_tap *tap, stru
 {
     struct roundings *roundings = context;
     struct rp_tensor rounded = {0};
+    if (!rp_slot_level_has(RP_SLOTS_LAYERS, tap->part))
+        return RP_OK;
     enum rp_status status = rp_tensor_load(roundings->rounded, tap->slot, &rounded, err);
     if (!status)
         status = add_slot(roundings, tap->slot, err);

@@ -28,8 +28,10 @@ static double coarse_limit(const struct rp_numerics *numerics)
                                          [RP_KV_CACHE_F16] = 5e-3,
                                          [RP_KV_CACHE_Q8_0] = 0.1,
                                          [RP_KV_CACHE_Q4_0] = 0.4};
+    static const double of_state[] = {
+        [RP_STATE_F32] = RP_EXACT_F32, [RP_STATE_BF16] = 0.05, [RP_STATE_F16] = 0.01};
     const double of_attention = numerics->attention == RP_ATTENTION_FLASH ? 5e-3 : RP_EXACT_F32;
-    return fmax(of_attention,
+    return fmax(fmax(of_attention, of_state[numerics->state]),
                 fmax(of_activations[numerics->activations], of_kv_cache[numerics->kv_cache]));
 }
 

@@ -85,8 +85,17 @@ static enum rp_status collect_softcap(struct rp_search *search, struct rp_error 
     static const double caps[] = {10, 15, 20, 50, 100};
     static const struct rp_fit fit = {
         .is_log = true, .low = 1e-2, .high = 1e6, .starts = caps, .n_starts = 5};
-    struct rp_candidate candidate =
-        rp_candidate_of_rows("logits-softcap", rp_rows_softcap, 30, NULL); /* Gemma's */
+    float *cubes = NULL;
+    double share, alpha;
+    const enum rp_status status = rp_search_new_rows(search, &cubes, err);
+    if (status != RP_OK)
+        return status;
+    /* c tanh(x / c) is about x - x^3 / (3 c^2). */
+    for (size_t i = 0; i < search->n * search->dim; i++)
+        cubes[i] = search->computed[i] * search->computed[i] * search->computed[i];
+    alpha = rp_rows_fit(search, cubes, &share);
+    struct rp_candidate candidate = rp_candidate_of_rows(
+        "logits-softcap", rp_rows_softcap, alpha < 0 ? 1 / sqrt(-3 * alpha) : 30, NULL);
     candidate.phase = RP_PHASE_FIT;
     candidate.fit = &fit;
     candidate.reports_value = true;

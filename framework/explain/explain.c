@@ -15,6 +15,7 @@
 #define FEW_ROWS 4      /* on which hypotheses may well agree: all of a phase are tried */
 #define MAX_MATCHES 16
 #define SAME_CHI2 1.25     /* two that differ by less cannot be told apart */
+#define HELPS 0.5          /* of the first failing row's error: worth a trial at other positions */
 #define CLOSEST_SHARE 0.95 /* less is not worth a word */
 
 struct course {
@@ -38,15 +39,14 @@ static void note(struct course *course, const struct rp_trial *trial)
 }
 
 static enum rp_status try_candidate(struct course *course, const struct rp_candidate *candidate,
-                                    const struct rp_place *place)
+                                    const struct rp_place *place, struct rp_trial *trial)
 {
-    struct rp_trial trial;
     course->search->n_tried++;
     const enum rp_status status =
-        candidate->fit ? rp_search_fit(course->search, candidate, place, &trial, course->err)
-                       : rp_search_try(course->search, candidate, place, &trial, course->err);
+        candidate->fit ? rp_search_fit(course->search, candidate, place, trial, course->err)
+                       : rp_search_try(course->search, candidate, place, trial, course->err);
     if (status == RP_OK)
-        note(course, &trial);
+        note(course, trial);
     return status;
 }
 
@@ -58,10 +58,11 @@ static enum rp_status try_rows(struct course *course, const struct rp_candidate 
     const struct rp_place failing = {
         .kind = RP_PLACE_LISTED, .listed = search->failing, .n_listed = search->n_failing};
     const size_t before = course->n_matches;
-    const enum rp_status status = try_candidate(course, candidate, &everywhere);
+    struct rp_trial trial;
+    const enum rp_status status = try_candidate(course, candidate, &everywhere, &trial);
     if (status != RP_OK || course->n_matches > before || search->n_failing == search->n)
         return status;
-    return try_candidate(course, candidate, &failing);
+    return try_candidate(course, candidate, &failing, &trial);
 }
 
 static enum rp_status run_phase(struct course *course, enum rp_phase phase)
@@ -71,12 +72,13 @@ static enum rp_status run_phase(struct course *course, enum rp_phase phase)
     enum rp_status status = RP_OK;
     for (size_t i = 0; i < search->n_candidates && status == RP_OK; i++) {
         const struct rp_candidate candidate = search->candidates[i];
+        struct rp_trial trial;
         if (candidate.phase != phase)
             continue;
         if (course->is_strong && !candidate.transform && search->n > FEW_ROWS)
             break;
         status = candidate.transform ? try_rows(course, &candidate)
-                                     : try_candidate(course, &candidate, &everywhere);
+                                     : try_candidate(course, &candidate, &everywhere, &trial);
     }
     return status;
 }
@@ -98,13 +100,15 @@ static enum rp_status try_heads(struct course *course)
     for (size_t at = 0; at < n_places; at++) {
         for (size_t i = 0; i < search->n_candidates && status == RP_OK && !course->is_strong; i++) {
             const struct rp_candidate candidate = search->candidates[i];
+            struct rp_trial trial;
             if (may_be_partial(&candidate))
-                status = try_candidate(course, &candidate, &places[at]);
+                status = try_candidate(course, &candidate, &places[at], &trial);
         }
     }
     return status;
 }
 
+/* At the first failing position only; and where that helps, at others with what was fitted there. */
 static enum rp_status try_positions(struct course *course)
 {
     const struct rp_search *search = course->search;
@@ -112,10 +116,16 @@ static enum rp_status try_positions(struct course *course)
     const size_t n_places = rp_places_by_position(search, places);
     enum rp_status status = RP_OK;
     for (size_t i = 0; i < search->n_candidates; i++) {
-        const struct rp_candidate candidate = search->candidates[i];
-        for (size_t at = 0; at < n_places && status == RP_OK && !course->is_strong; at++) {
-            if (may_be_partial(&candidate))
-                status = try_candidate(course, &candidate, &places[at]);
+        struct rp_candidate candidate = search->candidates[i];
+        struct rp_fit fit = candidate.fit ? *candidate.fit : (struct rp_fit){.n_starts = 0};
+        bool helps = may_be_partial(&candidate);
+        for (size_t at = 0; at < n_places && helps && status == RP_OK && !course->is_strong; at++) {
+            struct rp_trial trial;
+            status = try_candidate(course, &candidate, &places[at], &trial);
+            helps = trial.share_of_first >= HELPS || search->first == 1;
+            candidate.value = trial.candidate.value;
+            fit.n_starts = 0;
+            candidate.fit = candidate.fit ? &fit : NULL;
         }
     }
     return status;
@@ -127,10 +137,11 @@ static enum rp_status try_pairs(struct course *course)
     const struct rp_place everywhere = {.kind = RP_PLACE_ALL};
     struct rp_pairs pairs;
     struct rp_candidate pair;
+    struct rp_trial trial;
     enum rp_status status = RP_OK;
     rp_pairs_begin(&pairs, course->search);
     while (status == RP_OK && !course->is_strong && rp_pairs_next(&pairs, &pair))
-        status = try_candidate(course, &pair, &everywhere);
+        status = try_candidate(course, &pair, &everywhere, &trial);
     return status;
 }
 
@@ -138,8 +149,10 @@ static enum rp_status try_keys(struct course *course)
 {
     const struct rp_place everywhere = {.kind = RP_PLACE_ALL};
     struct rp_candidate keys;
+    struct rp_trial trial;
     const enum rp_status status = rp_measure_attention_keys(course->search, &keys, course->err);
-    return status == RP_OK && keys.name ? try_candidate(course, &keys, &everywhere) : status;
+    return status == RP_OK && keys.name ? try_candidate(course, &keys, &everywhere, &trial)
+                                        : status;
 }
 
 static enum rp_status collect(struct rp_search *search, struct rp_error *err)
@@ -155,14 +168,26 @@ static enum rp_status collect(struct rp_search *search, struct rp_error *err)
     return status;
 }
 
+/* Something everywhere, or with a round parameter: no place is looked for. What is at work at some
+ * positions only looks like a factor there. */
+static bool is_settled(const struct course *course)
+{
+    for (size_t i = 0; i < course->n_matches; i++) {
+        const struct rp_trial *match = &course->matches[i];
+        if (match->candidate.n_digits < RP_ANY_DIGITS || match->place.kind == RP_PLACE_ALL)
+            return true;
+    }
+    return false;
+}
+
 static enum rp_status run_course(struct course *course)
 {
     enum rp_status status = RP_OK;
     for (int phase = 0; phase < RP_PHASE_BIAS && status == RP_OK && !course->is_strong; phase++)
         status = run_phase(course, (enum rp_phase)phase);
-    if (status == RP_OK && course->n_matches == 0)
+    if (status == RP_OK && !is_settled(course))
         status = try_heads(course);
-    if (status == RP_OK && course->n_matches == 0)
+    if (status == RP_OK && !is_settled(course))
         status = try_positions(course);
     if (status == RP_OK && course->n_matches == 0)
         status = try_keys(course);

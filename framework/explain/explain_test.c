@@ -99,6 +99,10 @@ static void a_small_error_is_named_too(void **state)
          "norm-eps",
          "h1_preffn",
          1e-6 * (1 + 1e-4)},
+        {{.install = rp_test_norm_eps, .which = RP_ATTN_Q_NORM, .value = 3},
+         "norm-eps",
+         "h1_qnorm",
+         3e-6},
     };
     for (size_t i = 0; i < sizeof small / sizeof *small; i++) {
         struct rp_test_engine engine = small[i].engine;

@@ -7,7 +7,8 @@
 
 #include "explain/search.h"
 
-#define STEP 1e-3    /* of the derivative; relative where the fit is */
+#define STEP 1e-3    /* of the derivative, at least; relative where the fit is */
+#define SEEN 2e-6    /* of the rows: what a step has to change of them */
 #define MAX_STEP 0.7 /* of one iteration, on a logarithm: a factor of 2 */
 #define MAX_ITERATIONS 14
 #define MAX_SHORTENINGS 4
@@ -93,27 +94,54 @@ static double least_squares_step(const struct fit *fit, const float *from, doubl
     return bottom > 0 ? step * top / bottom : 0;
 }
 
+/* Rows at value + probe less those in *from, by what the parameter does alone; *from is set. */
+static enum rp_status run_aside(struct fit *fit, double at, double probe, const float **from)
+{
+    const struct rp_fit *how = fit->candidate->fit;
+    const size_t size = fit->search->n * fit->search->dim * sizeof *fit->here;
+    struct rp_trial trial;
+    *from = fit->here;
+    if (!fit->smooth)
+        return try_value(fit, from_axis(how, at + probe), &trial);
+    enum rp_status status = run_smooth(fit, from_axis(how, at));
+    memcpy(fit->smooth, fit->search->rows, size);
+    *from = fit->smooth;
+    if (status == RP_OK)
+        status = run_smooth(fit, from_axis(how, at + probe));
+    return status;
+}
+
+/* Whether the rows differ by more than FP32's rounding. */
+static bool is_seen(const struct fit *fit, const float *from)
+{
+    const struct rp_search *search = fit->search;
+    double square = 0, norm = 0;
+    for (size_t i = 0; i < search->n * search->dim; i++) {
+        const double difference = (double)search->rows[i] - (double)from[i];
+        square += difference * difference;
+        norm += (double)from[i] * (double)from[i];
+    }
+    return square > SEEN * SEEN * norm;
+}
+
 /* One iteration from fit->best; *is_done when it no longer helps. */
 static enum rp_status iterate(struct fit *fit, bool *is_done)
 {
     const struct rp_fit *how = fit->candidate->fit;
-    const size_t size = fit->search->n * fit->search->dim * sizeof *fit->here;
     const double at = to_axis(how, fit->best.candidate.value);
     const double scale = how->is_log ? 1 : fmax(fabs(at), 1.0);
-    const double probe =
-        from_axis(how, at + STEP * scale) >= how->high ? -STEP * scale : STEP * scale;
+    const float *from = fit->here;
     struct rp_trial trial;
-    enum rp_status status;
+    enum rp_status status = RP_OK;
+    double probe = STEP;
     *is_done = true;
-    if (fit->smooth) {
-        status = run_smooth(fit, from_axis(how, at));
-        memcpy(fit->smooth, fit->search->rows, size);
-        if (status == RP_OK)
-            status = run_smooth(fit, from_axis(how, at + probe));
-    } else {
-        status = try_value(fit, from_axis(how, at + probe), &trial);
+    for (bool is_enough = false; !is_enough && status == RP_OK;) {
+        const double sign = from_axis(how, at + probe * scale) >= how->high ? -1 : 1;
+        status = run_aside(fit, at, sign * probe * scale, &from);
+        is_enough = probe >= MAX_STEP || is_seen(fit, from);
+        probe = is_enough ? sign * probe : fmin(10 * probe, MAX_STEP);
     }
-    double step = least_squares_step(fit, fit->smooth ? fit->smooth : fit->here, probe);
+    double step = least_squares_step(fit, from, probe * scale);
     step = fmin(fmax(step, -MAX_STEP * scale), MAX_STEP * scale);
     for (int i = 0; i < MAX_SHORTENINGS && step != 0 && status == RP_OK; i++) {
         status = try_value(fit, from_axis(how, at + step), &trial);

@@ -10,33 +10,7 @@
 #define MAX_OTHER_SHARE 0.85 /* in the next best: a head spans only part of the stream */
 #define MAX_SPAN 0.75        /* of the stream's width, that heads may span to be told apart */
 #define MAX_OPEN 4           /* groups that are all tried where they cannot be told apart */
-#define RIDGE 1e-12          /* relative, against a matrix that is not of full rank */
-
-/* Solves a x = b in place of b by Cholesky; a [n][n] symmetric, is overwritten. */
-static void solve(double *a, double *b, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        for (size_t j = 0; j <= i; j++) {
-            double sum = a[i * n + j];
-            for (size_t k = 0; k < j; k++)
-                sum -= a[i * n + k] * a[j * n + k];
-            if (i == j)
-                a[i * n + i] = sqrt(fmax(sum, 1e-300));
-            else
-                a[i * n + j] = sum / a[j * n + j];
-        }
-    }
-    for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < i; k++)
-            b[i] -= a[i * n + k] * b[k];
-        b[i] /= a[i * n + i];
-    }
-    for (size_t i = n; i-- > 0;) {
-        for (size_t k = i + 1; k < n; k++)
-            b[i] -= a[k * n + i] * b[k];
-        b[i] /= a[i * n + i];
-    }
-}
+#define SPANNED 1e-12        /* of a column: what is left of one that the others span */
 
 static double error_at(const struct rp_search *search, size_t row, size_t i)
 {
@@ -44,64 +18,64 @@ static double error_at(const struct rp_search *search, size_t row, size_t i)
     return (double)search->dumped[at] - (double)search->computed[at];
 }
 
-/* The energy of a row's error that columns first .. first + n - 1 of the output matrix do not span.
- * gram [n][n] and x [n] are scratch. */
-static double energy_outside(const struct rp_search *search, const struct rp_weight *output,
-                             size_t first, size_t n, size_t row, double *gram, double *x)
+/* An orthonormal basis of what columns first .. first + n - 1 of the output matrix span, or where
+ * output is NULL, of these values of the slot: basis [n][dim]. Vectors of no length stay zero. */
+static void find_basis(const struct rp_weight *output, size_t first, size_t n, size_t dim,
+                       double *basis)
 {
-    double trace = 0, outside = 0;
-    memset(gram, 0, n * n * sizeof *gram);
-    memset(x, 0, n * sizeof *x);
-    for (size_t out = 0; out < search->dim; out++) {
-        const float *columns = output->data + out * output->n_in + first;
-        for (size_t i = 0; i < n; i++) {
-            x[i] += (double)columns[i] * error_at(search, row, out);
-            for (size_t j = 0; j <= i; j++)
-                gram[i * n + j] += (double)columns[i] * (double)columns[j];
+    for (size_t i = 0; i < n; i++) {
+        double *own = basis + i * dim, before = 0, length = 0;
+        for (size_t out = 0; out < dim; out++) {
+            own[out] =
+                output ? (double)output->data[out * output->n_in + first + i] : out == first + i;
+            before += own[out] * own[out];
         }
+        for (size_t k = 0; k < 2 * i; k++) { /* twice, against what rounding leaves */
+            const double *other = basis + k % i * dim;
+            double along = 0;
+            for (size_t out = 0; out < dim; out++)
+                along += own[out] * other[out];
+            for (size_t out = 0; out < dim; out++)
+                own[out] -= along * other[out];
+        }
+        for (size_t out = 0; out < dim; out++)
+            length += own[out] * own[out];
+        const double scale = length > SPANNED * before ? 1 / sqrt(length) : 0;
+        for (size_t out = 0; out < dim; out++)
+            own[out] *= scale;
     }
-    for (size_t i = 0; i < n; i++)
-        trace += gram[i * n + i];
-    for (size_t i = 0; i < n; i++)
-        gram[i * n + i] += RIDGE * trace / (double)n;
-    solve(gram, x, n);
-    for (size_t out = 0; out < search->dim; out++) {
-        double left = error_at(search, row, out);
-        for (size_t i = 0; i < n; i++)
-            left -= (double)output->data[out * output->n_in + first + i] * x[i];
-        outside += left * left;
-    }
-    return outside;
 }
 
-/* The share of some failing rows' error that comes from these values of the slot, or where output is
- * not NULL, of what it multiplies. */
+/* The share of some failing rows' error that comes from these values of the slot, or of what output
+ * multiplies. */
 static enum rp_status share_of(const struct rp_search *search, const struct rp_weight *output,
                                size_t first, size_t n, double *share, struct rp_error *err)
 {
-    double *gram = malloc((n * n + n + 1) * sizeof *gram);
-    double total = 0, outside = 0;
+    double *basis = malloc((n * search->dim + 1) * sizeof *basis);
+    double total = 0, inside = 0;
     size_t n_rows = 0;
-    if (!gram)
+    if (!basis)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu columns", n);
+    find_basis(output, first, n, search->dim, basis);
     for (size_t row = 0; row < search->n && n_rows < MAX_ROWS; row++) {
-        double energy = 0, inside = 0;
+        double energy = 0, spanned = 0;
         if (!search->is_failing[row])
             continue;
-        for (size_t i = 0; i < search->dim; i++) {
-            const double error = error_at(search, row, i);
-            energy += error * error;
-            inside += i >= first && i - first < n ? error * error : 0;
+        for (size_t i = 0; i < search->dim; i++)
+            energy += error_at(search, row, i) * error_at(search, row, i);
+        for (size_t k = 0; k < n; k++) {
+            double along = 0;
+            for (size_t i = 0; i < search->dim; i++)
+                along += basis[k * search->dim + i] * error_at(search, row, i);
+            spanned += along * along;
         }
-        const double scale = energy > 0 ? search->error[row] * search->error[row] / energy : 0;
-        total += scale * energy;
-        outside +=
-            scale * (output ? energy_outside(search, output, first, n, row, gram, gram + n * n)
-                            : energy - inside);
+        const double weight = search->error[row] * search->error[row];
+        total += weight;
+        inside += energy > 0 ? weight * spanned / energy : 0;
         n_rows++;
     }
-    *share = total > 0 ? 1 - outside / total : 0;
-    free(gram);
+    *share = total > 0 ? inside / total : 0;
+    free(basis);
     return RP_OK;
 }
 

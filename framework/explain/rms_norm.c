@@ -12,6 +12,7 @@ enum option {
     MISSING,
     NO_WEIGHT,
     WEIGHT_OFFSET,
+    WEIGHT_TWICE,
     WEIGHT_ROUNDED, /* to `value` bits of mantissa */
     OTHER_WEIGHT,   /* `other` of change->weights */
     EPS,
@@ -75,6 +76,8 @@ static float changed_weight(const struct rp_candidate *what, float weight)
         return weight + (float)what->value;
     if (what->option == NO_WEIGHT)
         return 1;
+    if (what->option == WEIGHT_TWICE)
+        return weight * weight;
     int exponent;
     const double fraction = frexp((double)weight, &exponent);
     const int bits = (int)what->value + 1;
@@ -119,6 +122,7 @@ static enum rp_status rms_norm(void *context, const struct rp_site *site,
     switch (change->what.option) {
     case NO_WEIGHT:
     case WEIGHT_OFFSET:
+    case WEIGHT_TWICE:
     case WEIGHT_ROUNDED:
     case OTHER_INPUT:
     case MEAN_SUBTRACTED: return run_on_copies(change, site, args);
@@ -189,21 +193,21 @@ static enum rp_status collect_fixed(struct rp_search *search, const struct norm 
                                     struct rp_error *err)
 {
     const struct {
-        const char *name;
-        enum option option;
+        const char *name, *text;
         double value;
-        const char *text;
+        enum option option;
         bool reports_value;
     } fixed[] = {
-        {is_qk(norm) ? "qk-norm-missing" : "norm-missing", MISSING, 0, "left out", false},
-        {"norm-weight-missing", NO_WEIGHT, 0, "without its weight", false},
-        {"norm-weight-offset", WEIGHT_OFFSET, 1, "with 1 + w for its weight w", true},
-        {"norm-weight-offset", WEIGHT_OFFSET, -1, "with w - 1 for its weight w", true},
-        {"norm-mean-subtracted", MEAN_SUBTRACTED, 0, "with the mean subtracted, as LayerNorm does",
+        {is_qk(norm) ? "qk-norm-missing" : "norm-missing", "left out", 0, MISSING, false},
+        {"norm-weight-missing", "without its weight", 0, NO_WEIGHT, false},
+        {"norm-weight-offset", "with 1 + w for its weight w", 1, WEIGHT_OFFSET, true},
+        {"norm-weight-offset", "with w - 1 for its weight w", -1, WEIGHT_OFFSET, true},
+        {"norm-weight-replaced", "multiplied by its weight twice", 0, WEIGHT_TWICE, false},
+        {"norm-mean-subtracted", "with the mean subtracted, as LayerNorm does", 0, MEAN_SUBTRACTED,
          false},
-        {"norm-eps-placement", EPS_OUTSIDE, 0, "with eps outside the square root", false},
-        {"weights-rounded", WEIGHT_ROUNDED, 7, "with its weight rounded to BF16", true},
-        {"weights-rounded", WEIGHT_ROUNDED, 10, "with its weight rounded to F16", true},
+        {"norm-eps-placement", "with eps outside the square root", 0, EPS_OUTSIDE, false},
+        {"weights-rounded", "with its weight rounded to BF16", 7, WEIGHT_ROUNDED, true},
+        {"weights-rounded", "with its weight rounded to F16", 10, WEIGHT_ROUNDED, true},
     };
     enum rp_status status = RP_OK;
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed && status == RP_OK; i++) {

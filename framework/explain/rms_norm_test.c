@@ -24,6 +24,20 @@ static void another_eps_is_named_with_it(void **state)
     assert_named(engine, "norm-eps", 1.37e-6, "h1_preffn");
 }
 
+/* One row alone could be a factor, too; eps is the rounder number. */
+static void another_eps_at_one_position_is_told_from_a_factor(void **state)
+{
+    (void)state;
+    struct rp_test_engine engine = {.install = rp_test_norm_eps,
+                                    .which = RP_FFN_NORM,
+                                    .value = 1000,
+                                    .model = "qwen35",
+                                    .layer = 1,
+                                    .at_one_position = true,
+                                    .position = 12};
+    assert_named(engine, "norm-eps", 1e-3, "h1_preffn");
+}
+
 static void missing_norms_and_offset_weights_are_named(void **state)
 {
     (void)state;
@@ -102,6 +116,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(another_eps_is_named_with_it),
+        cmocka_unit_test(another_eps_at_one_position_is_told_from_a_factor),
         cmocka_unit_test(missing_norms_and_offset_weights_are_named),
         cmocka_unit_test(a_rounded_weight_is_named_with_its_bits),
         cmocka_unit_test(a_weight_of_no_tensor_is_read_off),

@@ -338,7 +338,7 @@ static enum rp_status collect_positions(struct rp_search *search, struct rp_erro
     for (size_t t = has_both ? 1 : 0; t < n_targets(search) && status == RP_OK; t++)
         status = add_position(search, ONE_POSITION, 0, targets[t],
                               "every position is rotated as position %v is", err);
-    if (first <= 0 || status != RP_OK)
+    if (first <= 0 || search->n_failing < 2 || status != RP_OK)
         return status;
     status = add_position(search, RESTART, (double)first, RP_N_WEIGHTS,
                           "RoPE's positions start again at 0 from position %v on", err);

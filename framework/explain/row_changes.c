@@ -8,55 +8,49 @@
 #define TIE 0.02  /* of a unit in the last place: this near the middle, either side is right */
 #define NEAR 1e-3 /* a round value is tried so near */
 
-static double base_at(const struct rp_change *change, size_t at)
+static double at(const float *rows, size_t i)
 {
-    return change->what.rows ? (double)change->what.rows[at] : 0;
+    return rows ? (double)rows[i] : 0;
 }
 
-enum rp_status rp_rows_scale(const struct rp_change *change, size_t n, size_t dim, float *rows,
-                             struct rp_error *err)
+/* x to `bits` of mantissa after the first; near the middle to the side that `like` is on. */
+static double rounded(double x, double like, int bits)
 {
-    (void)err;
-    for (size_t i = 0; i < n * dim; i++)
-        rows[i] = (float)(base_at(change, i) +
-                          change->what.value * ((double)rows[i] - base_at(change, i)));
-    return RP_OK;
+    int exponent;
+    (void)frexp(x, &exponent);
+    if (bits == 10 && exponent < -13) /* F16's subnormals have fewer */
+        exponent = -13;
+    const double unit = ldexp(1, exponent - bits - 1), scaled = x / unit;
+    const double below = floor(scaled), part = scaled - below;
+    const bool is_up = fabs(part - 0.5) <= TIE ? like > (below + 0.5) * unit : part > 0.5;
+    return (below + is_up) * unit;
 }
 
-enum rp_status rp_rows_add(const struct rp_change *change, size_t n, size_t dim, float *rows,
-                           struct rp_error *err)
-{
-    (void)err;
-    for (size_t i = 0; i < n * dim; i++)
-        rows[i] = (float)((double)rows[i] + change->what.value * (double)change->what.rows[i]);
-    return RP_OK;
-}
+/* Value by value: x of the rows, base of what.rows (0 where there are none), more of more_rows. */
+#define PER_VALUE(name, expression)                                                        \
+    enum rp_status name(const struct rp_change *change, size_t n, size_t dim, float *rows, \
+                        struct rp_error *err)                                              \
+    {                                                                                      \
+        const struct rp_candidate *what = &change->what;                                   \
+        (void)err;                                                                         \
+        for (size_t i = 0; i < n * dim; i++) {                                             \
+            const double x = (double)rows[i], base = at(what->rows, i);                    \
+            const double more = at(what->more_rows, i), value = what->value;               \
+            (void)x, (void)base, (void)more, (void)value;                                  \
+            rows[i] = (float)(expression);                                                 \
+        }                                                                                  \
+        return RP_OK;                                                                      \
+    }
 
-enum rp_status rp_rows_offset(const struct rp_change *change, size_t n, size_t dim, float *rows,
-                              struct rp_error *err)
-{
-    (void)err;
-    for (size_t i = 0; i < n * dim; i++)
-        rows[i] = (float)((double)rows[i] + change->what.value);
-    return RP_OK;
-}
-
-enum rp_status rp_rows_replace(const struct rp_change *change, size_t n, size_t dim, float *rows,
-                               struct rp_error *err)
-{
-    (void)err;
-    memcpy(rows, change->what.rows, n * dim * sizeof *rows);
-    return RP_OK;
-}
-
-enum rp_status rp_rows_multiply(const struct rp_change *change, size_t n, size_t dim, float *rows,
-                                struct rp_error *err)
-{
-    (void)err;
-    for (size_t i = 0; i < n * dim; i++)
-        rows[i] *= change->what.rows[i];
-    return RP_OK;
-}
+PER_VALUE(rp_rows_scale, base + value * (x - base))
+PER_VALUE(rp_rows_add, x + value * base)
+PER_VALUE(rp_rows_offset, x + value)
+PER_VALUE(rp_rows_replace, base)
+PER_VALUE(rp_rows_multiply, x *base)
+PER_VALUE(rp_rows_channel, i % dim == (size_t)value ? base : x)
+PER_VALUE(rp_rows_clip, base + fmax(fmin(x - base, value), -value))
+PER_VALUE(rp_rows_round, base + rounded(x - base, more - base, what->option))
+PER_VALUE(rp_rows_softcap, value *tanh(x / value))
 
 static enum rp_status copy_of(const float *rows, size_t n, float **copy, struct rp_error *err)
 {
@@ -82,73 +76,18 @@ enum rp_status rp_rows_shift(const struct rp_change *change, size_t n, size_t di
     return status;
 }
 
-enum rp_status rp_rows_channel(const struct rp_change *change, size_t n, size_t dim, float *rows,
-                               struct rp_error *err)
-{
-    const size_t channel = (size_t)change->what.value;
-    (void)err;
-    for (size_t p = 0; p < n; p++)
-        rows[p * dim + channel] = change->what.rows[p * dim + channel];
-    return RP_OK;
-}
-
 enum rp_status rp_rows_permute(const struct rp_change *change, size_t n, size_t dim, float *rows,
                                struct rp_error *err)
 {
     float *plain;
     const enum rp_status status = copy_of(rows, n * dim, &plain, err);
-    for (size_t at = 0; at < n * dim && status == RP_OK; at++) {
-        const size_t from = at - at % dim + (size_t)change->what.more_rows[at % dim];
-        rows[at] = (float)((double)plain[from] - base_at(change, from) + base_at(change, at));
+    for (size_t i = 0; i < n * dim && status == RP_OK; i++) {
+        const size_t from = i - i % dim + (size_t)change->what.more_rows[i % dim];
+        rows[i] =
+            (float)((double)plain[from] - at(change->what.rows, from) + at(change->what.rows, i));
     }
     free(plain);
     return status;
-}
-
-enum rp_status rp_rows_clip(const struct rp_change *change, size_t n, size_t dim, float *rows,
-                            struct rp_error *err)
-{
-    const double most = change->what.value;
-    (void)err;
-    for (size_t i = 0; i < n * dim; i++) {
-        const double x = (double)rows[i] - base_at(change, i);
-        rows[i] = (float)(base_at(change, i) + fmax(fmin(x, most), -most));
-    }
-    return RP_OK;
-}
-
-/* x to `bits` of mantissa after the first; near the middle to the side that `like` is on. */
-static double rounded(double x, double like, int bits)
-{
-    int exponent;
-    (void)frexp(x, &exponent);
-    if (bits == 10 && exponent < -13) /* F16's subnormals have fewer */
-        exponent = -13;
-    const double unit = ldexp(1, exponent - bits - 1), scaled = x / unit;
-    const double below = floor(scaled), part = scaled - below;
-    const bool is_up = fabs(part - 0.5) <= TIE ? like > (below + 0.5) * unit : part > 0.5;
-    return (below + is_up) * unit;
-}
-
-enum rp_status rp_rows_round(const struct rp_change *change, size_t n, size_t dim, float *rows,
-                             struct rp_error *err)
-{
-    (void)err;
-    for (size_t i = 0; i < n * dim; i++) {
-        const double from = base_at(change, i), x = (double)rows[i] - from;
-        const double side = (double)change->what.more_rows[i] - from;
-        rows[i] = (float)(from + rounded(x, side, change->what.option));
-    }
-    return RP_OK;
-}
-
-enum rp_status rp_rows_softcap(const struct rp_change *change, size_t n, size_t dim, float *rows,
-                               struct rp_error *err)
-{
-    (void)err;
-    for (size_t i = 0; i < n * dim; i++)
-        rows[i] = (float)(change->what.value * tanh((double)rows[i] / change->what.value));
-    return RP_OK;
 }
 
 double rp_rows_fit(const struct rp_search *search, const float *direction, double *share)

@@ -12,6 +12,13 @@
 #define LEAST_LIMIT 1e-9 /* against a division by zero */
 /* What is left after a match is within a third of the limit, as a rule, and the error was over it. */
 #define MIN_SHARE (7.0 / 9)
+/* Where values may tip, tips look like many a change: nearly all is asked for. */
+#define MIN_SHARE_OF_TIPS 0.95
+/* The changed operations' values tip elsewhere, and not as many: where nearly all of the error is
+ * accounted for, a row may be over its limit by a little, or by a little of its error. */
+#define NEARLY_ALL 0.99
+#define TIPS_LIMITS 3
+#define TIPS_OF_ERROR 0.1
 /* Changed operations may have a larger bound than the model's: where hardly anything is left of the
  * error, a few limits are allowed. */
 #define STRONG_SHARE (1 - 1e-6)
@@ -349,27 +356,31 @@ static enum rp_status run_changed(struct rp_search *search, struct rp_change *ch
 
 static void judge(const struct rp_search *search, struct rp_trial *trial)
 {
-    double before = 0, after = 0, limits = 0;
+    const struct rp_replay_slot *slot = search->slot;
+    double before = 0, after = 0, most = 0;
+    bool has_tips = trial->candidate.numerics != NULL, is_bounded = true, is_near = true;
     trial->cost = trial->chi2 = 0;
     trial->n_over = 0;
-    bool is_bounded = true; /* no row is over a limit that tips have no part in */
     for (size_t row = 0; row < search->n; row++) {
-        double error = error_of(search, row, search->rows);
-        if (!isfinite(error))
-            error = 1e6;
-        const double scaled = error / search->limit[row];
+        const double own = search->error[row], found = error_of(search, row, search->rows);
+        const double error = isfinite(found) ? found : 1e6, scaled = error / search->limit[row];
         trial->cost += log1p(scaled * scaled) / (double)search->n;
         trial->chi2 += scaled * scaled / (double)search->n;
-        trial->n_over += !(scaled <= 1);
-        limits = fmax(limits, scaled);
-        is_bounded &= error <= fmax(search->slot->limit[row], search->limit[row]);
-        before += search->error[row] * search->error[row];
+        trial->n_over += scaled <= 1 ? 0 : 1;
+        most = fmax(most, scaled);
+        has_tips |= slot->limit[row] > slot->bound[row];
+        is_bounded &= error <= fmax(slot->limit[row], search->limit[row]);
+        is_near &= error <= fmax(TIPS_LIMITS * slot->limit[row], TIPS_OF_ERROR * own);
+        before += own * own;
         after += error * error;
+        if (row == search->first)
+            trial->share_of_first = error < own ? 1 - error * error / (own * own) : 0;
     }
     trial->share = after < before ? 1 - after / before : 0;
-    const bool is_within = is_bounded && trial->n_over <= search->n_allowed;
-    trial->matches = (is_within && trial->share >= MIN_SHARE) ||
-                     (limits <= STRONG_LIMITS && trial->share >= STRONG_SHARE);
+    const double least = has_tips ? MIN_SHARE_OF_TIPS : MIN_SHARE;
+    trial->matches = (is_bounded && trial->n_over <= search->n_allowed && trial->share >= least) ||
+                     (has_tips && is_near && trial->share >= NEARLY_ALL) ||
+                     (most <= STRONG_LIMITS && trial->share >= STRONG_SHARE);
 }
 
 enum rp_status rp_search_try(struct rp_search *search, const struct rp_candidate *candidate,

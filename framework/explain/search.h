@@ -11,11 +11,12 @@
 struct rp_trial {
     struct rp_candidate candidate;
     struct rp_place place;
-    double cost;   /* mean over rows of log(1 + (error / limit)^2) */
-    double chi2;   /* mean over rows of (error / limit)^2 */
-    double share;  /* of the error's energy that the candidate accounts for */
-    size_t n_over; /* rows over their limit */
-    bool matches;  /* every row is within its limit, and most of the error is accounted for */
+    double cost;           /* mean over rows of log(1 + (error / limit)^2) */
+    double chi2;           /* mean over rows of (error / limit)^2 */
+    double share;          /* of the error's energy that the candidate accounts for */
+    double share_of_first; /* of the first failing row's */
+    size_t n_over;         /* rows over their limit */
+    bool matches; /* every row is within its limit, and most of the error is accounted for */
 };
 
 struct rp_search {

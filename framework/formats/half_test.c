@@ -125,6 +125,28 @@ static void what_is_representable_or_beyond_the_largest_has_no_other_neighbour(v
     assert_true(rp_other_bf16(3.39e38f, from_bits(0x7f7f0000)) == from_bits(0x7f7f0000));
 }
 
+/* For all pairs of neighbours, of both signs: at the lower of two, and between them, the step is what lies
+ * between. */
+static void a_step_is_the_distance_to_the_next_value(void **state)
+{
+    (void)state;
+    for (uint16_t low = 0; low < 0x7bff; low++) {
+        const double a = (double)rp_float_from_half(low);
+        const double step = (double)rp_float_from_half((uint16_t)(low + 1)) - a;
+        const float between = (float)(a + 0.4 * step);
+        assert_true(rp_step_f16((float)a) == step);
+        assert_true(rp_step_f16(-between) == step);
+    }
+    for (uint16_t low = 0x80; low < 0x7f7f; low++) { /* from the smallest normal one on */
+        const double a = (double)decode_bf16(low);
+        const double step = (double)decode_bf16((uint16_t)(low + 1)) - a;
+        const float between = (float)(a + 0.4 * step);
+        assert_true(rp_step_bf16((float)a) == step);
+        assert_true(rp_step_bf16(-between) == step);
+    }
+    assert_true(rp_step_f16(0) == 0x1p-24);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -133,6 +155,7 @@ int main(void)
         cmocka_unit_test(what_is_too_large_becomes_infinite_and_nan_stays_nan),
         cmocka_unit_test(the_other_neighbour_is_on_the_other_side),
         cmocka_unit_test(what_is_representable_or_beyond_the_largest_has_no_other_neighbour),
+        cmocka_unit_test(a_step_is_the_distance_to_the_next_value),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/avx2.h"
 #include "formats/half.h"
 #include "refparity/gguf.h"
 
@@ -73,6 +74,55 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+/* ---- Q8_0, whole blocks: what block_of and integer_of give, many values at a time ---- */
+
+RP_LOOP void integers_q8_0(const float *x, float *scale, float *integers)
+{
+    float peaks[8] = {0}, peak = 0;
+    for (size_t i = 0; i < BLOCK; i += 8)
+        for (size_t lane = 0; lane < 8; lane++) {
+            const float size = fabsf(x[i + lane]);
+            peaks[lane] = size > peaks[lane] ? size : peaks[lane];
+        }
+    for (size_t lane = 0; lane < 8; lane++)
+        peak = peaks[lane] > peak ? peaks[lane] : peak;
+    const float inverse = peak != 0 ? 127.0f / peak : 0;
+    for (size_t i = 0; i < BLOCK; i++) {
+        const float integer = rintf(x[i] * inverse);
+        integers[i] = integer < -127.0f ? -127.0f : integer > 127.0f ? 127.0f : integer;
+    }
+    *scale = peak / 127.0f;
+}
+
+RP_LOOP void round_q8_0_loop(const float *x, size_t n_blocks, float *y)
+{
+    for (size_t b = 0; b < n_blocks; b++, x += BLOCK, y += BLOCK) {
+        float scale, integers[BLOCK];
+        integers_q8_0(x, &scale, integers);
+        const float stored = rp_round_f16(scale);
+        for (size_t i = 0; i < BLOCK; i++)
+            y[i] = integers[i] * stored;
+    }
+}
+RP_COMPILE_TWICE(static, round_q8_0, (const float *x, size_t n_blocks, float *y), (x, n_blocks, y))
+
+RP_LOOP void block_sums_loop(const float *x, size_t n_blocks, float *excess)
+{
+    for (size_t b = 0; b < n_blocks; b++) {
+        float scale, integers[BLOCK], sums[8] = {0}, sum = 0;
+        integers_q8_0(x + b * BLOCK, &scale, integers);
+        for (size_t i = 0; i < BLOCK; i += 8)
+            for (size_t lane = 0; lane < 8; lane++)
+                sums[lane] += integers[i + lane]; /* exact: at most 32 times 127 */
+        for (size_t lane = 0; lane < 8; lane++)
+            sum += sums[lane];
+        excess[b] =
+            (float)((double)rp_round_f16(scale * sum) - (double)sum * (double)rp_round_f16(scale));
+    }
+}
+RP_COMPILE_TWICE(static, block_sums, (const float *x, size_t n_blocks, float *excess),
+                 (x, n_blocks, excess))
+
 void rp_round_row(uint32_t format, const float *x, size_t n, float *y)
 {
     const size_t size = block_size(format);
@@ -82,7 +132,9 @@ void rp_round_row(uint32_t format, const float *x, size_t n, float *y)
     } else if (size == 0) {
         memmove(y, x, n * sizeof *y);
     }
-    for (size_t first = 0; size > 0 && first < n; first += size) {
+    const size_t whole = format == RP_GGML_Q8_0 ? n - n % BLOCK : 0;
+    round_q8_0(x, whole / BLOCK, y);
+    for (size_t first = whole; size > 0 && first < n; first += size) {
         const size_t end = first + smaller(size, n - first);
         const struct block block = block_of(format, x + first, end - first);
         for (size_t i = first; i < end; i++)
@@ -92,14 +144,7 @@ void rp_round_row(uint32_t format, const float *x, size_t n, float *y)
 
 void rp_round_block_sums(const float *x, size_t n, float *excess)
 {
-    for (size_t b = 0; b < n / BLOCK; b++) {
-        const struct block block = block_of(RP_GGML_Q8_0, x + b * BLOCK, BLOCK);
-        double integers = 0;
-        for (size_t i = 0; i < BLOCK; i++)
-            integers += (double)integer_of(RP_GGML_Q8_0, &block, x[b * BLOCK + i]);
-        const float sum = rp_round_f16(block.scale * (float)integers);
-        excess[b] = (float)((double)sum - integers * (double)block.stored);
-    }
+    block_sums(x, n / BLOCK, excess);
 }
 
 /* ---- tips ---- */

@@ -53,7 +53,7 @@ enum rp_status rp_parse_compare_modes(struct rp_matrix *matrix, const cJSON *obj
 enum rp_status rp_parse_accept_exit(struct rp_matrix *matrix, const cJSON *object,
                                     struct rp_entry *entry, struct rp_error *err);
 
-/* activations, kv_cache and attention of an engine or an entry; numerics keeps what they do not say. */
+/* activations, kv_cache, attention and state of an engine or an entry; numerics keeps what they do not say. */
 enum rp_status rp_parse_numerics(struct rp_matrix *matrix, const cJSON *object,
                                  struct rp_numerics *numerics, struct rp_error *err);
 /* slots of an engine or an entry, whose engine's argv and env are read; slots keeps what it does not say. */

@@ -12,9 +12,9 @@
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static const char *const engine_keys[] = {
-    "argv",        "env",      "layout",    "timeout_s",       "processors",
-    "serial",      "tokens",   "_note",     "single_position", "how_to_get",
-    "activations", "kv_cache", "attention", "slots",           "_comment"};
+    "argv",      "env",   "layout",          "timeout_s",  "processors",  "serial",
+    "tokens",    "_note", "single_position", "how_to_get", "activations", "kv_cache",
+    "attention", "slots", "state",           "_comment"};
 
 int rp_engine_uses(const struct rp_engine *engine, const char *placeholder)
 {

@@ -17,7 +17,7 @@ static const char *const entry_keys[] = {
     "dtype",       "positions",   "_disabled",       "compare_modes",    "threshold_modes_l2_rel",
     "accept_exit", "gate",        "threshold_exact", "replay",           "activations",
     "kv_cache",    "attention",   "_note",           "_comment",         "slots",
-    "how_to_get"};
+    "how_to_get",  "state"};
 
 /* What torch computes the reference in; fixtures hold float32 whatever it is. */
 static const char *const dtypes[] = {"float32", "float64", "bfloat16", "float16"};

@@ -1,4 +1,4 @@
-/* What an engine or entry computes in (activations, kv_cache, attention) and dumps (slots), and what
+/* What an engine or entry computes in (activations, kv_cache, attention, state) and dumps (slots), and what
  * decides on an entry whose weights are quantized (gate, threshold_exact, replay). See refparity/matrix.h. */
 #include "matrix/parse.h"
 
@@ -66,6 +66,14 @@ enum rp_status rp_parse_numerics(struct rp_matrix *matrix, const cJSON *object,
     if (status == RP_OK)
         status = read_choice(matrix->json, object, "attention", names, n, &found, err);
     numerics->attention = (enum rp_attention_kernel)found;
+
+    n = RP_STATE_F16 + 1;
+    found = numerics->state;
+    for (size_t i = 0; i < n; i++)
+        names[i] = rp_state_name((enum rp_state)i);
+    if (status == RP_OK)
+        status = read_choice(matrix->json, object, "state", names, n, &found, err);
+    numerics->state = (enum rp_state)found;
     return status;
 }
 

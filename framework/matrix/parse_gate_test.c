@@ -25,6 +25,7 @@ static void an_entry_that_says_nothing_is_strict_in_FP32_without_replay(void **s
     assert_int_equal(entry->numerics.activations, RP_ACTIVATIONS_F32);
     assert_int_equal(entry->numerics.kv_cache, RP_KV_CACHE_F32);
     assert_int_equal(entry->numerics.attention, RP_ATTENTION_PLAIN);
+    assert_int_equal(entry->numerics.state, RP_STATE_F32);
     rp_matrix_free(matrix);
 }
 
@@ -40,6 +41,13 @@ static void an_entrys_numerics_replace_those_of_its_engine_key_by_key(void **sta
     assert_int_equal(entry->numerics.activations, RP_ACTIVATIONS_BY_WEIGHT);
     assert_int_equal(entry->numerics.kv_cache, RP_KV_CACHE_Q8_0);
     assert_int_equal(entry->numerics.attention, RP_ATTENTION_FLASH);
+    rp_matrix_free(matrix);
+    matrix = parse(MATRIX(ENGINE ",\"state\":\"bf16\"", ENTRY));
+    assert_int_equal(entry_of(matrix)->numerics.state, RP_STATE_BF16);
+    rp_matrix_free(matrix);
+    matrix = parse(MATRIX(ENGINE ",\"state\":\"bf16\"", ENTRY ",\"state\":\"f16\""));
+    assert_int_equal(rp_matrix_engine(matrix, 0)->numerics.state, RP_STATE_BF16);
+    assert_int_equal(entry_of(matrix)->numerics.state, RP_STATE_F16);
     rp_matrix_free(matrix);
 }
 
@@ -159,6 +167,8 @@ static void an_unknown_value_is_an_error_that_names_what_there_is(void **state)
                  "expected a known \"activations\", found \"q8_1\"; did you mean \"q8_0\"?");
     expect_error(WITH_ENTRY("\"kv_cache\":\"bf16\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 11,
                  "expected a known \"kv_cache\", found \"bf16\"; did you mean \"f16\"?");
+    expect_error(WITH_ENTRY("\"state\":\"float16\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 8,
+                 "expected a known \"state\", found \"float16\"; there is: f32, bf16, f16");
     expect_error(WITH_ENTRY("\"attention\":\"ring\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 12,
                  "expected a known \"attention\", found \"ring\"; there is: plain, flash");
     expect_error(WITH_ENTRY(GGUF "\"gate\":\"loose\""), RP_ERR_FORMAT, 3,

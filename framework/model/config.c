@@ -287,6 +287,7 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
     snprintf(config->architecture, sizeof config->architecture, "%s", (*architecture)->name);
     config->rope_ordering = (*architecture)->rope_ordering;
     config->has_attention_gate = (*architecture)->has_attention_gate;
+    config->norms_round_last = (*architecture)->norms_round_last;
     reader.architecture = config->architecture;
     status = read_size(&reader, "block_count", MAX_LAYERS, &config->n_layers);
     if (status == RP_OK)

@@ -9,7 +9,7 @@
 
 #include "refparity/model.h"
 
-#define MAX_SLOTS 64
+#define MAX_SLOTS 256
 
 struct recorded_slot {
     char name[RP_SLOT_NAME_SIZE];
@@ -47,6 +47,18 @@ static inline enum rp_status record(void *context, const struct rp_tap *tap, str
         assert_int_equal(tap->positions[i], slot->next_position++);
     slot->n_rows += tap->n_positions;
     return RP_OK;
+}
+
+/* Aborts the test when there is none. */
+static inline const struct recorded_slot *recorded(const struct recording *recording,
+                                                   const char *name)
+{
+    for (size_t i = 0; i < recording->n_slots; i++) {
+        if (strcmp(recording->slots[i].name, name) == 0)
+            return &recording->slots[i];
+    }
+    fail_msg("there is no %s", name);
+    return NULL;
 }
 
 static inline void forget(struct recording *recording)

@@ -27,11 +27,20 @@ static void slots_come_in_forward_order(void **state)
     struct recording recording = {.n_slots = 0};
     struct rp_model *model = open_variant(&(struct variant){.without = NULL});
     run(model, (struct rp_run){.mode = RP_MODE_PER_TOKEN}, &recording);
-    assert_int_equal(recording.n_slots, 1 + 5 * N_LAYERS + 2);
+    size_t n_slots = 3; /* emb, post_norm, logits */
+    for (size_t layer = 0; layer < N_LAYERS; layer++) {
+        for (int part = RP_PART_IN; part <= RP_PART_OUTPUT; part++)
+            n_slots += rp_model_slot_width(model, (enum rp_slot_part)part, layer) > 0;
+    }
+    assert_int_equal(recording.n_slots, n_slots);
     assert_string_equal(recording.slots[0].name, "emb");
     assert_string_equal(recording.slots[recording.n_slots - 1].name, "logits");
     for (size_t i = 0; i < recording.n_slots; i++) {
-        assert_int_equal(recording.slots[i].n_rows, N_TOKENS);
+        const struct recorded_slot *slot = &recording.slots[i];
+        int layer;
+        const enum rp_slot_part part = rp_slot_parse(slot->name, &layer);
+        assert_int_equal(slot->n_rows, N_TOKENS);
+        assert_int_equal(slot->dim, rp_model_slot_width(model, part, (size_t)layer));
         if (i > 0)
             assert_true(rp_slot_order(recording.slots[i - 1].name, recording.slots[i].name) < 0);
     }
@@ -69,7 +78,8 @@ static void all_paths_and_batch_sizes_agree(void **state)
     }
 }
 
-/* RoPE is relative: angles of positions near 100 are rounded at 1e-5 in FP32, and that is all. */
+/* RoPE is relative: what is rotated differs, and of everything else only the rounding of the angles, at
+ * 1e-5 for positions near 100. */
 static void shifting_all_positions_changes_nothing(void **state)
 {
     (void)state;
@@ -77,7 +87,14 @@ static void shifting_all_positions_changes_nothing(void **state)
     struct rp_model *model = open_variant(&(struct variant){.without = NULL});
     run(model, (struct rp_run){.mode = RP_MODE_BATCHED}, &at_0);
     run(model, (struct rp_run){.mode = RP_MODE_BATCHED, .first_position = 100}, &at_100);
-    expect_same(&at_100, &at_0, 1e-4);
+    for (size_t i = 0; i < at_0.n_slots; i++) {
+        const struct recorded_slot *slot = &at_0.slots[i];
+        const double worst = worst_l2_rel(&at_100.slots[i], slot);
+        if (strstr(slot->name, "rope"))
+            assert_true(worst > 0.1);
+        else if (!(worst <= 1e-4))
+            fail_msg("%s differs by %g", slot->name, worst);
+    }
     forget(&at_0);
     forget(&at_100);
     rp_model_close(model);
@@ -202,10 +219,7 @@ static void a_layer_alone_computes_what_the_run_did(void **state)
     float hidden[N_TOKENS * HIDDEN];
     int64_t positions[N_TOKENS];
     run(model, (struct rp_run){.mode = RP_MODE_BATCHED}, &whole);
-    const struct recorded_slot *input = &whole.slots[1 + 5 * 1]; /* h1_in */
-    const struct recorded_slot *output = &whole.slots[5 + 5 * 1];
-    assert_string_equal(input->name, "h1_in");
-    assert_string_equal(output->name, "h1");
+    const struct recorded_slot *input = recorded(&whole, "h1_in"), *output = recorded(&whole, "h1");
     for (size_t i = 0; i < N_TOKENS; i++)
         positions[i] = (int64_t)i;
     memcpy(hidden, input->rows, sizeof hidden);

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "operations/matmul.h"
+#include "base/avx2.h"
 #include "operations/operations.h"
 
 enum rp_status rp_op_kv_store(void *context, const struct rp_site *site,
@@ -14,6 +14,55 @@ enum rp_status rp_op_kv_store(void *context, const struct rp_site *site,
     memcpy(args->values, args->v, site->n_positions * args->dim * sizeof *args->v);
     return RP_OK;
 }
+
+#define LANES 8
+
+/* scores [n] = scale * keys [n][head_dim] q, each as rp_dot adds it up; keys are kv_dim apart. */
+RP_LOOP void scores_of_loop(const float *restrict q, const float *restrict keys, size_t n,
+                            size_t head_dim, size_t kv_dim, float scale, float *restrict scores)
+{
+    for (size_t key = 0; key < n; key++, keys += kv_dim) {
+        float sums[LANES] = {0};
+        size_t i = 0;
+        for (; i + LANES <= head_dim; i += LANES)
+            for (size_t lane = 0; lane < LANES; lane++)
+                sums[lane] += q[i + lane] * keys[i + lane];
+        for (size_t lane = 0; lane < LANES / 2; lane++)
+            sums[lane] += sums[lane + LANES / 2];
+        float sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
+        for (; i < head_dim; i++)
+            sum += q[i] * keys[i];
+        scores[key] = sum * scale;
+    }
+}
+RP_COMPILE_TWICE(static, scores_of,
+                 (const float *restrict q, const float *restrict keys, size_t n, size_t head_dim,
+                  size_t kv_dim, float scale, float *restrict scores),
+                 (q, keys, n, head_dim, kv_dim, scale, scores))
+
+/* y [head_dim] = weights [n] values [n][head_dim], key after key; values are kv_dim apart. */
+RP_LOOP void weighted_values_loop(const float *restrict weights, const float *restrict values,
+                                  size_t n, size_t head_dim, size_t kv_dim, float *restrict y)
+{
+    for (size_t i = 0; i < head_dim; i++)
+        y[i] = 0;
+    size_t key = 0;
+    for (; key + 4 <= n; key += 4) {
+        const float *v0 = values + key * kv_dim, *v1 = v0 + kv_dim, *v2 = v1 + kv_dim,
+                    *v3 = v2 + kv_dim;
+        const float w0 = weights[key], w1 = weights[key + 1], w2 = weights[key + 2],
+                    w3 = weights[key + 3];
+        for (size_t i = 0; i < head_dim; i++)
+            y[i] = y[i] + w0 * v0[i] + w1 * v1[i] + w2 * v2[i] + w3 * v3[i];
+    }
+    for (; key < n; key++)
+        for (size_t i = 0; i < head_dim; i++)
+            y[i] += weights[key] * values[key * kv_dim + i];
+}
+RP_COMPILE_TWICE(static, weighted_values,
+                 (const float *restrict weights, const float *restrict values, size_t n,
+                  size_t head_dim, size_t kv_dim, float *restrict y),
+                 (weights, values, n, head_dim, kv_dim, y))
 
 /* In place: exp(x - max(x)) / sum. */
 static void softmax(float *x, size_t n)
@@ -36,15 +85,9 @@ static void attention_head(const struct rp_attention *args, const float *q, cons
                            const float *values, size_t n_visible, float *y)
 {
     size_t kv_dim = args->n_kv_heads * args->head_dim;
-    for (size_t key = 0; key < n_visible; key++)
-        args->scores[key] = rp_dot(q, keys + key * kv_dim, args->head_dim) * args->scale;
+    scores_of(q, keys, n_visible, args->head_dim, kv_dim, args->scale, args->scores);
     softmax(args->scores, n_visible);
-    memset(y, 0, args->head_dim * sizeof *y);
-    for (size_t key = 0; key < n_visible; key++) {
-        const float *value = values + key * kv_dim;
-        for (size_t i = 0; i < args->head_dim; i++)
-            y[i] += args->scores[key] * value[i];
-    }
+    weighted_values(args->scores, values, n_visible, args->head_dim, kv_dim, y);
 }
 
 enum rp_status rp_op_attention(void *context, const struct rp_site *site,

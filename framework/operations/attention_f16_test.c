@@ -8,8 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "numerics/attention.h"
 #include "formats/half.h"
+#include "operations/attention_f16.h"
 
 #define HEADS 4
 #define KV_HEADS 2
@@ -73,7 +73,6 @@ static void run_as(const struct rp_numerics *numerics, enum rp_mode mode, struct
     struct rp_emulation emulation;
     rp_emulation_open(&emulation, numerics, NULL);
     run(&emulation, mode, call);
-    rp_emulation_close(&emulation);
 }
 
 /* softmax(scale q k) v of one head in double; Q and the weights rounded to F16 where it says so. */
@@ -232,7 +231,6 @@ static void a_long_cache_is_summed_in_a_part_per_thread(void **state)
         args.y = y[threads];
         rp_emulation_open(&emulation, &numerics, NULL);
         assert_int_equal(emulation.overlay.ops.attention(&emulation, &site, &args), RP_OK);
-        rp_emulation_close(&emulation);
     }
     memset(parts, 0, sizeof parts);
     for (size_t key = 0; key < KEYS; key++)
@@ -246,46 +244,62 @@ static void a_long_cache_is_summed_in_a_part_per_thread(void **state)
     assert_memory_not_equal(y[1], y[2], sizeof expected);
 }
 
-static bool rows_differ(const float *a, const float *b)
+static const float *see_q(void *context, const struct rp_site *site, enum rp_weight_id which,
+                          bool is_cache, int64_t position, uint32_t format, const float *x,
+                          size_t n)
 {
-    for (size_t i = 0; i < WIDTH; i++)
-        if (a[i] != b[i])
-            return true;
-    return false;
+    size_t *n_shown = context;
+    (void)site;
+    assert_int_equal(which, RP_ATTN_Q);
+    assert_true(is_cache);
+    assert_int_equal(format, RP_GGML_F16);
+    assert_int_equal(position, 10 + (int64_t)*n_shown);
+    assert_int_equal(n, WIDTH);
+    ++*n_shown;
+    return x;
 }
 
-/* A flip changes the row of its position and no other. Some change nothing: those of the first one's Q,
- * where one key has all the weight, and those of small values, which the weights' rounding absorbs. */
-static void ties_of_q_and_of_weights_can_be_flipped(void **state)
+/* Row 3 gets another Q. */
+static void change_q(void *context, uint32_t format, const float *x, size_t n, float *rounded)
+{
+    const size_t *n_shown = context;
+    (void)format;
+    (void)x;
+    for (size_t i = 0; i < n && *n_shown == 4; i++)
+        rounded[i] += 0.25f;
+}
+
+/* Where Q is rounded, its row is shown once, and what the watch makes of it is multiplied. */
+static void a_watch_is_shown_q_where_it_is_rounded(void **state)
 {
     (void)state;
-    static struct call plain, flipped;
-    const struct rp_numerics numerics = {.kv_cache = RP_KV_CACHE_F16};
-    struct rp_emulation emulation;
-    size_t n_q = 0, n_weights = 0;
-    make_call(&plain, 20);
-    make_call(&flipped, 20);
-    rp_emulation_open(&emulation, &numerics, NULL);
-    emulation.tie_tolerance = 1e-5;
-    run(&emulation, RP_MODE_BATCHED, &plain);
-    size_t n_ties = emulation.n_ties;
-    for (size_t i = 0; i < n_ties; i++) {
-        struct rp_tie tie = emulation.ties[i];
-        emulation.tie_tolerance = 0;
-        emulation.flips = &tie;
-        emulation.n_flips = 1;
-        run(&emulation, RP_MODE_BATCHED, &flipped);
-        for (size_t p = 0; p < 20; p++) {
-            if (!rows_differ(plain.y + p * WIDTH, flipped.y + p * WIDTH))
-                continue;
-            assert_int_equal(p, tie.position - 10);
-            n_q += tie.which == RP_ATTN_Q;
-            n_weights += tie.which == RP_N_WEIGHTS;
-        }
+    static const struct {
+        struct rp_numerics numerics;
+        enum rp_mode mode;
+        bool is_rounded;
+    } cases[] = {
+        {{.kv_cache = RP_KV_CACHE_F16}, RP_MODE_BATCHED, true},
+        {{.attention = RP_ATTENTION_FLASH}, RP_MODE_PER_TOKEN, true},
+        {{.attention = RP_ATTENTION_FLASH}, RP_MODE_BATCHED, false},
+        {{.kv_cache = RP_KV_CACHE_F32}, RP_MODE_BATCHED, false},
+    };
+    static struct call plain, watched;
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        size_t n_shown = 0;
+        const struct rp_rounding_watch watch = {&n_shown, see_q, change_q};
+        struct rp_emulation emulation;
+        make_call(&plain, 64);
+        make_call(&watched, 64);
+        rp_emulation_open(&emulation, &cases[k].numerics, NULL);
+        run(&emulation, cases[k].mode, &plain);
+        emulation.watch = &watch;
+        run(&emulation, cases[k].mode, &watched);
+        assert_int_equal(n_shown, cases[k].is_rounded ? 64 : 0);
+        for (size_t p = 0; p < 64; p++)
+            assert_int_equal(
+                memcmp(plain.y + p * WIDTH, watched.y + p * WIDTH, WIDTH * sizeof *plain.y) != 0,
+                cases[k].is_rounded && p == 3);
     }
-    assert_true(n_q > 0 && n_weights > 0);
-    assert_true(2 * (n_q + n_weights) > n_ties);
-    rp_emulation_close(&emulation);
 }
 
 static void a_position_that_sees_no_key_gets_zeros(void **state)
@@ -315,26 +329,23 @@ static void a_position_that_sees_no_key_gets_zeros(void **state)
     assert_int_equal(emulation.overlay.ops.attention(&emulation, &site, &args), RP_OK);
     for (size_t i = 0; i < WIDTH; i++)
         assert_true(call.y[i] == 0);
-    rp_emulation_close(&emulation);
 }
 
-static void only_sums_in_f16_leave_something_open(void **state)
+static void only_flash_attention_in_small_batches_over_f16_sums_in_f16(void **state)
 {
     (void)state;
     static const int64_t positions[64];
     struct rp_site site = {.n_positions = 64, .positions = positions, .mode = RP_MODE_PER_TOKEN};
     struct rp_numerics numerics = {.attention = RP_ATTENTION_FLASH, .kv_cache = RP_KV_CACHE_F16};
-    double one = rp_numerics_attention_slack(&numerics, &site, 0, 16);
-    double many = rp_numerics_attention_slack(&numerics, &site, 0, 100000);
-    assert_true(one > 1e-5 && many > one && many < 1e-3);
+    assert_true(rp_numerics_has_f16_sums(&numerics, &site, 0));
     site.mode = RP_MODE_BATCHED;
-    assert_true(rp_numerics_attention_slack(&numerics, &site, 0, 16) == 0);
+    assert_false(rp_numerics_has_f16_sums(&numerics, &site, 0));
     site.n_positions = 63;
-    assert_true(rp_numerics_attention_slack(&numerics, &site, 0, 16) > 0);
+    assert_true(rp_numerics_has_f16_sums(&numerics, &site, 0));
     numerics.kv_cache = RP_KV_CACHE_Q8_0;
-    assert_true(rp_numerics_attention_slack(&numerics, &site, 0, 16) == 0);
+    assert_false(rp_numerics_has_f16_sums(&numerics, &site, 0));
     numerics = (struct rp_numerics){.kv_cache = RP_KV_CACHE_F16};
-    assert_true(rp_numerics_attention_slack(&numerics, &site, 0, 16) == 0);
+    assert_false(rp_numerics_has_f16_sums(&numerics, &site, 0));
 }
 
 int main(void)
@@ -345,9 +356,9 @@ int main(void)
         cmocka_unit_test(each_position_is_computed_as_its_batch_is),
         cmocka_unit_test(flash_attention_rescales_a_sum_in_f16),
         cmocka_unit_test(a_long_cache_is_summed_in_a_part_per_thread),
-        cmocka_unit_test(ties_of_q_and_of_weights_can_be_flipped),
+        cmocka_unit_test(a_watch_is_shown_q_where_it_is_rounded),
         cmocka_unit_test(a_position_that_sees_no_key_gets_zeros),
-        cmocka_unit_test(only_sums_in_f16_leave_something_open),
+        cmocka_unit_test(only_flash_attention_in_small_batches_over_f16_sums_in_f16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

@@ -121,14 +121,15 @@ static void l2_norm_makes_heads_of_length_1(void **state)
     expect_near(x, expected, 12);
 }
 
-/* softplus(0) is ln 2, so that a of -1 and -2 halve and quarter. */
+/* The logarithm of the decay: a softplus(alpha + dt). softplus(0) is ln 2, softplus(ln 3) is ln 4. */
 static void decay_and_beta_come_from_softplus_and_sigmoid(void **state)
 {
     (void)state;
     static const float dt[2] = {1, -3}, a[2] = {-1, -2};
-    static const double expected_decay[4] = {-0.693147180559945, -1.386294361119890, 0, -16.614},
+    static const double expected_decay[4] = {-0.693147180559945, -1.386294361119890, 0,
+                                             -2.772588722239781},
                         expected_beta[4] = {0.5, 0.75, 0, 1};
-    float decay[4] = {-1, 3, -101, 11.3068528f}, beta[4] = {0, LN_3, -100, 100};
+    float decay[4] = {-1, 3, -101, 3 + LN_3}, beta[4] = {0, LN_3, -100, 100};
     struct rp_site site = site_of(2);
     struct rp_delta_decay of_decay = {.n_heads = 2, .dt = dt, .a = a, .y = decay};
     struct rp_delta_beta of_beta = {.n_heads = 2, .y = beta};

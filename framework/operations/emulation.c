@@ -4,11 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/avx2.h"
 #include "formats/hadamard.h"
 #include "formats/rounding.h"
 #include "operations/attention_f16.h"
 #include "operations/emulation.h"
 #include "operations/matmul.h"
+#include "operations/state.h"
 
 #define BLOCK 32 /* of the formats that store sums */
 
@@ -66,10 +68,9 @@ bool rp_numerics_are_plain(const struct rp_numerics *numerics)
            numerics->kv_cache == RP_KV_CACHE_F32 && numerics->attention == RP_ATTENTION_PLAIN;
 }
 
-/* y [n] = x [n], rounded, as the watch has it. */
-static enum rp_status round_row(const struct rp_emulation *emulation, const struct rp_site *site,
-                                enum rp_weight_id which, bool is_cache, size_t p, uint32_t format,
-                                const float *x, size_t n, float *y)
+enum rp_status rp_emulated_row(const struct rp_emulation *emulation, const struct rp_site *site,
+                               enum rp_weight_id which, bool is_cache, size_t p, uint32_t format,
+                               const float *x, size_t n, float *y)
 {
     const struct rp_rounding_watch *watch = emulation->watch;
     if (!watch) {
@@ -87,7 +88,7 @@ static enum rp_status round_row(const struct rp_emulation *emulation, const stru
 enum rp_status rp_emulated_q(const struct rp_emulation *emulation, const struct rp_site *site,
                              size_t p, const float *x, size_t n, float *y)
 {
-    return round_row(emulation, site, RP_ATTN_Q, true, p, RP_GGML_F16, x, n, y);
+    return rp_emulated_row(emulation, site, RP_ATTN_Q, true, p, RP_GGML_F16, x, n, y);
 }
 
 static enum rp_status no_memory(const struct rp_site *site, size_t width)
@@ -106,14 +107,22 @@ static float *new_rows(const struct rp_site *site, size_t width)
 
 /* ---- products ---- */
 
-/* The smallest value of a block is its minimum: quantizers give it the integer 0. */
-static float minimum_of(const float *weight)
+/* The smallest value of a block is its minimum: quantizers give it the integer 0. minima [n_blocks]. */
+RP_LOOP void minima_of_loop(const float *weight, size_t n_blocks, float *minima)
 {
-    float minimum = weight[0];
-    for (size_t i = 1; i < BLOCK; i++)
-        minimum = weight[i] < minimum ? weight[i] : minimum;
-    return minimum;
+    for (size_t b = 0; b < n_blocks; b++, weight += BLOCK) {
+        float lanes[8];
+        memcpy(lanes, weight, sizeof lanes);
+        for (size_t i = 8; i < BLOCK; i += 8)
+            for (size_t lane = 0; lane < 8; lane++)
+                lanes[lane] = weight[i + lane] < lanes[lane] ? weight[i + lane] : lanes[lane];
+        for (size_t lane = 1; lane < 8; lane++)
+            lanes[0] = lanes[lane] < lanes[0] ? lanes[lane] : lanes[0];
+        minima[b] = lanes[0];
+    }
 }
+RP_COMPILE_TWICE(static, minima_of, (const float *weight, size_t n_blocks, float *minima),
+                 (weight, n_blocks, minima))
 
 /* A kernel multiplies a block's minimum by the stored sum of the input's block: adds what that is above
  * the sum of its rounded values. excess [n_positions][n_in / 32]. */
@@ -128,8 +137,8 @@ static enum rp_status add_block_sums(const struct rp_site *site, const struct rp
         status = no_memory(site, args->n_out);
         goto done;
     }
-    for (size_t i = 0; i < args->n_out * n_blocks; i++)
-        minima[i] = minimum_of(args->weight + i / n_blocks * args->n_in + i % n_blocks * BLOCK);
+    for (size_t i = 0; i < args->n_out; i++)
+        minima_of(args->weight + i * args->n_in, n_blocks, minima + i * n_blocks);
     rp_matmul(minima, args->n_out, n_blocks, excess, site->n_positions, y, args->n_out);
     for (size_t p = 0; p < site->n_positions; p++)
         for (size_t i = 0; i < args->n_out; i++)
@@ -140,10 +149,10 @@ done:
     return status;
 }
 
-static enum rp_status linear(void *context, const struct rp_site *site,
-                             const struct rp_linear *args)
+/* x is a value of the state already. */
+static enum rp_status rounded_linear(const struct rp_emulation *emulation,
+                                     const struct rp_site *site, const struct rp_linear *args)
 {
-    const struct rp_emulation *emulation = context;
     const struct rp_ops *below = emulation->overlay.below;
     const uint32_t format = rp_numerics_input_format(&emulation->numerics, args->type);
     const size_t n_blocks = format == RP_GGML_Q8_1 ? args->n_in / BLOCK : 0;
@@ -181,6 +190,24 @@ static enum rp_status linear(void *context, const struct rp_site *site,
     return status;
 }
 
+static enum rp_status linear(void *context, const struct rp_site *site,
+                             const struct rp_linear *args)
+{
+    const struct rp_emulation *emulation = context;
+    struct rp_linear read = *args;
+    if (emulation->numerics.state == RP_STATE_F32)
+        return rounded_linear(emulation, site, args);
+    float *x = new_rows(site, args->n_in);
+    if (!x)
+        return no_memory(site, args->n_in);
+    enum rp_status status = rp_state_read(emulation, site, args->x, args->n_in, args->n_in, x);
+    read.x = x;
+    if (status == RP_OK)
+        status = rounded_linear(emulation, site, &read);
+    free(x);
+    return status;
+}
+
 /* ---- the cache ---- */
 
 static bool is_quantized(uint32_t format)
@@ -201,7 +228,7 @@ static enum rp_status round_rows(const struct rp_emulation *emulation, const str
         memcpy(row, x + p * dim, dim * sizeof *row);
         if (size)
             rp_hadamard(row, dim, size);
-        status = round_row(emulation, site, which, true, p, format, row, dim, row);
+        status = rp_emulated_row(emulation, site, which, true, p, format, row, dim, row);
         if (size)
             rp_hadamard(row, dim, size);
     }
@@ -215,6 +242,10 @@ static enum rp_status kv_store(void *context, const struct rp_site *site,
     const struct rp_ops *below = emulation->overlay.below;
     uint32_t format = rp_numerics_cache_format(&emulation->numerics);
     enum rp_status status = below->kv_store(below->context, site, args);
+    if (status == RP_OK && emulation->numerics.state != RP_STATE_F32)
+        status = rp_state_read(emulation, site, args->keys, args->dim, args->dim, args->keys);
+    if (status == RP_OK && emulation->numerics.state != RP_STATE_F32)
+        status = rp_state_read(emulation, site, args->values, args->dim, args->dim, args->values);
     if (status == RP_OK && format != RP_GGML_F32)
         status = round_rows(emulation, site, RP_ATTN_K, format, args->keys, args->dim, args->keys);
     if (status == RP_OK && format != RP_GGML_F32)
@@ -246,19 +277,40 @@ static enum rp_status attention_quantized(const struct rp_emulation *emulation,
     return status;
 }
 
-static enum rp_status attention(void *context, const struct rp_site *site,
-                                const struct rp_attention *args)
+/* Q is a value of the state already. */
+static enum rp_status rounded_attention(const struct rp_emulation *emulation,
+                                        const struct rp_site *site, const struct rp_attention *args)
 {
-    const struct rp_emulation *emulation = context;
     const struct rp_ops *below = emulation->overlay.below;
     uint32_t format = rp_numerics_cache_format(&emulation->numerics);
     if (is_quantized(format))
         return attention_quantized(emulation, site, args);
+    if (format == RP_GGML_F32 && emulation->numerics.state != RP_STATE_F32)
+        return rp_state_attention(emulation, site, args);
     if (format != RP_GGML_F16)
         return below->attention(below->context, site, args);
     if (emulation->numerics.attention == RP_ATTENTION_FLASH)
         return rp_attention_flash_f16(emulation, site, args);
     return rp_attention_f16(emulation, site, args);
+}
+
+static enum rp_status attention(void *context, const struct rp_site *site,
+                                const struct rp_attention *args)
+{
+    const struct rp_emulation *emulation = context;
+    const size_t width = args->n_heads * args->head_dim;
+    struct rp_attention read = *args;
+    if (emulation->numerics.state == RP_STATE_F32)
+        return rounded_attention(emulation, site, args);
+    float *q = new_rows(site, width);
+    if (!q)
+        return no_memory(site, width);
+    enum rp_status status = rp_state_read(emulation, site, args->q, width, width, q);
+    read.q = q;
+    if (status == RP_OK)
+        status = rounded_attention(emulation, site, &read);
+    free(q);
+    return status;
 }
 
 void rp_emulation_open(struct rp_emulation *emulation, const struct rp_numerics *numerics,
@@ -269,4 +321,6 @@ void rp_emulation_open(struct rp_emulation *emulation, const struct rp_numerics 
     emulation->overlay.ops.linear = linear;
     emulation->overlay.ops.kv_store = kv_store;
     emulation->overlay.ops.attention = attention;
+    if (numerics->state != RP_STATE_F32)
+        rp_state_open(emulation);
 }

@@ -171,13 +171,13 @@ void rp_matmul_plain(const float *weight, size_t n_out, size_t n_in, const float
 
 #if defined(RP_HAVE_CBLAS)
 /* Where sgemm was measured to be faster than the loop: it packs the weights first, which pays from
- * 20 to 30 rows of x on. Below CBLAS_MIN_WEIGHTS either takes no time. */
+ * 20 to 30 rows of x on. Below CBLAS_MIN_PRODUCTS either takes no time. */
 #define CBLAS_MIN_POSITIONS 32
-#define CBLAS_MIN_WEIGHTS ((size_t)1 << 18)
+#define CBLAS_MIN_PRODUCTS ((size_t)1 << 22)
 
 static bool suits_cblas(size_t n_out, size_t n_in, size_t n, size_t y_stride)
 {
-    return n >= CBLAS_MIN_POSITIONS && n_in > 0 && n_out >= CBLAS_MIN_WEIGHTS / n_in &&
+    return n >= CBLAS_MIN_POSITIONS && n_in > 0 && n_out >= CBLAS_MIN_PRODUCTS / n / n_in &&
            n <= INT_MAX && n_out <= INT_MAX && n_in <= INT_MAX && y_stride <= INT_MAX;
 }
 #endif

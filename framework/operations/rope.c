@@ -43,6 +43,7 @@ enum rp_status rp_op_rope(void *context, const struct rp_site *site, const struc
 enum rp_status rp_sigma_rope(const struct rp_site *site, const struct rp_rope *args, float *sigma)
 {
     const size_t dim = args->n_heads * args->head_dim;
+    const double rounding_square = 0.49 * RP_UNIT_ROUNDOFF * RP_UNIT_ROUNDOFF;
     for (size_t i = 0; i < site->n_positions * dim; i++)
         sigma[i] = 0;
     for (size_t i = 0; i < args->n_rot / 2; i++) {
@@ -54,12 +55,13 @@ enum rp_status rp_sigma_rope(const struct rp_site *site, const struct rp_rope *a
         for (size_t p = 0; p < site->n_positions; p++) {
             const double angle = fabs((double)args->positions[p]) * frequency * RP_UNIT_ROUNDOFF *
                                  hypot(1.0 + 0.5 * (double)i, 0.6);
+            const double angle_square = angle * angle;
             for (size_t head = 0; head < args->n_heads; head++) {
                 const size_t at = p * dim + head * args->head_dim;
                 const double a = (double)args->x[at + first], b = (double)args->x[at + second];
-                const double rounding = 0.7 * RP_UNIT_ROUNDOFF * hypot(a, b);
-                sigma[at + first] = (float)hypot(b * angle, rounding);
-                sigma[at + second] = (float)hypot(a * angle, rounding);
+                const double rounding = rounding_square * (a * a + b * b);
+                sigma[at + first] = (float)sqrt(b * b * angle_square + rounding);
+                sigma[at + second] = (float)sqrt(a * a * angle_square + rounding);
             }
         }
     }

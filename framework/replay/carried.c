@@ -5,13 +5,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/half.h"
 #include "formats/rounding.h"
 #include "refparity/metrics.h"
 #include "replay/layer_run.h"
 #include "replay/noise.h"
 #include "replay/session.h"
+#include "replay/tip_limits.h"
 
 enum { N_RUNS = 3 };
+
+/* In front of attention or the delta rule a tip changes Q, K and V together, and the column that counts
+ * most in a product need not be the one that counts most behind them. Of 1044 right dumps of tiny models
+ * (cases/bugs) the largest error was 1.9 times what one run shows. */
+#define WORTH_BEHIND_MIXER 3.0
 
 /* One row that is rounded, in the order of a run, which is the same in all runs. */
 struct rounded_row {
@@ -25,7 +32,7 @@ struct rounded_row {
     size_t previous; /* an earlier row of the list that is the same one; SIZE_MAX: none */
 };
 
-enum watch_mode { WATCH_RECORD, WATCH_COMPARE, WATCH_TIP };
+enum watch_mode { WATCH_RECORD, WATCH_COMPARE, WATCH_TIP, WATCH_REDRAW };
 
 struct watcher {
     const struct rp_replay_plan *plan;
@@ -34,6 +41,7 @@ struct watcher {
     size_t n_rows, capacity, at;
     float *followed; /* scratch of the row that is shown */
     size_t n_followed;
+    uint64_t seed; /* of what is drawn */
     const struct rp_layer *weights;
     float *
         columns[RP_N_LAYER_WEIGHTS]; /* [n_in] norms of a weight's columns, once asked for; owned */
@@ -80,6 +88,13 @@ static enum rp_weight_id row_read_by(enum rp_weight_id product)
     }
 }
 
+/* What operations read is known by its values alone. */
+static bool is_same_row(const struct rounded_row *one, const struct rounded_row *other)
+{
+    return one->reads != RP_N_WEIGHTS ||
+           (one->n == other->n && memcmp(one->x, other->x, one->n * sizeof *one->x) == 0);
+}
+
 static bool record(struct watcher *watcher, const struct rp_site *site, enum rp_weight_id which,
                    bool is_cache, int64_t position, uint32_t format, const float *x, size_t n)
 {
@@ -107,11 +122,42 @@ static bool record(struct watcher *watcher, const struct rp_site *site, enum rp_
     while (row.previous-- > 0) { /* wraps to SIZE_MAX */
         const struct rounded_row *other = &watcher->rows[row.previous];
         if (other->index == row.index && other->reads == row.reads &&
-            other->is_cache == row.is_cache && other->format == row.format)
+            other->is_cache == row.is_cache && other->format == row.format &&
+            is_same_row(other, &row))
             break;
     }
     watcher->rows[watcher->n_rows++] = row;
     return true;
+}
+
+static bool follow(struct watcher *watcher, size_t n)
+{
+    if (watcher->n_followed >= n)
+        return true;
+    float *followed = realloc(watcher->followed, n * sizeof *followed);
+    if (!followed)
+        return false;
+    watcher->followed = followed;
+    watcher->n_followed = n;
+    return true;
+}
+
+/* Each value that is not one of the state's is moved by up to half a step, so that it falls to either of
+ * its neighbours, to the nearer one more often. */
+static const float *redraw(struct watcher *watcher, uint32_t format, const float *x, size_t n)
+{
+    if (!follow(watcher, n))
+        return NULL;
+    rp_round_row(format, x, n, watcher->followed);
+    for (size_t i = 0; i < n; i++) {
+        const double step = format == RP_GGML_BF16 ? rp_step_bf16(x[i]) : rp_step_f16(x[i]);
+        if (watcher->followed[i] == x[i] || !isfinite(x[i]))
+            continue;
+        watcher->seed = watcher->seed * 6364136223846793005u + 1442695040888963407u;
+        const double draw = (double)(watcher->seed >> 40) * 0x1p-24 - 0.5;
+        watcher->followed[i] = (float)((double)x[i] + draw * step);
+    }
+    return watcher->followed;
 }
 
 static const float *before(void *context, const struct rp_site *site, enum rp_weight_id which,
@@ -121,18 +167,15 @@ static const float *before(void *context, const struct rp_site *site, enum rp_we
     struct watcher *watcher = context;
     if (watcher->mode == WATCH_RECORD)
         return record(watcher, site, which, is_cache, position, format, x, n) ? x : NULL;
+    if (watcher->mode == WATCH_REDRAW)
+        return which == RP_N_WEIGHTS ? redraw(watcher, format, x, n) : x;
     if (watcher->at >= watcher->n_rows || watcher->rows[watcher->at].n != n)
         return NULL;
     struct rounded_row *row = &watcher->rows[watcher->at++];
     if (watcher->mode == WATCH_COMPARE)
         row->tips += rp_rounding_tips(format, row->x, x, n) / N_RUNS;
-    if (watcher->n_followed < n) {
-        float *followed = realloc(watcher->followed, n * sizeof *followed);
-        if (!followed)
-            return NULL;
-        watcher->followed = followed;
-        watcher->n_followed = n;
-    }
+    if (!follow(watcher, n))
+        return NULL;
     rp_rounding_follow(format, row->x, x, n, watcher->followed);
     return watcher->followed;
 }
@@ -153,8 +196,9 @@ static void after(void *context, uint32_t format, const float *x, size_t n, floa
 struct comparison {
     struct rp_carried *carried;
     const struct rp_replay_plan *plan;
-    float **plain; /* [n_slots][n][dim] */
-    int run;       /* -1: the first; then N_RUNS with noise; then the one with tips */
+    float **plain;   /* [n_slots][n][dim] */
+    bool is_redrawn; /* the state is in 16 bits */
+    int run; /* -1: the first; then N_RUNS with noise; then the one with tips, or N_RUNS redrawn */
 };
 
 static enum rp_status see(void *context, const struct rp_planned_slot *slot, const float *rows,
@@ -180,6 +224,8 @@ static enum rp_status see(void *context, const struct rp_planned_slot *slot, con
             rp_metrics_row(comparison->plain[k] + at, rows + at, slot->dim).l2_rel;
         if (comparison->run < N_RUNS)
             of->bound[i] += distance * distance / N_RUNS;
+        else if (comparison->is_redrawn)
+            of->worth[i] += isfinite(distance) ? distance * distance / N_RUNS : 0;
         else
             of->worth[i] = isfinite(distance) ? distance : 0;
     }
@@ -188,12 +234,12 @@ static enum rp_status see(void *context, const struct rp_planned_slot *slot, con
 
 /* ---- tips, by position ---- */
 
-/* Whether another product that the slot needs rounds the same row. */
-static bool is_read_again(const struct watcher *watcher, const struct rp_planned_slot *slot,
+/* Whether a product before this one, among these steps, rounds the same row. */
+static bool is_read_again(const struct watcher *watcher, const unsigned char *steps,
                           const struct rounded_row *row)
 {
     for (; row->previous != SIZE_MAX; row = &watcher->rows[row->previous]) {
-        if (slot->steps[watcher->rows[row->previous].step])
+        if (steps[watcher->rows[row->previous].step])
             return true;
     }
     return false;
@@ -205,15 +251,25 @@ static void count_tips(struct rp_carried_slot *of, const struct watcher *watcher
     const size_t n = watcher->plan->n;
     for (size_t i = 0; i < watcher->n_rows; i++) {
         const struct rounded_row *row = &watcher->rows[i];
-        if (!slot->steps[row->step] || !(row->tips > 0) || is_read_again(watcher, slot, row))
+        if (!slot->steps[row->step] || !(row->tips > 0))
             continue;
         of->has_tips = true;
-        of->own[row->index] += row->tips;
-        if (row->index + 1 < n && (slot->earlier[row->step] || row->is_cache))
+        if (!is_read_again(watcher, slot->steps, row))
+            of->own[row->index] += row->tips;
+        if (row->index + 1 < n && slot->earlier[row->step] &&
+            !is_read_again(watcher, slot->earlier, row))
             of->earlier[row->index + 1] += row->tips;
     }
     for (size_t i = 1; i < n; i++)
         of->earlier[i] += of->earlier[i - 1];
+}
+
+/* Where the state is in 16 bits, what one tip changes makes the next ones: a position with one may be off
+ * by all that is rounded on the way, drawn anew. rp_tips_limit multiplies by the number of tips. */
+static void limit_to_redrawn(struct rp_carried_slot *of, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        of->worth[i] = RP_BOUND_SIGMAS * sqrt(of->worth[i]) / rp_tips_limit(1, of->own[i]);
 }
 
 /* ---- the runs ---- */
@@ -235,6 +291,14 @@ static enum rp_status list_slots(struct rp_carried *carried, const struct rp_rep
             return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", plan->n);
     }
     return RP_OK;
+}
+
+static bool reads_earlier(const struct rp_replay_plan *plan, const struct rp_planned_slot *slot)
+{
+    for (size_t i = 0; i < plan->n_steps; i++)
+        if (slot->steps[i] && slot->earlier[i])
+            return true;
+    return false;
 }
 
 /* The steps that any carried slot needs. */
@@ -267,7 +331,9 @@ enum rp_status rp_carried_measure(struct rp_carried *carried, const struct rp_re
 {
     struct watcher watcher = {.plan = plan, .weights = weights};
     const struct rp_rounding_watch watch = {&watcher, before, after};
-    struct comparison comparison = {.carried = carried, .plan = plan, .run = -1};
+    struct comparison comparison = {
+        .carried = carried, .plan = plan, .is_redrawn = numerics->state != RP_STATE_F32, .run = -1};
+    const int n_runs = comparison.is_redrawn ? 2 * N_RUNS : N_RUNS + 1;
     struct rp_emulation emulation;
     struct rp_noise noise = {.bound = NULL};
     unsigned char *steps = calloc(plan->n_steps + 1, 1);
@@ -287,21 +353,32 @@ enum rp_status rp_carried_measure(struct rp_carried *carried, const struct rp_re
     emulation.watch = &watch;
     status = rp_noise_open(&noise, numerics, plain, plan->n, err);
     noise.draws = true;
-    for (; comparison.run <= N_RUNS && status == RP_OK; comparison.run++) {
+    emulation.tips = noise.tips;
+    emulation.n_tips = plan->n;
+    for (; comparison.run < n_runs && status == RP_OK; comparison.run++) {
         const bool is_noisy = comparison.run >= 0 && comparison.run < N_RUNS;
         if (comparison.run == N_RUNS && watcher.n_rows == 0)
             break;
-        watcher.mode = comparison.run < 0 ? WATCH_RECORD : is_noisy ? WATCH_COMPARE : WATCH_TIP;
+        watcher.mode = comparison.run < 0      ? WATCH_RECORD
+                       : is_noisy              ? WATCH_COMPARE
+                       : comparison.is_redrawn ? WATCH_REDRAW
+                                               : WATCH_TIP;
         watcher.at = 0;
+        watcher.seed = 1000 * plan->layer + (uint64_t)(comparison.run + 1);
         noise.seed = 1000 * plan->layer + (uint64_t)(comparison.run + 1);
         run.ops = is_noisy ? &noise.overlay.ops : plain;
         status = rp_replay_layer_run(plan, &run, err);
     }
     for (size_t k = 0; k < carried->n_slots && status == RP_OK; k++) {
         struct rp_carried_slot *of = &carried->slots[k];
-        for (size_t i = 0; i < plan->n; i++)
+        const double factor = reads_earlier(plan, of->slot) ? WORTH_BEHIND_MIXER : 1;
+        for (size_t i = 0; i < plan->n; i++) {
             of->bound[i] = RP_BOUND_SIGMAS * sqrt(of->bound[i]);
+            of->worth[i] *= factor;
+        }
         count_tips(of, &watcher);
+        if (comparison.is_redrawn)
+            limit_to_redrawn(of, plan->n);
     }
 done:
     for (size_t k = 0; comparison.plain && k < carried->n_slots; k++)

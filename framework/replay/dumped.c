@@ -24,6 +24,13 @@ void rp_dumped_close(struct rp_dumped *dumped)
     dumped->info = NULL;
 }
 
+void rp_dumped_check(struct rp_dumped *dumped)
+{
+    const struct rp_tensor *tensor = &dumped->tensor;
+    dumped->is_all_finite =
+        rp_metrics_count_nonfinite(tensor->data, tensor->n_positions * tensor->dim) == 0;
+}
+
 const void *rp_dumped_row(const struct rp_dumped *dumped, int64_t position)
 {
     const struct rp_tensor *tensor = &dumped->tensor;
@@ -43,5 +50,6 @@ const void *rp_dumped_row(const struct rp_dumped *dumped, int64_t position)
 bool rp_dumped_is_finite(const struct rp_dumped *dumped, int64_t position)
 {
     const void *row = rp_dumped_row(dumped, position);
-    return row && rp_metrics_count_nonfinite(row, dumped->tensor.dim) == 0;
+    return row &&
+           (dumped->is_all_finite || rp_metrics_count_nonfinite(row, dumped->tensor.dim) == 0);
 }

@@ -7,12 +7,16 @@
 struct rp_test_dump_of {
     const char *model; /* "qwen3", "llama", "qwen35" */
     const char *type;  /* NULL: "bf16" */
+    const char *path;  /* of another model; NULL: the tiny one */
     size_t n_tokens;   /* 0: 24 */
     int64_t first_position;
     const struct rp_ops *ops; /* NULL: the plain ones */
     enum rp_mode mode;
     bool (*keeps)(const char *slot, int64_t position); /* NULL: all rows are dumped */
-    void (*spoils)(const char *slot, int64_t position, float *row, size_t dim); /* NULL: none */
+    /* Changes a row in the dump alone, or the engine's own row, from which it goes on. NULL: none. */
+    void (*spoils)(const char *slot, int64_t position, float *row, size_t dim);
+    void (*errs)(const char *slot, int64_t position, float *row, size_t dim);
+    void (*damages)(const char *folder); /* the finished dump; NULL: none */
     bool is_without_tokens;
     struct rp_replay_options options;
 };
@@ -27,6 +31,10 @@ struct rp_test_replayed {
 /* Abort where they cannot. End with rp_test_replayed_close. */
 void rp_test_replayed_open(struct rp_test_replayed *replayed, const struct rp_test_dump_of *of);
 void rp_test_replayed_close(struct rp_test_replayed *replayed);
+
+/* emb, post_norm and logits, then each layer; result is freed after the call. */
+typedef void rp_test_layer_fn(void *context, const struct rp_replay_layer *result);
+void rp_test_replay_each(struct rp_test_replayed *replayed, rp_test_layer_fn *see, void *context);
 
 /* What was found of every layer, and of emb, post_norm and logits. */
 struct rp_test_findings {
@@ -53,7 +61,8 @@ struct rp_test_engine_ops {
     struct rp_overlay overlay; /* comes first */
     enum rp_test_order order;
 };
-/* Sums in that order, softmax in one pass over the keys, angles by repeated multiplication. */
+/* Sums in that order, softmax in one pass over the keys, angles by repeated multiplication, and
+ * activations by another formula. */
 void rp_test_engine_ops_open(struct rp_test_engine_ops *ops, enum rp_test_order order);
 
 #endif

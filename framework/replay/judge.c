@@ -38,10 +38,25 @@ double rp_replay_row_error(const struct rp_numerics *numerics, const float *repl
     return norm > 0 ? sqrt(square / norm) : square > 0 ? (double)INFINITY : 0;
 }
 
+/* FP32 and finite; false where it has to be looked at value by value. */
+static bool is_plain_row(const float *replayed, const void *engine, size_t dim, double bound,
+                         struct rp_row_error *error)
+{
+    const struct rp_metrics m = rp_metrics_row(replayed, engine, dim);
+    if (!m.ref_finite || !m.engine_finite || !(m.norm_ref > 0))
+        return false;
+    *error = (struct rp_row_error){.introduced = m.l2_rel, .norm = m.norm_ref};
+    if (!(m.l2_rel * m.norm_ref <= bound))
+        error->channel = rp_metrics_scan(replayed, engine, dim).max_abs_index;
+    return true;
+}
+
 struct rp_row_error rp_row_error_of(const struct rp_numerics *numerics, const float *replayed,
-                                    const void *engine, size_t dim)
+                                    const void *engine, size_t dim, double bound)
 {
     struct rp_row_error error = {.introduced = (double)NAN};
+    if (numerics->state == RP_STATE_F32 && is_plain_row(replayed, engine, dim, bound, &error))
+        return error;
     double square = 0, norm = 0, largest = -1;
     size_t first_bad = dim;
     for (size_t i = 0; i < dim; i++) {
@@ -87,6 +102,38 @@ static const struct rp_row_error *error_at(const struct rp_replayed *replayed, i
     while (replayed->positions[row] != position)
         row++;
     return &replayed->errors[row];
+}
+
+#define MANY_VALUES 16 /* so many in FP32 are not all 16-bit numbers by chance */
+
+/* Whether all values of the dump's slot are unchanged by round. */
+static bool are_all(const struct rp_dumped *dumped, float (*round)(float))
+{
+    size_t n_values = 0;
+    for (size_t i = 0; i < dumped->tensor.n_positions; i++) {
+        const unsigned char *row = rp_dumped_row(dumped, dumped->tensor.positions[i]);
+        for (size_t k = 0; k < dumped->tensor.dim; k++) {
+            float value;
+            memcpy(&value, row + k * sizeof value, sizeof value);
+            if (value != round(value))
+                return false;
+            n_values += value != 0;
+        }
+    }
+    return n_values >= MANY_VALUES;
+}
+
+/* An engine that did not say that it keeps its values in 16 bits fails everywhere. */
+static void say_state(const struct rp_replayed *replayed, struct rp_replay_slot *slot)
+{
+    if (replayed->state != RP_STATE_F32 || replayed->part == RP_PART_EMB) /* a copy of the file's */
+        return;
+    if (are_all(replayed->dumped, rp_round_bf16))
+        say(slot, "; every value is a BF16 number: if the engine keeps its state in BF16, declare "
+                  "\"state\": \"bf16\"");
+    else if (are_all(replayed->dumped, rp_round_f16))
+        say(slot, "; every value is an F16 number: if the engine keeps its state in F16, declare "
+                  "\"state\": \"f16\"");
 }
 
 static void say_failure(const struct rp_replayed *replayed, struct rp_replay_slot *slot)
@@ -137,6 +184,8 @@ static void say_all(const struct rp_replayed *replayed, struct rp_replay_slot *s
             slot->limit[slot->worst]);
     if (slot->verdict != RP_SKIP && replayed->tips)
         say_resolution(slot);
+    if (slot->verdict == RP_FAIL)
+        say_state(replayed, slot);
     if (n_left_out > 0)
         say(slot, "; %zu position%s left out: %s", n_left_out, n_left_out == 1 ? "" : "s",
             replayed->left_out ? replayed->left_out : "nothing to compute from");
@@ -155,7 +204,7 @@ static void take(const struct rp_replayed *replayed, struct rp_replay_slot *slot
     if (replayed->tips)
         slot->limit[at] += rp_tips_limit(replayed->tips->worth[i], replayed->tips->own[i]);
     const bool is_over = !(slot->introduced[at] <= slot->limit[at]);
-    slot->n_over += !(slot->introduced[at] <= slot->bound[at]);
+    slot->n_over += slot->introduced[at] <= slot->bound[at] ? 0 : 1;
     if (is_over && slot->n_failing++ == 0)
         slot->first = at;
     /* NaN counts as the largest. */

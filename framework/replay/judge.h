@@ -16,9 +16,10 @@ struct rp_row_error {
     size_t channel;    /* of the first value that is not finite, else of the largest difference */
     size_t n_nan, n_inf;
 };
-/* engine [dim] need not be aligned. */
+/* engine [dim] need not be aligned. bound is absolute, as an L2 norm: where the rows differ by no more,
+ * the channel may be 0. */
 struct rp_row_error rp_row_error_of(const struct rp_numerics *numerics, const float *replayed,
-                                    const void *engine, size_t dim);
+                                    const void *engine, size_t dim, double bound);
 
 /* Where a rounding lies between a slot and what it is computed from: what tips are to be expected. */
 struct rp_expected_tips {
@@ -39,6 +40,7 @@ struct rp_replayed {
     const double *bound;                 /* [n] relative */
     const struct rp_expected_tips *tips; /* NULL: nothing is rounded on the way */
     const char *left_out;                /* why positions are not founded; NULL */
+    enum rp_state state;                 /* as it is declared */
 };
 
 /* Fills slot, whose arrays are then the caller's. RP_ERR_MEMORY. */

@@ -35,6 +35,9 @@ static enum rp_status see(void *context, const struct rp_planned_slot *slot, con
     struct work *work = context;
     const struct rp_replay_plan *plan = work->plan;
     const size_t k = (size_t)(slot - plan->slots);
+    struct rp_numerics numerics = *work->numerics;
+    if (slot->part == RP_PART_DECAY)
+        numerics.state = RP_STATE_F32; /* HF keeps it in FP32, whatever the state */
     if (slot->dumped.tensor.n_positions == 0)
         return RP_OK;
     work->errors[k] = calloc(plan->n + 1, sizeof **work->errors);
@@ -46,9 +49,10 @@ static enum rp_status see(void *context, const struct rp_planned_slot *slot, con
         if (!engine || !slot->founded[i])
             continue;
         struct rp_row_error *error = &work->errors[k][i];
-        *error = rp_row_error_of(work->numerics, rows + i * slot->dim, engine, slot->dim);
-        if (slot->operation < plan->n_steps && error->norm > 0)
-            work->bound[k][i] = work->noise.bound[i] / error->norm;
+        const double bound = slot->operation < plan->n_steps ? work->noise.bound[i] : 0;
+        *error = rp_row_error_of(&numerics, rows + i * slot->dim, engine, slot->dim, bound);
+        if (error->norm > 0)
+            work->bound[k][i] = bound / error->norm;
     }
     return RP_OK;
 }
@@ -59,6 +63,8 @@ static enum rp_status run(struct work *work, const struct rp_layer *weights, enu
     struct rp_emulation emulation;
     const struct rp_ops *below = rp_replay_stack(work->numerics, &emulation, NULL);
     enum rp_status status = rp_noise_open(&work->noise, work->numerics, below, work->plan->n, err);
+    emulation.tips = work->noise.tips;
+    emulation.n_tips = work->plan->n;
     const struct rp_layer_run layer_run = {.ops = &work->noise.overlay.ops,
                                            .mode = mode,
                                            .weights = weights,
@@ -133,6 +139,7 @@ static enum rp_status judge_slot(const struct rp_replay *replay, const struct wo
                                          .dumped = &slot->dumped,
                                          .n = plan->n,
                                          .positions = plan->positions,
+                                         .state = work->numerics->state,
                                          .errors = work->errors[k],
                                          .founded = slot->founded,
                                          .bound = far ? far->bound : work->bound[k],

@@ -85,6 +85,13 @@ static void find_gap(struct rp_replay_plan *plan, int64_t first_position,
     }
 }
 
+/* Of what a step reads of all earlier positions: attention's Q is its own position's. */
+static bool is_read_of_all(const struct rp_step *step, enum rp_buffer buffer)
+{
+    return rp_step_flow(step).reads_all &&
+           !(step->kind == RP_STEP_ATTENTION && buffer == RP_BUFFER_Q);
+}
+
 /* known [RP_N_BUFFERS][n]: which rows of each buffer rest on finite values of the engine. */
 static void follow_step(struct rp_replay_plan *plan, const struct rp_step *step,
                         int64_t first_position, unsigned char *known)
@@ -93,11 +100,14 @@ static void follow_step(struct rp_replay_plan *plan, const struct rp_step *step,
     bool is_prefix = first_position >= 0;
     for (size_t i = 0; i < plan->n; i++) {
         bool is_known = true;
-        for (size_t k = 0; k < flow.n_reads; k++)
-            is_known &= known[flow.reads[k] * plan->n + i] != 0;
-        is_prefix &= is_known && plan->positions[i] == first_position + (int64_t)i;
+        is_prefix &= plan->positions[i] == first_position + (int64_t)i;
+        for (size_t k = 0; k < flow.n_reads; k++) {
+            const bool is_row_known = known[flow.reads[k] * plan->n + i] != 0;
+            is_known &= is_row_known;
+            is_prefix &= is_row_known || !is_read_of_all(step, flow.reads[k]);
+        }
         for (size_t k = 0; k < flow.n_writes; k++)
-            known[flow.writes[k] * plan->n + i] = flow.reads_all ? is_prefix : is_known;
+            known[flow.writes[k] * plan->n + i] = is_known && (is_prefix || !flow.reads_all);
     }
 }
 
@@ -167,7 +177,7 @@ static void find_steps(struct rp_replay_plan *plan, struct rp_planned_slot *slot
     for (size_t i = slot->tap; i-- > 0;) {
         const struct rp_step *step = &plan->steps[i];
         const struct rp_step_flow flow = rp_step_flow(step);
-        bool is_written = false, is_of_all = flow.reads_all;
+        bool is_written = false, is_of_all = false;
         if (step->kind == RP_STEP_TAP) {
             const struct rp_planned_slot *source = &plan->slots[--at];
             if (!is_needed[step->in])
@@ -199,12 +209,14 @@ static void find_steps(struct rp_replay_plan *plan, struct rp_planned_slot *slot
             slot->operation = i;
         if (flow.is_operation)
             slot->first_operation = i;
-        for (size_t k = 0; k < flow.n_writes; k++)
+        for (size_t k = 0; k < flow.n_writes; k++) {
             is_needed[flow.writes[k]] = is_needed_of_all[flow.writes[k]] = false;
+            is_rounded[flow.writes[k]] = false;
+        }
         for (size_t k = 0; k < flow.n_reads; k++) {
             is_needed[flow.reads[k]] = true;
-            is_needed_of_all[flow.reads[k]] = is_of_all;
-            is_rounded[flow.reads[k]] = may_round(step);
+            is_needed_of_all[flow.reads[k]] |= is_of_all || is_read_of_all(step, flow.reads[k]);
+            is_rounded[flow.reads[k]] |= may_round(step);
         }
     }
     if (is_needed[RP_BUFFER_HIDDEN])
@@ -234,6 +246,7 @@ static enum rp_status open_slots(struct rp_replay_plan *plan, struct rp_tensor_s
         if (!slot->steps || !slot->earlier)
             return no_memory(plan, err);
         rp_dumped_open(&slot->dumped, dump, step->part, (int)plan->layer);
+        rp_dumped_check(&slot->dumped);
     }
     return RP_OK;
 }
@@ -266,6 +279,7 @@ enum rp_status rp_replay_plan_open(struct rp_replay_plan *plan, const struct rp_
         rp_dumped_open(&plan->before, dump, RP_PART_EMB, -1);
     else
         rp_dumped_open(&plan->before, dump, RP_PART_OUTPUT, (int)layer - 1);
+    rp_dumped_check(&plan->before);
     enum rp_status status = open_slots(plan, dump, err);
     if (status == RP_OK)
         status = collect_positions(plan, max_rows, err);

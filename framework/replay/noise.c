@@ -7,6 +7,7 @@
 
 #include "operations/attention_bound.h"
 #include "operations/operations.h"
+#include "refparity/metrics.h"
 
 /* Plus or minus 1: every source of error is drawn at its full size. Where a single one decides (one
  * activation that outweighs its row), a few runs could otherwise all miss it. */
@@ -17,24 +18,28 @@ static double sign_of(uint64_t *seed)
 }
 
 /* Of the operation that has just run: y [n_positions][dim], rows stride apart. sigma [n_positions][dim];
- * flips [n_positions]: what is rounded inside may tip, an upper limit; NULL: nothing is. */
+ * flips [n_positions]: what is rounded inside may tip, an upper limit; NULL: nothing is, but to the
+ * state. */
 static void take(struct rp_noise *noise, const struct rp_site *site, float *y, size_t dim,
                  size_t stride, const float *sigma, const double *flips)
 {
     for (size_t p = 0; p < site->n_positions; p++) {
-        const double limit = flips ? flips[p] : 0;
+        const double limit =
+            (flips ? flips[p] : 0) + (p < noise->capacity ? sqrt(noise->tips[p]) : 0);
         const double each = dim > 0 ? limit / RP_BOUND_SIGMAS / sqrt((double)dim) : 0;
-        double square = 0;
-        for (size_t i = 0; i < dim; i++) {
-            const double s = (double)sigma[p * dim + i];
-            square += s * s;
-            if (noise->draws)
-                y[p * stride + i] =
-                    (float)((double)y[p * stride + i] + hypot(s, each) * sign_of(&noise->seed));
-        }
+        for (size_t i = 0; i < dim && noise->draws; i++)
+            y[p * stride + i] =
+                (float)((double)y[p * stride + i] +
+                        hypot((double)sigma[p * dim + i], each) * sign_of(&noise->seed));
         if (!noise->draws && p < noise->capacity)
-            noise->bound[p] = RP_BOUND_SIGMAS * sqrt(square) + limit;
+            noise->bound[p] = RP_BOUND_SIGMAS * rp_metrics_norm(sigma + p * dim, dim) + limit;
     }
+}
+
+/* What is rounded to the state inside the operation that is about to run is counted from here on. */
+static void begin(struct rp_noise *noise)
+{
+    memset(noise->tips, 0, noise->capacity * sizeof *noise->tips);
 }
 
 static float *new_sigma(const struct rp_site *site, size_t dim)
@@ -58,6 +63,7 @@ static enum rp_status no_memory(const struct rp_site *site)
         struct rp_noise *noise = context;                                                         \
         const struct rp_ops *below = noise->overlay.below;                                        \
         const size_t dim = width;                                                                 \
+        begin(noise);                                                                             \
         enum rp_status status = below->operation(below->context, site, args);                     \
         float *sigma = new_sigma(site, dim);                                                      \
         if (status == RP_OK && !sigma)                                                            \
@@ -101,6 +107,7 @@ static enum rp_status noisy_attention(void *context, const struct rp_site *site,
     const struct rp_ops *below = noise->overlay.below;
     const size_t dim = args->n_heads * args->head_dim;
     const bool has_all = noise->n_stored == args->n_keys;
+    begin(noise);
     enum rp_status status = below->attention(below->context, site, args);
     float *sigma = new_sigma(site, dim);
     double *flips = calloc(site->n_positions + 1, sizeof *flips);
@@ -125,6 +132,7 @@ static enum rp_status noisy_delta_rule(void *context, const struct rp_site *site
     const size_t dim = args->n_v_heads * args->head_dim, n_state = dim * args->head_dim;
     struct rp_delta_rule before = *args;
     enum rp_status status = RP_OK;
+    begin(noise);
     float *sigma = new_sigma(site, dim);
     before.state = calloc(n_state + 1, sizeof *before.state);
     if (!sigma || !before.state)
@@ -147,9 +155,12 @@ enum rp_status rp_noise_open(struct rp_noise *noise, const struct rp_numerics *n
 {
     *noise = (struct rp_noise){.numerics = numerics, .capacity = n_positions};
     noise->bound = calloc(n_positions + 1, sizeof *noise->bound);
-    if (!noise->bound)
+    noise->tips = calloc(n_positions + 1, sizeof *noise->tips);
+    if (!noise->bound || !noise->tips) {
+        rp_noise_close(noise);
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for the bounds of %zu positions",
                        n_positions);
+    }
     rp_overlay_open(&noise->overlay, below);
     noise->overlay.ops.rms_norm = noisy_rms_norm;
     noise->overlay.ops.linear = noisy_linear;
@@ -170,5 +181,6 @@ enum rp_status rp_noise_open(struct rp_noise *noise, const struct rp_numerics *n
 void rp_noise_close(struct rp_noise *noise)
 {
     free(noise->bound);
+    free(noise->tips);
     *noise = (struct rp_noise){.bound = NULL};
 }

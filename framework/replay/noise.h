@@ -17,6 +17,9 @@ struct rp_noise {
     uint64_t seed; /* of what is drawn */
     /* Measured: of the last operation's output, the bound on each row's L2 norm, absolute. */
     double *bound; /* [capacity] */
+    /* For rp_emulation.tips, which lies below: what is rounded inside the operation that runs. Zero where
+     * nothing is. */
+    double *tips; /* [capacity] */
     size_t capacity;
     const float *k, *v; /* what the cache was given last, before it rounded; [n_stored] rows */
     size_t n_stored;

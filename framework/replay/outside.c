@@ -5,12 +5,14 @@
 #include <string.h>
 
 #include "operations/operations.h"
+#include "refparity/metrics.h"
 #include "replay/dumped.h"
 #include "replay/judge.h"
 #include "replay/noise.h"
 #include "replay/session.h"
 
-#define LOGITS_ROWS 64 /* in memory at a time: 39 MB with 150,000 tokens */
+#define LOGITS_BYTES ((size_t)48 << 20) /* in memory at a time */
+#define LOGITS_ROWS 16                  /* at least: the output matrix is decoded for each group */
 
 /* The rows of one part that can be computed. */
 struct part {
@@ -114,20 +116,12 @@ static enum rp_status bounded_linear(void *context, const struct rp_site *site,
                          site->n_positions);
     if (status == RP_OK)
         status = rp_sigma_linear(site, args, sigma);
-    for (size_t i = 0; i < site->n_positions * args->n_out && status == RP_OK; i++) {
-        const double s = RP_BOUND_SIGMAS * (double)sigma[i];
-        bound->square[i / args->n_out] += s * s;
+    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
+        const double norm = RP_BOUND_SIGMAS * rp_metrics_norm(sigma + p * args->n_out, args->n_out);
+        bound->square[p] += norm * norm;
     }
     free(sigma);
     return status;
-}
-
-static double row_norm(const float *row, size_t dim)
-{
-    double sum = 0;
-    for (size_t i = 0; i < dim; i++)
-        sum += (double)row[i] * (double)row[i];
-    return sqrt(sum);
 }
 
 /* Where post_norm is not dumped, the norm is computed here: what it may be off by is handed on, and
@@ -141,7 +135,7 @@ static double of_carried_norm(const struct part *part, const float *normed)
         return 0;
     for (size_t i = 0; i < width; i++)
         largest = fmaxf(largest, fabsf(normed[i]));
-    const double norm = row_norm(normed, width);
+    const double norm = rp_metrics_norm(normed, width);
     const double tip = rp_numerics_are_plain(numerics) || !(norm > 0)
                            ? 0
                            : 2 * (double)largest / 127 / norm; /* an 8-bit step */
@@ -162,17 +156,42 @@ static enum rp_status compute_logits(const struct part *part, const struct rp_fo
     if (status == RP_OK)
         status = normed_rows(part, forward, first, n, normed, err);
     if (status == RP_OK) {
-        /* Under the emulation, so that it is the rounded input whose product is bounded. */
+        /* Over the emulation: the terms are as large without the rounding. */
         rp_overlay_open(&bound.overlay, forward->ops);
         bound.overlay.ops.linear = bounded_linear;
         bounded.ops = &bound.overlay.ops;
         status = rp_model_logits(&bounded, n, part->positions + first, 0, normed, rows, err);
     }
     for (size_t i = 0; i < n && status == RP_OK; i++)
-        part->bound[first + i] = sqrt(bound.square[i]) / row_norm(rows + i * part->dim, part->dim) +
-                                 of_carried_norm(part, normed + i * width);
+        part->bound[first + i] =
+            sqrt(bound.square[i]) / rp_metrics_norm(rows + i * part->dim, part->dim) +
+            of_carried_norm(part, normed + i * width);
     free(normed);
     free(bound.square);
+    return status;
+}
+
+/* The norm's bound is noise.c's: of what the norm rounds inside, too. */
+static enum rp_status compute_post_norm(const struct part *part, const struct rp_forward *forward,
+                                        const struct rp_numerics *numerics,
+                                        struct rp_emulation *emulation, size_t first, size_t n,
+                                        float *rows, struct rp_error *err)
+{
+    struct rp_noise noise;
+    struct rp_forward bounded = *forward;
+    enum rp_status status = rp_noise_open(&noise, numerics, forward->ops, n, err);
+    if (status != RP_OK)
+        return status;
+    emulation->tips = noise.tips;
+    emulation->n_tips = n;
+    bounded.ops = &noise.overlay.ops;
+    status = normed_rows(part, &bounded, first, n, rows, err);
+    for (size_t i = 0; i < n && status == RP_OK; i++) {
+        const double norm = rp_metrics_norm(rows + i * part->dim, part->dim);
+        part->bound[first + i] = norm > 0 ? noise.bound[i] / norm : 0;
+    }
+    emulation->tips = NULL;
+    rp_noise_close(&noise);
     return status;
 }
 
@@ -203,16 +222,11 @@ static enum rp_status compute(const struct part *part, const struct rp_replay_va
         .model = part->replay->model,
         .mode = part->replay->options.mode,
         .ops = rp_replay_stack(&numerics, &emulation, variant->overlay)};
-    enum rp_status status;
     if (part->part == RP_PART_EMB)
         return compute_emb(part, &forward, first, n, rows, err);
     if (part->part == RP_PART_LOGITS)
         return compute_logits(part, &forward, first, n, rows, err);
-    status = normed_rows(part, &forward, first, n, rows, err);
-    for (size_t i = 0; i < n; i++)
-        part->bound[first + i] =
-            RP_BOUND_SIGMAS * hypot(rp_norm_error(part->dim), RP_UNIT_ROUNDOFF);
-    return status;
+    return compute_post_norm(part, &forward, &numerics, &emulation, first, n, rows, err);
 }
 
 /* ---- public ---- */
@@ -241,6 +255,7 @@ static enum rp_status judge(struct part *part, struct rp_replay_layer *result, s
         .dumped = &part->dumped,
         .n = part->n,
         .positions = part->positions,
+        .state = part->replay->options.numerics.state,
         .errors = part->errors,
         .founded = part->founded,
         .bound = part->bound,
@@ -266,18 +281,23 @@ enum rp_status rp_replay_run_part(struct rp_replay *replay, enum rp_slot_part pa
     enum rp_status status = part_open(&of, replay, part, err);
     if (status != RP_OK)
         return status;
-    const size_t group = of.n < LOGITS_ROWS ? of.n : LOGITS_ROWS;
+    const size_t fits = LOGITS_BYTES / sizeof(float) / of.dim;
+    const size_t most = fits > LOGITS_ROWS ? fits : LOGITS_ROWS, group = of.n < most ? of.n : most;
     rows = calloc(group * of.dim + 1, sizeof *rows);
     if (!rows)
         status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", group);
     for (size_t first = 0; first < of.n && status == RP_OK; first += group) {
         const size_t n = of.n - first < group ? of.n - first : group;
-        memset(rows, 0, n * of.dim * sizeof *rows);
+        if (first > 0 && part != RP_PART_LOGITS) /* a product writes them all */
+            memset(rows, 0, n * of.dim * sizeof *rows);
         status = compute(&of, &none, first, n, rows, err);
-        for (size_t i = 0; i < n && status == RP_OK; i++)
+        for (size_t i = 0; i < n && status == RP_OK; i++) {
+            const float *row = rows + i * of.dim;
+            const double bound = of.bound[first + i] * rp_metrics_norm(row, of.dim);
             of.errors[first + i] =
-                rp_row_error_of(&replay->options.numerics, rows + i * of.dim,
-                                rp_dumped_row(&of.dumped, of.positions[first + i]), of.dim);
+                rp_row_error_of(&replay->options.numerics, row,
+                                rp_dumped_row(&of.dumped, of.positions[first + i]), of.dim, bound);
+        }
     }
     if (status == RP_OK && of.dumped.info)
         status = judge(&of, result, err);

@@ -165,7 +165,7 @@ static void what_is_explained_passes_in_junit_and_is_shown(void **state)
     assert_has(xml, "<property name=\"h00.quantized\" value=\"0.3");
     assert_has(xml, "name=\"replay/h00\"");
     assert_has(xml, "<failure type=\"divergence\" message=\"h0_ffnout introduces 0.5\">");
-    assert_has(xml, "&#10;a factor of 0.5");
+    assert_has(xml, "&#10;h0_ffnout: a factor of 0.5");
     free(xml);
 }
 

@@ -50,6 +50,7 @@ static void make_key(const struct rp_exact_spec *spec, const char *gguf_sha256, 
     add_text(&hash, rp_activations_name(spec->numerics.activations));
     add_text(&hash, rp_kv_cache_name(spec->numerics.kv_cache));
     add_text(&hash, rp_attention_name(spec->numerics.attention));
+    add_text(&hash, rp_state_name(spec->numerics.state));
     const int64_t taken[] = {(int64_t)spec->numerics.batch, (int64_t)spec->numerics.threads};
     add_numbers(&hash, taken, 2);
     add_numbers(&hash, spec->tokens, spec->n_tokens);

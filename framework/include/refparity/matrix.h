@@ -55,7 +55,7 @@ struct rp_engine {
     const char *how_to_get;      /* one sentence for who has not got this engine; NULL: none */
     int lacks_tokens;            /* 1: declared "tokens": false, it cannot dump token ids */
     int uses_tokens_file;        /* 1: {tokens_file} is in argv or env, so it needs a fixture */
-    struct rp_numerics numerics; /* activations, kv_cache, attention: of entries that say nothing */
+    struct rp_numerics numerics; /* activations, kv_cache, attention, state: of entries that say nothing */
     struct rp_wanted_slots slots; /* likewise */
     int line;                     /* of its value in the matrix, from 1 */
     int column;

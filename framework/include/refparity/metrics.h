@@ -45,6 +45,9 @@ struct rp_row_scan {
 };
 struct rp_row_scan rp_metrics_scan(const void *r, const void *e, size_t dim);
 
+/* ||row[dim]||. */
+double rp_metrics_norm(const void *row, size_t dim);
+
 /* Number of NaN and infinite values in row[dim]. */
 size_t rp_metrics_count_nonfinite(const void *row, size_t dim);
 

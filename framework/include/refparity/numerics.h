@@ -75,7 +75,8 @@ struct rp_rounding_watch {
     void *context;
     /* Row x [n] of position is about to be rounded to format: the row in its place, or x itself; NULL
      * when there is no memory. which: the product whose input it is; RP_ATTN_Q, _K and _V with
-     * is_cache: what attention and its cache round. */
+     * is_cache: what attention and its cache round; RP_N_WEIGHTS: what an operation reads, rounded to
+     * the state. */
     const float *(*before)(void *context, const struct rp_site *site, enum rp_weight_id which,
                            bool is_cache, int64_t position, uint32_t format, const float *x,
                            size_t n);
@@ -88,6 +89,11 @@ struct rp_emulation {
     struct rp_overlay overlay; /* comes first */
     struct rp_numerics numerics;
     const struct rp_rounding_watch *watch; /* the caller's; NULL: none */
+    /* Where the state is not FP32: each operation sets of its positions the square of what values that
+     * it rounds inside, next to a middle, change in its output when FP32's last bits tip them. The
+     * caller's [n_tips]; NULL: not asked for. */
+    double *tips;
+    size_t n_tips;
 };
 
 /* Lays it over below (NULL: rp_ops_default()). Nothing is to be closed. */

@@ -88,6 +88,9 @@ struct rp_model_config {
     float attention_scale; /* 1 / sqrt(head_dim) */
     bool has_tied_embeddings;
     bool has_attention_gate; /* full attention's output is gated, and attn_q has the gate's rows */
+    /* Where values are kept in 16 bits: an RMS norm multiplies by its weight in FP32, and rounds then
+     * (HF: Qwen3_5RMSNorm). Else it rounds before, too (Qwen3RMSNorm, LlamaRMSNorm). */
+    bool norms_round_last;
     /* Gated DeltaNet; all 0 where no layer has it. The V heads are in GGUF's order: V head h reads
      * K head h % n_linear_k_heads (HF: h / (n_linear_v_heads / n_linear_k_heads)). */
     size_t n_linear_k_heads; /* divides n_linear_v_heads */
