@@ -21,8 +21,9 @@ static enum rp_status collect_plain(struct rp_search *search, struct rp_error *e
     static const char cap[] = "attention's scores capped at %v";
     static const char sink[] = "a sink in attention's softmax, of logit %v";
     static const char empty[] = "%v keys of zeros from before the sequence are seen";
-    static const char after[] = "keys of zeros after the position are seen, up to the next multiple "
-                                "of %v";
+    static const char after[] =
+        "keys of zeros after the position are seen, up to the next multiple "
+        "of %v";
     static const struct {
         const char *name, *text;
         double value;
@@ -69,9 +70,9 @@ static enum rp_status collect_heads(struct rp_search *search, struct rp_error *e
     enum rp_status status = RP_OK;
     for (size_t i = 0; i < sizeof mappings / sizeof *mappings && status == RP_OK; i++) {
         if (config->n_kv_heads > 1)
-            status = rp_search_add(
-                search, make("attention-head-mapping", mappings[i].option, 0, false), err, "%s",
-                mappings[i].text);
+            status =
+                rp_search_add(search, make("attention-head-mapping", mappings[i].option, 0, false),
+                              err, "%s", mappings[i].text);
     }
     for (size_t head = 0; head < config->n_heads && head < MAX_HEADS && status == RP_OK; head++) {
         struct rp_candidate candidate =
@@ -93,15 +94,15 @@ static enum rp_status collect_shifts(struct rp_search *search, struct rp_error *
         for (int by = -1; by <= 1 && status == RP_OK; by += 2) {
             struct rp_candidate candidate = make("kv-shifted", RP_ATTENTION_SHIFTED, by, true);
             candidate.which = of[i].which;
-            status =
-                rp_search_add(search, candidate, err, "%s of the position %s is read from the cache",
-                              of[i].text, by > 0 ? "before" : "after");
+            status = rp_search_add(search, candidate, err,
+                                   "%s of the position %s is read from the cache", of[i].text,
+                                   by > 0 ? "before" : "after");
         }
     }
-    return status == RP_OK ? rp_search_add(search,
-                                           make("kv-shifted", RP_ATTENTION_SWAPPED, 0, false), err,
-                                           "the cache's K and V are swapped")
-                           : status;
+    return status == RP_OK
+               ? rp_search_add(search, make("kv-shifted", RP_ATTENTION_SWAPPED, 0, false), err,
+                               "the cache's K and V are swapped")
+               : status;
 }
 
 static enum rp_status collect_scale(struct rp_search *search, struct rp_error *err)
@@ -210,7 +211,7 @@ const char *rp_attention_remark(const struct rp_search *search)
     const bool is_first = search->n_failing > 0 && search->first == 0 &&
                           search->slot->positions[0] == search->replay->first_position;
     return is_first && rp_search_has_step(search, RP_STEP_ATTENTION, RP_N_WEIGHTS)
-               ? "; position 0 is wrong, which sees itself alone: it is neither RoPE nor mask nor "
-                 "softmax, but V, the head mapping or the output"
+               ? "; position 0 is wrong, which sees itself alone: unless it sees later ones, it is "
+                 "neither RoPE nor mask nor softmax, but V, the head mapping or the output"
                : "";
 }

@@ -11,16 +11,17 @@
 #define MAX_MEASURED 128 /* positions: each range that begins or ends at one is a trial */
 
 enum range {
-    ALL,              /* every key */
-    LATER,            /* those up to `c` positions later */
-    WINDOW,           /* the last c */
-    NOT_LAST,         /* all but the last c, itself among them */
-    NOT_FIRST,        /* all but the first c */
-    FIRST_ONLY,       /* of the first c */
-    OWN_CHUNK,        /* those of its own chunk of c */
-    EARLIER_CHUNKS,   /* those of earlier chunks */
-    WHOLE_CHUNK,      /* its own chunk, later ones too */
-    FIRST_GEOMETRY,   /* as many as its place in the chunk has in the first one, from the first on */
+    ALL,            /* every key */
+    LATER,          /* those up to `c` positions later */
+    WINDOW,         /* the last c */
+    NOT_LAST,       /* all but the last c, itself among them */
+    NOT_FIRST,      /* all but the first c */
+    FIRST_ONLY,     /* of the first c */
+    OWN_CHUNK,      /* those of its own chunk of c */
+    EARLIER_CHUNKS, /* those of earlier chunks */
+    WHOLE_CHUNK,    /* earlier ones and all of its own chunk */
+    BLOCK,          /* all of its own chunk alone */
+    FIRST_GEOMETRY, /* as many as its place in the chunk has in the first one, from the first on */
     GEOMETRY_OF_FIRST /* earlier chunks' but the last, and itself: a chunk behind */
 };
 
@@ -39,6 +40,10 @@ static void range_of(enum range range, int64_t c, int64_t p, int64_t n, float se
     case OWN_CHUNK: first = chunk; break;
     case EARLIER_CHUNKS: last = chunk > 0 ? chunk - 1 : p; break;
     case WHOLE_CHUNK: last = chunk + c - 1; break;
+    case BLOCK:
+        first = chunk;
+        last = chunk + c - 1;
+        break;
     case FIRST_GEOMETRY: last = p % c; break;
     case GEOMETRY_OF_FIRST: last = p < c ? p : p - c; break;
     }
@@ -61,8 +66,8 @@ static enum rp_status add_range(struct rp_search *search, enum range range, int6
     if (status != RP_OK)
         return status;
     for (size_t i = 0; i < search->n; i++)
-        range_of(range, c, positions[i] - positions[0],
-                 positions[search->n - 1] - positions[0], table + 2 * i);
+        range_of(range, c, positions[i] - positions[0], positions[search->n - 1] - positions[0],
+                 table + 2 * i);
     struct rp_candidate candidate =
         rp_candidate_make(name, rp_attention_install, RP_ATTENTION_KEYS, RP_N_WEIGHTS);
     candidate.rows = table;
@@ -93,8 +98,9 @@ static enum rp_status collect_chunks(struct rp_search *search, int64_t c, struct
         const char *text;
     } chunks[] = {
         {OWN_CHUNK, "chunks of %v: a position sees keys of its own chunk only"},
-        {FIRST_GEOMETRY, "chunks of %v: later chunks see the keys that the first one sees, position "
-                         "p those up to p modulo %v"},
+        {FIRST_GEOMETRY,
+         "chunks of %v: later chunks see the keys that the first one sees, position "
+         "p those up to p modulo %v"},
         {FIRST_ONLY, "keys from position %v on are not seen"},
         {EARLIER_CHUNKS, "chunks of %v: a position sees keys of earlier chunks only"},
         {GEOMETRY_OF_FIRST, "chunks of %v: later chunks do not see the last %v keys"},
@@ -104,8 +110,13 @@ static enum rp_status collect_chunks(struct rp_search *search, int64_t c, struct
     for (size_t i = 0; i < sizeof chunks / sizeof *chunks && c > 0 && status == RP_OK; i++)
         status = add_range(search, chunks[i].range, c, "attention-chunk", chunks[i].text, err);
     if (status == RP_OK && again > 0)
-        status = add_range(search, WHOLE_CHUNK, again + 1, "attention-chunk",
-                           "chunks of %v: a position sees all keys of its own chunk, later ones too",
+        status = add_range(
+            search, WHOLE_CHUNK, again + 1, "attention-chunk",
+            "chunks of %v: a position sees all keys of its own chunk, later ones too", err);
+    if (status == RP_OK && again > 0)
+        status = add_range(search, BLOCK, again + 1, "attention-chunk",
+                           "chunks of %v: a position sees all keys of its own chunk, later ones "
+                           "too, and none of earlier chunks",
                            err);
     return status;
 }
@@ -134,8 +145,7 @@ enum rp_status rp_collect_attention_keys(struct rp_search *search, struct rp_err
     const int64_t first = positions[search->first] - positions[0];
     enum rp_status status = RP_OK;
     for (size_t i = 0; i < sizeof plain / sizeof *plain && status == RP_OK; i++)
-        status =
-            add_range(search, plain[i].range, plain[i].c, plain[i].name, plain[i].text, err);
+        status = add_range(search, plain[i].range, plain[i].c, plain[i].name, plain[i].text, err);
     for (int64_t c = 1; c <= 32 && status == RP_OK; c *= 2)
         status = add_range(search, WINDOW, c, "attention-window", window, err);
     if (status == RP_OK && first > 2)
@@ -158,16 +168,15 @@ static enum rp_status try_table(struct rp_search *search, struct measuring *meas
                                 struct rp_error *err)
 {
     const struct rp_place everywhere = {.kind = RP_PLACE_ALL};
-    struct rp_candidate candidate = rp_candidate_make("attention-keys", rp_attention_install,
-                                                      RP_ATTENTION_KEYS, RP_N_WEIGHTS);
+    struct rp_candidate candidate =
+        rp_candidate_make("attention-keys", rp_attention_install, RP_ATTENTION_KEYS, RP_N_WEIGHTS);
     struct rp_trial trial;
     candidate.rows = measuring->table;
     const enum rp_status status = rp_search_try(search, &candidate, &everywhere, &trial, err);
     for (size_t i = 0; i < search->n && status == RP_OK; i++) {
-        const double error =
-            rp_replay_row_error(&rp_replay_options(search->replay)->numerics,
-                                search->rows + i * search->dim, search->dumped + i * search->dim,
-                                search->dim);
+        const double error = rp_replay_row_error(&rp_replay_options(search->replay)->numerics,
+                                                 search->rows + i * search->dim,
+                                                 search->dumped + i * search->dim, search->dim);
         if (error < measuring->least[i]) {
             measuring->least[i] = error;
             memcpy(measuring->found + 2 * i, measuring->table + 2 * i, 2 * sizeof(float));
@@ -176,7 +185,7 @@ static enum rp_status try_table(struct rp_search *search, struct measuring *meas
     return status;
 }
 
-/* Each position's keys begin at k, end at k, are the last k, or end k before it. */
+/* Each position's keys begin at c, end at c, are the last c, or end c before or after it. */
 static enum rp_status try_ranges(struct rp_search *search, struct measuring *measuring,
                                  struct rp_error *err)
 {
@@ -185,7 +194,7 @@ static enum rp_status try_ranges(struct rp_search *search, struct measuring *mea
     const int64_t n = positions[search->n - 1] - positions[0] + 1;
     enum rp_status status = RP_OK;
     for (size_t k = 0; k < sizeof ranges / sizeof *ranges; k++) {
-        for (int64_t c = 0; c < (ranges[k] == LATER ? 1 : n) && status == RP_OK; c++) {
+        for (int64_t c = 0; c < n && status == RP_OK; c++) {
             for (size_t i = 0; i < search->n; i++)
                 range_of(ranges[k], c, positions[i] - positions[0], n, measuring->table + 2 * i);
             status = try_table(search, measuring, err);

@@ -64,6 +64,8 @@ static void the_keys_that_each_chunk_sees_are_named(void **state)
     engine.option = RP_TEST_SEES_WHOLE_CHUNK;
     engine.value = 6;
     assert_attention_named(engine, "attention-chunk", 6);
+    engine.option = RP_TEST_SEES_BLOCK;
+    assert_attention_named(engine, "attention-chunk", 6);
 }
 
 /* A rule that no hypothesis has: the keys are measured. */
@@ -83,9 +85,8 @@ static void keys_of_no_known_rule_are_measured(void **state)
 static void keys_of_zeros_and_softcaps_are_named(void **state)
 {
     (void)state;
-    struct rp_test_engine engine = {.install = rp_test_attention_sees,
-                                    .option = RP_TEST_SEES_ZEROS,
-                                    .value = 3};
+    struct rp_test_engine engine = {
+        .install = rp_test_attention_sees, .option = RP_TEST_SEES_ZEROS, .value = 3};
     assert_attention_named(engine, "attention-empty-keys", 3);
     engine.install = rp_test_attention_softcap;
     engine.value = 1.5;

@@ -47,10 +47,10 @@ struct rp_candidate {
     int option;
     enum rp_weight_id which, other;
     int64_t position, from_position; /* of a state, of blocks */
-    size_t also;                   /* another of the search's candidates at work with it, counted from
+    size_t also;    /* another of the search's candidates at work with it, counted from
                                     * 1; 0: none */
-    int from_layer;                /* whose weights are read beside the layer's own; -1: none */
-    const float *rows, *more_rows; /* what install and transform read; the search's */
+    int from_layer; /* whose weights are read beside the layer's own; -1: none */
+    const float *rows, *more_rows;      /* what install and transform read; the search's */
     const struct rp_numerics *numerics; /* the search's; NULL: as declared */
     const struct rp_fit *fit;           /* NULL: value is what is tried */
     int n_digits;                       /* of a fitted value, if it is round; 0: a fixed one */
@@ -70,6 +70,8 @@ struct rp_change {
     /* Remembered from one operation to a later one of the same layer. */
     struct rp_rope rope;
     struct rp_rms_norm norm[2]; /* of Q and of K */
+    float *first_run;           /* [first_run_rows][channels]: see delta_rerun.c */
+    size_t first_run_rows;
 };
 
 /* Hands on to the operation below. */

@@ -108,7 +108,8 @@ static enum rp_status l2_norm(void *context, const struct rp_site *site,
             return status;
     }
     for (size_t at = 0; at < site->n_positions * args->n_heads; at++) {
-        float *x = args->x + at / args->n_heads * args->x_stride + at % args->n_heads * args->head_dim;
+        float *x =
+            args->x + at / args->n_heads * args->x_stride + at % args->n_heads * args->head_dim;
         if (option == RP_L2_EPS_OUTSIDE)
             norm_with_eps_outside(args, (float)change->what.value, x);
         for (size_t i = 0; option == RP_L2_MEAN && i < args->head_dim; i++)

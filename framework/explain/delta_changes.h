@@ -23,9 +23,9 @@ void rp_delta_decay_install(struct rp_ops *ops);
 
 enum rp_beta_option {
     RP_BETA_WITHOUT_SIGMOID,
-    RP_BETA_MISSING, /* 1 */
+    RP_BETA_MISSING,  /* 1 */
     RP_BETA_ONE_LESS, /* 1 - sigmoid */
-    RP_BETA_FACTOR   /* beta times `value` */
+    RP_BETA_FACTOR    /* beta times `value` */
 };
 void rp_delta_beta_install(struct rp_ops *ops);
 
@@ -58,7 +58,7 @@ enum rp_gated_norm_option {
 };
 void rp_gated_norm_install(struct rp_ops *ops);
 
-/* ---- delta_rule_changes.c, delta_state_measured.c ---- */
+/* ---- delta_rule_changes.c, delta_rerun.c, delta_state_measured.c ---- */
 
 enum rp_delta_rule_option {
     RP_DELTA_SCALE,         /* to `value` */
@@ -95,6 +95,13 @@ enum rp_delta_rule_option {
     RP_DELTA_INSIDE_PLAIN     /* within a block V without what the block holds */
 };
 void rp_delta_rule_install(struct rp_ops *ops);
+
+/* args from row `first` on. */
+struct rp_delta_rule rp_delta_rule_from(const struct rp_delta_rule *args, size_t first);
+
+/* From `position` on everything was run before, from the state of from_position, and is run again on
+ * the state that this left. */
+void rp_delta_rerun_install(struct rp_ops *ops);
 
 /* Whether so many positions determine a state: it has head_dim^2 values a head. */
 bool rp_delta_state_is_measurable(size_t n_positions, size_t head_dim);

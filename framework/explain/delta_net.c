@@ -83,16 +83,15 @@ static enum rp_status collect_gates(struct rp_search *search, struct rp_error *e
     if (status == RP_OK)
         status = ADD_ALL(RP_STEP_DELTA_BETA, rp_delta_beta_install, beta);
     if (status == RP_OK)
-        status = add_fit(
-            search, RP_STEP_DELTA_DECAY, rp_delta_decay_install,
-            (struct hypothesis){"delta-decay", RP_A_FACTOR, 1, "the DeltaNet's A times %v"},
-            &factor, err);
-    return status == RP_OK
-               ? add_fit(search, RP_STEP_DELTA_BETA, rp_delta_beta_install,
-                         (struct hypothesis){"delta-beta", RP_BETA_FACTOR, 1,
-                                             "the DeltaNet's beta times %v"},
-                         &factor, err)
-               : status;
+        status =
+            add_fit(search, RP_STEP_DELTA_DECAY, rp_delta_decay_install,
+                    (struct hypothesis){"delta-decay", RP_A_FACTOR, 1, "the DeltaNet's A times %v"},
+                    &factor, err);
+    return status == RP_OK ? add_fit(search, RP_STEP_DELTA_BETA, rp_delta_beta_install,
+                                     (struct hypothesis){"delta-beta", RP_BETA_FACTOR, 1,
+                                                         "the DeltaNet's beta times %v"},
+                                     &factor, err)
+                           : status;
 }
 
 static enum rp_status collect_conv(struct rp_search *search, struct rp_error *err)
@@ -103,8 +102,7 @@ static enum rp_status collect_conv(struct rp_search *search, struct rp_error *er
         {"delta-conv-kernel", RP_CONV_LATE, NONE, "the convolution is late by a position"},
         {"delta-conv-kernel", RP_CONV_EARLY, NONE,
          "the convolution's kernel is off by one, without its last weight"},
-        {"delta-conv-kernel", RP_CONV_MISSING, NONE,
-         "the convolution left out, its SiLU kept"},
+        {"delta-conv-kernel", RP_CONV_MISSING, NONE, "the convolution left out, its SiLU kept"},
         {"delta-conv-state", RP_CONV_STATE_AT_EACH, NONE,
          "the convolution sees no earlier position"},
     };
@@ -160,8 +158,8 @@ static enum rp_status collect_l2(struct rp_search *search, struct rp_error *err)
     for (size_t i = 0; i < sizeof of / sizeof *of && status == RP_OK; i++) {
         struct rp_candidate candidate =
             rp_candidate_make("delta-l2-norm", rp_delta_l2_install, RP_L2_MISSING, of[i].which);
-        status = rp_search_add(search, candidate, err, "the DeltaNet's %s without L2 norm",
-                               of[i].text);
+        status =
+            rp_search_add(search, candidate, err, "the DeltaNet's %s without L2 norm", of[i].text);
         candidate.option = RP_L2_MEAN;
         if (status == RP_OK)
             status = rp_search_add(search, candidate, err,
@@ -206,8 +204,7 @@ static enum rp_status collect_rule(struct rp_search *search, struct rp_error *er
          "the DeltaNet's state is lost at every position"},
         {"delta-state", RP_DELTA_STATE_TRANSPOSED, NONE,
          "the DeltaNet's state is transposed from one position to the next"},
-        {"delta-order", RP_DELTA_DECAY_LATE, NONE,
-         "the DeltaNet's state decays after the update"},
+        {"delta-order", RP_DELTA_DECAY_LATE, NONE, "the DeltaNet's state decays after the update"},
         {"delta-order", RP_DELTA_OUTPUT_EARLY, NONE,
          "the DeltaNet's output is read before the update"},
         {"delta-order", RP_DELTA_PLAIN_UPDATE, NONE,
@@ -298,6 +295,29 @@ static enum rp_status collect_states(struct rp_search *search, struct rp_error *
     return status;
 }
 
+/* The state of an earlier position, on which the positions from the first failing one on were run once
+ * already. */
+static enum rp_status collect_reruns(struct rp_search *search, struct rp_error *err)
+{
+    const int64_t *positions = search->slot->positions;
+    const int64_t first = positions[search->first];
+    struct rp_candidate rerun = of_state("delta-state", rp_delta_rerun_install, 0, first);
+    enum rp_status status = RP_OK;
+    if (!rp_search_has_step(search, RP_STEP_DELTA_RULE, RP_N_WEIGHTS) ||
+        !rp_search_has_step(search, RP_STEP_CAUSAL_CONV1D, RP_N_WEIGHTS))
+        return RP_OK;
+    for (size_t i = search->first, n = 0; i-- > 0 && n < MAX_EARLIER && status == RP_OK; n++) {
+        rerun.from_position = positions[i];
+        rerun.value = (double)positions[i];
+        status =
+            rp_search_add(search, rerun, err,
+                          "the DeltaNet's state at position %lld is that of position %%v, on "
+                          "which positions %lld to %lld were run once already",
+                          (long long)first, (long long)first, (long long)positions[search->n - 1]);
+    }
+    return status;
+}
+
 /* The state before the first position is not zero. */
 static enum rp_status collect_starts(struct rp_search *search, struct rp_error *err)
 {
@@ -350,8 +370,7 @@ static enum rp_status collect_blocks(struct rp_search *search, int64_t block, st
     enum rp_status status = RP_OK;
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks && status == RP_OK; i++)
         status = rp_search_add(
-            search,
-            of_state("delta-block", rp_delta_rule_install, blocks[i].option, block), err,
+            search, of_state("delta-block", rp_delta_rule_install, blocks[i].option, block), err,
             "blocks of %%v: right within the first, wrong from the second on: %s", blocks[i].text);
     return status;
 }
@@ -361,17 +380,15 @@ static enum rp_status collect_inside(struct rp_search *search, struct rp_error *
 {
     enum rp_status status = RP_OK;
     for (int64_t block = 4; block <= 128 && status == RP_OK; block *= 2) {
-        status = rp_search_add(search,
-                               of_state("delta-block", rp_delta_rule_install,
-                                        RP_DELTA_INSIDE_NOT_AGED, block),
-                               err, "blocks of %%v: no decay within a block");
+        status = rp_search_add(
+            search, of_state("delta-block", rp_delta_rule_install, RP_DELTA_INSIDE_NOT_AGED, block),
+            err, "blocks of %%v: no decay within a block");
         if (status == RP_OK)
-            status = rp_search_add(search,
-                                   of_state("delta-block", rp_delta_rule_install,
-                                            RP_DELTA_INSIDE_PLAIN, block),
-                                   err,
-                                   "blocks of %%v: within a block the update without what it "
-                                   "already holds");
+            status = rp_search_add(
+                search,
+                of_state("delta-block", rp_delta_rule_install, RP_DELTA_INSIDE_PLAIN, block), err,
+                "blocks of %%v: within a block the update without what it "
+                "already holds");
     }
     return status;
 }
@@ -389,6 +406,7 @@ static enum rp_status collect_measured(struct rp_search *search, struct rp_error
     candidate.phase = RP_PHASE_FIT;
     candidate.rows = search->dumped;
     candidate.n_digits = RP_ANY_DIGITS;
+    candidate.reports_value = search->first > 0;
     return search->first == 0
                ? rp_search_add(search, candidate, err,
                                "the DeltaNet's state is not zero at the start")
@@ -407,8 +425,7 @@ enum rp_status rp_collect_delta_net(struct rp_search *search, struct rp_error *e
         if (status == RP_OK)
             status = collect_rule(search, err);
         /* The second block's first position may be right, where only what it adds is wrong. */
-        const int64_t first =
-            search->slot->positions[search->first] - search->slot->positions[0];
+        const int64_t first = search->slot->positions[search->first] - search->slot->positions[0];
         for (int64_t block = first; status == RP_OK && block > 0 && block + 1 >= first; block--)
             status = collect_blocks(search, block, err);
         if (status == RP_OK && search->first > 0)
@@ -423,5 +440,8 @@ enum rp_status rp_collect_delta_net(struct rp_search *search, struct rp_error *e
     if (status != RP_OK || (!rp_search_has_step(search, RP_STEP_DELTA_RULE, RP_N_WEIGHTS) &&
                             !rp_search_has_step(search, RP_STEP_CAUSAL_CONV1D, RP_N_WEIGHTS)))
         return status;
-    return search->first > 0 ? collect_states(search, err) : collect_starts(search, err);
+    if (search->first == 0)
+        return collect_starts(search, err);
+    status = collect_states(search, err);
+    return status == RP_OK ? collect_reruns(search, err) : status;
 }

@@ -94,10 +94,9 @@ static void another_scale_is_named_with_it(void **state)
                                     .option = RP_TEST_RULE_SCALED,
                                     .value = 4,
                                     .level = RP_SLOTS_OPERATIONS};
-    const struct rp_test_report report = rp_test_explain(RP_SOURCE_DIR, &engine);
-    assert_string_equal(report.slot, "h1_delta");
-    assert_true(strcmp(report.explanation.name, "delta-scale") == 0 ||
-                strcmp(report.explanation.name, "constant-factor") == 0);
+    assert_named(engine, "delta-scale", 1, "h1_delta"); /* the model's is 0.25 */
+    engine.value = 1.3;
+    assert_named(engine, "delta-scale", 0.325, "h1_delta");
 }
 
 static void states_of_elsewhere_are_named_with_the_position(void **state)
@@ -110,6 +109,9 @@ static void states_of_elsewhere_are_named_with_the_position(void **state)
     engine.option = RP_TEST_STATE_OF;
     engine.value = 12;
     assert_delta_named(engine, "delta-state", 12, "_delta");
+    engine.option = RP_TEST_STATE_END;
+    engine.value = 16;
+    assert_delta_named(engine, "delta-state", 30, "_delta");
     engine.option = RP_TEST_STATE_PADS;
     engine.value = 6;
     assert_delta_named(engine, "delta-state-pads", 6, "_delta");
@@ -117,16 +119,32 @@ static void states_of_elsewhere_are_named_with_the_position(void **state)
     assert_delta_named(engine, "delta-state-start", 30, "_delta");
 }
 
+static void a_state_that_an_earlier_run_left_is_named_with_its_checkpoint(void **state)
+{
+    (void)state;
+    struct rp_test_engine engine = {
+        .model = "qwen35", .layer = 1, .install = rp_test_rerun, .value = 12, .n_tokens = 40};
+    assert_named(engine, "delta-state", 12, "h1_postattn");
+    const struct rp_test_report report = rp_test_explain(RP_SOURCE_DIR, &engine);
+    assert_non_null(strstr(report.explanation.text,
+                           "state at position 16 is that of position 12, on which positions 16 to "
+                           "39 were run once already"));
+}
+
 /* Such a state has no name: that there is one follows from what it adds, which is linear in it. */
 static void a_state_of_no_known_origin_is_measured(void **state)
 {
     (void)state;
-    struct rp_test_engine engine = {.install = rp_test_rule, .n_tokens = 40};
+    struct rp_test_engine engine = {.model = "qwen35",
+                                    .layer = 1,
+                                    .install = rp_test_rule,
+                                    .n_tokens = 40,
+                                    .level = RP_SLOTS_OPERATIONS};
     engine.option = RP_TEST_STATE_ODD;
-    assert_delta_named(engine, "delta-state-start", 0, "_delta");
+    assert_named(engine, "delta-state-start", NO_PARAMETER, "h1_delta");
     engine.option = RP_TEST_STATE_REPLACED;
     engine.value = 16;
-    assert_delta_named(engine, "delta-state", 16, "_delta");
+    assert_named(engine, "delta-state", 16, "h1_delta");
 }
 
 static void blocks_that_are_wrong_from_the_second_on_are_named(void **state)
@@ -151,6 +169,7 @@ int main(void)
         cmocka_unit_test(the_rules_bugs_are_named),
         cmocka_unit_test(another_scale_is_named_with_it),
         cmocka_unit_test(states_of_elsewhere_are_named_with_the_position),
+        cmocka_unit_test(a_state_that_an_earlier_run_left_is_named_with_its_checkpoint),
         cmocka_unit_test(a_state_of_no_known_origin_is_measured),
         cmocka_unit_test(blocks_that_are_wrong_from_the_second_on_are_named),
     };

@@ -133,8 +133,7 @@ static void decay_by_pads(const struct rp_change *change, const struct rp_delta_
     }
 }
 
-/* args from row `first` on. */
-static struct rp_delta_rule from_row(const struct rp_delta_rule *args, size_t first)
+struct rp_delta_rule rp_delta_rule_from(const struct rp_delta_rule *args, size_t first)
 {
     struct rp_delta_rule part = *args;
     part.q += first * args->qkv_stride;
@@ -149,7 +148,7 @@ static struct rp_delta_rule from_row(const struct rp_delta_rule *args, size_t fi
 static enum rp_status run_positions(const struct rp_change *change, const struct rp_site *site,
                                     const struct rp_delta_rule *args, size_t first, size_t n)
 {
-    const struct rp_delta_rule part = from_row(args, first);
+    const struct rp_delta_rule part = rp_delta_rule_from(args, first);
     struct rp_site some = *site;
     some.positions += first;
     some.n_positions = n;
@@ -176,7 +175,7 @@ static enum rp_status measure(const struct rp_change *change, const struct rp_si
     some.n_positions -= first;
     if (change->n_rows - row != some.n_positions)
         return RP_OK;
-    const struct rp_delta_rule part = from_row(args, first);
+    const struct rp_delta_rule part = rp_delta_rule_from(args, first);
     return rp_delta_measure_state(&some, &part, change->what.rows + row * width);
 }
 
@@ -217,14 +216,14 @@ static enum rp_status run_with_state(const struct rp_change *change, const struc
                                    : site->n_positions);
     for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
         const bool is_here = site->positions[p] == what->position;
-        if (p == from)
+        if (p == from && what->option == RP_DELTA_STATE_OF)
             memcpy(kept, args->state, size);
         if (what->option == RP_DELTA_STATE_TRANSPOSED)
             transpose_state(args);
         else if (loses_state(what, site->positions[p]))
             memset(args->state, 0, size);
-        else if (is_here && (what->option == RP_DELTA_STATE_OF ||
-                             what->option == RP_DELTA_STATE_OF_END))
+        else if (is_here &&
+                 (what->option == RP_DELTA_STATE_OF || what->option == RP_DELTA_STATE_OF_END))
             memcpy(args->state, kept, size);
         else if (is_here && what->option == RP_DELTA_STATE_PADS)
             decay_by_pads(change, args);
@@ -243,8 +242,8 @@ static enum rp_status run_with_state(const struct rp_change *change, const struc
 
 /* One head's block: the same sums as position by position, in HF's order. Each [n][dim], n rows. */
 struct block {
-    double *w;  /* what the earlier blocks' state is read with */
-    double *u;  /* the update, without what the earlier blocks hold; then with it */
+    double *w;    /* what the earlier blocks' state is read with */
+    double *u;    /* the update, without what the earlier blocks hold; then with it */
     double *aged; /* [n] the running sum of the decay's logarithm */
 };
 

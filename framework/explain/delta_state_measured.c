@@ -53,7 +53,8 @@ static void solve(struct measured *measured, size_t dim)
             double sum = a[i * dim + j];
             for (size_t k = 0; k < j; k++)
                 sum -= a[i * dim + k] * a[j * dim + k];
-            a[i * dim + j] = i == j ? sqrt(fmax(sum, RIDGE * trace + 1e-300)) : sum / a[j * dim + j];
+            a[i * dim + j] =
+                i == j ? sqrt(fmax(sum, RIDGE * trace + 1e-300)) : sum / a[j * dim + j];
         }
     }
     for (size_t column = 0; column < dim; column++) {

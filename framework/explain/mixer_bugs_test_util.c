@@ -26,7 +26,8 @@ static bool sees(const struct rp_test_bug *bug, int64_t p, int64_t key)
     case RP_TEST_SEES_NEXT: return key <= p + 1;
     case RP_TEST_SEES_OWN_CHUNK: return key <= p && key / c == p / c;
     case RP_TEST_SEES_FIRST_GEOMETRY: return key <= p % c;
-    case RP_TEST_SEES_WHOLE_CHUNK: return key / c == p / c;
+    case RP_TEST_SEES_WHOLE_CHUNK: return key / c <= p / c;
+    case RP_TEST_SEES_BLOCK: return key / c == p / c;
     case RP_TEST_SEES_NOT_LAST: return p < c ? key == p : key <= p - c;
     case RP_TEST_SEES_ODDLY: return key <= p && (p % 3 != 1 || key >= p / 2);
     default: return key <= p;
@@ -101,8 +102,7 @@ static enum rp_status attention_softcap(void *context, const struct rp_site *sit
             double score = 0;
             for (size_t i = 0; i < dim; i++)
                 score += (double)args->q[at * dim + i] * (double)k[i];
-            const double weight =
-                exp(bug->value * tanh(score * (double)args->scale / bug->value));
+            const double weight = exp(bug->value * tanh(score * (double)args->scale / bug->value));
             sum += weight;
             for (size_t i = 0; i < dim; i++)
                 y[i] += weight * (double)v[i];
@@ -314,9 +314,9 @@ static void run_plain(const struct rp_site *site, const struct rp_delta_rule *ar
         for (size_t j = 0; j < dim; j++) {
             double y = 0;
             for (size_t i = 0; i < dim; i++) {
-                state[i * dim + j] =
-                    expf(args->decay[at]) * state[i * dim + j] +
-                    args->beta[at] * args->k[k_at + i] * args->v[p * args->qkv_stride + head * dim + j];
+                state[i * dim + j] = expf(args->decay[at]) * state[i * dim + j] +
+                                     args->beta[at] * args->k[k_at + i] *
+                                         args->v[p * args->qkv_stride + head * dim + j];
                 y += (double)state[i * dim + j] * (double)args->q[k_at + i];
             }
             args->y[at * dim + j] = (float)(y * (double)args->scale);
@@ -377,13 +377,12 @@ static enum rp_status run_with_state(struct rp_test_bug *bug, const struct rp_si
 {
     const size_t head_size = args->head_dim * args->head_dim, n = site->n_positions;
     const size_t size = args->n_v_heads * head_size, value = (size_t)bug->value;
-    const size_t at = bug->option == RP_TEST_STATE_OF || bug->option == RP_TEST_STATE_PADS
-                          ? RESTORED_AT
-                          : value;
+    const size_t at =
+        bug->option == RP_TEST_STATE_OF || bug->option == RP_TEST_STATE_PADS ? RESTORED_AT : value;
     float *kept = zeros(size);
     enum rp_status status = RP_OK;
-    if (bug->option == RP_TEST_STATE_OF) {
-        status = run(bug, site, args, 0, value);
+    if (bug->option == RP_TEST_STATE_OF || bug->option == RP_TEST_STATE_END) {
+        status = run(bug, site, args, 0, bug->option == RP_TEST_STATE_OF ? value : n);
         memcpy(kept, args->state, size * sizeof *kept);
         memset(args->state, 0, size * sizeof *kept);
     }
@@ -435,4 +434,84 @@ static enum rp_status rule(void *context, const struct rp_site *site,
 void rp_test_rule(struct rp_ops *ops)
 {
     ops->delta_rule = rule;
+}
+
+/* ---- run twice ---- */
+
+/* The convolution of the first run: its inputs are those before position value, then those from 16 on. */
+static enum rp_status rerun_conv(void *context, const struct rp_site *site,
+                                 const struct rp_causal_conv1d *args)
+{
+    struct rp_test_bug *bug = context;
+    static float rows[3 * 1024];
+    const size_t n_before = args->kernel - 1, width = args->n_channels;
+    const enum rp_status status = BELOW(bug, causal_conv1d, site, args);
+    for (size_t i = 0; rp_test_bug_is_here(bug, site) && i < n_before * width; i++) {
+        const size_t row = i / width, channel = i % width;
+        double sum = 0;
+        for (size_t k = 0; k < args->kernel; k++) {
+            const size_t at = row + k < n_before ? (size_t)bug->value - n_before + row + k
+                                                 : RESTORED_AT + row + k - n_before;
+            sum += (double)args->weight[channel * args->kernel + k] *
+                   (double)args->x[at * width + channel];
+        }
+        rows[i] = (float)(sum / (1 + exp(-sum)));
+    }
+    bug->remembered = rows;
+    return status;
+}
+
+/* to = from / |from|, head by head. */
+static void normed(float *to, const float *from, size_t n_heads, size_t dim)
+{
+    for (size_t head = 0; head < n_heads; head++) {
+        double square = 1e-6;
+        for (size_t i = head * dim; i < (head + 1) * dim; i++)
+            square += (double)from[i] * (double)from[i];
+        for (size_t i = head * dim; i < (head + 1) * dim; i++)
+            to[i] = (float)((double)from[i] / sqrt(square));
+    }
+}
+
+static enum rp_status rerun_rule(void *context, const struct rp_site *site,
+                                 const struct rp_delta_rule *args)
+{
+    struct rp_test_bug *bug = context;
+    const size_t n = site->n_positions, dim = args->head_dim, stride = args->qkv_stride;
+    const size_t k_dim = args->n_k_heads * dim, n_state = args->n_v_heads * dim * dim;
+    if (!rp_test_bug_is_here(bug, site))
+        return BELOW(bug, delta_rule, site, args);
+    float *rows = zeros(n * stride), *left = zeros(n_state);
+    struct rp_delta_rule first = *args;
+    for (size_t p = 0; p < n; p++) {
+        const bool is_other = p >= RESTORED_AT && p < RESTORED_AT + 3;
+        const float *raw = bug->remembered + (is_other ? p - RESTORED_AT : 0) * stride;
+        memcpy(rows + p * stride, args->q + p * stride, stride * sizeof *rows);
+        if (is_other) {
+            memcpy(rows + p * stride, raw, stride * sizeof *rows);
+            normed(rows + p * stride, raw, 2 * args->n_k_heads, dim);
+        }
+    }
+    first.q = rows;
+    first.k = rows + k_dim;
+    first.v = rows + 2 * k_dim;
+    enum rp_status status = run(bug, site, args, 0, (size_t)bug->value);
+    if (status == RP_OK)
+        status = run(bug, site, &first, RESTORED_AT, n);
+    memcpy(left, args->state, n_state * sizeof *left);
+    memset(args->state, 0, n_state * sizeof *left);
+    if (status == RP_OK)
+        status = run(bug, site, args, 0, RESTORED_AT);
+    memcpy(args->state, left, n_state * sizeof *left);
+    if (status == RP_OK)
+        status = run(bug, site, args, RESTORED_AT, n);
+    free(left);
+    free(rows);
+    return status;
+}
+
+void rp_test_rerun(struct rp_ops *ops)
+{
+    ops->causal_conv1d = rerun_conv;
+    ops->delta_rule = rerun_rule;
 }

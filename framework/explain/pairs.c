@@ -28,13 +28,13 @@
     X(residual_add)
 
 /* The first's function, whose operations below are the second's, whose are replay's. */
-#define BOTH(operation)                                                                    \
-    static enum rp_status both_##operation(void *context, const struct rp_site *site,      \
-                                           const struct rp_##operation *args)              \
-    {                                                                                      \
-        struct rp_pair *pair = context;                                                    \
-        pair->second->overlay.below = pair->overlay.below;                                 \
-        pair->first->overlay.below = &pair->second->overlay.ops;                           \
+#define BOTH(operation)                                                                          \
+    static enum rp_status both_##operation(void *context, const struct rp_site *site,            \
+                                           const struct rp_##operation *args)                    \
+    {                                                                                            \
+        struct rp_pair *pair = context;                                                          \
+        pair->second->overlay.below = pair->overlay.below;                                       \
+        pair->first->overlay.below = &pair->second->overlay.ops;                                 \
         return pair->first->overlay.ops.operation(pair->first->overlay.ops.context, site, args); \
     }
 OPERATIONS(BOTH)
@@ -80,8 +80,8 @@ static bool may_be_one_of_two(const struct rp_candidate *candidate)
 
 void rp_pairs_begin(struct rp_pairs *pairs, const struct rp_search *search)
 {
-    *pairs = (struct rp_pairs){
-        .search = search, .n_left = (size_t)fmin(MOST_WORK / work_of(search), MOST_PAIRS)};
+    *pairs = (struct rp_pairs){.search = search,
+                               .n_left = (size_t)fmin(MOST_WORK / work_of(search), MOST_PAIRS)};
 }
 
 bool rp_pairs_next(struct rp_pairs *pairs, struct rp_candidate *pair)
