@@ -325,10 +325,26 @@ static enum rp_status transform_rows(struct rp_search *search, const struct rp_c
     return status;
 }
 
+static enum rp_status run_pair(struct rp_search *search, struct rp_change *change,
+                               struct rp_error *err)
+{
+    struct rp_change also;
+    struct rp_pair pair;
+    const struct rp_replay_variant variant = {.overlay = &pair.overlay};
+    const enum rp_status status =
+        set_up(search, &search->candidates[change->what.also - 1], &also, err);
+    rp_pair_open(&pair, change, &also);
+    return status == RP_OK
+               ? rp_replay_slot_rows(search->replay, search->slot, &variant, search->rows, err)
+               : status;
+}
+
 static enum rp_status run_changed(struct rp_search *search, struct rp_change *change,
                                   const struct rp_place *place, struct rp_error *err)
 {
     struct rp_placed_change placed;
+    if (change->what.also > 0)
+        return run_pair(search, change, err);
     struct rp_replay_variant variant = {.overlay = &change->overlay,
                                         .numerics = change->what.numerics};
     if (place->kind != RP_PLACE_ALL || place->by_head) {
@@ -350,8 +366,7 @@ static void judge(const struct rp_search *search, struct rp_trial *trial)
         const double error = isfinite(found) ? found : 1e6, scaled = error / search->limit[row];
         trial->cost += log1p(scaled * scaled) / (double)search->n;
         trial->chi2 += scaled * scaled / (double)search->n;
-        if (!(scaled <= 1))
-            trial->n_over++;
+        trial->n_over += scaled <= 1 ? 0 : 1;
         most = fmax(most, scaled);
         has_tips |= slot->limit[row] > slot->bound[row];
         is_bounded &= error <= fmax(slot->limit[row], search->limit[row]);
@@ -379,6 +394,7 @@ enum rp_status rp_search_try(struct rp_search *search, const struct rp_candidate
         status = transform_rows(search, &change, place, err);
     else if (status == RP_OK)
         status = run_changed(search, &change, place, err);
+    free(change.first_run);
     if (status == RP_OK)
         judge(search, trial);
     return status;
