@@ -129,8 +129,11 @@ bugs=$built/bin/refparity-llamacpp-bugs
 # has to.
 expect() {
     local what=$1 gguf=$2 least=$3 slot=${4:-} status=0
-    "$built/bin/refparity" replay "$gguf" "$work/dump" --activations by_weight --mode "$mode" --json \
-        >"$work/replay.json" 2>"$work/log" || status=$?
+    local replay=("$built/bin/refparity" replay "$gguf" "$work/dump" --activations by_weight --mode "$mode" --json)
+    "${replay[@]}" --threads 3 >"$work/replay.json" 2>"$work/log" || status=$?
+    "${replay[@]}" --threads 1 >"$work/one_thread.json" 2>"$work/log" || [ "$status" -ne 0 ] ||
+        fail "replay of $what, $mode, by one thread"
+    cmp "$work/replay.json" "$work/one_thread.json" >"$work/log" 2>&1 || fail "replay of $what, $mode, by 3 threads is another than by 1"
     "$python" - "$work/replay.json" "$slot" "$least" >"$work/log" 2>&1 <<'END' || fail "replay of $what, $mode"
 import json, sys
 slots = json.load(open(sys.argv[1]))["slots"]

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "fixtures"))
 import gguf
 import numpy as np
 import torch
+import transformers
 from hf_model import ReferenceModel
 from slot_hooks import SlotHooks
 from torch import Tensor, nn
@@ -106,6 +107,12 @@ def product_in_two_parts(self: nn.Linear, x: Tensor) -> Tensor:
 def activation_rounded_once(self: nn.Module, x: Tensor) -> Tensor:
     gate, up = self.gate_proj(x).float(), self.up_proj(x).float()
     return self.down_proj((functional.silu(gate) * up).to(x.dtype))
+
+
+def fused_attention(module, query, key, value, _mask, scaling, **_kwargs):
+    key, value = (x.repeat_interleave(module.num_key_value_groups, dim=1) for x in (key, value))
+    output = functional.scaled_dot_product_attention(query, key, value, scale=scaling, is_causal=True)
+    return output.transpose(1, 2).contiguous(), None
 
 
 class Bug(NamedTuple):
@@ -250,7 +257,8 @@ def record(reference: ReferenceModel, prompt: str, level: str, path: Path, patch
 
 
 def replay(args: argparse.Namespace, path: Path) -> list[dict]:
-    command = [args.tool, "replay", "--json", "--no-explain", "--state", STATES[args.dtype], args.gguf, str(path)]
+    numerics = ["--state", STATES[args.dtype], *(["--attention", "flash"] if args.fused else [])]
+    command = [args.tool, "replay", "--json", "--no-explain", *numerics, args.gguf, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         sys.exit(f"{' '.join(command)}\n{done.stderr}")
@@ -263,10 +271,13 @@ def main() -> int:
     for name in ("tool", "checkpoint", "gguf"):
         parser.add_argument(name)
     parser.add_argument("dtype", choices=STATES)
-    parser.add_argument("--prompts", type=int, default=2)
+    parser.add_argument("--prompts", type=int, default=2, help="of 17 to 38 tokens, the first so many")
     parser.add_argument("--layers", action="store_const", const="layers", default="operations", dest="level")
+    parser.add_argument("--fused", action="store_true", help="attention by torch's fused kernel, declared as flash")
     parser.add_argument("--bugs", action="store_true")
     args = parser.parse_args()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     reference = ReferenceModel(Path(args.checkpoint), args.dtype)
     STATE = getattr(torch, args.dtype)
     worst: dict[str, tuple[float, float, float, str]] = {}
@@ -275,7 +286,8 @@ def main() -> int:
         path = Path(folder, "dump.npz")
         args.gguf = same_numbers(args.gguf, args.dtype, folder)
         for prompt in PROMPTS[: args.prompts]:
-            record(reference, prompt, args.level, path)
+            fused = function("eager_attention_forward", lambda _: fused_attention)(reference.decoder)
+            record(reference, prompt, args.level, path, fused if args.fused else None)
             for slot in replay(args, path):
                 n_slots += 1
                 for introduced, limit in zip(slot["introduced"], slot["limit"], strict=True):

@@ -239,13 +239,13 @@ replay_smollm2() {
 # dump_smollm2 N_POSITIONS: llama.cpp's whole run with all operations beside one with layers.
 dump_smollm2() {
     local run=("$llamacpp" --model "$smollm2/smollm2-135m-q4_1.gguf" --tokens "$work/ids$1") measured
-    measured=$("$python" "$root/ci/bench/in_turn.py" 5 \
-        "${run[@]}" --dump "$work/all" --slots operations -- "${run[@]}" --dump "$work/layers" --slots layers) ||
+    measured=$("$python" "$root/ci/bench/in_turn.py" 3 "${run[@]}" --dump "$work/all-{round}" --slots operations \
+        -- "${run[@]}" --dump "$work/layers-{round}" --slots layers) ||
         fail "refparity-llamacpp failed"
     row "llama.cpp dumps all operations of SmolLM2-135M Q4_1, $1 positions" \
         "$(awk '{ printf "%.2f s against %.2f s with layers: %.1f times (CPU time %.2f s against %.2f s, %.1f times)",
             $1, $3, $1 / $3, $2, $4, $2 / $4 }' <<<"$measured")" "3 times"
-    rm -rf "$work/all" "$work/layers"
+    rm -rf "$work"/all-* "$work"/layers-*
 }
 
 measure_smollm2() {

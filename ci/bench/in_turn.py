@@ -1,7 +1,7 @@
 """Runs two commands in turn: in_turn.py ROUNDS COMMAND [ARGUMENT...] -- COMMAND [ARGUMENT...].
 
-Prints the least seconds and the least CPU seconds of the first, then of the second. Load from elsewhere
-then meets both.
+{round} in an argument is the round's number, for folders that have to be new. Prints the least seconds and
+the least CPU seconds of the first, then of the second. Load from elsewhere then meets both.
 """
 
 import os
@@ -30,9 +30,9 @@ def main() -> None:
     middle = sys.argv.index("--")
     commands = [sys.argv[2:middle], sys.argv[middle + 1 :]]
     runs: list[list[tuple[float, float]]] = [[], []]
-    for _ in range(int(sys.argv[1])):
+    for round_ in range(int(sys.argv[1])):
         for i, command in enumerate(commands):
-            runs[i].append(run(command))
+            runs[i].append(run([argument.replace("{round}", str(round_)) for argument in command]))
     print(*least(runs[0]), *least(runs[1]))
 
 

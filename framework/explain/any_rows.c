@@ -269,8 +269,10 @@ static enum rp_status collect_bias(struct rp_search *search, struct rp_error *er
 enum rp_status rp_collect_any_rows(struct rp_search *search, struct rp_error *err)
 {
     const float *base;
+    const enum rp_slot_part part = search->slot->part;
     enum rp_status status = rp_search_base(search, &base, err);
-    if (status == RP_OK)
+    /* Of these a factor has a name of its own, see delta_net.c. */
+    if (status == RP_OK && part != RP_PART_DECAY && part != RP_PART_BETA && part != RP_PART_DELTA)
         status = collect_factor(search, base, err);
     if (status == RP_OK)
         status = collect_shift(search, err);

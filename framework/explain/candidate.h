@@ -16,8 +16,8 @@
 /* In the order in which they are tried: the fewest free parameters first. */
 enum rp_phase {
     RP_PHASE_ROWS,     /* closed forms on rows, at most one parameter */
-    RP_PHASE_FIXED,    /* operations exchanged, nothing to fit */
     RP_PHASE_NUMERICS, /* other declared numerics */
+    RP_PHASE_FIXED,    /* operations exchanged, nothing to fit */
     RP_PHASE_FIT,      /* operations exchanged, one parameter to fit */
     RP_PHASE_BIAS,     /* closed forms with a parameter per channel */
     RP_N_PHASES
@@ -46,8 +46,11 @@ struct rp_candidate {
     double own;                          /* of a fit: the model's, 0: none */
     int option;
     enum rp_weight_id which, other;
-    int from_layer;                /* whose weights are read beside the layer's own; -1: none */
-    const float *rows, *more_rows; /* what install and transform read; the search's */
+    int64_t position, from_position; /* of a state, of blocks */
+    size_t also;    /* another of the search's candidates at work with it, counted from
+                                    * 1; 0: none */
+    int from_layer; /* whose weights are read beside the layer's own; -1: none */
+    const float *rows, *more_rows;      /* what install and transform read; the search's */
     const struct rp_numerics *numerics; /* the search's; NULL: as declared */
     const struct rp_fit *fit;           /* NULL: value is what is tried */
     int n_digits;                       /* of a fitted value, if it is round; 0: a fixed one */
@@ -67,6 +70,8 @@ struct rp_change {
     /* Remembered from one operation to a later one of the same layer. */
     struct rp_rope rope;
     struct rp_rms_norm norm[2]; /* of Q and of K */
+    float *first_run;           /* [first_run_rows][channels]: see delta_rerun.c */
+    size_t first_run_rows;
 };
 
 /* Hands on to the operation below. */
@@ -101,5 +106,14 @@ struct rp_placed_change {
 };
 void rp_placed_change_open(struct rp_placed_change *placed, struct rp_change *change,
                            const struct rp_place *place);
+
+/* ---- two candidates at once ---- */
+
+/* The first's operations over the second's. */
+struct rp_pair {
+    struct rp_overlay overlay; /* comes first */
+    struct rp_change *first, *second;
+};
+void rp_pair_open(struct rp_pair *pair, struct rp_change *first, struct rp_change *second);
 
 #endif

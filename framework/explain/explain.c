@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "explain/attention_changes.h"
+#include "explain/pairs.h"
 #include "explain/places.h"
 #include "explain/search.h"
 
@@ -129,6 +131,30 @@ static enum rp_status try_positions(struct course *course)
     return status;
 }
 
+/* Two bugs in the operations between two slots. */
+static enum rp_status try_pairs(struct course *course)
+{
+    const struct rp_place everywhere = {.kind = RP_PLACE_ALL};
+    struct rp_pairs pairs;
+    struct rp_candidate pair;
+    struct rp_trial trial;
+    enum rp_status status = RP_OK;
+    rp_pairs_begin(&pairs, course->search);
+    while (status == RP_OK && !course->is_strong && rp_pairs_next(&pairs, &pair))
+        status = try_candidate(course, &pair, &everywhere, &trial);
+    return status;
+}
+
+static enum rp_status try_keys(struct course *course)
+{
+    const struct rp_place everywhere = {.kind = RP_PLACE_ALL};
+    struct rp_candidate keys;
+    struct rp_trial trial;
+    const enum rp_status status = rp_measure_attention_keys(course->search, &keys, course->err);
+    return status == RP_OK && keys.name ? try_candidate(course, &keys, &everywhere, &trial)
+                                        : status;
+}
+
 static enum rp_status collect(struct rp_search *search, struct rp_error *err)
 {
     static rp_collect_fn *const families[] = {rp_collect_residual_add, rp_collect_any_rows,
@@ -163,6 +189,10 @@ static enum rp_status run_course(struct course *course)
         status = try_heads(course);
     if (status == RP_OK && !is_settled(course))
         status = try_positions(course);
+    if (status == RP_OK && course->n_matches == 0)
+        status = try_keys(course);
+    if (status == RP_OK && course->n_matches == 0)
+        status = try_pairs(course);
     if (status == RP_OK && course->n_matches == 0)
         status = run_phase(course, RP_PHASE_BIAS);
     return status;
@@ -225,8 +255,8 @@ static void say_unexplained(const struct course *course, struct rp_explanation *
                  fmin(100 * course->closest.share, 99.99));
     }
     snprintf(explanation->text, sizeof explanation->text,
-             "unexplained: %s at %zu of %zu positions%s", search->slot->slot, search->n_failing,
-             search->n, tail);
+             "unexplained: %s at %zu of %zu positions%s%s", search->slot->slot, search->n_failing,
+             search->n, tail, rp_attention_remark(search));
 }
 
 static void conclude(const struct course *course, struct rp_explanation *explanation)
@@ -240,6 +270,8 @@ static void conclude(const struct course *course, struct rp_explanation *explana
     const struct rp_candidate *candidate = &chosen->candidate;
     snprintf(explanation->name, sizeof explanation->name, "%s", candidate->name);
     say(chosen, explanation->text, sizeof explanation->text);
+    if (candidate->also > 0)
+        rp_pair_say(course->search, candidate, explanation);
     explanation->share = chosen->share;
     explanation->parameter = isnan(candidate->parameter) && candidate->reports_value
                                  ? candidate->value

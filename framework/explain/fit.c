@@ -11,8 +11,8 @@
 #define SEEN 2e-6    /* of the rows: what a step has to change of them */
 #define MAX_STEP 0.7 /* of one iteration, on a logarithm: a factor of 2 */
 #define MAX_ITERATIONS 14
-#define MAX_SHORTENINGS 4
-#define CONVERGED 1e-3  /* a step that saves less of the cost was the last */
+#define MAX_SHORTENINGS 3
+#define CONVERGED 3e-3  /* a step that saves less of the cost was the last */
 #define NEARLY_ALL 0.98 /* of the energy: no other start is tried */
 #define NEAR 5e-3       /* a round value so near is preferred where it fits as well */
 #define ROUNDED_NEAR \
@@ -146,7 +146,7 @@ static enum rp_status iterate(struct fit *fit, bool *is_done)
     for (int i = 0; i < MAX_SHORTENINGS && step != 0 && status == RP_OK; i++) {
         status = try_value(fit, from_axis(how, at + step), &trial);
         if (status == RP_OK && trial.cost < fit->best.cost) {
-            *is_done = trial.cost > fit->best.cost - CONVERGED;
+            *is_done = trial.cost > fit->best.cost * (1 - CONVERGED) - CONVERGED;
             keep(fit, &trial);
             break;
         }

@@ -6,7 +6,8 @@
 
 #include "explain/search.h"
 
-#define SMALL 8 /* layers: up to here each is tried, beyond the likely ones */
+#define SMALL 8          /* layers: up to here each is tried, beyond the likely ones */
+#define SMALL_WIDTH 1024 /* and where one product alone is in question, up to that hidden size */
 
 enum option {
     OTHER_LAYER, /* `which`, or all of them: RP_N_WEIGHTS */
@@ -269,7 +270,7 @@ static enum rp_status collect_layer(struct rp_search *search, int layer, bool wi
     return status;
 }
 
-/* Neighbours, the first and the last: every one of a small model, or of one operation. */
+/* Neighbours, the first and the last; every one where that is quick. */
 static enum rp_status collect_layers(struct rp_search *search, struct rp_error *err)
 {
     const int n = (int)search->config->n_layers, own = search->slot->layer;

@@ -32,6 +32,32 @@ static void q8_0_rounds_halves_to_even_in_steps_of_127_of_the_largest(void **sta
     assert_memory_equal(y, expected, sizeof expected);
 }
 
+/* Whole blocks go over many values at once; the last, shorter one goes value by value. */
+static void whole_blocks_round_to_the_bit_as_values_do_one_by_one(void **state)
+{
+    (void)state;
+    float x[N], whole[N], one_by_one[N];
+    const float odd[] = {0.0f, -0.0f, 1e-42f, 1e-30f, -3e38f, INFINITY, -INFINITY, NAN};
+    size_t n_different = 0;
+    for (uint32_t seed = 0; seed < 200; seed++) {
+        fill(x, 32, seed);
+        for (size_t i = 0; i < 31; i++)
+            x[i] = ldexpf(x[i], (int)(seed % 7) - 3);
+        if (seed >= 100)
+            x[seed % 31] = odd[seed % 8];
+        x[31] = 0;
+        rp_round_row(RP_GGML_Q8_0, x, 32, whole);
+        rp_round_row(RP_GGML_Q8_0, x, 31, one_by_one);
+        for (size_t i = 0; i < 31; i++) {
+            assert_true(isnan(whole[i]) == isnan(one_by_one[i]));
+            if (!isnan(whole[i]))
+                assert_memory_equal(&whole[i], &one_by_one[i], sizeof *whole);
+            n_different += whole[i] != x[i];
+        }
+    }
+    assert_true(n_different > 3000); /* it is not a copy */
+}
+
 /* 1/127 is no F16: integers are made with the exact scale, values with the rounded one. */
 static void q8_0_stores_its_scale_in_f16(void **state)
 {
@@ -340,6 +366,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(q8_0_rounds_halves_to_even_in_steps_of_127_of_the_largest),
+        cmocka_unit_test(whole_blocks_round_to_the_bit_as_values_do_one_by_one),
         cmocka_unit_test(q8_0_stores_its_scale_in_f16),
         cmocka_unit_test(q8_k_spans_256_values_and_q8_0_32),
         cmocka_unit_test(the_sign_of_q8_ks_scale_does_not_matter),

@@ -355,7 +355,10 @@ enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
         return status;
     for (unsigned i = RP_BUFFER_HIDDEN + 1; i < RP_N_BUFFERS; i++)
         width += rp_buffer_width(config, (enum rp_buffer)i);
-    status = rp_float_alloc(n, width, &scratch, err);
+    if (n <= SIZE_MAX / sizeof *scratch / (width + 1))
+        scratch = malloc((n * width + 1) * sizeof *scratch); /* operations need no zeros */
+    if (!scratch)
+        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", n);
     if (status == RP_OK)
         status = rp_float_alloc(1, state->n_used + n, &pass.scores, err);
     if (status != RP_OK)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/avx2.h"
 #include "formats/half.h"
 #include "operations/attention_row.h"
 #include "operations/cache_tips.h"
@@ -36,30 +37,43 @@ struct bound {
 
 /* ---- scores ---- */
 
-/* Returns q . key; *square is the sum of the terms' squares. */
-static float product(const float *q, const float *key, size_t n, float *square)
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+
+/* Pair by pair. */
+RP_LOOP float sum_of(const lanes *all)
 {
-    float sums[LANES] = {0}, squares[LANES] = {0};
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t lane = 0; lane < LANES; lane++) {
-            const float term = q[i + lane] * key[i + lane];
-            sums[lane] += term;
-            squares[lane] += term * term;
-        }
-    for (; i < n; i++) {
-        const float term = q[i] * key[i];
-        sums[0] += term;
-        squares[0] += term * term;
-    }
-    float sum = 0;
-    *square = 0;
-    for (size_t lane = 0; lane < LANES; lane++) {
-        sum += sums[lane];
-        *square += squares[lane];
-    }
-    return sum;
+    const float *lane = (const float *)all;
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
+           ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
+
+/* dots [n] = q . key, squares [n] the sum of the terms' squares, of each key; keys are kv_dim apart. */
+RP_LOOP void products_loop(const float *restrict q, const float *restrict keys, size_t n,
+                           size_t dim, size_t kv_dim, float *restrict dots, float *restrict squares)
+{
+    for (size_t key = 0; key < n; key++, keys += kv_dim) {
+        lanes sums = {0}, of_squares = {0}, a, b;
+        size_t i = 0;
+        for (; i + LANES <= dim; i += LANES) {
+            memcpy(&a, q + i, sizeof a);
+            memcpy(&b, keys + i, sizeof b);
+            a *= b;
+            sums += a;
+            of_squares += a * a;
+        }
+        dots[key] = sum_of(&sums);
+        squares[key] = sum_of(&of_squares);
+        for (; i < dim; i++) {
+            const float term = q[i] * keys[i];
+            dots[key] += term;
+            squares[key] += term * term;
+        }
+    }
+}
+RP_COMPILE_TWICE(static, products,
+                 (const float *restrict q, const float *restrict keys, size_t n, size_t dim,
+                  size_t kv_dim, float *restrict dots, float *restrict squares),
+                 (q, keys, n, dim, kv_dim, dots, squares))
 
 /* The score is a sum, scaled; the maximum is taken from it, and that goes through exp. Where Q and K were
  * turned, the terms are of one size. */
@@ -71,9 +85,10 @@ static void fill_row(const struct rp_attention_row *row)
     const float q_norm = row->key_norms ? (float)rp_square_of(row->q, dim) : 0.0f;
     float max = -INFINITY;
     double sum = 0;
+    products(row->q, row->keys, row->n_visible, dim, row->kv_dim, row->scores, row->errors);
     for (size_t key = 0; key < row->n_visible; key++) {
-        float square;
-        const float dot = product(row->q, row->keys + key * row->kv_dim, dim, &square);
+        float square = row->errors[key];
+        const float dot = row->scores[key];
         row->scores[key] = dot * scale;
         if (row->key_norms)
             square += q_norm * row->key_norms[2 * key * row->args->n_kv_heads] / (float)dim;
@@ -93,6 +108,30 @@ static void fill_row(const struct rp_attention_row *row)
 
 /* ---- sums in FP32 ---- */
 
+/* sum [dim]: of each key its by_weight times (value - y)^2 and its by_sum times value^2, where by_weight is
+ * (weight error)^2, 0 where errors is NULL, and by_sum is of_sum weight^2; values are kv_dim apart. */
+RP_LOOP void add_value_squares_loop(const float *restrict values, const float *restrict weights,
+                                    const float *restrict errors, size_t n, size_t kv_dim,
+                                    const float *restrict y, size_t dim, float of_sum,
+                                    float *restrict sum)
+{
+    for (size_t i = 0; i < dim; i++)
+        sum[i] = 0;
+    for (size_t key = 0; key < n; key++, values += kv_dim) {
+        const float weight = weights[key], error = errors ? weight * errors[key] : 0.0f;
+        const float by_weight = error * error, by_sum = weight * weight * of_sum;
+        for (size_t i = 0; i < dim; i++) {
+            const float away = values[i] - y[i];
+            sum[i] += by_weight * away * away + by_sum * values[i] * values[i];
+        }
+    }
+}
+RP_COMPILE_TWICE(static, add_value_squares,
+                 (const float *restrict values, const float *restrict weights,
+                  const float *restrict errors, size_t n, size_t kv_dim, const float *restrict y,
+                  size_t dim, float of_sum, float *restrict sum),
+                 (values, weights, errors, n, kv_dim, y, dim, of_sum, sum))
+
 /* sigma [head_dim]; sum [head_dim] is scratch. Weights that are rounded before the sum do not pass their
  * error on: they tip or they do not. */
 static void sums_in_fp32(const struct rp_attention_row *row, bool passes_weights, float *sum,
@@ -100,17 +139,8 @@ static void sums_in_fp32(const struct rp_attention_row *row, bool passes_weights
 {
     const size_t dim = row->args->head_dim;
     const double of_sum = RP_SCORE_ERROR * RP_SCORE_ERROR * (double)row->n_visible;
-    memset(sum, 0, dim * sizeof *sum);
-    for (size_t key = 0; key < row->n_visible; key++) {
-        const float *value = row->values + key * row->kv_dim;
-        const float weight = row->weights[key];
-        const float error = passes_weights ? weight * row->errors[key] : 0.0f;
-        const float by_weight = error * error, by_sum = weight * weight * (float)of_sum;
-        for (size_t i = 0; i < dim; i++) {
-            const float away = value[i] - row->y[i];
-            sum[i] += by_weight * away * away + by_sum * value[i] * value[i];
-        }
-    }
+    add_value_squares(row->values, row->weights, passes_weights ? row->errors : NULL,
+                      row->n_visible, row->kv_dim, row->y, dim, (float)of_sum, sum);
     /* The sum over values and, where weights are passed on, the sum of the weights: terms of one sign. */
     const double of_y = of_sum * (passes_weights ? 2 : 1) / 3 + LAST_ROUNDINGS;
     for (size_t i = 0; i < dim; i++)

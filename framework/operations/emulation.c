@@ -22,8 +22,10 @@ uint32_t rp_numerics_cache_format(const struct rp_numerics *numerics)
     case RP_KV_CACHE_F16: return RP_GGML_F16;
     case RP_KV_CACHE_F32: break;
     }
-    /* Flash attention casts what it reads. */
-    return numerics->attention == RP_ATTENTION_FLASH ? RP_GGML_F16 : RP_GGML_F32;
+    /* ggml's flash attention casts what it reads; values in 16 bits need no cast. */
+    return numerics->attention == RP_ATTENTION_FLASH && numerics->state == RP_STATE_F32
+               ? RP_GGML_F16
+               : RP_GGML_F32;
 }
 
 /* ggml's vec_dot_type. */

@@ -2,6 +2,7 @@
  * emulation.c. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/avx2.h"
 #include "operations/matmul.h"
@@ -25,41 +26,59 @@ struct profile {
 
 #define LANES 8
 
-/* Adds w [n]'s squares to column_square [n]; their sum to *total. */
-RP_LOOP void add_squares_loop(const float *restrict w, size_t n, float *restrict column_square,
-                              float *restrict total)
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+
+/* Of n_rows rows of w, which lie side by side, ROWS at most: adds their squares to column_square [n], and
+ * sets totals [n_rows] to their sums. */
+#define ROWS 4
+RP_LOOP void add_squares_of(const float *restrict w, size_t n_rows, size_t n,
+                            float *restrict column_square, float *restrict totals)
 {
-    float sums[LANES] = {0}, sum = 0;
+    lanes sums[ROWS] = {{0}}, column, row;
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
-        for (size_t k = 0; k < LANES; k++) {
-            const float square = w[i + k] * w[i + k];
-            sums[k] += square;
-            column_square[i + k] += square;
+        memcpy(&column, column_square + i, sizeof column);
+        for (size_t r = 0; r < n_rows; r++) {
+            memcpy(&row, w + r * n + i, sizeof row);
+            row *= row;
+            sums[r] += row;
+            column += row;
+        }
+        memcpy(column_square + i, &column, sizeof column);
+    }
+    for (size_t r = 0; r < n_rows; r++) {
+        totals[r] = 0;
+        for (size_t k = 0; k < LANES; k++)
+            totals[r] += sums[r][k];
+        for (size_t rest = i; rest < n; rest++) {
+            const float square = w[r * n + rest] * w[r * n + rest];
+            totals[r] += square;
+            column_square[rest] += square;
         }
     }
-    for (; i < n; i++) {
-        sum += w[i] * w[i];
-        column_square[i] += w[i] * w[i];
-    }
-    for (size_t k = 0; k < LANES; k++)
-        sum += sums[k];
-    *total += sum;
+}
+
+RP_LOOP void add_squares_loop(const float *restrict w, size_t n_rows, size_t n,
+                              float *restrict column_square, float *restrict totals)
+{
+    size_t row = 0;
+    for (; row + ROWS <= n_rows; row += ROWS)
+        add_squares_of(w + row * n, ROWS, n, column_square, totals + row);
+    for (; row < n_rows; row++)
+        add_squares_of(w + row * n, 1, n, column_square, totals + row);
 }
 RP_COMPILE_TWICE(static, add_squares,
-                 (const float *restrict w, size_t n, float *restrict column_square,
-                  float *restrict total),
-                 (w, n, column_square, total))
+                 (const float *restrict w, size_t n_rows, size_t n, float *restrict column_square,
+                  float *restrict totals),
+                 (w, n_rows, n, column_square, totals))
 
 static void make_profile(const struct rp_linear *args, struct profile *profile)
 {
     const float per_row = args->n_out > 0 ? 1.0f / (float)args->n_out : 0.0f;
     double all = 0;
-    for (size_t row = 0; row < args->n_out; row++) {
-        add_squares(args->weight + row * args->n_in, args->n_in, profile->column_square,
-                    &profile->row_share[row]);
+    add_squares(args->weight, args->n_out, args->n_in, profile->column_square, profile->row_share);
+    for (size_t row = 0; row < args->n_out; row++)
         all += (double)profile->row_share[row];
-    }
     const double mean = all * (double)per_row;
     for (size_t i = 0; i < args->n_in; i++)
         profile->column_square[i] *= per_row;

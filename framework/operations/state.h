@@ -21,7 +21,9 @@ enum rp_status rp_state_read(const struct rp_emulation *emulation, const struct 
                              const float *x, size_t width, size_t stride, float *rows);
 
 /* y = softmax(q keys^T * scale) values as HF's eager attention has it in 16 bits: the products, the
- * scaled scores and the weights are rounded. args->q is rounded already. */
+ * scaled scores and the weights are rounded. Flash attention has its scores in FP32; its weights are
+ * rounded before they are divided by their sum, at a maximum that depends on the kernel: what that
+ * may change is told, and nothing is rounded. args->q is rounded already. */
 enum rp_status rp_state_attention(const struct rp_emulation *emulation, const struct rp_site *site,
                                   const struct rp_attention *args);
 

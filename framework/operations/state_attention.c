@@ -1,4 +1,4 @@
-/* HF's eager attention in 16 bits: scores = q k^T, rounded; times the scale, rounded; the softmax of that
+/* Attention in 16 bits. HF's eager one: scores = q k^T, rounded; times the scale, rounded; the softmax of that
  * in FP32, its weights rounded; times V. See operations/state.h. */
 #include <math.h>
 #include <stdlib.h>
@@ -12,6 +12,7 @@
 struct head {
     const struct rp_attention *args;
     enum rp_state state;
+    bool is_flash;
     const float *q;      /* [head_dim] */
     const float *keys;   /* [n_visible][head_dim], rows kv_dim apart */
     const float *values; /* [n_visible][head_dim], rows kv_dim apart */
@@ -36,6 +37,14 @@ static double dot_error(const float *q, const float *key, size_t n, float dot)
 static float scaled(const struct head *head, double dot)
 {
     return rp_state_round(head->state, rp_state_round(head->state, (float)dot) * head->args->scale);
+}
+
+static void score_in_fp32(const struct head *head)
+{
+    for (size_t key = 0; key < head->n_visible; key++)
+        head->weights[key] =
+            rp_dot(head->q, head->keys + key * head->kv_dim, head->args->head_dim) *
+            head->args->scale;
 }
 
 static void score(const struct head *head)
@@ -74,7 +83,8 @@ static void add_values(const struct head *head)
     const size_t dim = head->args->head_dim;
     memset(head->y, 0, dim * sizeof *head->y);
     for (size_t key = 0; key < head->n_visible; key++) {
-        const float weight = rp_state_round(head->state, head->weights[key]);
+        const float weight =
+            head->is_flash ? head->weights[key] : rp_state_round(head->state, head->weights[key]);
         const float *value = head->values + key * head->kv_dim;
         for (size_t i = 0; i < dim; i++)
             head->y[i] += weight * value[i];
@@ -118,6 +128,20 @@ static double worth_of_tips(const struct head *head)
     return sum;
 }
 
+/* Three standard errors of weights that are each off by up to half a step. */
+static double worth_of_rounded_weights(const struct head *head)
+{
+    const double half_step =
+        head->state == RP_STATE_BF16 ? 0x1p-8 : 0x1p-11; /* relative, at most */
+    double square = 0;
+    for (size_t key = 0; key < head->n_visible; key++) {
+        const double norm =
+            norm_of(head->values + key * head->kv_dim, head->args->head_dim) * half_step;
+        square += pow((double)head->weights[key] * norm, 2);
+    }
+    return 3 * sqrt(square / 3);
+}
+
 enum rp_status rp_state_attention(const struct rp_emulation *emulation, const struct rp_site *site,
                                   const struct rp_attention *args)
 {
@@ -134,6 +158,8 @@ enum rp_status rp_state_attention(const struct rp_emulation *emulation, const st
             const size_t at = (p * args->n_heads + h) * dim, kv_at = h / group * dim;
             const struct head head = {.args = args,
                                       .state = emulation->numerics.state,
+                                      .is_flash =
+                                          emulation->numerics.attention == RP_ATTENTION_FLASH,
                                       .q = args->q + at,
                                       .keys = args->keys + kv_at,
                                       .values = args->values + kv_at,
@@ -146,11 +172,15 @@ enum rp_status rp_state_attention(const struct rp_emulation *emulation, const st
                 memset(head.y, 0, dim * sizeof *head.y);
                 continue;
             }
-            score(&head);
+            if (head.is_flash)
+                score_in_fp32(&head);
+            else
+                score(&head);
             softmax(&head);
             add_values(&head);
             if (emulation->tips && p < emulation->n_tips) {
-                const double worth = worth_of_tips(&head);
+                const double worth =
+                    head.is_flash ? worth_of_rounded_weights(&head) : worth_of_tips(&head);
                 emulation->tips[p] += worth * worth;
             }
         }

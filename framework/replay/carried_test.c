@@ -113,6 +113,91 @@ static void a_right_engine_raises_no_alarm_at_200_positions(void **state)
     expect_no_alarm(200, 1);
 }
 
+/* ---- what is to be expected ---- */
+
+struct measured {
+    struct rp_test_replayed replayed;
+    struct rp_replay_plan plan;
+    struct rp_carried carried;
+};
+
+static void measure(struct measured *measured, const struct rp_test_dump_of *of, size_t layer)
+{
+    const struct rp_layer *weights;
+    struct rp_error err = {.code = RP_OK};
+    rp_test_replayed_open(&measured->replayed, of);
+    assert_int_equal(rp_replay_plan_open(&measured->plan, measured->replayed.model,
+                                         measured->replayed.dump, layer, 0, 0, &err),
+                     RP_OK);
+    assert_int_equal(rp_replay_weights(measured->replayed.replay, layer, &weights, &err), RP_OK);
+    const struct rp_numerics numerics = rp_replay_numerics(measured->replayed.replay);
+    if (rp_carried_measure(&measured->carried, &measured->plan, weights, &numerics, RP_MODE_BATCHED,
+                           &err) != RP_OK)
+        fail_msg("%s", err.message);
+}
+
+static void measured_close(struct measured *measured)
+{
+    rp_carried_close(&measured->carried);
+    rp_replay_plan_close(&measured->plan);
+    rp_test_replayed_close(&measured->replayed);
+}
+
+/* Q, K and V read one row, which is rounded once: its tips are the position's own, and through K and V
+ * those of all later positions. What attention's output is rounded to is read at its position alone. */
+static void a_row_that_q_k_and_v_read_tips_once_and_for_all_later_positions(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of of = {
+        .model = "llama",
+        .type = "q8_0",
+        .keeps = keeps_layers,
+        .options = {.numerics = {.activations = RP_ACTIVATIONS_BY_WEIGHT}}};
+    struct measured measured;
+    double sum = 0;
+    measure(&measured, &of, 1);
+    const struct rp_carried_slot *slot = rp_carried_find(&measured.carried, RP_PART_POSTATTN);
+    const struct rp_carried_slot *ffn = rp_carried_find(&measured.carried, RP_PART_FFNOUT);
+    assert_non_null(slot);
+    assert_non_null(ffn);
+    assert_true(slot->has_tips && ffn->has_tips);
+    assert_true(slot->earlier[0] == 0);
+    for (size_t i = 0; i < measured.plan.n; i++) {
+        assert_true(slot->own[i] > 0 && slot->own[i] < 0.1);
+        assert_true(slot->worth[i] > 1e-4 && slot->worth[i] < 0.1);
+        assert_true(slot->bound[i] > 1e-8 && slot->bound[i] < 5e-6);
+        if (i > 0) {
+            const double more = slot->earlier[i] - slot->earlier[i - 1];
+            assert_true(more > 0 && more < slot->own[i - 1]);
+        }
+        sum += slot->own[i];
+        assert_true(ffn->own[i] > 0);
+        assert_true(ffn->earlier[i] == 0);
+    }
+    assert_true(slot->earlier[measured.plan.n - 1] > 0.1 * sum);
+    assert_null(rp_carried_find(&measured.carried, RP_PART_PREFFN)); /* it is direct */
+    measured_close(&measured);
+}
+
+static void where_nothing_is_rounded_there_are_no_tips(void **state)
+{
+    (void)state;
+    static const enum rp_slot_part parts[] = {RP_PART_POSTATTN, RP_PART_FFNOUT};
+    const struct rp_test_dump_of of = {.model = "qwen35", .keeps = keeps_layers};
+    struct measured measured;
+    measure(&measured, &of, 1);
+    for (size_t k = 0; k < 2; k++) {
+        const struct rp_carried_slot *slot = rp_carried_find(&measured.carried, parts[k]);
+        assert_non_null(slot);
+        assert_false(slot->has_tips);
+        for (size_t i = 0; i < measured.plan.n; i++) {
+            assert_true(slot->own[i] == 0 && slot->earlier[i] == 0 && slot->worth[i] == 0);
+            assert_true(slot->bound[i] > 1e-8 && slot->bound[i] < 1e-5);
+        }
+    }
+    measured_close(&measured);
+}
+
 /* ---- errors are found ---- */
 
 /* The FFN of one layer is too large by so much; all positions, or one. */
@@ -219,6 +304,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_right_engine_raises_no_alarm_at_24_positions),
         cmocka_unit_test(a_right_engine_raises_no_alarm_at_200_positions),
+        cmocka_unit_test(a_row_that_q_k_and_v_read_tips_once_and_for_all_later_positions),
+        cmocka_unit_test(where_nothing_is_rounded_there_are_no_tips),
         cmocka_unit_test(an_error_of_1e_5_at_all_positions_is_found_in_its_layer),
         cmocka_unit_test(also_where_required_slots_alone_are_dumped),
         cmocka_unit_test(an_error_above_the_limit_is_found_at_a_single_position),

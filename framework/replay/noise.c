@@ -46,7 +46,7 @@ static float *new_sigma(const struct rp_site *site, size_t dim)
 {
     if (dim > 0 && site->n_positions > SIZE_MAX / sizeof(float) / dim)
         return NULL;
-    return calloc(site->n_positions * dim + 1, sizeof(float));
+    return malloc((site->n_positions * dim + 1) * sizeof(float));
 }
 
 static enum rp_status no_memory(const struct rp_site *site)
