@@ -1,15 +1,11 @@
-/* Dumps that lack slots or positions, or have rows that are not finite: what is left is replayed from
- * the nearest slots that are there, and nothing is blamed for what is missing. */
-#include <math.h>
+/* Dumps that lack slots or positions: what is left is replayed from the nearest slots that are there, and
+ * nothing is blamed for what is missing. Rows that are not finite are in invalid_rows_test.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "replay/engine_dump_test_util.h"
 
@@ -309,117 +305,7 @@ static void a_slot_at_some_positions_is_used_there(void **state)
     }
 }
 
-/* ---- rows that are not finite ---- */
-
-static void spoil_with_nan(const char *slot, int64_t position, float *row, size_t dim)
-{
-    if (strcmp(slot, "h1") == 0 && position == 4)
-        row[dim / 2] = NAN;
-}
-
-static void nan_fails_where_it_appears_and_is_not_blamed_on_what_follows(void **state)
-{
-    (void)state;
-    const struct rp_test_dump_of of = {.model = "llama", .spoils = spoil_with_nan};
-    struct rp_replay_layer layer;
-    replay_layer(&of, 1, &layer);
-    const struct rp_replay_slot *slot = rp_test_slot(&layer, "h1");
-    assert_int_equal(slot->verdict, RP_FAIL);
-    assert_int_equal(slot->n_failing, 1);
-    assert_int_equal(slot->positions[slot->first], 4);
-    assert_int_equal(slot->worst_channel, 32);
-    assert_true(isnan(slot->introduced[slot->first]));
-    assert_non_null(strstr(slot->message, "1 NaN"));
-    rp_replay_layer_free(&layer);
-}
-
-static bool keeps_layers_but_h2_in(const char *slot, int64_t position)
-{
-    return strcmp(slot, "h2_in") != 0 && keeps_layers(slot, position);
-}
-
-static void attention_is_replayed_up_to_an_input_that_is_not_finite(void **state)
-{
-    (void)state;
-    const struct rp_test_dump_of of = {
-        .model = "llama", .spoils = spoil_with_nan, .keeps = keeps_layers_but_h2_in};
-    struct rp_replay_layer layer;
-    replay_layer(&of, 2, &layer);
-    const struct rp_replay_slot *slot = rp_test_slot(&layer, "h2_postattn");
-    assert_int_equal(layer.verdict, RP_PASS);
-    assert_int_equal(slot->n_positions, 4);
-    assert_non_null(strstr(slot->message, "20 positions left out: the engine's input at position 4 "
-                                          "is not finite"));
-    assert_int_equal(rp_test_slot(&layer, "h2_preffn")->n_positions, 24);
-    rp_replay_layer_free(&layer);
-}
-
-static const char *spoilt_slot;
-
-static void spoil_with_infinity(const char *slot, int64_t position, float *row, size_t dim)
-{
-    if (strcmp(slot, spoilt_slot) == 0 && position == 4)
-        row[dim / 2] = INFINITY;
-}
-
-/* K of all positions up to a row's, but Q of that row alone. */
-static void what_reads_a_row_that_is_not_finite_is_left_out(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *slot, *message;
-        size_t n_compared;
-    } cases[] = {{"h1_krope", "20 positions left out: an input is not finite", 4},
-                 {"h1_qrope", "1 position left out: an input is not finite", 23}};
-    for (size_t k = 0; k < 2; k++) {
-        const struct rp_test_dump_of of = {.model = "llama", .spoils = spoil_with_infinity};
-        struct rp_replay_layer layer;
-        spoilt_slot = cases[k].slot;
-        replay_layer(&of, 1, &layer);
-        const struct rp_replay_slot *failing = rp_test_slot(&layer, spoilt_slot);
-        const struct rp_replay_slot *slot = rp_test_slot(&layer, "h1_attn");
-        assert_ptr_equal(layer.first_failing, failing);
-        assert_int_equal(failing->n_failing, 1);
-        assert_non_null(strstr(failing->message, "0 NaN and 1 infinite values at position 4"));
-        assert_int_equal(slot->verdict, RP_PASS);
-        assert_int_equal(slot->n_positions, cases[k].n_compared);
-        assert_non_null(strstr(slot->message, cases[k].message));
-        for (size_t i = 0; i < layer.n_slots; i++)
-            assert_true(layer.slots[i].verdict == RP_PASS || &layer.slots[i] == failing);
-        rp_replay_layer_free(&layer);
-    }
-}
-
-/* ---- a file that cannot be read ---- */
-
-static void cut_h1_gate(const char *folder)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/h1_gate.npy", folder);
-    assert_int_equal(truncate(path, 200), 0);
-}
-
-static void a_slot_that_cannot_be_read_is_an_error_of_its_own(void **state)
-{
-    (void)state;
-    const struct rp_test_dump_of of = {.model = "llama", .damages = cut_h1_gate};
-    struct rp_replay_layer layer;
-    replay_layer(&of, 1, &layer);
-    const struct rp_replay_slot *broken = rp_test_slot(&layer, "h1_gate");
-    const struct rp_replay_slot *act = rp_test_slot(&layer, "h1_act");
-    assert_int_equal(layer.verdict, RP_ERROR);
-    assert_null(layer.first_failing);
-    assert_int_equal(broken->verdict, RP_ERROR);
-    assert_int_equal(broken->n_positions, 0);
-    assert_non_null(strstr(broken->message, "h1_gate"));
-    assert_int_equal(act->verdict, RP_PASS);
-    assert_string_equal(act->from, "h1_preffn, h1_up");
-    for (size_t i = 0; i < layer.n_slots; i++)
-        assert_true(layer.slots[i].verdict == RP_PASS || &layer.slots[i] == broken);
-    rp_replay_layer_free(&layer);
-}
-
-/* ---- what is missing ---- */
+/* ---- inputs and positions ---- */
 
 static bool keeps_no_in(const char *slot, int64_t position)
 {
@@ -518,10 +404,6 @@ int main(void)
         cmocka_unit_test(a_dump_of_required_slots_alone_is_carried_through_whole_layers),
         cmocka_unit_test(a_carried_slot_says_what_would_have_to_be_dumped),
         cmocka_unit_test(a_slot_at_some_positions_is_used_there),
-        cmocka_unit_test(nan_fails_where_it_appears_and_is_not_blamed_on_what_follows),
-        cmocka_unit_test(attention_is_replayed_up_to_an_input_that_is_not_finite),
-        cmocka_unit_test(what_reads_a_row_that_is_not_finite_is_left_out),
-        cmocka_unit_test(a_slot_that_cannot_be_read_is_an_error_of_its_own),
         cmocka_unit_test(a_layer_starts_from_the_one_before_where_its_input_is_missing),
         cmocka_unit_test(attention_needs_every_earlier_position_and_the_ffn_none),
         cmocka_unit_test(the_end_may_be_dumped_for_the_last_position_alone),

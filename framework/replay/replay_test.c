@@ -1,6 +1,6 @@
 /* A replay says which slot introduces an error, and only that one. What other orders of summation add is
- * in bounds_test.c, dumps that lack slots or positions in missing_slots_test.c, rounding on the way to a
- * slot in carried_test.c. */
+ * in bounds_test.c, dumps that lack slots or positions in missing_slots_test.c, rows that are not finite in
+ * invalid_rows_test.c, rounding on the way to a slot in carried_test.c. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
