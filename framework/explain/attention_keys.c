@@ -7,8 +7,10 @@
 #include <string.h>
 
 #include "explain/attention_changes.h"
+#include "explain/pairs.h"
 
 #define MAX_MEASURED 128 /* positions: each range that begins or ends at one is a trial */
+#define N_RANGES 5
 
 enum range {
     ALL,            /* every key */
@@ -189,11 +191,11 @@ static enum rp_status try_table(struct rp_search *search, struct measuring *meas
 static enum rp_status try_ranges(struct rp_search *search, struct measuring *measuring,
                                  struct rp_error *err)
 {
-    static const enum range ranges[] = {LATER, NOT_FIRST, FIRST_ONLY, WINDOW, NOT_LAST};
+    static const enum range ranges[N_RANGES] = {LATER, NOT_FIRST, FIRST_ONLY, WINDOW, NOT_LAST};
     const int64_t *positions = search->slot->positions;
     const int64_t n = positions[search->n - 1] - positions[0] + 1;
     enum rp_status status = RP_OK;
-    for (size_t k = 0; k < sizeof ranges / sizeof *ranges; k++) {
+    for (size_t k = 0; k < N_RANGES; k++) {
         for (int64_t c = 0; c < n && status == RP_OK; c++) {
             for (size_t i = 0; i < search->n; i++)
                 range_of(ranges[k], c, positions[i] - positions[0], n, measuring->table + 2 * i);
@@ -230,7 +232,8 @@ enum rp_status rp_measure_attention_keys(struct rp_search *search, struct rp_can
     struct measuring measuring = {.table = NULL};
     enum rp_status status = RP_OK;
     *candidate = rp_candidate_make(NULL, rp_attention_install, RP_ATTENTION_KEYS, RP_N_WEIGHTS);
-    if (!rp_search_has_step(search, RP_STEP_ATTENTION, RP_N_WEIGHTS) || search->n > MAX_MEASURED)
+    if (!rp_search_has_step(search, RP_STEP_ATTENTION, RP_N_WEIGHTS) || search->n > MAX_MEASURED ||
+        N_RANGES * (double)search->n * rp_search_work(search) > RP_MOST_WORK)
         return RP_OK;
     status = new_table(search, &measuring.table, err);
     if (status == RP_OK)

@@ -4,8 +4,10 @@
 #include <stdio.h>
 
 #include "explain/delta_changes.h"
+#include "explain/pairs.h"
 
 #define MAX_EARLIER 64 /* positions whose state is tried */
+#define STATE_TRIALS 5 /* for each of them */
 #define MAX_PADS 16
 
 typedef void install_fn(struct rp_ops *ops);
@@ -222,6 +224,12 @@ static enum rp_status collect_rule(struct rp_search *search, struct rp_error *er
                : status;
 }
 
+/* How many earlier positions' states are tried: those that are cheap. */
+static size_t n_earlier(const struct rp_search *search)
+{
+    return (size_t)fmin(RP_MOST_WORK / (STATE_TRIALS * rp_search_work(search)), MAX_EARLIER);
+}
+
 /* A candidate about the state at a position. */
 static struct rp_candidate of_state(const char *name, install_fn *install, int option,
                                     int64_t position)
@@ -269,7 +277,8 @@ static enum rp_status collect_states(struct rp_search *search, struct rp_error *
         status = add_states(search, delta, conv, "is lost every %v positions", err);
     delta.option = RP_DELTA_STATE_OF;
     conv.option = RP_CONV_STATE_OF;
-    for (size_t i = search->first, n = 0; i-- > 0 && n < MAX_EARLIER && status == RP_OK; n++) {
+    for (size_t i = search->first, n = 0; i-- > 0 && n < n_earlier(search) && status == RP_OK;
+         n++) {
         delta.from_position = conv.from_position = positions[i];
         delta.value = conv.value = (double)positions[i];
         snprintf(text, sizeof text, "at position %lld is that of position %%v", (long long)first);
@@ -283,7 +292,7 @@ static enum rp_status collect_states(struct rp_search *search, struct rp_error *
                                (long long)first);
     delta.option = RP_DELTA_STATE_REPEATED;
     for (size_t i = search->first, n = 0;
-         i-- > 0 && n < MAX_EARLIER && status == RP_OK &&
+         i-- > 0 && n < n_earlier(search) && status == RP_OK &&
          rp_search_has_step(search, RP_STEP_DELTA_RULE, RP_N_WEIGHTS);
          n++) {
         delta.from_position = positions[i];
@@ -306,7 +315,8 @@ static enum rp_status collect_reruns(struct rp_search *search, struct rp_error *
     if (!rp_search_has_step(search, RP_STEP_DELTA_RULE, RP_N_WEIGHTS) ||
         !rp_search_has_step(search, RP_STEP_CAUSAL_CONV1D, RP_N_WEIGHTS))
         return RP_OK;
-    for (size_t i = search->first, n = 0; i-- > 0 && n < MAX_EARLIER && status == RP_OK; n++) {
+    for (size_t i = search->first, n = 0; i-- > 0 && n < n_earlier(search) && status == RP_OK;
+         n++) {
         rerun.from_position = positions[i];
         rerun.value = (double)positions[i];
         status =

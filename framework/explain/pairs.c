@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MOST_WORK 4e9 /* multiply-adds of all trials together: a few seconds */
 #define MOST_PAIRS 3000
 
 /* ---- one trial ---- */
@@ -50,8 +49,7 @@ void rp_pair_open(struct rp_pair *pair, struct rp_change *first, struct rp_chang
 
 /* ---- which are tried ---- */
 
-/* What a trial costs: the weights of the products on the way, for each position. */
-static double work_of(const struct rp_search *search)
+double rp_search_work(const struct rp_search *search)
 {
     const struct rp_model_config *config = search->config;
     double weights = 0;
@@ -81,7 +79,8 @@ static bool may_be_one_of_two(const struct rp_candidate *candidate)
 void rp_pairs_begin(struct rp_pairs *pairs, const struct rp_search *search)
 {
     *pairs = (struct rp_pairs){.search = search,
-                               .n_left = (size_t)fmin(MOST_WORK / work_of(search), MOST_PAIRS)};
+                               .n_left =
+                                   (size_t)fmin(RP_MOST_WORK / rp_search_work(search), MOST_PAIRS)};
 }
 
 bool rp_pairs_next(struct rp_pairs *pairs, struct rp_candidate *pair)

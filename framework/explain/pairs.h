@@ -4,6 +4,11 @@
 
 #include "explain/search.h"
 
+#define RP_MOST_WORK 4e9 /* multiply-adds of many trials together: a few seconds */
+
+/* What a trial costs in multiply-adds: the weights of the products on the way, for each position. */
+double rp_search_work(const struct rp_search *search);
+
 /* Goes through the pairs of candidates that have nothing to fit, as far as that is cheap. */
 struct rp_pairs {
     const struct rp_search *search;

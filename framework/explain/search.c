@@ -398,6 +398,7 @@ enum rp_status rp_search_try(struct rp_search *search, const struct rp_candidate
         status = transform_rows(search, &change, place, err);
     else if (status == RP_OK)
         status = run_changed(search, &change, place, err);
+    free(change.first_run);
     if (status == RP_OK)
         judge(search, trial);
     return status;
