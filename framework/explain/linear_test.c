@@ -81,10 +81,12 @@ static void undeclared_8_bit_activations_are_told(void **state)
     assert_named(engine, "numerics-activations", NO_PARAMETER, "h1_ffnout");
 }
 
-static void an_undeclared_f16_cache_is_told(void **state)
+static void an_undeclared_cache_is_told(void **state)
 {
     (void)state;
     struct rp_test_engine engine = {.numerics = {.kv_cache = RP_KV_CACHE_F16}};
+    assert_named_at_both_levels(engine, "numerics-kv-cache", NO_PARAMETER, "_postattn", "_attn");
+    engine.numerics.kv_cache = RP_KV_CACHE_Q4_0;
     assert_named_at_both_levels(engine, "numerics-kv-cache", NO_PARAMETER, "_postattn", "_attn");
     engine.declared = engine.numerics;
     engine.model = "llama";
@@ -102,7 +104,7 @@ int main(void)
         cmocka_unit_test(another_input_is_named_with_its_slot),
         cmocka_unit_test(rows_in_another_order_are_named),
         cmocka_unit_test(undeclared_8_bit_activations_are_told),
-        cmocka_unit_test(an_undeclared_f16_cache_is_told),
+        cmocka_unit_test(an_undeclared_cache_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

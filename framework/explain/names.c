@@ -72,8 +72,9 @@ static const struct rp_hypothesis_info hypotheses[] = {
     {"delta-state", "the recurrent state is lost, transposed, or that of elsewhere"},
     {"delta-state-start", "the state is not zero at the start"},
     {"delta-state-pads", "the state has decayed over pads"},
-    {"delta-block", "blocks of positions: right within the first, wrong from the second on; or wrong "
-                    "within each"},
+    {"delta-block",
+     "blocks of positions: right within the first, wrong from the second on; or wrong "
+     "within each"},
     {"delta-order",
      "decay after the update, the output before it, or the update without what the state holds"},
     {"weights-other-layer", "one matrix, or all, of another layer"},

@@ -19,6 +19,7 @@
 #define NEARLY_ALL 0.99
 #define TIPS_LIMITS 3
 #define TIPS_OF_ERROR 0.1
+#define TIPS_OF_NUMERICS 0.3 /* an error that is made of steps itself, of which some tip */
 /* Changed operations may have a larger bound than the model's: where hardly anything is left of the
  * error, a few limits are allowed. */
 #define STRONG_SHARE (1 - 1e-6)
@@ -358,7 +359,9 @@ static void judge(const struct rp_search *search, struct rp_trial *trial)
 {
     const struct rp_replay_slot *slot = search->slot;
     double before = 0, after = 0, most = 0;
-    bool has_tips = trial->candidate.numerics != NULL, is_bounded = true, is_near = true;
+    const bool is_numerics = trial->candidate.numerics != NULL;
+    const double of_error = is_numerics ? TIPS_OF_NUMERICS : TIPS_OF_ERROR;
+    bool has_tips = is_numerics, is_bounded = true, is_near = true;
     trial->cost = trial->chi2 = 0;
     trial->n_over = 0;
     for (size_t row = 0; row < search->n; row++) {
@@ -370,7 +373,7 @@ static void judge(const struct rp_search *search, struct rp_trial *trial)
         most = fmax(most, scaled);
         has_tips |= slot->limit[row] > slot->bound[row];
         is_bounded &= error <= fmax(slot->limit[row], search->limit[row]);
-        is_near &= error <= fmax(TIPS_LIMITS * slot->limit[row], TIPS_OF_ERROR * own);
+        is_near &= error <= fmax(TIPS_LIMITS * slot->limit[row], of_error * own);
         before += own * own;
         after += error * error;
         if (row == search->first)
@@ -378,9 +381,10 @@ static void judge(const struct rp_search *search, struct rp_trial *trial)
     }
     trial->share = after < before ? 1 - after / before : 0;
     const double least = has_tips ? MIN_SHARE_OF_TIPS : MIN_SHARE;
-    trial->matches = (is_bounded && trial->n_over <= search->n_allowed && trial->share >= least) ||
-                     (has_tips && is_near && trial->share >= NEARLY_ALL) ||
-                     (most <= STRONG_LIMITS && trial->share >= STRONG_SHARE);
+    trial->matches =
+        (is_bounded && trial->n_over <= search->n_allowed && trial->share >= least) ||
+        (has_tips && is_near && trial->share >= (is_numerics ? MIN_SHARE_OF_TIPS : NEARLY_ALL)) ||
+        (most <= STRONG_LIMITS && trial->share >= STRONG_SHARE);
 }
 
 enum rp_status rp_search_try(struct rp_search *search, const struct rp_candidate *candidate,
