@@ -199,6 +199,8 @@ static enum rp_status collect_permutation(struct rp_search *search, const float 
     struct rp_candidate candidate =
         rp_candidate_of_rows("channels-swapped", rp_rows_permute, (double)first, base);
     candidate.more_rows = permutation;
+    candidate.n_digits =
+        RP_ANY_DIGITS; /* a number for each channel: heads in another order say more */
     candidate.reports_value = true;
     return rp_search_add(search, candidate, err,
                          "channels are permuted: channel %%v holds what belongs to channel %zu",

@@ -133,6 +133,28 @@ static void two_bugs_in_one_step_are_named_both(void **state)
     assert_named(engine, "rope-ordering", NO_PARAMETER, "h1_krope");
 }
 
+/* Products of 8-bit blocks: in a coarse dump what the bug changes is rounded before attn_output. */
+static void bugs_are_named_where_activations_and_cache_are_rounded(void **state)
+{
+    (void)state;
+    const struct rp_numerics rounded = {.activations = RP_ACTIVATIONS_BY_WEIGHT,
+                                        .kv_cache = RP_KV_CACHE_F16};
+    struct rp_test_engine engine = {.type = "q8_0", .numerics = rounded, .declared = rounded};
+    engine.install = rp_test_attention_sees;
+    engine.option = RP_TEST_SEES_FIRST_GEOMETRY;
+    engine.value = 8;
+    assert_attention_named(engine, "attention-chunk", 8);
+    engine.option = RP_TEST_SEES_NEXT;
+    assert_attention_named(engine, "attention-mask", 1);
+    engine.install = rp_test_attention_scale;
+    engine.value = 1.3;
+    engine.model = "llama";
+    engine.layer = 1;
+    assert_named(engine, "attention-scale", 0.325, "h1_postattn");
+    engine.level = RP_SLOTS_OPERATIONS;
+    assert_named(engine, "attention-scale", 0.325, "h1_attn");
+}
+
 /* Position 0 sees itself alone. */
 static void an_error_at_position_0_is_neither_rope_nor_mask_nor_softmax(void **state)
 {
@@ -162,6 +184,7 @@ int main(void)
         cmocka_unit_test(heads_and_shifts_are_named),
         cmocka_unit_test(a_missing_gate_of_attention_is_named),
         cmocka_unit_test(two_bugs_in_one_step_are_named_both),
+        cmocka_unit_test(bugs_are_named_where_activations_and_cache_are_rounded),
         cmocka_unit_test(an_error_at_position_0_is_neither_rope_nor_mask_nor_softmax),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -54,8 +54,9 @@ struct rp_candidate {
     const struct rp_numerics *numerics; /* the search's; NULL: as declared */
     const struct rp_fit *fit;           /* NULL: value is what is tried */
     int n_digits;                       /* of a fitted value, if it is round; 0: a fixed one */
-    bool is_everywhere;                 /* it is not looked for in some positions or heads only */
-    double parameter;                   /* reported, where it is not value; NaN: none */
+    bool remembers;     /* arguments of one operation for a later one: not half of a pair */
+    bool is_everywhere; /* it is not looked for in some positions or heads only */
+    double parameter;   /* reported, where it is not value; NaN: none */
     bool reports_value;
     char text[200]; /* what the engine does, what the model has; %v stands for value */
 };

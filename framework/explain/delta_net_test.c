@@ -160,6 +160,24 @@ static void blocks_that_are_wrong_from_the_second_on_are_named(void **state)
                            "blocks of 8: right within the first, wrong from the second on"));
 }
 
+static void bugs_are_named_where_activations_are_rounded(void **state)
+{
+    (void)state;
+    const struct rp_numerics rounded = {.activations = RP_ACTIVATIONS_BY_WEIGHT};
+    struct rp_test_engine engine = {
+        .type = "q8_0", .numerics = rounded, .declared = rounded, .n_tokens = 30};
+    engine.install = rp_test_rule;
+    engine.option = RP_TEST_STATE_OF;
+    engine.value = 12;
+    assert_delta_named(engine, "delta-state", 12, "_delta");
+    engine.option = RP_TEST_RULE_PLAIN;
+    assert_delta_named(engine, "delta-order", NO_PARAMETER, "_delta");
+    engine.install = rp_test_conv;
+    engine.option = RP_TEST_CONV_LOST;
+    engine.value = 13;
+    assert_delta_named(engine, "delta-conv-state", 13, "_conv");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -171,6 +189,7 @@ int main(void)
         cmocka_unit_test(states_of_elsewhere_are_named_with_the_position),
         cmocka_unit_test(a_state_that_an_earlier_run_left_is_named_with_its_checkpoint),
         cmocka_unit_test(a_state_of_no_known_origin_is_measured),
+        cmocka_unit_test(bugs_are_named_where_activations_are_rounded),
         cmocka_unit_test(blocks_that_are_wrong_from_the_second_on_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

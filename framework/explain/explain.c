@@ -256,7 +256,7 @@ static void say_unexplained(const struct course *course, struct rp_explanation *
     }
     snprintf(explanation->text, sizeof explanation->text,
              "unexplained: %s at %zu of %zu positions%s%s", search->slot->slot, search->n_failing,
-             search->n, tail, rp_attention_remark(search));
+             search->n, tail, *tail ? "" : rp_attention_remark(search));
 }
 
 static void conclude(const struct course *course, struct rp_explanation *explanation)

@@ -73,7 +73,7 @@ static bool may_be_one_of_two(const struct rp_candidate *candidate)
 {
     return candidate->phase == RP_PHASE_FIXED && candidate->install && !candidate->transform &&
            !candidate->reports_value && candidate->also == 0 && candidate->from_layer < 0 &&
-           !candidate->numerics && !candidate->is_everywhere;
+           !candidate->numerics && !candidate->is_everywhere && !candidate->remembers;
 }
 
 void rp_pairs_begin(struct rp_pairs *pairs, const struct rp_search *search)

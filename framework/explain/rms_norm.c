@@ -325,6 +325,7 @@ static enum rp_status collect_order(struct rp_search *search, const struct norm 
 {
     struct rp_candidate candidate = make(norm, "qk-norm-order", AFTER_ROPE);
     candidate.install = install_after_rope;
+    candidate.remembers = true;
     if (!is_qk(norm) || !rp_search_has_step(search, RP_STEP_ROPE, RP_N_WEIGHTS))
         return RP_OK;
     return rp_search_add(search, candidate, err, "%s after RoPE; the model's is before it",
