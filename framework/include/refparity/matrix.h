@@ -47,15 +47,16 @@ struct rp_engine {
     size_t n_argv;
     const struct rp_env *env; /* [n_env], added to the environment; in the order of the file */
     size_t n_env;
-    enum rp_layout layout;       /* RP_LAYOUT_NPY or RP_LAYOUT_BIN */
-    double timeout_s;            /* of one run, > 0 */
-    int processors;              /* that one run keeps busy, for ctest's scheduler; >= 1 */
-    int serial;                  /* 1: no two runs of this engine at once */
-    int single_position;         /* 1: NAME.bin holds the one position that each entry then lists */
-    const char *how_to_get;      /* one sentence for who has not got this engine; NULL: none */
-    int lacks_tokens;            /* 1: declared "tokens": false, it cannot dump token ids */
-    int uses_tokens_file;        /* 1: {tokens_file} is in argv or env, so it needs a fixture */
-    struct rp_numerics numerics; /* activations, kv_cache, attention, state: of entries that say nothing */
+    enum rp_layout layout;  /* RP_LAYOUT_NPY or RP_LAYOUT_BIN */
+    double timeout_s;       /* of one run, > 0 */
+    int processors;         /* that one run keeps busy, for ctest's scheduler; >= 1 */
+    int serial;             /* 1: no two runs of this engine at once */
+    int single_position;    /* 1: NAME.bin holds the one position that each entry then lists */
+    const char *how_to_get; /* one sentence for who has not got this engine; NULL: none */
+    int lacks_tokens;       /* 1: declared "tokens": false, it cannot dump token ids */
+    int uses_tokens_file;   /* 1: {tokens_file} is in argv or env, so it needs a fixture */
+    struct rp_numerics
+        numerics; /* activations, kv_cache, attention, state: of entries that say nothing */
     struct rp_wanted_slots slots; /* likewise */
     int line;                     /* of its value in the matrix, from 1 */
     int column;

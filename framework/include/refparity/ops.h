@@ -102,8 +102,9 @@ struct rp_model_config {
 /* Where an operation runs. */
 struct rp_site {
     const struct rp_model_config *config;
-    int layer;   /* -1: outside the layers */
-    size_t step; /* of the layer's plan that runs: see architectures/architecture.h; 0 outside the layers */
+    int layer; /* -1: outside the layers */
+    size_t
+        step; /* of the layer's plan that runs: see architectures/architecture.h; 0 outside the layers */
     enum rp_mode mode;
     size_t n_positions;
     const int64_t *positions; /* [n_positions], strictly ascending */
