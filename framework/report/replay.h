@@ -7,8 +7,8 @@
 
 #include "run/judge_replay.h"
 
-/* A table with a line for each step: the error that it introduces at its worst position, the floor and
- * the limit there, and of a failing one what it inherits; then what explains the failures. Nothing
+/* A table with a line for each slot: the error that its operation introduces at its worst position, and
+ * the limit there, and of a failing one what its layer inherits; then what explains the failures. Nothing
  * where n is 0. */
 void rp_report_replay_text(FILE *out, const struct rp_replay_result *results, size_t n);
 

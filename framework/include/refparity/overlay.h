@@ -1,5 +1,5 @@
 /* A table of operations laid over another one: each operation is handed on to the table below, until
- * you replace it. What emulates an engine's rounding, jitters, tests a hypothesis or injects a bug is
+ * you replace it. What emulates an engine's rounding, measures bounds, tests a hypothesis or injects a bug is
  * an overlay; they stack.
  *
  *     struct half_ffn { struct rp_overlay overlay; int layer; };  (overlay comes first)
