@@ -292,24 +292,20 @@ static void print_slot(struct printer *printer, const struct rp_replay_slot *slo
         printf("    %s\n", slot->message);
 }
 
-static void take_layer(struct printer *printer, const struct rp_replay_layer *layer)
+static void take_slot(struct printer *printer, const struct rp_replay_slot *slot)
 {
     struct counts *counts = &printer->counts;
-    for (size_t i = 0; i < layer->n_slots; i++) {
-        const struct rp_replay_slot *slot = &layer->slots[i];
-        counts->n_slots += slot->n_positions > 0;
-        counts->n_failing += slot->verdict == RP_FAIL;
-        counts->n_skipped += slot->verdict == RP_SKIP;
-        counts->n_errors += slot->verdict == RP_ERROR;
-        counts->n_carried += slot->is_carried && slot->n_positions > 0;
-        if (printer->slots)
-            add_slot(printer->slots, slot);
-        else
-            print_slot(printer, slot);
-    }
-    if (layer->first_failing && !counts->first_failing[0])
-        snprintf(counts->first_failing, sizeof counts->first_failing, "%s",
-                 layer->first_failing->slot);
+    counts->n_slots += slot->n_positions > 0;
+    counts->n_failing += slot->verdict == RP_FAIL;
+    counts->n_skipped += slot->verdict == RP_SKIP;
+    counts->n_errors += slot->verdict == RP_ERROR;
+    counts->n_carried += slot->is_carried && slot->n_positions > 0;
+    if (printer->slots)
+        add_slot(printer->slots, slot);
+    else
+        print_slot(printer, slot);
+    if (slot->verdict == RP_FAIL && !counts->first_failing[0])
+        snprintf(counts->first_failing, sizeof counts->first_failing, "%s", slot->slot);
 }
 
 static void take_explanation(struct printer *printer, const struct rp_replay_slot *slot,
@@ -437,8 +433,8 @@ static enum rp_status take_result(struct rp_replay *replay, struct rp_replay_lay
                                   struct printer *printer, struct rp_error *err)
 {
     enum rp_status status = RP_OK;
-    take_layer(printer, result);
     for (size_t i = 0; i < result->n_slots && status == RP_OK; i++) {
+        take_slot(printer, &result->slots[i]);
         if (result->slots[i].verdict == RP_FAIL)
             status = explain(replay, &result->slots[i], printer, err);
     }
