@@ -63,7 +63,7 @@ struct options {
 };
 
 struct counts {
-    size_t n_slots, n_failing, n_skipped, n_errors, n_carried;
+    size_t n_slots, n_failing, n_skipped, n_errors, n_carried, n_partial;
     char first_failing[RP_SLOT_NAME_SIZE];
 };
 
@@ -71,7 +71,7 @@ struct printer {
     const struct options *options;
     struct counts counts;
     cJSON *slots, *explanations; /* NULL without --json */
-    int n_lines;
+    int n_lines, n_explained;
 };
 
 /* ---- options ---- */
@@ -258,6 +258,7 @@ static void add_slot(cJSON *slots, const struct rp_replay_slot *slot)
     cJSON_AddBoolToObject(item, "carried", slot->is_carried);
     cJSON_AddStringToObject(item, "verdict", rp_verdict_name(slot->verdict));
     cJSON_AddStringToObject(item, "message", slot->message);
+    cJSON_AddNumberToObject(item, "n_left_out", (double)slot->n_left_out);
     cJSON_AddNumberToObject(item, "n_failing", (double)slot->n_failing);
     cJSON_AddNumberToObject(item, "n_over", (double)slot->n_over);
     cJSON_AddNumberToObject(item, "n_expected", slot->n_expected);
@@ -299,6 +300,7 @@ static void take_slot(struct printer *printer, const struct rp_replay_slot *slot
     counts->n_failing += slot->verdict == RP_FAIL;
     counts->n_skipped += slot->verdict == RP_SKIP;
     counts->n_errors += slot->verdict == RP_ERROR;
+    counts->n_partial += slot->n_left_out > 0;
     counts->n_carried += slot->is_carried && slot->n_positions > 0;
     if (printer->slots)
         add_slot(printer->slots, slot);
@@ -344,6 +346,9 @@ static void print_end(const struct counts *counts)
            "replayed, %zu damaged\n",
            counts->n_slots, counts->n_carried, counts->n_failing, counts->n_skipped,
            counts->n_errors);
+    if (counts->n_partial > 0)
+        printf("positions of %zu slots could not be replayed: --verbose says which and why\n",
+               counts->n_partial);
 }
 
 static void print_json(const struct options *options, const struct printer *printer, cJSON *root)
@@ -410,6 +415,9 @@ static enum rp_status find_damage(struct rp_replay *replay, const struct rp_repl
     return status;
 }
 
+/* Where numerics are declared wrongly, nearly every operation of a model fails, for one reason. */
+#define MOST_EXPLAINED 40
+
 static enum rp_status explain(struct rp_replay *replay, const struct rp_replay_slot *slot,
                               struct printer *printer, struct rp_error *err)
 {
@@ -420,8 +428,13 @@ static enum rp_status explain(struct rp_replay *replay, const struct rp_replay_s
         snprintf(explanation.name, sizeof explanation.name, "damaged-dump");
         snprintf(explanation.text, sizeof explanation.text, "%.390s", damage);
         printer->counts.n_errors++;
-    } else if (status == RP_OK && !printer->options->no_explain) {
+    } else if (status == RP_OK && !printer->options->no_explain &&
+               printer->n_explained++ < MOST_EXPLAINED) {
         status = rp_explain_slot(replay, slot, &explanation, err);
+    } else if (status == RP_OK && !printer->options->no_explain) {
+        snprintf(explanation.text, sizeof explanation.text,
+                 "not explained, as %d slots before it were: --layers explains others",
+                 MOST_EXPLAINED);
     }
     if (status == RP_OK && explanation.text[0])
         take_explanation(printer, slot, &explanation);

@@ -129,13 +129,6 @@ void rp_compare_slot_of_pair_after_tokens(const struct rp_comparison *comparison
     SAY(result, "not comparable: %.*s", (int)sizeof result->message - 32, tokens->message);
 }
 
-void rp_compare_slot_after_tokens(const struct rp_comparison *comparison,
-                                  const struct rp_tokens_result *tokens, const char *slot,
-                                  struct rp_slot_result *result)
-{
-    rp_compare_slot_of_pair_after_tokens(comparison, tokens, slot, NULL, result);
-}
-
 static void judge_whole(struct rp_pair_result *pair)
 {
     int failed = pair->tokens.verdict == RP_FAIL, broken = pair->tokens.verdict == RP_ERROR;

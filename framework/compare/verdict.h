@@ -8,7 +8,8 @@
 void rp_compare_slot_of_pair(const struct rp_comparison *comparison, const char *slot,
                              struct rp_damage_memory *memory, struct rp_slot_result *result);
 
-/* rp_compare_slot_after_tokens; memory: likewise. */
+/* The same, but when the tokens differ the slot is SKIP, not comparable, with the tokens' message: one
+ * wrong token would otherwise show as forty wrong layers. */
 void rp_compare_slot_of_pair_after_tokens(const struct rp_comparison *comparison,
                                           const struct rp_tokens_result *tokens, const char *slot,
                                           struct rp_damage_memory *memory,

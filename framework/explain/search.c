@@ -85,9 +85,10 @@ static enum rp_status allocate(struct rp_search *search, struct rp_error *err)
 
 static double error_of(const struct rp_search *search, size_t row, const float *rows)
 {
-    return rp_replay_row_error(&rp_replay_options(search->replay)->numerics,
-                               rows + row * search->dim, search->dumped + row * search->dim,
-                               search->dim);
+    const struct rp_numerics numerics =
+        rp_replay_part_numerics(&rp_replay_options(search->replay)->numerics, search->slot->part);
+    return rp_replay_row_error(&numerics, rows + row * search->dim,
+                               search->dumped + row * search->dim, search->dim);
 }
 
 /* Where no position is over its limit, there are more tips than rounding explains: those rows are what

@@ -141,6 +141,8 @@ static void what_is_not_finite_is_rounded_to_something(void **state)
     float x[64] = {NAN, 1, INFINITY, -INFINITY, 3e38f}, y[64], sums[2];
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
         rp_round_row(formats[i], x, 64, y);
+        assert_true(!isfinite(y[0]));                          /* NaN is not hidden */
+        assert_true(formats[i] == RP_GGML_Q8_K || y[40] == 0); /* nor does it leave its block */
         (void)rp_rounding_tips(formats[i], x, y, 64);
         rp_rounding_tip_largest(formats[i], x, 64, NULL, y);
         rp_rounding_follow(formats[i], x, y, 64, y);

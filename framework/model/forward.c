@@ -1,5 +1,5 @@
 /* One layer: runs the steps of its plan over some positions, through the operations.
- * The operations' arithmetic is in ops.c and ops_delta.c, their order in architecture.c. */
+ * The operations' arithmetic is in operations/, their order in architectures/. */
 #include <math.h>
 #include <stdlib.h>
 

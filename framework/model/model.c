@@ -195,6 +195,11 @@ size_t rp_model_slot_width(const struct rp_model *model, enum rp_slot_part part,
     return 0;
 }
 
+uint32_t rp_model_output_type(const struct rp_model *model)
+{
+    return model->output->type;
+}
+
 const struct rp_model_config *rp_model_config(const struct rp_model *model)
 {
     return &model->config;

@@ -24,8 +24,7 @@ struct rp_carried {
     size_t n_slots;
 };
 
-/* numerics: with the prompt's length. below: the operations, without the emulation; overlay lies over
- * the emulation, NULL: none. End with rp_carried_close. RP_ERR_MEMORY, or what an operation returns. */
+/* numerics: with the prompt's length. End with rp_carried_close. RP_ERR_MEMORY, or what an operation returns. */
 enum rp_status rp_carried_measure(struct rp_carried *carried, const struct rp_replay_plan *plan,
                                   const struct rp_layer *weights,
                                   const struct rp_numerics *numerics, enum rp_mode mode,

@@ -24,18 +24,20 @@ static double excess_of(enum rp_state state, float replayed, float engine)
     return difference > step / 2 ? difference - step / 2 : 0;
 }
 
+struct rp_numerics rp_replay_part_numerics(const struct rp_numerics *numerics,
+                                           enum rp_slot_part part)
+{
+    struct rp_numerics own = *numerics;
+    if (part == RP_PART_DECAY)
+        own.state = RP_STATE_F32;
+    return own;
+}
+
 double rp_replay_row_error(const struct rp_numerics *numerics, const float *replayed,
                            const float *engine, size_t dim)
 {
-    double square = 0, norm = 0;
-    for (size_t i = 0; i < dim; i++) {
-        const double excess = excess_of(numerics->state, replayed[i], engine[i]);
-        square += excess * excess;
-        norm += (double)replayed[i] * (double)replayed[i];
-    }
-    if (isnan(square) || isinf(square) || isnan(norm))
-        return (double)NAN;
-    return norm > 0 ? sqrt(square / norm) : square > 0 ? (double)INFINITY : 0;
+    /* No bound, so that the channel is not looked for. */
+    return rp_row_error_of(numerics, replayed, engine, dim, (double)INFINITY).introduced;
 }
 
 /* FP32 and finite; false where it has to be looked at value by value. */
@@ -171,8 +173,7 @@ static void say_resolution(struct rp_replay_slot *slot)
         say(slot, "; right to %.2g; dump %s for %.1g", resolution, slot->between, bound);
 }
 
-static void say_all(const struct rp_replayed *replayed, struct rp_replay_slot *slot,
-                    size_t n_left_out)
+static void say_all(const struct rp_replayed *replayed, struct rp_replay_slot *slot)
 {
     if (slot->verdict == RP_SKIP)
         say(slot, "not replayed");
@@ -186,8 +187,9 @@ static void say_all(const struct rp_replayed *replayed, struct rp_replay_slot *s
         say_resolution(slot);
     if (slot->verdict == RP_FAIL)
         say_state(replayed, slot);
-    if (n_left_out > 0)
-        say(slot, "; %zu position%s left out: %s", n_left_out, n_left_out == 1 ? "" : "s",
+    if (slot->n_left_out > 0)
+        say(slot, "; %zu position%s left out: %s", slot->n_left_out,
+            slot->n_left_out == 1 ? "" : "s",
             replayed->left_out ? replayed->left_out : "nothing to compute from");
 }
 
@@ -199,7 +201,9 @@ static void take(const struct rp_replayed *replayed, struct rp_replay_slot *slot
     const size_t at = slot->n_positions++;
     slot->positions[at] = replayed->positions[i];
     slot->introduced[at] = replayed->errors[i].introduced;
-    slot->bound[at] = fmax(replayed->bound ? replayed->bound[i] : 0, RP_REPLAY_LEAST_BOUND);
+    /* A row of zeros has no relative bound. */
+    const double bound = replayed->bound && isfinite(replayed->bound[i]) ? replayed->bound[i] : 0;
+    slot->bound[at] = fmax(bound, RP_REPLAY_LEAST_BOUND);
     slot->limit[at] = slot->bound[at];
     if (replayed->tips)
         slot->limit[at] += rp_tips_limit(replayed->tips->worth[i], replayed->tips->own[i]);
@@ -259,7 +263,6 @@ enum rp_status rp_replay_judge(const struct rp_replayed *replayed, struct rp_rep
                                struct rp_error *err)
 {
     const struct rp_dumped *dumped = replayed->dumped;
-    size_t n_left_out = 0;
     name_slot(replayed, slot);
     if (dumped->err.code != RP_OK) {
         slot->verdict = RP_ERROR;
@@ -280,7 +283,7 @@ enum rp_status rp_replay_judge(const struct rp_replayed *replayed, struct rp_rep
         if (!replayed->founded || replayed->founded[i])
             take(replayed, slot, i);
         else
-            n_left_out++;
+            slot->n_left_out++;
     }
     if (slot->n_failing == 0)
         slot->first = slot->n_positions;
@@ -292,7 +295,7 @@ enum rp_status rp_replay_judge(const struct rp_replayed *replayed, struct rp_rep
             return status;
         }
     }
-    say_all(replayed, slot, n_left_out);
+    say_all(replayed, slot);
     return RP_OK;
 }
 
@@ -312,6 +315,7 @@ static int rank(enum rp_verdict verdict)
 
 void rp_replay_conclude(struct rp_replay_layer *result)
 {
+    bool is_skipped = false;
     result->verdict = RP_SKIP;
     result->first_failing = NULL;
     for (size_t i = 0; i < result->n_slots; i++) {
@@ -320,7 +324,11 @@ void rp_replay_conclude(struct rp_replay_layer *result)
             result->verdict = slot->verdict;
         if (slot->verdict == RP_FAIL && !result->first_failing)
             result->first_failing = slot;
+        is_skipped |= slot->verdict == RP_SKIP && slot->n_left_out > 0;
     }
+    /* A slot that is dumped, and that nothing could be said of, keeps the layer from passing. */
+    if (result->verdict == RP_PASS && is_skipped)
+        result->verdict = RP_SKIP;
 }
 
 void rp_replay_layer_free(struct rp_replay_layer *result)

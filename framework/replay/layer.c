@@ -35,9 +35,7 @@ static enum rp_status see(void *context, const struct rp_planned_slot *slot, con
     struct work *work = context;
     const struct rp_replay_plan *plan = work->plan;
     const size_t k = (size_t)(slot - plan->slots);
-    struct rp_numerics numerics = *work->numerics;
-    if (slot->part == RP_PART_DECAY)
-        numerics.state = RP_STATE_F32; /* HF keeps it in FP32, whatever the state */
+    const struct rp_numerics numerics = rp_replay_part_numerics(work->numerics, slot->part);
     if (slot->dumped.tensor.n_positions == 0)
         return RP_OK;
     work->errors[k] = calloc(plan->n + 1, sizeof **work->errors);

@@ -1,5 +1,5 @@
 /* What of a layer the dump has, and what each of its slots is to be computed from: the nearest slots
- * that the dump has whole. Not for computing them: that is layer.c. */
+ * that the dump has whole. Not for computing them: that is layer_run.c. */
 #ifndef REFPARITY_REPLAY_LAYER_PLAN_H
 #define REFPARITY_REPLAY_LAYER_PLAN_H
 

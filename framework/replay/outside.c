@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/rounding.h"
 #include "operations/operations.h"
 #include "refparity/metrics.h"
 #include "replay/dumped.h"
@@ -125,21 +126,28 @@ static enum rp_status bounded_linear(void *context, const struct rp_site *site,
 }
 
 /* Where post_norm is not dumped, the norm is computed here: what it may be off by is handed on, and
- * where the product rounds its input, a value of each row may tip. */
-static double of_carried_norm(const struct part *part, const float *normed)
+ * where the product rounds its input, values of the row may tip. Each moves the row by a step at most; the
+ * output matrix is taken to be worth three times the mean in one column, and two tips are allowed. */
+#define WORTH_OF_TIPS 6
+
+static double of_carried_norm(const struct part *part, const float *normed, float *scratch)
 {
-    const size_t width = rp_model_config(part->replay->model)->hidden_size;
-    const struct rp_numerics *numerics = &part->replay->options.numerics;
-    float largest = 0;
+    const struct rp_model *model = part->replay->model;
+    const size_t width = rp_model_config(model)->hidden_size;
+    const uint32_t format =
+        rp_numerics_input_format(&part->replay->options.numerics, rp_model_output_type(model));
+    double tip = 0;
     if (strcmp(part->source.slot, "post_norm") == 0)
         return 0;
-    for (size_t i = 0; i < width; i++)
-        largest = fmaxf(largest, fabsf(normed[i]));
     const double norm = rp_metrics_norm(normed, width);
-    const double tip = rp_numerics_are_plain(numerics) || !(norm > 0)
-                           ? 0
-                           : 2 * (double)largest / 127 / norm; /* an 8-bit step */
-    return RP_BOUND_SIGMAS * rp_norm_error(width) + tip;
+    if (format != RP_GGML_F32 && norm > 0) {
+        const uint32_t values = format == RP_GGML_Q8_1 ? RP_GGML_Q8_0 : format;
+        rp_round_row(values, normed, width, scratch);
+        rp_rounding_tip_largest(values, normed, width, NULL, scratch);
+        for (size_t i = 0; i < width; i++)
+            tip = fmax(tip, fabs((double)scratch[i] - (double)normed[i]));
+    }
+    return RP_BOUND_SIGMAS * rp_norm_error(width) + (norm > 0 ? WORTH_OF_TIPS * tip / norm : 0);
 }
 
 static enum rp_status compute_logits(const struct part *part, const struct rp_forward *forward,
@@ -149,9 +157,10 @@ static enum rp_status compute_logits(const struct part *part, const struct rp_fo
     struct logits_bound bound;
     struct rp_forward bounded = *forward;
     float *normed = calloc(n * width + 1, sizeof *normed);
+    float *scratch = calloc(width + 1, sizeof *scratch);
     bound.square = calloc(n + 1, sizeof *bound.square);
     enum rp_status status = RP_OK;
-    if (!normed || !bound.square)
+    if (!normed || !scratch || !bound.square)
         status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", n);
     if (status == RP_OK)
         status = normed_rows(part, forward, first, n, normed, err);
@@ -165,7 +174,8 @@ static enum rp_status compute_logits(const struct part *part, const struct rp_fo
     for (size_t i = 0; i < n && status == RP_OK; i++)
         part->bound[first + i] =
             sqrt(bound.square[i]) / rp_metrics_norm(rows + i * part->dim, part->dim) +
-            of_carried_norm(part, normed + i * width);
+            of_carried_norm(part, normed + i * width, scratch);
+    free(scratch);
     free(normed);
     free(bound.square);
     return status;

@@ -52,7 +52,7 @@ bool rp_tips_explain(const double *own, const double *earlier, const bool *is_ov
         p[i] = -expm1(-RP_TIPS_MARGIN * own[i]);
     for (size_t j = 0; j <= n && !is_likely; j++) {
         const double tipped = j < n ? -expm1(-RP_TIPS_MARGIN * earlier[j]) : 1;
-        is_likely = tipped * at_least(p, j, n_over, count) >= UNLIKELY;
+        is_likely = tipped >= UNLIKELY && tipped * at_least(p, j, n_over, count) >= UNLIKELY;
         n_over += j < n && is_over[j];
     }
     free(p);

@@ -64,7 +64,13 @@ static void write_failing(FILE *out, const struct rp_replay_result *result,
             step->worst_channel);
     if (step == result->layer.first_failing && !isnan(result->inherited))
         fprintf(out, "; inherited %.4g", result->inherited);
-    fprintf(out, "\n  positions: %zu of %zu over the limit\n", step->n_failing, step->n_positions);
+    if (step->n_failing > 0)
+        fprintf(out, "\n  positions: %zu of %zu over the limit\n", step->n_failing,
+                step->n_positions);
+    else
+        fprintf(out,
+                "\n  positions: %zu of %zu over the bound %.2g; rounding explains about %.0f\n",
+                step->n_over, step->n_positions, step->bound[at], step->n_expected);
     if (explanation->text[0])
         fprintf(out, "  explanation: %s\n", explanation->text);
     if (explanation->or_else[0])

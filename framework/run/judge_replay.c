@@ -194,8 +194,11 @@ static void describe(struct rp_replay_result *result)
 {
     const struct rp_replay_layer *layer = &result->layer;
     const struct rp_replay_slot *worst = NULL;
+    char left_out[96] = "";
+    size_t n_partial = 0;
     for (size_t i = 0; i < layer->n_slots; i++) {
         const struct rp_replay_slot *slot = &layer->slots[i];
+        n_partial += slot->n_left_out > 0;
         if (slot->verdict != layer->verdict)
             continue;
         if (!worst || (slot->n_positions > 0 && worst->n_positions > 0 &&
@@ -203,8 +206,12 @@ static void describe(struct rp_replay_result *result)
                            worst->introduced[worst->worst] * slot->limit[slot->worst]))
             worst = slot;
     }
+    if (worst && n_partial > (worst->n_left_out > 0))
+        snprintf(left_out, sizeof left_out, "; positions of %zu slots could not be replayed",
+                 n_partial);
     if (worst)
-        rp_judge_decide(&result->judgement, layer->verdict, "%s %s", worst->slot, worst->message);
+        rp_judge_decide(&result->judgement, layer->verdict, "%s %s%s", worst->slot, worst->message,
+                        left_out);
     else
         rp_judge_decide(&result->judgement, layer->verdict, "%s", "there is nothing to replay");
 }

@@ -40,6 +40,7 @@ static const struct rp_field slot_fields[] = {
     PER_POSITION(introduced),
     PER_POSITION(limit),
     PER_POSITION(bound),
+    F(n_left_out),
     F(n_failing),
     F(n_over),
     F(n_expected),

@@ -111,12 +111,6 @@ struct rp_tokens_result {
 };
 void rp_compare_tokens(const struct rp_comparison *comparison, struct rp_tokens_result *result);
 
-/* As rp_compare_slot, but when the tokens differ the slot is SKIP, not comparable, with the tokens'
- * message: one wrong token would otherwise show as forty wrong layers. */
-void rp_compare_slot_after_tokens(const struct rp_comparison *comparison,
-                                  const struct rp_tokens_result *tokens, const char *slot,
-                                  struct rp_slot_result *result);
-
 /* What a pair says as a whole. PASS asks for required slots that passed; those that nothing could be
  * compared with are counted, and have to be shown beside it. */
 struct rp_pair_result {

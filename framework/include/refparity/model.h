@@ -30,6 +30,9 @@ const struct rp_gguf *rp_model_gguf(const struct rp_model *model);
 /* How wide a slot is; 0: the layer has none (layer is ignored outside the layers). */
 size_t rp_model_slot_width(const struct rp_model *model, enum rp_slot_part part, size_t layer);
 
+/* ggml's type of the output matrix, which is token_embd where embeddings are tied. */
+uint32_t rp_model_output_type(const struct rp_model *model);
+
 /* ---- one layer ---- */
 
 struct rp_weight {

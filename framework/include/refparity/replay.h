@@ -43,6 +43,7 @@ struct rp_replay_slot {
     double *limit;
     /* [n_positions] the bound without tips; equal to limit where nothing is rounded on the way */
     double *bound;
+    size_t n_left_out;    /* dumped positions that could not be replayed: the message says why */
     size_t n_failing;     /* !(introduced <= limit) */
     size_t n_over;        /* !(introduced <= bound): tips are to be expected there, so many: */
     double n_expected;    /* positions with a tip; 0 where nothing is rounded on the way */
@@ -116,6 +117,11 @@ enum rp_status rp_replay_dumped_rows(struct rp_replay *replay, const char *slot,
 /* The layer's weights, decoded once and kept until another layer's are asked for. */
 enum rp_status rp_replay_weights(struct rp_replay *replay, size_t layer,
                                  const struct rp_layer **weights, struct rp_error *err);
+
+/* The options' numerics as they are for a slot of that part: HF keeps the decay in FP32, whatever the
+ * state. */
+struct rp_numerics rp_replay_part_numerics(const struct rp_numerics *numerics,
+                                           enum rp_slot_part part);
 
 /* What the engine's row differs from the replayed one by, over ||replayed||; an engine that keeps its
  * values in a 16-bit type is allowed half a step of it, value by value. */
