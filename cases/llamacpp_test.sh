@@ -223,6 +223,21 @@ slots_are_wrong "h1_k" "$model"
 rm -rf "$work/dump"
 logged "$bugs" --model "$model" --prompt-file "$long" --dump "$work/dump" --slots operations --change ffn_gate-2=noise,by=1e-3,at=60
 slots_are_wrong "h2_gate: L2_rel" "$model"
+# What is not shown is no pass: a required slot or rows of it missing, a dump that was broken off.
+not_shown() { # MESSAGE
+    local status=0
+    "$built/bin/refparity" replay "$model" "$work/dump" >"$work/log" 2>&1 || status=$?
+    [ "$status" = 2 ] || fail "replay of a dump that lacks something: exit code $status, expected 2"
+    grep -qF -- "$1" "$work/log" || fail "replay does not say '$1'"
+}
+run "$model" "$long" batched --slots operations
+sed -i 's/"complete": true/"complete": false/' "$work/dump/dump.json"
+not_shown "its dump is not complete"
+run "$model" "$long" batched --slots operations
+rm "$work/dump/h1.npy"
+not_shown "the dump has no h1;"
+run "$model" "$long" batched --slots operations --positions 0,5,9
+not_shown "some positions of"
 echo "$n_checked dumps of all operations are right at every slot ($((SECONDS - start)) s)"
 
 # ---- options, and what it says when it cannot

@@ -7,6 +7,11 @@ static bool is_rotated(enum rp_slot_part part)
            part == RP_PART_KNORM || part == RP_PART_QROPE || part == RP_PART_KROPE;
 }
 
+bool rp_hf_order_may_differ(enum rp_slot_part part)
+{
+    return is_rotated(part);
+}
+
 /* How wide a V head is in the slot; 0: it has none. */
 static size_t v_head_width(const struct rp_model_config *config, enum rp_slot_part part)
 {

@@ -50,8 +50,9 @@ static const char help[] =
     "  --verbose            print every slot's message\n"
     "  --help\n"
     "\n"
-    "exit codes: 0 no layer introduces an error, 1 one does, 2 error, also when nothing could be\n"
-    "replayed\n";
+    "exit codes: 0 no operation introduces an error, 1 one does, 2 error, also when a required "
+    "slot\n"
+    "or position is missing, or the dump is not complete: what was not shown is no pass\n";
 
 struct options {
     const char *model, *dump, *tokens_file;
@@ -63,7 +64,9 @@ struct options {
 };
 
 struct counts {
-    size_t n_slots, n_failing, n_skipped, n_errors, n_carried, n_partial;
+    size_t n_slots, n_failing, n_skipped, n_errors, n_carried, n_partial, n_missing;
+    bool is_broken_off; /* the engine did not finish its dump */
+    char missing[256];  /* required slots that the dump has not, the first of them */
     char first_failing[RP_SLOT_NAME_SIZE];
 };
 
@@ -300,7 +303,8 @@ static void take_slot(struct printer *printer, const struct rp_replay_slot *slot
     counts->n_failing += slot->verdict == RP_FAIL;
     counts->n_skipped += slot->verdict == RP_SKIP;
     counts->n_errors += slot->verdict == RP_ERROR;
-    counts->n_partial += slot->n_left_out > 0;
+    /* Without tokens emb is SKIP, and the last line counts it. */
+    counts->n_partial += slot->n_left_out > 0 && slot->part != RP_PART_EMB;
     counts->n_carried += slot->is_carried && slot->n_positions > 0;
     if (printer->slots)
         add_slot(printer->slots, slot);
@@ -327,11 +331,47 @@ static void take_explanation(struct printer *printer, const struct rp_replay_slo
     cJSON_AddItemToArray(printer->explanations, item);
 }
 
+/* What was not shown is no pass. */
 static int exit_code(const struct counts *counts)
 {
-    if (counts->n_errors > 0 || counts->n_slots == 0)
+    if (counts->n_errors > 0 || counts->n_slots == 0 || counts->n_missing > 0 ||
+        counts->n_partial > 0 || counts->is_broken_off)
         return RP_EXIT_ERROR;
     return counts->n_failing > 0 ? RP_EXIT_FAIL : RP_EXIT_PASS;
+}
+
+/* Required slots have to be there, of the layers that are replayed and of the one before. */
+static void find_missing(const struct options *options, struct rp_tensor_set *dump, int n_layers,
+                         struct counts *counts)
+{
+    char name[RP_SLOT_NAME_SIZE];
+    counts->is_broken_off = !rp_tensor_set_complete(dump);
+    for (size_t i = 0; rp_required_slot(n_layers, i, name); i++) {
+        const bool is_wanted = options->first_layer < 0 || (i >= (size_t)options->first_layer &&
+                                                            i <= (size_t)options->last_layer + 1);
+        if (!is_wanted || rp_tensor_set_find(dump, name))
+            continue;
+        const size_t used = strlen(counts->missing);
+        if (used + sizeof name < sizeof counts->missing)
+            snprintf(counts->missing + used, sizeof counts->missing - used, "%s%s",
+                     counts->n_missing ? ", " : "", name);
+        counts->n_missing++;
+    }
+}
+
+static void print_unshown(const struct counts *counts)
+{
+    if (counts->n_missing > 0)
+        printf("not shown: the dump has no %s; every required slot has to be there\n",
+               counts->missing);
+    if (counts->n_partial > 0)
+        printf(
+            "not shown: some positions of %zu slot%s, whose inputs are not dumped or not finite: "
+            "--verbose says which\n",
+            counts->n_partial, counts->n_partial == 1 ? "" : "s");
+    if (counts->is_broken_off)
+        puts("not shown: what the engine did not come to: its dump is not complete "
+             "(rp_dump_finish was not called)");
 }
 
 static void print_end(const struct counts *counts)
@@ -341,14 +381,12 @@ static void print_end(const struct counts *counts)
     else if (counts->n_failing > 0)
         printf("the first slot that introduces an error: %s\n", counts->first_failing);
     else
-        puts("no operation introduces an error");
+        puts("no operation that was replayed introduces an error");
     printf("%zu slots replayed, %zu of them carried from further back, %zu over the limit, %zu not "
            "replayed, %zu damaged\n",
            counts->n_slots, counts->n_carried, counts->n_failing, counts->n_skipped,
            counts->n_errors);
-    if (counts->n_partial > 0)
-        printf("positions of %zu slots could not be replayed: --verbose says which and why\n",
-               counts->n_partial);
+    print_unshown(counts);
 }
 
 static void print_json(const struct options *options, const struct printer *printer, cJSON *root)
@@ -365,6 +403,9 @@ static void print_json(const struct options *options, const struct printer *prin
                             exit_code(counts) == RP_EXIT_PASS   ? "PASS"
                             : exit_code(counts) == RP_EXIT_FAIL ? "FAIL"
                                                                 : "ERROR");
+    cJSON_AddStringToObject(root, "missing", counts->missing);
+    cJSON_AddNumberToObject(root, "n_partial", (double)counts->n_partial);
+    cJSON_AddBoolToObject(root, "complete", !counts->is_broken_off);
     if (counts->first_failing[0])
         cJSON_AddStringToObject(root, "first_failing", counts->first_failing);
     char *text = cJSON_Print(root);
@@ -531,8 +572,10 @@ int rp_cli_replay(int argc, char **argv)
         status = rp_tensor_set_open(options.dump, options.layout, 0, &dump, &err);
     if (status == RP_OK)
         status = rp_replay_open(model, dump, &options.replay, &replay, &err);
-    if (status == RP_OK)
+    if (status == RP_OK) {
+        find_missing(&options, dump, (int)rp_model_config(model)->n_layers, &printer.counts);
         status = run_all(replay, &printer, &err);
+    }
     int result = exit_code(&printer.counts);
     if (status != RP_OK)
         result = rp_cli_error(&err);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "architectures/hf_order.h"
 #include "explain/row_changes.h"
 
 #define LEAST_SHARE 0.3    /* of the error: less is not worth a trial */
@@ -202,9 +203,13 @@ static enum rp_status collect_permutation(struct rp_search *search, const float 
     candidate.n_digits =
         RP_ANY_DIGITS; /* a number for each channel: heads in another order say more */
     candidate.reports_value = true;
+    const bool is_rotated = rp_hf_order_may_differ(search->slot->part);
     return rp_search_add(search, candidate, err,
-                         "channels are permuted: channel %%v holds what belongs to channel %zu",
-                         (size_t)permutation[first]);
+                         "channels are permuted: channel %%v holds what belongs to channel %zu%s",
+                         (size_t)permutation[first],
+                         is_rotated ? "; a dump whose rotated pairs stand side by side has to say "
+                                      "so (rp_dump_order_interleaved)"
+                                    : "");
 }
 
 static enum rp_status collect_clip(struct rp_search *search, const float *base,
