@@ -10,7 +10,7 @@
 #include "replay/session.h"
 
 #define LEAST_LIMIT 1e-9 /* against a division by zero */
-/* What is left after a match is within a third of the limit, as a rule, and the error was over it. */
+/* What a match leaves is at most 1/2.1 of the error, as an L2 norm: more could be the error itself. */
 #define MIN_SHARE (7.0 / 9)
 /* Where values may tip, tips look like many a change: nearly all is asked for. */
 #define MIN_SHARE_OF_TIPS 0.95
