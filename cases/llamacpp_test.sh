@@ -178,7 +178,8 @@ for name in [name for name in tensors if name.startswith("blk.") and len(tensors
     bias.type, bias.shape = mutate_gguf.Type.F32, [tensors[name].shape[1]]
     bias.bytes = random.normal(0, 0.1, bias.shape).astype("<f4").view("u1")[None]
     tensors[name.replace(".weight", ".bias")] = bias
-mutate_gguf.write(reader, {}, tensors, pathlib.Path(sys.argv[3]))
+rows = ((name, tuple(reversed(tensor.shape)), tensor.type, tensor.bytes) for name, tensor in tensors.items())
+mutate_gguf.write_gguf(reader, {}, rows, pathlib.Path(sys.argv[3]))
 END
 slots_are_right() { logged "$python" "$root/cases/llamacpp_slots.py" "$@"; }
 slots_are_wrong() { # MESSAGE GGUF: the twin that must fail
