@@ -43,9 +43,9 @@ struct rp_bug {
     /* What has to be reported: the slot that the wrong operation writes; of several the first that a
      * layer has. RP_PART_OTHER: none, the tokens. */
     enum rp_slot_part first_part;
+    enum rp_bug_layers layers;
     /* Slots of the other operations that it is in, in forward order, ended by 0; NULL: none. */
     const enum rp_slot_part *also;
-    enum rp_bug_layers layers;
     /* The names of framework/explain that are right, of the operation that fails first, comma-separated;
      * "-" among them: so is "unexplained", as where no hypothesis is of this kind. */
     const char *names;

@@ -131,11 +131,11 @@ static struct counts *group_of(struct table *table, const char *group, const cha
     if (!grown)
         return NULL;
     table->groups = grown;
-    grown += table->n_groups++;
-    *grown = (struct counts){.smallest = (double)INFINITY};
-    snprintf(grown->group, sizeof grown->group, "%s", group);
-    snprintf(grown->name, sizeof grown->name, "%s", name);
-    return grown;
+    struct counts *added = &table->groups[table->n_groups++];
+    *added = (struct counts){.smallest = (double)INFINITY};
+    snprintf(added->group, sizeof added->group, "%s", group);
+    snprintf(added->name, sizeof added->name, "%s", name);
+    return added;
 }
 
 /* Trials of two bugs are one kind. */

@@ -222,9 +222,10 @@ static void each_level_has_goals_of_its_own(void **state)
 {
     (void)state;
     char lines[100 * sizeof OF_LAYERS] = "";
+    size_t used = 0;
     for (size_t i = 0; i < 40; i++)
-        strcat(lines, OF_LAYERS);
-    strcat(lines, BUG("operations", "1,0,0,0,0,,,9"));
+        used += (size_t)snprintf(lines + used, sizeof lines - used, "%s", OF_LAYERS);
+    snprintf(lines + used, sizeof lines - used, "%s", BUG("operations", "1,0,0,0,0,,,9"));
     assert_int_equal(table_of(lines), 1);
 }
 

@@ -4,17 +4,16 @@
 #include <stdio.h>
 #include <string.h>
 
-#define COUNT(array) (sizeof(array) / sizeof *(array))
-
 static const struct rp_architecture *const architectures[] = {
     &rp_architecture_llama,
     &rp_architecture_qwen3,
     &rp_architecture_qwen35,
+    NULL,
 };
 
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name)
 {
-    for (size_t i = 0; i < COUNT(architectures); i++) {
+    for (size_t i = 0; architectures[i]; i++) {
         const char *known = architectures[i]->name;
         if (strlen(known) == name.length && memcmp(known, name.data, name.length) == 0)
             return architectures[i];

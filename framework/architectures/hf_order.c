@@ -49,7 +49,7 @@ static size_t own_index(const struct rp_model_config *config, enum rp_slot_part 
     const size_t first = part == RP_PART_QKV || part == RP_PART_CONV
                              ? 2 * config->n_linear_k_heads * config->linear_head_dim
                              : 0;
-    if (i < first)
+    if (i < first || width == 0)
         return i;
     const size_t head = (i - first) / width, n_k = config->n_linear_k_heads;
     const size_t per_k = config->n_linear_v_heads / n_k; /* V heads that read a K head */

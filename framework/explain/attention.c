@@ -118,7 +118,7 @@ static enum rp_status collect_scale(struct rp_search *search, struct rp_error *e
                             own * sqrt(2.0),
                             own / sqrt(2.0),
                             sqrt(head_dim),
-                            1 / sqrt((double)(config->hidden_size / config->n_heads))};
+                            sqrt((double)config->n_heads / (double)config->hidden_size)};
     static const double grid[] = {1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 0.6, 2, 5, 10};
     static const struct rp_fit fit = {.is_log = true,
                                       .low = 1e-6,

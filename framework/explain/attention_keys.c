@@ -175,7 +175,9 @@ static enum rp_status try_table(struct rp_search *search, struct measuring *meas
     struct rp_trial trial;
     candidate.rows = measuring->table;
     const enum rp_status status = rp_search_try(search, &candidate, &everywhere, &trial, err);
-    for (size_t i = 0; i < search->n && status == RP_OK; i++) {
+    if (status != RP_OK)
+        return status;
+    for (size_t i = 0; i < search->n; i++) {
         const double error = rp_replay_row_error(&rp_replay_options(search->replay)->numerics,
                                                  search->rows + i * search->dim,
                                                  search->dumped + i * search->dim, search->dim);

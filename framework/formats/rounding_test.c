@@ -224,7 +224,8 @@ static void tips_to_be_expected_are_the_distance_over_the_step(void **state)
         const float distance = 0.02f * cases[i].step;
         make_row(x, 7);
         move(x, N, distance, moved);
-        const double expected = (double)(N - N / 32) * 0.02;
+        const size_t n_moved = N - N / 32;
+        const double expected = 0.02 * (double)n_moved;
         const double tips = rp_rounding_tips(cases[i].format, x, moved, N);
         assert_true(fabs(tips - expected) < 0.01 * expected);
         assert_true(rp_rounding_tips(cases[i].format, x, x, N) == 0);

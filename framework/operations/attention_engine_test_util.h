@@ -30,7 +30,7 @@ struct attention_call {
 
 enum sum_order { SUM_FORWARD, SUM_REVERSE, SUM_PAIRWISE, SUM_DOUBLE, N_SUM_ORDERS };
 
-struct attention_engine {
+struct attention_engine { /* NOLINT(clang-analyzer-optin.performance.Padding) */
     enum sum_order order;
     bool is_one_pass; /* the softmax: sums are scaled when the maximum grows */
     bool sums_in_f16; /* and rounded at each key; one pass */

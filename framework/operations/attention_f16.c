@@ -157,8 +157,9 @@ static size_t part_size(const struct rp_numerics *numerics, const struct rp_site
 
 /* q [n_heads][head_dim] of one position, followed by a scratch row [head_dim]. */
 static void run_position(const struct rp_emulation *emulation, const struct rp_site *site,
-                         const struct rp_attention *args, size_t p, float *q, size_t n_visible,
-                         head_fn *run_head)
+                         const struct rp_attention *args, size_t p,
+                         float *q, /* NOLINT(readability-non-const-parameter) */
+                         size_t n_visible, head_fn *run_head)
 {
     size_t group = args->n_heads / args->n_kv_heads, dim = args->head_dim;
     for (size_t head = 0; head < args->n_heads; head++) {

@@ -295,10 +295,12 @@ static void a_watch_is_shown_q_where_it_is_rounded(void **state)
         emulation.watch = &watch;
         run(&emulation, cases[k].mode, &watched);
         assert_int_equal(n_shown, cases[k].is_rounded ? 64 : 0);
-        for (size_t p = 0; p < 64; p++)
-            assert_int_equal(
-                memcmp(plain.y + p * WIDTH, watched.y + p * WIDTH, WIDTH * sizeof *plain.y) != 0,
-                cases[k].is_rounded && p == 3);
+        for (size_t p = 0; p < 64; p++) {
+            size_t n_other = 0;
+            for (size_t i = p * WIDTH; i < (p + 1) * WIDTH; i++)
+                n_other += plain.y[i] != watched.y[i] ? 1 : 0;
+            assert_int_equal(n_other > 0, cases[k].is_rounded && p == 3);
+        }
     }
 }
 

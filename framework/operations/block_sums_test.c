@@ -131,7 +131,8 @@ static const float *halve(void *context, const struct rp_site *site, enum rp_wei
     return half;
 }
 
-static void keep(void *context, uint32_t format, const float *x, size_t n, float *rounded)
+static void keep(void *context, uint32_t format, const float *x, size_t n,
+                 float *rounded) /* NOLINT(readability-non-const-parameter) */
 {
     (void)context;
     (void)format;

@@ -120,8 +120,9 @@ static enum rp_status rms_norm(void *context, const struct rp_site *site,
             const float scale = norm_scale(from, args->dim, args->eps);
             float *y = args->y + row * args->dim;
             for (size_t i = 0; i < args->dim; i++)
-                y[i] = args->weight[i] * round_inside(emulation, row / rows, from[i] * scale, noise,
-                                                      (double)args->weight[i]);
+                y[i] =
+                    args->weight[i] * round_inside(emulation, row / (rows ? rows : 1),
+                                                   from[i] * scale, noise, (double)args->weight[i]);
         }
     }
     free(x);
@@ -158,7 +159,8 @@ static enum rp_status gated_norm(void *context, const struct rp_site *site,
             const float opened = silu(gate[row * args->dim + i]);
             /* A tip moves the rounded product by up to a step more. */
             const double worth = 2 * fabs((double)args->weight[i] * (double)opened);
-            const float normed = round_inside(emulation, row / rows, from[i] * scale, noise, worth);
+            const float normed =
+                round_inside(emulation, row / (rows ? rows : 1), from[i] * scale, noise, worth);
             args->y[row * args->dim + i] = rp_state_round(state, args->weight[i] * normed) * opened;
         }
     }

@@ -63,7 +63,7 @@ static void names_are_parsed_and_an_unknown_one_is_an_error(void **state)
 /* ---- norms ---- */
 
 static void norm(struct rp_emulation *emulation, const struct rp_model_config *of, const float *x,
-                 const float *weight, float *y)
+                 const float *weight, float *y) /* NOLINT(readability-non-const-parameter) */
 {
     const struct rp_site site = site_of(of);
     const struct rp_rms_norm args = {
@@ -169,9 +169,9 @@ static void cosine_sine_and_each_product_are_rounded(void **state)
                 assert_true(y[p * DIM + i] == row[i]);
                 continue;
             }
-            const size_t pair = i % (DIM / 4);
+            const size_t pair = i % (DIM / 4), n_rot = DIM / 2;
             const float angle =
-                (float)positions[p] * (1.0f / powf(10000.0f, (float)(2 * pair) / (float)(DIM / 2)));
+                (float)positions[p] * (1.0f / powf(10000.0f, (float)(2 * pair) / (float)n_rot));
             const float c = rp_round_bf16(cosf(angle)), s = rp_round_bf16(sinf(angle));
             const float other = i < DIM / 4 ? -row[i + DIM / 4] : row[i - DIM / 4];
             assert_true(y[p * DIM + i] == rp_round_bf16(row[i] * c) + rp_round_bf16(other * s));
@@ -185,7 +185,7 @@ static void cosine_sine_and_each_product_are_rounded(void **state)
 enum { HEAD = 16 };
 
 static void attend(struct rp_emulation *emulation, const float *q, const float *keys,
-                   const float *values, float *y)
+                   const float *values, float *y) /* NOLINT(readability-non-const-parameter) */
 {
     static const struct rp_model_config of = {.head_dim = HEAD, .n_heads = 1, .n_kv_heads = 1};
     float scores[ROWS];

@@ -248,7 +248,8 @@ static enum rp_status run_slot(struct rp_replay *replay, const struct rp_replay_
 }
 
 enum rp_status rp_replay_layer_rows(struct rp_replay *replay, const struct rp_replay_slot *slot,
-                                    const struct rp_replay_variant *variant, float *rows,
+                                    const struct rp_replay_variant *variant,
+                                    float *rows, /* NOLINT(readability-non-const-parameter) */
                                     struct rp_error *err)
 {
     struct rp_replay_plan plan;
