@@ -242,7 +242,7 @@ enum rp_status rp_measure_attention_keys(struct rp_search *search, struct rp_can
         status = new_table(search, &measuring.found, err);
     if (status != RP_OK)
         return status;
-    measuring.least = malloc((search->n + 1) * sizeof *measuring.least);
+    measuring.least = calloc(search->n + 1, sizeof *measuring.least);
     if (!measuring.least)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", search->n);
     for (size_t i = 0; i < search->n; i++)
