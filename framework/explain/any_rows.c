@@ -9,7 +9,6 @@
 
 #define LEAST_SHARE 0.3    /* of the error: less is not worth a trial */
 #define MOST_OF_ENERGY 0.9 /* in one channel: worth a trial */
-#define MAX_SWAPPED 256    /* channels that are looked at for a permutation */
 #define MIN_BIAS_ROWS 4    /* a vector is not fitted to fewer */
 #define IS_NOTHING 1e-3    /* a factor below */
 
@@ -143,73 +142,141 @@ static enum rp_status collect_channel(struct rp_search *search, struct rp_error 
                          (long long)search->slot->positions[search->first]);
 }
 
-/* Whether channel `to` of the engine's holds what was computed for `from`, over base, as exactly as
- * the limits ask for. */
-static bool holds_channel(const struct rp_search *search, const float *base, size_t to, size_t from)
+/* Whether channel `to` of the engine's holds what was computed for `from`, over base: within
+ * allowed [n], absolute, at the failing rows. */
+static bool holds_channel(const struct rp_search *search, const float *base, const double *allowed,
+                          size_t to, size_t from)
 {
     for (size_t row = 0; row < search->n; row++) {
         const size_t first = row * search->dim;
-        double square = 0;
         if (!search->is_failing[row])
             continue;
-        for (size_t i = 0; i < search->dim; i++)
-            square += (double)search->computed[first + i] * (double)search->computed[first + i];
         const double moved = base ? (double)base[first + to] - (double)base[first + from] : 0;
         const double x = (double)search->computed[first + from] + moved;
-        /* A single value's error may be a few times the row's RMS error. */
-        if (!(fabs((double)search->dumped[first + to] - x) <=
-              4 * search->limit[row] * sqrt(square / (double)search->dim)))
+        if (!(fabs((double)search->dumped[first + to] - x) <= allowed[row]))
             return false;
     }
     return true;
 }
 
-/* permutation [dim]; false where what the engine has in the wrong channels is found in no other. */
-static bool find_permutation(const struct rp_search *search, const float *base, float *permutation,
-                             size_t *first)
+/* permutation [dim], wrong [dim] and allowed [n] are scratch; false where what the engine has in a wrong
+ * channel is found in no other. */
+static bool search_permutation(const struct rp_search *search, const float *base,
+                               float *permutation, size_t *wrong, double *allowed)
 {
-    size_t wrong[MAX_SWAPPED], n = 0;
+    size_t n = 0;
+    for (size_t row = 0; row < search->n; row++) {
+        double square = 0;
+        for (size_t i = row * search->dim; i < (row + 1) * search->dim; i++)
+            square += (double)search->computed[i] * (double)search->computed[i];
+        /* A single value's error may be a few times the row's RMS error. */
+        allowed[row] = 4 * search->limit[row] * sqrt(square / (double)search->dim);
+    }
     for (size_t channel = 0; channel < search->dim; channel++) {
         permutation[channel] = (float)channel;
-        if (holds_channel(search, base, channel, channel))
-            continue;
-        if (n == MAX_SWAPPED)
-            return false;
-        wrong[n++] = channel;
+        if (!holds_channel(search, base, allowed, channel, channel))
+            wrong[n++] = channel;
     }
     for (size_t i = 0; i < n; i++) {
         size_t j = 0;
-        while (j < n && !holds_channel(search, base, wrong[i], wrong[j]))
+        while (j < n && !holds_channel(search, base, allowed, wrong[i], wrong[j]))
             j++;
         if (j == n)
             return false;
         permutation[wrong[i]] = (float)wrong[j];
     }
-    *first = n ? wrong[0] : 0;
     return n > 1;
+}
+
+static enum rp_status find_permutation(const struct rp_search *search, const float *base,
+                                       float *permutation, bool *is_found, struct rp_error *err)
+{
+    size_t *wrong = malloc((search->dim + 1) * sizeof *wrong);
+    double *allowed = malloc((search->n + 1) * sizeof *allowed);
+    const bool has_memory = wrong && allowed;
+    *is_found = has_memory && search_permutation(search, base, permutation, wrong, allowed);
+    free(wrong);
+    free(allowed);
+    return has_memory
+               ? RP_OK
+               : rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu channels", search->dim);
+}
+
+/* Where HF's value i of rotated heads stands when the two values of a pair are side by side. */
+static size_t side_by_side(const struct rp_model_config *config, size_t i)
+{
+    const size_t half = config->n_rot / 2, at = i % config->head_dim, head = i - at;
+    return at >= config->n_rot ? i : at < half ? head + 2 * at : head + 2 * (at - half) + 1;
+}
+
+/* Whether pairs that should stand half a head apart are side by side, or the other way round. */
+static bool is_of_other_pairs(const struct rp_search *search, const float *permutation)
+{
+    const struct rp_model_config *config = search->config;
+    size_t n_to = 0, n_from = 0;
+    if (!rp_hf_order_may_differ(search->slot->part) || search->dim % config->head_dim != 0)
+        return false;
+    for (size_t i = 0; i < search->dim; i++) {
+        const size_t other = side_by_side(config, i);
+        n_to += (size_t)permutation[other] == i;
+        n_from += (size_t)permutation[i] == other;
+    }
+    return n_to == search->dim || n_from == search->dim;
+}
+
+/* Whether whole heads are permuted. */
+static bool is_of_heads(const struct rp_search *search, const float *permutation)
+{
+    const enum rp_slot_part part = search->slot->part;
+    const size_t width = search->config->head_dim;
+    if ((part != RP_PART_V && part != RP_PART_ATTN && part != RP_PART_MIX &&
+         !rp_hf_order_may_differ(part)) ||
+        width < 2 || search->kind != RP_LAYER_FULL_ATTENTION || search->dim % width != 0)
+        return false;
+    for (size_t i = 0; i < search->dim; i++) {
+        if ((size_t)permutation[i] != (size_t)permutation[i - i % width] + i % width)
+            return false;
+    }
+    return true;
 }
 
 static enum rp_status collect_permutation(struct rp_search *search, const float *base,
                                           struct rp_error *err)
 {
     float *permutation = NULL;
-    size_t first;
-    const enum rp_status status = rp_search_new_rows(search, &permutation, err);
-    if (status != RP_OK || !find_permutation(search, base, permutation, &first))
+    size_t first = 0;
+    bool is_found = false;
+    enum rp_status status = rp_search_new_rows(search, &permutation, err);
+    if (status == RP_OK)
+        status = find_permutation(search, base, permutation, &is_found, err);
+    if (status != RP_OK || !is_found)
         return status;
+    while ((size_t)permutation[first] == first)
+        first++;
+    const size_t from = (size_t)permutation[first], head_dim = search->config->head_dim;
     struct rp_candidate candidate =
         rp_candidate_of_rows("channels-swapped", rp_rows_permute, (double)first, base);
     candidate.more_rows = permutation;
-    candidate.n_digits =
-        RP_ANY_DIGITS; /* a number for each channel: heads in another order say more */
+    if (is_of_other_pairs(search, permutation)) {
+        candidate.name = "rope-ordering";
+        return rp_search_add(
+            search, candidate, err,
+            "the two values of each rotated pair stand in the other order: weights "
+            "or values of the other RoPE; a dump whose pairs stand side by side "
+            "has to say so (rp_dump_order_interleaved)");
+    }
     candidate.reports_value = true;
-    const bool is_rotated = rp_hf_order_may_differ(search->slot->part);
+    if (is_of_heads(search, permutation)) {
+        candidate.name = "attention-head-mapping";
+        candidate.value = (double)(first / head_dim);
+        return rp_search_add(search, candidate, err,
+                             "heads are permuted: head %%v holds what belongs to head %zu",
+                             from / head_dim);
+    }
+    candidate.n_digits = RP_ANY_DIGITS; /* a number for each channel */
     return rp_search_add(search, candidate, err,
-                         "channels are permuted: channel %%v holds what belongs to channel %zu%s",
-                         (size_t)permutation[first],
-                         is_rotated ? "; a dump whose rotated pairs stand side by side has to say "
-                                      "so (rp_dump_order_interleaved)"
-                                    : "");
+                         "channels are permuted: channel %%v holds what belongs to channel %zu",
+                         from);
 }
 
 static enum rp_status collect_clip(struct rp_search *search, const float *base,

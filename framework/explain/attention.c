@@ -80,7 +80,11 @@ static enum rp_status collect_heads(struct rp_search *search, struct rp_error *e
         candidate.is_everywhere = true;
         status = rp_search_add(search, candidate, err, "attention's head %%v is zero");
     }
-    return status;
+    /* In a part of the heads and positions; everywhere it is a branch that is missing. */
+    return status == RP_OK
+               ? rp_search_add(search, make("attention-head", RP_ATTENTION_ZERO, 0, false), err,
+                               "attention's output is zero")
+               : status;
 }
 
 static enum rp_status collect_shifts(struct rp_search *search, struct rp_error *err)

@@ -197,6 +197,8 @@ static enum rp_status run_and_change(const struct rp_change *change, const struc
         memcpy(plain, y, width * sizeof *plain);
         if (change->what.option == RP_ATTENTION_ZERO_HEAD)
             memset(y + (size_t)change->what.value * dim, 0, dim * sizeof *y);
+        else if (change->what.option == RP_ATTENTION_ZERO)
+            memset(y, 0, width * sizeof *y);
         else
             for (size_t i = 0; i < width; i++)
                 y[i % dim * args->n_heads + i / dim] = plain[i];
@@ -227,6 +229,7 @@ static enum rp_status attention(void *context, const struct rp_site *site,
     case RP_ATTENTION_EMPTY:
     case RP_ATTENTION_EMPTY_AFTER:
     case RP_ATTENTION_NO_SOFTMAX_SUM: return run_own_softmax(change, site, args);
+    case RP_ATTENTION_ZERO:
     case RP_ATTENTION_ZERO_HEAD:
     case RP_ATTENTION_TRANSPOSED: return run_and_change(change, site, args);
     }

@@ -18,7 +18,8 @@ enum rp_attention_option {
     RP_ATTENTION_EMPTY_AFTER, /* keys of zeros up to the next multiple of `value` are seen */
     RP_ATTENTION_SHIFTED,     /* K, V (`which`) or both of `value` rows before */
     RP_ATTENTION_SWAPPED,     /* K and V */
-    RP_ATTENTION_ZERO_HEAD,
+    RP_ATTENTION_ZERO,        /* the output */
+    RP_ATTENTION_ZERO_HEAD,   /* head `value` of it */
     RP_ATTENTION_TRANSPOSED, /* heads' output interleaved: value i of head h stands at i n_heads + h */
     RP_ATTENTION_NO_SOFTMAX_SUM /* weights exp(score - max), not divided by their sum */
 };

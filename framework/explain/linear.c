@@ -184,17 +184,6 @@ static enum rp_status collect_swapped(struct rp_search *search, enum rp_weight_i
     return status;
 }
 
-/* Whether "h1_qrope, h1_q" has the name: whole, not as a part of another. */
-static bool is_listed(const char *list, const char *name)
-{
-    const size_t n = strlen(name);
-    for (const char *at = list; (at = strstr(at, name)); at += n) {
-        if (at[n] == '\0' || at[n] == ',')
-            return true;
-    }
-    return false;
-}
-
 /* Slots of the layer that are as wide as the product's input. */
 static enum rp_status collect_inputs(struct rp_search *search, enum rp_weight_id which,
                                      struct rp_error *err)
@@ -205,7 +194,7 @@ static enum rp_status collect_inputs(struct rp_search *search, enum rp_weight_id
         char name[RP_SLOT_NAME_SIZE];
         const float *rows;
         rp_slot_name((enum rp_slot_part)part, search->slot->layer, name);
-        if (is_listed(search->slot->from, name))
+        if (rp_search_reads(search, name))
             continue;
         status = rp_search_slot_rows(search, name, n_in, &rows, err);
         struct rp_candidate candidate = make("input-replaced", OTHER_INPUT, which);

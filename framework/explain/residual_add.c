@@ -50,7 +50,8 @@ static enum rp_status collect_other(struct rp_search *search, const char *slot, 
     struct rp_candidate candidate = rp_candidate_of_rows("residual-leak", rp_rows_add, alpha, rows);
     candidate.reports_value = true;
     snprintf(text, sizeof text, "%%v times %s is added", slot);
-    if (share >= LEAST_SHARE)
+    /* Of the branch itself that is its factor, see any_rows.c. */
+    if (share >= LEAST_SHARE && !(base && rp_search_reads(search, slot)))
         status = rp_search_add_rounded(search, candidate, text, err);
     if (status == RP_OK && base)
         status = rp_search_new_rows(search, &difference, err);

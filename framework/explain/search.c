@@ -169,6 +169,17 @@ bool rp_search_has_step(const struct rp_search *search, enum rp_step_kind kind,
     return false;
 }
 
+bool rp_search_reads(const struct rp_search *search, const char *slot)
+{
+    const size_t n = strlen(slot);
+    for (const char *at = search->slot->from; (at = strstr(at, slot)); at += n) {
+        const bool is_begin = at == search->slot->from || at[-1] == ' ';
+        if (is_begin && (at[n] == '\0' || at[n] == ',')) /* "h1_q" is not in "h1_qrope, h1_k" */
+            return true;
+    }
+    return false;
+}
+
 bool rp_search_is_just(const struct rp_search *search, enum rp_step_kind kind)
 {
     return !search->slot->is_carried && rp_search_has_step(search, kind, RP_N_WEIGHTS);

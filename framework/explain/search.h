@@ -58,6 +58,8 @@ bool rp_search_has_step(const struct rp_search *search, enum rp_step_kind kind,
                         enum rp_weight_id which);
 /* The slot's one operation is of that kind, its inputs are dumped. */
 bool rp_search_is_just(const struct rp_search *search, enum rp_step_kind kind);
+/* Whether the slot was computed from that dumped slot. */
+bool rp_search_reads(const struct rp_search *search, const char *slot);
 /* Whether the declared numerics round anything on the way. */
 bool rp_search_rounds(const struct rp_search *search);
 
