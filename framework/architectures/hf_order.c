@@ -38,6 +38,13 @@ bool rp_hf_order_differs(const struct rp_model_config *config, enum rp_layer_kin
            config->n_linear_v_heads != config->n_linear_k_heads;
 }
 
+size_t rp_hf_order_own_v_head(const struct rp_model_config *config, size_t hf_head)
+{
+    const size_t n_k = config->n_linear_k_heads;
+    const size_t per_k = config->n_linear_v_heads / n_k; /* V heads that read a K head */
+    return hf_head / per_k + hf_head % per_k * n_k;
+}
+
 /* Where the own row has HF's value i. */
 static size_t own_index(const struct rp_model_config *config, enum rp_slot_part part, size_t i)
 {
@@ -51,9 +58,8 @@ static size_t own_index(const struct rp_model_config *config, enum rp_slot_part 
                              : 0;
     if (i < first || width == 0)
         return i;
-    const size_t head = (i - first) / width, n_k = config->n_linear_k_heads;
-    const size_t per_k = config->n_linear_v_heads / n_k; /* V heads that read a K head */
-    return first + (head / per_k + head % per_k * n_k) * width + (i - first) % width;
+    return first + rp_hf_order_own_v_head(config, (i - first) / width) * width +
+           (i - first) % width;
 }
 
 void rp_hf_order_from_own(const struct rp_model_config *config, enum rp_slot_part part, size_t n,

@@ -216,6 +216,7 @@ const char *rp_attention_remark(const struct rp_search *search)
                           search->slot->positions[0] == search->replay->first_position;
     return is_first && rp_search_has_step(search, RP_STEP_ATTENTION, RP_N_WEIGHTS)
                ? "; position 0 is wrong, which sees itself alone: unless it sees later ones, it is "
-                 "neither RoPE nor mask nor softmax, but V, the head mapping or the output"
+                 "neither RoPE nor mask, but V, the head mapping, a term in softmax's sum or the "
+                 "output"
                : "";
 }

@@ -95,6 +95,7 @@ struct rp_place {
     size_t n_listed;
     size_t first_q, n_q;   /* heads of Q and of attention's output */
     size_t first_kv, n_kv; /* heads of K and V */
+    size_t hf_head;        /* the one head of n_q == 1 as HF counts: what is said */
 };
 
 bool rp_place_has(const struct rp_place *place, int64_t position);

@@ -65,6 +65,8 @@ enum rp_delta_rule_option {
     RP_DELTA_GROUPED_HEADS, /* V head h reads K head h / (n_v_heads / n_k_heads) */
     RP_DELTA_FIRST_HEAD,
     RP_DELTA_QK_SWAPPED,
+    RP_DELTA_DECAY_AS_LOG,       /* the state times the decay's logarithm */
+    RP_DELTA_DECAY_AS_MAGNITUDE, /* the same without its sign */
     RP_DELTA_DECAY_LATE,
     RP_DELTA_OUTPUT_EARLY,
     RP_DELTA_PLAIN_UPDATE, /* beta v, without what the state holds */

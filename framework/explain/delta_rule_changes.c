@@ -50,6 +50,14 @@ static struct head_row row_of(int option, const struct rp_delta_rule *args, size
                              .y = args->y + at * dim};
 }
 
+/* What the state is multiplied by. */
+static float decay_of(int option, struct head_row row)
+{
+    return option == RP_DELTA_DECAY_AS_LOG         ? row.decay
+           : option == RP_DELTA_DECAY_AS_MAGNITUDE ? -row.decay
+                                                   : expf(row.decay);
+}
+
 /* y is also where the update is made. */
 static void own_step(int option, const struct rp_delta_rule *args, struct head_row row,
                      float *state)
@@ -59,7 +67,7 @@ static void own_step(int option, const struct rp_delta_rule *args, struct head_r
     if (option == RP_DELTA_BEFORE_DECAY)
         read_state(state, row.k, dim, 1, y);
     if (option != RP_DELTA_DECAY_LATE)
-        decay_state(state, dim, expf(row.decay));
+        decay_state(state, dim, decay_of(option, row));
     if (option == RP_DELTA_PLAIN_UPDATE)
         memset(y, 0, dim * sizeof *y);
     else if (option != RP_DELTA_BEFORE_DECAY)

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "architectures/hf_order.h"
+
 #define MAX_ROWS 8         /* failing rows that heads are looked for in */
 #define MIN_HEAD_SHARE 0.9 /* of the error, in the head that it is in: rounding spreads the rest */
 #define MAX_OTHER_SHARE 0.85 /* in the next best: a head spans only part of the stream */
@@ -106,8 +108,28 @@ static enum rp_status find_group(const struct rp_search *search, const struct rp
 
 static struct rp_place of_heads(size_t first_q, size_t n_q, size_t first_kv, size_t n_kv)
 {
-    return (struct rp_place){
-        .by_head = true, .first_q = first_q, .n_q = n_q, .first_kv = first_kv, .n_kv = n_kv};
+    return (struct rp_place){.by_head = true,
+                             .first_q = first_q,
+                             .n_q = n_q,
+                             .first_kv = first_kv,
+                             .n_kv = n_kv,
+                             .hf_head = first_q};
+}
+
+/* A V head of the DeltaNet: the slot's rows have HF's order, the output matrix's columns the file's. */
+static void place_v_head(const struct rp_model_config *config, bool is_of_slot,
+                         struct rp_place *place)
+{
+    const size_t found = place->hf_head;
+    const bool has_kv = place->n_kv > 0;
+    size_t hf = found;
+    for (size_t head = 0; head < config->n_linear_v_heads && !is_of_slot; head++) {
+        if (rp_hf_order_own_v_head(config, head) == found)
+            hf = head;
+    }
+    place->hf_head = hf;
+    place->first_q = rp_hf_order_own_v_head(config, hf);
+    place->first_kv = has_kv ? place->first_q : 0;
 }
 
 /* Whether the slot has heads side by side. */
@@ -150,6 +172,8 @@ enum rp_status rp_places_by_head(const struct rp_search *search,
         places[n++] = is_kv ? of_heads(0, 0, found, 1) : of_heads(found, 1, 0, 0);
     if (status == RP_OK && found != SIZE_MAX && !is_kv && group == 1)
         places[n++] = of_heads(found, 1, found, 1);
+    for (size_t i = 0; i < n && !is_full; i++)
+        place_v_head(config, output == NULL, &places[i]);
     if (status != RP_OK || is_kv || !is_full || group == 1) {
         *n_places = n;
         return status;
@@ -214,7 +238,7 @@ const char *rp_place_text(const struct rp_place *place, char *out, size_t size)
     char heads[64] = "";
     const long long position = (long long)place->position;
     if (place->by_head && place->n_q == 1)
-        snprintf(heads, sizeof heads, " in head %zu only", place->first_q);
+        snprintf(heads, sizeof heads, " in head %zu only", place->hf_head);
     else if (place->by_head)
         snprintf(heads, sizeof heads, " in KV head %zu only", place->first_kv);
     switch (place->kind) {
