@@ -5,7 +5,7 @@
 #ifndef REFPARITY_ARCHITECTURES_ARCHITECTURE_H
 #define REFPARITY_ARCHITECTURES_ARCHITECTURE_H
 
-#include "refparity/ops.h"
+#include "operations/operations.h"
 #include "refparity/tensor_set.h"
 
 /* Where a step reads and writes; each is [n_positions][rp_buffer_width]. */
@@ -29,25 +29,6 @@ enum rp_buffer {
     RP_BUFFER_UP,
     RP_BUFFER_CACHE, /* the layer's state; it has no width of its own */
     RP_N_BUFFERS
-};
-
-enum rp_step_kind {
-    RP_STEP_TAP, /* shows `in` as the slot `part` */
-    RP_STEP_RMS_NORM,
-    RP_STEP_LINEAR,
-    RP_STEP_ROPE,
-    RP_STEP_KV_STORE,       /* K and V to the cache */
-    RP_STEP_ATTENTION,      /* Q and the cache to HEADS */
-    RP_STEP_SPLIT_GATE,     /* Q_AND_GATE to Q and HEADS_GATE */
-    RP_STEP_ATTENTION_GATE, /* HEADS_GATE on HEADS */
-    RP_STEP_CAUSAL_CONV1D,
-    RP_STEP_L2_NORM,        /* `which` of CONV_QKV */
-    RP_STEP_DELTA_DECAY,    /* on DECAY */
-    RP_STEP_DELTA_BETA,     /* on BETA */
-    RP_STEP_DELTA_RULE,     /* CONV_QKV, DECAY and BETA to DELTA */
-    RP_STEP_GATED_NORM,     /* DELTA_GATE on DELTA */
-    RP_STEP_FFN_ACTIVATION, /* GATE and UP to GATE */
-    RP_STEP_RESIDUAL_ADD    /* BRANCH to HIDDEN */
 };
 
 struct rp_step {

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "architectures/hf_order.h"
-#include "explain/row_changes.h"
+#include "operations/row_changes.h"
 
 #define LEAST_SHARE 0.3    /* of the error: less is not worth a trial */
 #define MOST_OF_ENERGY 0.9 /* in one channel: worth a trial */
@@ -15,10 +15,10 @@
 static const char *branch_name(const struct rp_search *search, const float *base)
 {
     if (!base)
-        return search->slot->part == RP_PART_FFNOUT    ? "the FFN's output"
-               : search->slot->part == RP_PART_ATTNOUT ? "attention's output"
-                                                       : "the slot";
-    return search->slot->part == RP_PART_POSTATTN ? "attention's output"
+        return search->slot.part == RP_PART_FFNOUT    ? "the FFN's output"
+               : search->slot.part == RP_PART_ATTNOUT ? "attention's output"
+                                                      : "the slot";
+    return search->slot.part == RP_PART_POSTATTN ? "attention's output"
            : rp_search_has_step(search, RP_STEP_RMS_NORM, RP_N_WEIGHTS)
                ? "what the layer adds"
                : "the FFN's output, when it is added,";
@@ -71,7 +71,7 @@ static enum rp_status collect_offset(struct rp_search *search, struct rp_error *
 static enum rp_status collect_shift(struct rp_search *search, struct rp_error *err)
 {
     static const int distances[] = {1, -1, 2, -2};
-    const bool is_emb = search->slot->part == RP_PART_EMB;
+    const bool is_emb = search->slot.part == RP_PART_EMB;
     enum rp_status status = RP_OK;
     for (size_t i = 0; i < sizeof distances / sizeof *distances && status == RP_OK; i++) {
         struct rp_candidate candidate = rp_candidate_of_rows(
@@ -90,13 +90,13 @@ static enum rp_status collect_layers(struct rp_search *search, struct rp_error *
 {
     enum rp_status status = RP_OK;
     for (int layer = 0;
-         search->slot->layer >= 0 && (size_t)layer < search->config->n_layers && status == RP_OK;
+         search->slot.layer >= 0 && (size_t)layer < search->config->n_layers && status == RP_OK;
          layer++) {
         char name[RP_SLOT_NAME_SIZE];
         const float *rows = NULL;
-        if (layer == search->slot->layer)
+        if (layer == search->slot.layer)
             continue;
-        rp_slot_name(search->slot->part, layer, name);
+        rp_slot_name(search->slot.part, layer, name);
         status = rp_search_slot_rows(search, name, search->dim, &rows, err);
         struct rp_candidate candidate =
             rp_candidate_of_rows("layer-shifted", rp_rows_replace, layer, rows);
@@ -139,7 +139,7 @@ static enum rp_status collect_channel(struct rp_search *search, struct rp_error 
     return rp_search_add(search, candidate, err,
                          "channel %%v alone is wrong: %.6g for %.6g at position %lld",
                          (double)search->dumped[at], (double)search->computed[at],
-                         (long long)search->slot->positions[search->first]);
+                         (long long)search->slot.positions[search->first]);
 }
 
 /* Whether channel `to` of the engine's holds what was computed for `from`, over base: within
@@ -214,7 +214,7 @@ static bool is_of_other_pairs(const struct rp_search *search, const float *permu
 {
     const struct rp_model_config *config = search->config;
     size_t n_to = 0, n_from = 0;
-    if (!rp_hf_order_may_differ(search->slot->part) || search->dim % config->head_dim != 0)
+    if (!rp_hf_order_may_differ(search->slot.part) || search->dim % config->head_dim != 0)
         return false;
     for (size_t i = 0; i < search->dim; i++) {
         const size_t other = side_by_side(config, i);
@@ -227,7 +227,7 @@ static bool is_of_other_pairs(const struct rp_search *search, const float *permu
 /* Whether whole heads are permuted. */
 static bool is_of_heads(const struct rp_search *search, const float *permutation)
 {
-    const enum rp_slot_part part = search->slot->part;
+    const enum rp_slot_part part = search->slot.part;
     const size_t width = search->config->head_dim;
     if ((part != RP_PART_V && part != RP_PART_ATTN && part != RP_PART_MIX &&
          !rp_hf_order_may_differ(part)) ||
@@ -343,7 +343,7 @@ static enum rp_status collect_bias(struct rp_search *search, struct rp_error *er
 enum rp_status rp_collect_any_rows(struct rp_search *search, struct rp_error *err)
 {
     const float *base;
-    const enum rp_slot_part part = search->slot->part;
+    const enum rp_slot_part part = search->slot.part;
     enum rp_status status = rp_search_base(search, &base, err);
     /* Of these a factor has a name of its own, see delta_net.c. */
     if (status == RP_OK && part != RP_PART_DECAY && part != RP_PART_BETA && part != RP_PART_DELTA)
@@ -352,7 +352,7 @@ enum rp_status rp_collect_any_rows(struct rp_search *search, struct rp_error *er
         status = collect_shift(search, err);
     if (status == RP_OK)
         status = collect_channel(search, err);
-    if (search->slot->part == RP_PART_LOGITS) /* too wide for more copies of it */
+    if (search->slot.part == RP_PART_LOGITS) /* too wide for more copies of it */
         return status;
     if (status == RP_OK)
         status = collect_offset(search, err);

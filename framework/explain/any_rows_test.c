@@ -5,7 +5,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
-#include "explain/bugs_check_test_util.h"
+#include "operations/bugs_check_test_util.h"
 
 static void a_factor_on_the_ffn_is_named_with_its_value(void **state)
 {

@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "explain/attention_changes.h"
 #include "explain/pairs.h"
 #include "explain/places.h"
 #include "explain/search.h"
+#include "operations/attention_changes.h"
 
 /* An error so many times what is left: no other explanation is looked for. */
 #define STRONG_SHARE 0.9999
@@ -22,7 +22,7 @@ struct course {
     struct rp_search *search;
     struct rp_error *err;
     struct rp_trial matches[MAX_MATCHES]; /* in the order in which they were found */
-    size_t n_matches;
+    size_t n_matches, n_tried;
     struct rp_trial closest;
     bool is_strong; /* one of the matches is beyond doubt */
 };
@@ -41,7 +41,7 @@ static void note(struct course *course, const struct rp_trial *trial)
 static enum rp_status try_candidate(struct course *course, const struct rp_candidate *candidate,
                                     const struct rp_place *place, struct rp_trial *trial)
 {
-    course->search->n_tried++;
+    course->n_tried++;
     const enum rp_status status =
         candidate->fit ? rp_search_fit(course->search, candidate, place, trial, course->err)
                        : rp_search_try(course->search, candidate, place, trial, course->err);
@@ -155,17 +155,16 @@ static enum rp_status try_keys(struct course *course)
                                         : status;
 }
 
+/* A sum's own hypotheses come first: they say more than those about any rows. */
 static enum rp_status collect(struct rp_search *search, struct rp_error *err)
 {
-    static rp_collect_fn *const families[] = {rp_collect_residual_add, rp_collect_any_rows,
-                                              rp_collect_rope,         rp_collect_rms_norm,
-                                              rp_collect_attention,    rp_collect_ffn_activation,
-                                              rp_collect_delta_net,    rp_collect_linear,
-                                              rp_collect_numerics,     rp_collect_embedding};
     enum rp_status status = RP_OK;
-    for (size_t i = 0; i < sizeof families / sizeof *families && status == RP_OK; i++)
-        status = families[i](search, err);
-    return status;
+    for (size_t i = 0; i < rp_n_families && status == RP_OK; i++) {
+        status = rp_families[i](search, err);
+        if (status == RP_OK && rp_families[i] == rp_collect_residual_add)
+            status = rp_collect_any_rows(search, err);
+    }
+    return status == RP_OK ? rp_collect_numerics(search, err) : status;
 }
 
 /* Something everywhere, or with a round parameter: no place is looked for. What is at work at some
@@ -255,14 +254,14 @@ static void say_unexplained(const struct course *course, struct rp_explanation *
                  fmin(100 * course->closest.share, 99.99));
     }
     snprintf(explanation->text, sizeof explanation->text,
-             "unexplained: %s at %zu of %zu positions%s%s", search->slot->slot, search->n_failing,
+             "unexplained: %s at %zu of %zu positions%s%s", search->slot.name, search->n_failing,
              search->n, tail, *tail ? "" : rp_attention_remark(search));
 }
 
 static void conclude(const struct course *course, struct rp_explanation *explanation)
 {
     const struct rp_trial *or_else, *chosen = choose(course, &or_else);
-    explanation->n_tried = course->search->n_tried;
+    explanation->n_tried = course->n_tried;
     if (!chosen) {
         say_unexplained(course, explanation);
         return;
@@ -292,7 +291,8 @@ static bool is_finite(const struct rp_search *search)
 enum rp_status rp_explain_slot(struct rp_replay *replay, const struct rp_replay_slot *slot,
                                struct rp_explanation *explanation, struct rp_error *err)
 {
-    struct rp_search search;
+    struct rp_slot_search own;
+    struct rp_search *search = &own.search;
     *explanation = (struct rp_explanation){.parameter = RP_NO_PARAMETER};
     snprintf(explanation->text, sizeof explanation->text, "nothing to explain");
     if (slot->verdict != RP_FAIL)
@@ -300,19 +300,19 @@ enum rp_status rp_explain_slot(struct rp_replay *replay, const struct rp_replay_
     struct course *course = calloc(1, sizeof *course);
     if (!course)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for an explanation");
-    enum rp_status status = rp_search_open(&search, replay, slot, err);
-    *course = (struct course){.search = &search, .err = err};
-    if (status == RP_OK && !is_finite(&search)) {
+    enum rp_status status = rp_search_open(&own, replay, slot, err);
+    *course = (struct course){.search = search, .err = err};
+    if (status == RP_OK && !is_finite(search)) {
         snprintf(explanation->text, sizeof explanation->text,
                  "unexplained: %s has values that are not finite", slot->slot);
     } else if (status == RP_OK) {
-        status = collect(&search, err);
+        status = collect(search, err);
         if (status == RP_OK)
             status = run_course(course);
         if (status == RP_OK)
             conclude(course, explanation);
     }
-    rp_search_close(&search);
+    rp_search_close(&own);
     free(course);
     return status;
 }

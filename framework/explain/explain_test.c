@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-#include "explain/bugs_check_test_util.h"
+#include "operations/bugs_check_test_util.h"
 
 static void the_ffns_bugs_are_named(void **state)
 {

@@ -7,11 +7,12 @@ static enum rp_status add(struct rp_search *search, const char *name, struct rp_
                           const char *key, const char *value, const char *declared,
                           struct rp_error *err)
 {
+    struct rp_slot_search *own = (struct rp_slot_search *)search;
     struct rp_candidate candidate = rp_candidate_make(name, NULL, 0, RP_N_WEIGHTS);
-    if (search->n_numerics == sizeof search->numerics / sizeof *search->numerics)
+    if (own->n_numerics == sizeof own->numerics / sizeof *own->numerics)
         return RP_OK;
-    search->numerics[search->n_numerics] = numerics;
-    candidate.numerics = &search->numerics[search->n_numerics++];
+    own->numerics[own->n_numerics] = numerics;
+    candidate.numerics = &own->numerics[own->n_numerics++];
     candidate.phase = RP_PHASE_NUMERICS;
     return rp_search_add(search, candidate, err,
                          "behaves like \"%s\": \"%s\", and \"%s\" is declared", key, value,
@@ -20,7 +21,7 @@ static enum rp_status add(struct rp_search *search, const char *name, struct rp_
 
 static enum rp_status collect_cache(struct rp_search *search, struct rp_error *err)
 {
-    const struct rp_numerics declared = rp_replay_options(search->replay)->numerics;
+    const struct rp_numerics declared = search->numerics;
     const char *cache = rp_kv_cache_name(declared.kv_cache);
     const bool is_flash = declared.attention == RP_ATTENTION_FLASH;
     struct rp_numerics other = declared;
@@ -46,7 +47,7 @@ static enum rp_status collect_cache(struct rp_search *search, struct rp_error *e
 
 enum rp_status rp_collect_numerics(struct rp_search *search, struct rp_error *err)
 {
-    const struct rp_numerics declared = rp_replay_options(search->replay)->numerics;
+    const struct rp_numerics declared = search->numerics;
     enum rp_status status = RP_OK;
     if (rp_search_has_step(search, RP_STEP_ATTENTION, RP_N_WEIGHTS))
         status = collect_cache(search, err);

@@ -1,4 +1,4 @@
-/* See explain/pairs.h, and struct rp_pair in explain/candidate.h. */
+/* See explain/pairs.h, and struct rp_pair in operations/hypotheses.h. */
 #include "explain/pairs.h"
 
 #include <math.h>
@@ -48,26 +48,6 @@ void rp_pair_open(struct rp_pair *pair, struct rp_change *first, struct rp_chang
 }
 
 /* ---- which are tried ---- */
-
-double rp_search_work(const struct rp_search *search)
-{
-    const struct rp_model_config *config = search->config;
-    double weights = 0;
-    for (size_t i = 0; i < search->n_steps; i++) {
-        const struct rp_step *step = &search->steps[i];
-        if (step->kind == RP_STEP_LINEAR && step->which < RP_N_LAYER_WEIGHTS)
-            weights += (double)search->weights.weights[step->which].n_out *
-                       (double)search->weights.weights[step->which].n_in;
-        else if (step->kind == RP_STEP_ATTENTION)
-            weights += (double)search->n * (double)(config->n_heads * config->head_dim);
-        else if (step->kind == RP_STEP_DELTA_RULE)
-            weights += 3 * (double)(config->n_linear_v_heads * config->linear_head_dim *
-                                    config->linear_head_dim);
-        else
-            weights += (double)search->dim;
-    }
-    return (double)search->n * weights;
-}
 
 static bool may_be_one_of_two(const struct rp_candidate *candidate)
 {

@@ -4,10 +4,12 @@
 
 #include "explain/search.h"
 
-#define RP_MOST_WORK 4e9 /* multiply-adds of many trials together: a few seconds */
-
-/* What a trial costs in multiply-adds: the weights of the products on the way, for each position. */
-double rp_search_work(const struct rp_search *search);
+/* The first's operations over the second's. */
+struct rp_pair {
+    struct rp_overlay overlay; /* comes first */
+    struct rp_change *first, *second;
+};
+void rp_pair_open(struct rp_pair *pair, struct rp_change *first, struct rp_change *second);
 
 /* Goes through the pairs of candidates that have nothing to fit, as far as that is cheap. */
 struct rp_pairs {

@@ -1,22 +1,9 @@
 /* A change at some positions or in some heads only: the operation is run as it is and changed, and of
- * the changed output only the place's is taken. See explain/candidate.h. */
+ * the changed output only the place's is taken. See explain/placed_change.h. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "explain/candidate.h"
-
-size_t rp_row_of(const int64_t *positions, size_t n, int64_t position)
-{
-    size_t low = 0, high = n;
-    while (low < high) {
-        const size_t middle = low + (high - low) / 2;
-        if (positions[middle] < position)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < n && positions[low] == position ? low : n;
-}
+#include "explain/placed_change.h"
 
 bool rp_place_has(const struct rp_place *place, int64_t position)
 {

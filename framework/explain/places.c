@@ -156,11 +156,11 @@ enum rp_status rp_places_by_head(const struct rp_search *search,
     bool is_kv = false;
     size_t width = search->dim, found, n = 0;
     *n_places = 0;
-    if (!has_heads(search->slot->part, &is_kv)) {
+    if (!has_heads(search->slot.part, &is_kv)) {
         output = &search->weights.weights[is_full ? RP_ATTN_OUTPUT : RP_SSM_OUT];
         width = output->n_in;
         if (!output->data ||
-            (search->slot->part != RP_PART_POSTATTN && search->slot->part != RP_PART_ATTNOUT) ||
+            (search->slot.part != RP_PART_POSTATTN && search->slot.part != RP_PART_ATTNOUT) ||
             !rp_search_has_step(search, RP_STEP_LINEAR, is_full ? RP_ATTN_OUTPUT : RP_SSM_OUT))
             return RP_OK;
     }
@@ -195,7 +195,7 @@ enum rp_status rp_places_by_head(const struct rp_search *search,
 
 size_t rp_places_by_position(const struct rp_search *search, struct rp_place places[RP_MAX_PLACES])
 {
-    const int64_t *positions = search->slot->positions;
+    const int64_t *positions = search->slot.positions;
     const size_t first = search->first;
     const bool is_tail = first + search->n_failing == search->n;
     size_t n = 0;

@@ -11,6 +11,26 @@
 #include "refparity/numerics.h"
 #include "refparity/ops.h"
 
+/* What a layer's plan is made of: struct rp_step, in architectures/architecture.h. */
+enum rp_step_kind {
+    RP_STEP_TAP, /* shows `in` as the slot `part` */
+    RP_STEP_RMS_NORM,
+    RP_STEP_LINEAR,
+    RP_STEP_ROPE,
+    RP_STEP_KV_STORE,       /* K and V to the cache */
+    RP_STEP_ATTENTION,      /* Q and the cache to HEADS */
+    RP_STEP_SPLIT_GATE,     /* Q_AND_GATE to Q and HEADS_GATE */
+    RP_STEP_ATTENTION_GATE, /* HEADS_GATE on HEADS */
+    RP_STEP_CAUSAL_CONV1D,
+    RP_STEP_L2_NORM,        /* `which` of CONV_QKV */
+    RP_STEP_DELTA_DECAY,    /* on DECAY */
+    RP_STEP_DELTA_BETA,     /* on BETA */
+    RP_STEP_DELTA_RULE,     /* CONV_QKV, DECAY and BETA to DELTA */
+    RP_STEP_GATED_NORM,     /* DELTA_GATE on DELTA */
+    RP_STEP_FFN_ACTIVATION, /* GATE and UP to GATE */
+    RP_STEP_RESIDUAL_ADD    /* BRANCH to HIDDEN */
+};
+
 #define RP_UNIT_ROUNDOFF 0x1p-24 /* u: half the distance from 1 to the next float */
 /* A running sum of n terms is rounded n times, each time by 0.42 u of what it has come to. Terms of
  * random sign bring it to sqrt(k) of their size, terms of one sign to k: 0.3 sqrt(n) u of a sum's usual

@@ -35,18 +35,6 @@ uint32_t rp_model_output_type(const struct rp_model *model);
 
 /* ---- one layer ---- */
 
-struct rp_weight {
-    const float *data;  /* [n_out][n_in]; a norm's is [1][n_in]; NULL: the layer has none */
-    size_t n_out, n_in; /* 0 where data is NULL */
-    uint32_t type;      /* ggml's, of the weight in the file */
-};
-
-/* A layer's weights, decoded. The caller may exchange entries, as long as the shapes stay. */
-struct rp_layer {
-    struct rp_weight weights[RP_N_LAYER_WEIGHTS];
-    float *owned; /* private: the memory behind the weights as loaded */
-};
-
 /* Decodes layer's weights; release them with rp_layer_free. */
 enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct rp_layer *weights,
                              struct rp_error *err);

@@ -99,6 +99,18 @@ struct rp_model_config {
     size_t conv_kernel;     /* positions that the convolution sees, the current one among them */
 };
 
+struct rp_weight {
+    const float *data;  /* [n_out][n_in]; a norm's is [1][n_in]; NULL: the layer has none */
+    size_t n_out, n_in; /* 0 where data is NULL */
+    uint32_t type;      /* ggml's, of the weight in the file */
+};
+
+/* A layer's weights, decoded. The caller may exchange entries, as long as the shapes stay. */
+struct rp_layer {
+    struct rp_weight weights[RP_N_LAYER_WEIGHTS];
+    float *owned; /* private: the memory behind the weights as loaded */
+};
+
 /* Where an operation runs. */
 struct rp_site {
     const struct rp_model_config *config;

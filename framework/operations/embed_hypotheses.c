@@ -1,0 +1,112 @@
+/* Hypotheses about which token's embedding a row is, and about a cap on the logits. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "operations/row_changes.h"
+
+#define BLOCK_ROWS 256  /* of the embedding table in memory at a time */
+#define MAX_REPLACED 64 /* failing rows whose token is looked for */
+
+struct nearest {
+    size_t row, token;
+    double distance2;
+};
+
+static double distance2(const float *a, const float *b, size_t dim, double most)
+{
+    double sum = 0;
+    for (size_t i = 0; i < dim && sum < most; i++)
+        sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    return sum;
+}
+
+/* The token whose embedding is nearest to each of n failing rows. */
+static enum rp_status find_tokens(const struct rp_search *search,
+                                  const struct rp_gguf_tensor *table, struct nearest *nearest,
+                                  size_t n, struct rp_error *err)
+{
+    const struct rp_gguf *gguf = search->gguf;
+    const size_t dim = search->dim;
+    enum rp_status status = RP_OK;
+    float *block = malloc(BLOCK_ROWS * dim * sizeof *block);
+    if (!block)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for rows of the embedding");
+    for (size_t first = 0; first < table->n_rows && status == RP_OK; first += BLOCK_ROWS) {
+        const size_t left = table->n_rows - first, n_rows = left < BLOCK_ROWS ? left : BLOCK_ROWS;
+        status = rp_gguf_rows(gguf, table, first, n_rows, block, err);
+        for (size_t at = 0; at < n * n_rows && status == RP_OK; at++) {
+            struct nearest *of = &nearest[at / n_rows];
+            const double here = distance2(block + at % n_rows * dim, search->dumped + of->row * dim,
+                                          dim, of->distance2);
+            if (here < of->distance2) {
+                of->distance2 = here;
+                of->token = first + at % n_rows;
+            }
+        }
+    }
+    free(block);
+    return status;
+}
+
+static enum rp_status collect_tokens(struct rp_search *search, struct rp_error *err)
+{
+    const struct rp_gguf *gguf = search->gguf;
+    const struct rp_gguf_tensor *table = rp_gguf_find_tensor(gguf, "token_embd.weight");
+    struct nearest nearest[MAX_REPLACED];
+    size_t n = 0;
+    float *rows = NULL;
+    if (!table || table->dims[0] != search->dim)
+        return RP_OK;
+    for (size_t row = 0; row < search->n && n < MAX_REPLACED; row++) {
+        if (search->is_failing[row])
+            nearest[n++] = (struct nearest){.row = row, .distance2 = HUGE_VAL};
+    }
+    enum rp_status status = find_tokens(search, table, nearest, n, err);
+    if (status == RP_OK)
+        status = rp_search_new_rows(search, &rows, err);
+    if (status != RP_OK || n == 0)
+        return status;
+    memcpy(rows, search->computed, search->n * search->dim * sizeof *rows);
+    for (size_t i = 0; i < n && status == RP_OK; i++)
+        status =
+            rp_gguf_row(gguf, table, nearest[i].token, rows + nearest[i].row * search->dim, err);
+    struct rp_candidate candidate =
+        rp_candidate_of_rows("token-replaced", rp_rows_replace, (double)nearest[0].token, rows);
+    candidate.phase = RP_PHASE_FIXED;
+    candidate.reports_value = true;
+    return status == RP_OK ? rp_search_add(search, candidate, err,
+                                           "the embedding at position %lld is token %%v's",
+                                           (long long)search->slot.positions[nearest[0].row])
+                           : status;
+}
+
+static enum rp_status collect_softcap(struct rp_search *search, struct rp_error *err)
+{
+    static const double caps[] = {10, 15, 20, 50, 100};
+    static const struct rp_fit fit = {
+        .is_log = true, .low = 1e-2, .high = 1e6, .starts = caps, .n_starts = 5};
+    float *cubes = NULL;
+    double share, alpha;
+    const enum rp_status status = rp_search_new_rows(search, &cubes, err);
+    if (status != RP_OK)
+        return status;
+    /* c tanh(x / c) is about x - x^3 / (3 c^2). */
+    for (size_t i = 0; i < search->n * search->dim; i++)
+        cubes[i] = search->computed[i] * search->computed[i] * search->computed[i];
+    alpha = rp_rows_fit(search, cubes, &share);
+    struct rp_candidate candidate = rp_candidate_of_rows(
+        "logits-softcap", rp_rows_softcap, alpha < 0 ? 1 / sqrt(-3 * alpha) : 30, NULL);
+    candidate.phase = RP_PHASE_FIT;
+    candidate.fit = &fit;
+    candidate.reports_value = true;
+    return rp_search_add(search, candidate, err, "the logits capped at %%v; the model's are not");
+}
+
+enum rp_status rp_collect_embed(struct rp_search *search, struct rp_error *err)
+{
+    switch (search->slot.part) {
+    case RP_PART_EMB: return collect_tokens(search, err);
+    case RP_PART_LOGITS: return collect_softcap(search, err);
+    default: return RP_OK;
+    }
+}

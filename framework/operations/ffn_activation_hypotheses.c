@@ -1,0 +1,113 @@
+/* Hypotheses about the FFN's activation: another function, or another use of gate and up. */
+#include <stdio.h>
+
+#include "operations/hypotheses.h"
+
+enum option {
+    SWAPPED, /* gate * silu(up) */
+    NO_GATE,
+    NO_UP,
+    GELU,
+    GELU_TANH,
+    GELU_SIGMOID, /* x sigmoid(1.702 x) */
+    RELU,
+    RELU_SQUARED,
+    SIGMOID,
+    TANH,
+    NONE,
+    SWISH,   /* x sigmoid(value x) */
+    CLAMPED, /* silu, gate at most `value` and up within it: gpt-oss */
+    SILU_TWICE
+};
+
+static double silu(double x)
+{
+    return x / (1 + exp(-x));
+}
+
+static double activation(const struct rp_candidate *what, double x)
+{
+    switch (what->option) {
+    case GELU: return x / 2 * (1 + erf(x / sqrt(2.0)));
+    case GELU_TANH: return x / 2 * (1 + tanh(sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    case GELU_SIGMOID: return x / (1 + exp(-1.702 * x));
+    case RELU: return fmax(x, 0);
+    case RELU_SQUARED: return fmax(x, 0) * fmax(x, 0);
+    case SIGMOID: return 1 / (1 + exp(-x));
+    case TANH: return tanh(x);
+    case SWISH: return x / (1 + exp(-what->value * x));
+    case CLAMPED: return silu(fmin(x, what->value));
+    case SILU_TWICE: return silu(silu(x));
+    case NONE: return x;
+    default: return silu(x);
+    }
+}
+
+static enum rp_status ffn_activation(void *context, const struct rp_site *site,
+                                     const struct rp_ffn_activation *args)
+{
+    const struct rp_candidate *what = &((const struct rp_change *)context)->what;
+    for (size_t i = 0; i < site->n_positions * args->dim; i++) {
+        double gate = (double)args->gate[i], up = (double)args->up[i];
+        if (what->option == SWAPPED) {
+            gate = (double)args->up[i];
+            up = (double)args->gate[i];
+        } else if (what->option == CLAMPED) {
+            up = fmax(fmin(up, what->value), -what->value);
+        }
+        args->y[i] = (float)((what->option == NO_GATE ? 1 : activation(what, gate)) *
+                             (what->option == NO_UP ? 1 : up));
+    }
+    return RP_OK;
+}
+
+static void install(struct rp_ops *ops)
+{
+    ops->ffn_activation = ffn_activation;
+}
+
+enum rp_status rp_collect_ffn_activation(struct rp_search *search, struct rp_error *err)
+{
+    static const struct {
+        const char *name;
+        enum option option;
+        double value;
+        const char *text;
+    } fixed[] = {
+        {"ffn-swapped", SWAPPED, 0, "gate and up swapped in the FFN"},
+        {"ffn-activation", GELU, 0, "GELU in the FFN; the model's is SiLU"},
+        {"ffn-activation", GELU_TANH, 0, "GELU (tanh) in the FFN; the model's is SiLU"},
+        {"ffn-activation", GELU_SIGMOID, 0, "x sigmoid(1.702 x) in the FFN; the model's is SiLU"},
+        {"ffn-activation", RELU, 0, "ReLU in the FFN; the model's is SiLU"},
+        {"ffn-activation", RELU_SQUARED, 0, "squared ReLU in the FFN; the model's is SiLU"},
+        {"ffn-activation", SIGMOID, 0, "sigmoid in the FFN; the model's is SiLU"},
+        {"ffn-activation", TANH, 0, "tanh in the FFN; the model's is SiLU"},
+        {"ffn-activation", NONE, 0, "no activation in the FFN; the model's is SiLU"},
+        {"ffn-activation", SILU_TWICE, 0, "SiLU twice in the FFN; the model's is SiLU"},
+        {"ffn-activation", CLAMPED, 7, "the FFN's gate and up limited to 7; the model's are not"},
+        {"ffn-gate-missing", NO_GATE, 0, "the FFN without its gate"},
+        {"ffn-up-missing", NO_UP, 0, "the FFN without up"},
+    };
+    static const double betas[] = {0.5, 1.702, 2};
+    static const struct rp_fit fit = {
+        .is_log = true, .low = 1e-3, .high = 1e3, .starts = betas, .n_starts = 3};
+    enum rp_status status = RP_OK;
+    if (!rp_search_has_step(search, RP_STEP_FFN_ACTIVATION, RP_N_WEIGHTS))
+        return RP_OK;
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed && status == RP_OK; i++) {
+        struct rp_candidate candidate =
+            rp_candidate_make(fixed[i].name, install, (int)fixed[i].option, RP_N_WEIGHTS);
+        candidate.value = fixed[i].value;
+        status = rp_search_add(search, candidate, err, "%s", fixed[i].text);
+    }
+    struct rp_candidate candidate =
+        rp_candidate_make("ffn-activation", install, SWISH, RP_N_WEIGHTS);
+    candidate.value = 1;
+    candidate.phase = RP_PHASE_FIT;
+    candidate.fit = &fit;
+    candidate.reports_value = true;
+    return status == RP_OK
+               ? rp_search_add(search, candidate, err,
+                               "x sigmoid(%%v x) in the FFN; the model's is SiLU, x sigmoid(x)")
+               : status;
+}
