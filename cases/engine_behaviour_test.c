@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <utime.h>
 
 #include "base/file.h"
+#include "base/scratch_test_util.h"
 #include "cases/scratch_pair_test_util.h"
 #include "run/run.h"
 
@@ -249,6 +251,60 @@ static void a_missing_program_a_missing_fixture_and_a_missing_variable_are_skips
     }
 }
 
+/* What is there and cannot be had is broken, not missing. */
+static void what_is_there_without_permission_is_an_error(void **state)
+{
+    (void)state;
+    char folder[256], path[300], stores[320], argv[400];
+    rp_test_make_folder(folder);
+    rp_test_write_file(folder, "engine", "#!/bin/sh\n", 10);
+    snprintf(path, sizeof path, "%s/loop", folder); /* root may look into every folder */
+    assert_int_equal(symlink(path, path), 0);
+    snprintf(stores, sizeof stores, "\"%s\"", path);
+    snprintf(argv, sizeof argv, "[\"%s/engine\", \"{dump}\"]", folder);
+    const struct rp_scratch_spec specs[] = {{.argv = argv}, {.stores = stores}, {.gguf = "m.gguf"}};
+    static const char *const messages[] = {"it is there, but may not be run: Permission denied",
+                                           "Too many levels of symbolic links",
+                                           "Too many levels of symbolic links"};
+    for (size_t i = 0; i < sizeof specs / sizeof specs[0]; i++) {
+        struct rp_scratch_pair scratch;
+        struct rp_verdicts v;
+        rp_scratch_pair_open(&scratch, &specs[i]);
+        scratch.context.models_dir = path;
+        rp_scratch_pair_judge(&scratch, &v);
+        assert_int_equal(v.verdict, RP_ERROR);
+        assert_contains(v.engine.message, messages[i]);
+        rp_verdicts_free(&v);
+        rp_scratch_pair_close(&scratch);
+    }
+    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+}
+
+static void a_command_is_one_line_that_a_shell_reads_as_it_was(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    struct rp_run_record record;
+    char script[RP_PATH_SIZE + 9000], path[512], *text;
+    size_t length;
+    rp_scratch_pair_open(&scratch,
+                         &(struct rp_scratch_spec){
+                             .argv = "[\"printf\", \"%s|\", \"a\\nrefparity: SKIP: b\\\\c'd\\t\", "
+                                     "\"it's\", \"{tokens_file}\", \"{dump}\"]"});
+    assert_int_equal(rp_run_pair(&scratch.context, &scratch.pair, &record, NULL), RP_OK);
+    assert_null(strchr(record.command, '\n'));
+    snprintf(path, sizeof path, "%s/out", scratch.folder);
+    snprintf(script, sizeof script, "(%s) >%s", record.command, path);
+    char *argv[] = {"bash", "-c", script, NULL};
+    const struct rp_process_spec spec = {.argv = argv, .timeout_s = 10};
+    struct rp_process_result result;
+    assert_int_equal(rp_process_run(&spec, &result, NULL), RP_OK);
+    assert_int_equal(rp_file_read(path, 10000, &text, &length, NULL), RP_OK);
+    assert_int_equal(strncmp(text, "a\nrefparity: SKIP: b\\c'd\t|it's|/", 32), 0);
+    free(text);
+    rp_scratch_pair_close(&scratch);
+}
+
 static void REQUIRE_turns_a_skip_into_an_error(void **state)
 {
     (void)state;
@@ -398,6 +454,32 @@ static void a_dump_is_reused_while_its_inputs_are_the_same_by_content(void **sta
     rp_scratch_pair_close(&scratch);
 }
 
+/* As after touch, chmod, or tar: nobody can tell what else has happened to it. */
+static void a_dump_that_has_changed_is_made_again_not_complained_about(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    struct rp_verdicts v;
+    struct rp_pair_paths paths;
+    char path[RP_PATH_SIZE + 16];
+    rp_scratch_pair_open(&scratch, &(struct rp_scratch_spec){0});
+    scratch.context.reuse = 1;
+    assert_int_equal(rp_pair_paths(&scratch.context, &scratch.pair, &paths, NULL), RP_OK);
+    snprintf(path, sizeof path, "%s/h1.npy", paths.dump);
+    assert_int_equal(run_once(&scratch), RP_RUN_RAN);
+    assert_int_equal(run_once(&scratch), RP_RUN_REUSED);
+    assert_int_equal(utime(path, NULL), 0);
+    assert_int_equal(run_once(&scratch), RP_RUN_RAN);
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(run_once(&scratch), RP_RUN_RAN);
+    assert_int_equal(run_once(&scratch), RP_RUN_REUSED);
+    assert_int_equal(unlink(path), 0);
+    rp_scratch_pair_judge(&scratch, &v);
+    assert_int_equal(v.verdict, RP_PASS);
+    rp_verdicts_free(&v);
+    rp_scratch_pair_close(&scratch);
+}
+
 static void the_dump_of_a_failed_run_is_not_reused(void **state)
 {
     (void)state;
@@ -426,12 +508,15 @@ int main(void)
         cmocka_unit_test(n_layers_that_the_GGUF_contradicts_is_an_error_before_anything_runs),
         cmocka_unit_test(a_dump_of_fewer_layers_is_an_error),
         cmocka_unit_test(a_missing_program_a_missing_fixture_and_a_missing_variable_are_skips),
+        cmocka_unit_test(what_is_there_without_permission_is_an_error),
+        cmocka_unit_test(a_command_is_one_line_that_a_shell_reads_as_it_was),
         cmocka_unit_test(REQUIRE_turns_a_skip_into_an_error),
         cmocka_unit_test(a_dump_of_another_prompt_fails_the_tokens),
         cmocka_unit_test(a_new_run_never_sees_an_old_dump),
         cmocka_unit_test(an_interrupted_run_leaves_nothing_to_judge),
         cmocka_unit_test(models_are_looked_for_in_the_users_cache_by_default),
         cmocka_unit_test(a_dump_is_reused_while_its_inputs_are_the_same_by_content),
+        cmocka_unit_test(a_dump_that_has_changed_is_made_again_not_complained_about),
         cmocka_unit_test(the_dump_of_a_failed_run_is_not_reused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
