@@ -3,6 +3,7 @@
  * fails. Not for metrics (metrics.c) nor for pairing positions (align.c). */
 #include "compare/align.h"
 #include "compare/close_names.h"
+#include "compare/equal_slots.h"
 #include "compare/gate.h"
 #include "compare/verdict.h"
 
@@ -295,14 +296,9 @@ static void require_hidden_state(const struct rp_comparison *c, struct rp_slot_r
                  "; %s of the %s looks like %s", close, close_to, name);
 }
 
-void rp_compare_slot(const struct rp_comparison *comparison, const char *slot,
-                     struct rp_slot_result *result)
-{
-    rp_compare_slot_of_pair(comparison, slot, NULL, result);
-}
-
-void rp_compare_slot_of_pair(const struct rp_comparison *comparison, const char *slot,
-                             struct rp_damage_memory *memory, struct rp_slot_result *result)
+/* All but what other slots of the pair say of it. */
+static void compare_alone(const struct rp_comparison *comparison, const char *slot,
+                          struct rp_slot_result *result)
 {
     memset(result, 0, sizeof *result);
     snprintf(result->slot, sizeof result->slot, "%s", slot);
@@ -336,5 +332,20 @@ void rp_compare_slot_of_pair(const struct rp_comparison *comparison, const char 
         require_hidden_state(comparison, result);
     }
     rp_alignment_close(&alignment);
-    rp_damage_examine(comparison, memory, result);
+}
+
+void rp_compare_slot_of_pair(const struct rp_comparison *comparison, const char *slot,
+                             struct rp_damage_memory *memory, struct rp_slot_result *result)
+{
+    compare_alone(comparison, slot, result);
+    if (result->n_compared > 0)
+        rp_damage_examine(comparison, memory, result);
+    if (result->required)
+        rp_examine_equal_slots(comparison, result, compare_alone);
+}
+
+void rp_compare_slot(const struct rp_comparison *comparison, const char *slot,
+                     struct rp_slot_result *result)
+{
+    rp_compare_slot_of_pair(comparison, slot, NULL, result);
 }
