@@ -18,7 +18,7 @@
 #include "base/file.h"
 #include "base/numbers.h"
 #include "cli/replay_jobs.h"
-#include "compare/damage_rows.h"
+#include "explain/damaged_dump.h"
 #include "refparity/explain.h"
 #include "refparity/replay.h"
 
@@ -380,6 +380,9 @@ static void print_end(const struct counts *counts)
         puts("nothing could be replayed");
     else if (counts->n_failing > 0)
         printf("the first slot that introduces an error: %s\n", counts->first_failing);
+    else if (counts->n_errors > 0)
+        puts(
+            "no error of the engine's was found, and the dump is damaged: mend it, then run again");
     else
         puts("no operation that was replayed introduces an error");
     printf("%zu slots replayed, %zu of them carried from further back, %zu over the limit, %zu not "
@@ -425,50 +428,23 @@ static void show_progress(time_t began, time_t *shown, size_t layer, size_t n_la
     fprintf(stderr, "refparity: layer %zu of %zu\n", layer, n_layers);
 }
 
-/* Swapped bytes or another float format: no engine computes such values. Sets *text [512], "" when it
- * is neither. */
-static enum rp_status find_damage(struct rp_replay *replay, const struct rp_replay_slot *slot,
-                                  char *text, struct rp_error *err)
-{
-    const size_t n = slot->n_positions,
-                 dim = rp_model_slot_width(rp_replay_model(replay), slot->part,
-                                           slot->layer < 0 ? 0 : (size_t)slot->layer);
-    float *computed = calloc(n * dim + 1, sizeof *computed);
-    float *dumped = calloc(n * dim + 1, sizeof *dumped);
-    struct rp_damage damage = {.kind = RP_DAMAGE_NONE};
-    enum rp_status status = RP_OK;
-    text[0] = '\0';
-    if (!computed || !dumped)
-        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", n);
-    if (status == RP_OK)
-        status = rp_replay_slot_rows(replay, slot, NULL, computed, err);
-    if (status == RP_OK)
-        status = rp_replay_dumped_rows(replay, slot->slot, slot->positions, n, dim, dumped, err);
-    if (status == RP_OK)
-        status = rp_damage_of_arrays(computed, dumped, slot->positions, n, dim, RP_DEFAULT_L2_REL,
-                                     &damage);
-    if (damage.kind == RP_DAMAGE_SWAPPED || damage.kind == RP_DAMAGE_FORMAT)
-        snprintf(text, 512, "%s: the dump is damaged: %s; what is computed from it fails too",
-                 slot->slot, damage.text);
-    rp_damage_free(&damage);
-    free(computed);
-    free(dumped);
-    return status;
-}
-
 /* Where numerics are declared wrongly, nearly every operation of a model fails, for one reason. */
 #define MOST_EXPLAINED 40
 
-static enum rp_status explain(struct rp_replay *replay, const struct rp_replay_slot *slot,
-                              struct printer *printer, struct rp_error *err)
+static enum rp_status explain(struct rp_replay *replay, const struct rp_replay_layer *layer,
+                              const struct rp_replay_slot *slot, struct printer *printer,
+                              struct rp_error *err)
 {
     struct rp_explanation explanation = {.share = (double)NAN, .parameter = (double)NAN};
     char damage[512];
-    enum rp_status status = find_damage(replay, slot, damage, err);
+    enum rp_status status = rp_replay_find_damage(replay, layer, slot, damage, err);
     if (status == RP_OK && damage[0]) {
         snprintf(explanation.name, sizeof explanation.name, "damaged-dump");
         snprintf(explanation.text, sizeof explanation.text, "%.390s", damage);
         printer->counts.n_errors++;
+        printer->counts.n_failing--; /* it is no error of the engine's */
+        if (strcmp(printer->counts.first_failing, slot->slot) == 0)
+            printer->counts.first_failing[0] = '\0';
     } else if (status == RP_OK && !printer->options->no_explain &&
                printer->n_explained++ < MOST_EXPLAINED) {
         status = rp_explain_slot(replay, slot, &explanation, err);
@@ -490,7 +466,7 @@ static enum rp_status take_result(struct rp_replay *replay, struct rp_replay_lay
     for (size_t i = 0; i < result->n_slots && status == RP_OK; i++) {
         take_slot(printer, &result->slots[i]);
         if (result->slots[i].verdict == RP_FAIL)
-            status = explain(replay, &result->slots[i], printer, err);
+            status = explain(replay, result, &result->slots[i], printer, err);
     }
     rp_replay_layer_free(result);
     return status;

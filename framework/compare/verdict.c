@@ -2,10 +2,13 @@
  * every compared position; logits have a cosine above theirs. Limits are written so that NaN
  * fails. Not for metrics (metrics.c) nor for pairing positions (align.c). */
 #include "compare/align.h"
+#include "compare/close_names.h"
+#include "compare/equal_slots.h"
 #include "compare/gate.h"
 #include "compare/verdict.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -55,6 +58,17 @@ static void set_error(struct rp_slot_result *result, const struct rp_error *err)
     SAY(result, "%s", rp_error_text(err, text, sizeof text));
 }
 
+/* ": layer_0 looks like h0" where set, which lacks slot, has a name like it; other has the slot. */
+static void suggest(const struct rp_comparison *c, const struct rp_tensor_set *set,
+                    const struct rp_slot_info *other, struct rp_slot_result *result)
+{
+    const char *close = rp_close_name(set, result->slot, c->n_layers, other ? other->dim : 0);
+    const size_t used = strlen(result->message);
+    if (close)
+        snprintf(result->message + used, sizeof result->message - used,
+                 " (its %s looks like it: rename it to %s)", close, result->slot);
+}
+
 /* Whether slot is on both sides; when not, the verdict says which side lacks it. */
 static int has_both_sides(const struct rp_comparison *c, struct rp_slot_result *result)
 {
@@ -73,6 +87,10 @@ static int has_both_sides(const struct rp_comparison *c, struct rp_slot_result *
         SAY(result, "%s: the engine's dump has no %s",
             result->required ? "missing" : "not compared", result->slot);
     }
+    if (result->required && !ref)
+        suggest(c, c->reference, engine, result);
+    else if (result->required)
+        suggest(c, c->engine, ref, result);
     return 0;
 }
 
@@ -214,14 +232,73 @@ static void summarize(const struct rp_comparison *c, struct rp_slot_result *resu
             (long long)w->position, result->limit);
 }
 
-void rp_compare_slot(const struct rp_comparison *comparison, const char *slot,
-                     struct rp_slot_result *result)
+static bool have_common_position(const struct rp_slot_info *a, const struct rp_slot_info *b)
 {
-    rp_compare_slot_of_pair(comparison, slot, NULL, result);
+    size_t i = 0, j = 0;
+    while (i < a->n_positions && j < b->n_positions) {
+        if (a->positions[i] == b->positions[j])
+            return true;
+        if (a->positions[i] < b->positions[j])
+            i++;
+        else
+            j++;
+    }
+    return false;
 }
 
-void rp_compare_slot_of_pair(const struct rp_comparison *comparison, const char *slot,
-                             struct rp_damage_memory *memory, struct rp_slot_result *result)
+/* A layer's output, or post_norm, on both sides? */
+static bool has_hidden_state(const struct rp_comparison *c)
+{
+    for (size_t i = 0; i < rp_tensor_set_n_slots(c->reference); i++) {
+        const struct rp_slot_info *ref = rp_tensor_set_slot(c->reference, i);
+        const struct rp_slot_info *engine = rp_tensor_set_find(c->engine, ref->name);
+        int layer;
+        const enum rp_slot_part part = rp_slot_parse(ref->name, &layer);
+        if ((part == RP_PART_OUTPUT || part == RP_PART_POST_NORM) && engine &&
+            have_common_position(ref, engine))
+            return true;
+    }
+    return false;
+}
+
+/* Logits that agree, or embeddings, say nothing of the layers: where nothing of these can be compared,
+ * they are no pass. */
+static void require_hidden_state(const struct rp_comparison *c, struct rp_slot_result *result)
+{
+    int layer;
+    const enum rp_slot_part part = rp_slot_parse(result->slot, &layer);
+    char found[sizeof result->message];
+    const char *close = NULL, *close_to = NULL;
+    char name[RP_SLOT_NAME_SIZE];
+    if ((part != RP_PART_EMB && part != RP_PART_LOGITS) ||
+        (result->verdict != RP_PASS && result->verdict != RP_MARGINAL) || has_hidden_state(c))
+        return;
+    for (size_t i = 0; !close && rp_required_slot(c->n_layers, i, name); i++) {
+        close = rp_close_name(c->reference, name, c->n_layers, 0);
+        close_to = "reference";
+        if (!close) {
+            close = rp_close_name(c->engine, name, c->n_layers, 0);
+            close_to = "dump";
+        }
+        if (close)
+            break;
+    }
+    snprintf(found, sizeof found, "%.300s", result->message);
+    result->verdict = RP_ERROR;
+    SAY(result,
+        "no hidden state was compared: reference and dump have no h0, h1 ... or post_norm in "
+        "common "
+        "(%s: %.200s)",
+        result->slot, found);
+    const size_t used = strlen(result->message);
+    if (close)
+        snprintf(result->message + used, sizeof result->message - used,
+                 "; %s of the %s looks like %s", close, close_to, name);
+}
+
+/* All but what other slots of the pair say of it. */
+static void compare_alone(const struct rp_comparison *comparison, const char *slot,
+                          struct rp_slot_result *result)
 {
     memset(result, 0, sizeof *result);
     snprintf(result->slot, sizeof result->slot, "%s", slot);
@@ -252,7 +329,23 @@ void rp_compare_slot_of_pair(const struct rp_comparison *comparison, const char 
         if (usable && comparison->gate != RP_GATE_STRICT)
             rp_gate_slot(comparison, result);
         require_positions(comparison, result, &alignment);
+        require_hidden_state(comparison, result);
     }
     rp_alignment_close(&alignment);
-    rp_damage_examine(comparison, memory, result);
+}
+
+void rp_compare_slot_of_pair(const struct rp_comparison *comparison, const char *slot,
+                             struct rp_damage_memory *memory, struct rp_slot_result *result)
+{
+    compare_alone(comparison, slot, result);
+    if (result->n_compared > 0)
+        rp_damage_examine(comparison, memory, result);
+    if (result->required)
+        rp_examine_equal_slots(comparison, result, compare_alone);
+}
+
+void rp_compare_slot(const struct rp_comparison *comparison, const char *slot,
+                     struct rp_slot_result *result)
+{
+    rp_compare_slot_of_pair(comparison, slot, NULL, result);
 }

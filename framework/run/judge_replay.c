@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "explain/damaged_dump.h"
 #include "run/judge_internal.h"
 #include "run/stored.h"
 
@@ -171,8 +172,13 @@ static void describe_failure(struct rp_judge_replay *replay, struct rp_replay_re
     const struct rp_replay_slot *slot = result->layer.first_failing;
     struct rp_error err;
     char inherited[64] = "what it inherits is not known", input[RP_SLOT_NAME_SIZE];
+    char damage[512];
     if (describe_damage(replay->judge, result))
         return;
+    if (!rp_replay_find_damage(replay->replay, &result->layer, slot, damage, &err) && damage[0]) {
+        rp_judge_decide(&result->judgement, RP_ERROR, "%s", damage);
+        return;
+    }
     result->inherited =
         error_at(replay->judge, input_of(slot, input), slot->positions[slot->first]);
     if (!isnan(result->inherited))
