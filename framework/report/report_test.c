@@ -202,7 +202,10 @@ static void explained_pairs_are_counted_among_those_that_passed(void **state)
 static void exit_codes_fold_errors_over_failures_and_nothing_compared_is_an_error(void **state)
 {
     (void)state;
-    assert_int_equal(rp_results_exit_code(&(struct rp_results){.n_compared = 2, .n_passed = 2}), 0);
+    const struct rp_results passed = {.n_compared = 2, .n_passed = 2, .has_ended = true};
+    assert_int_equal(rp_results_exit_code(&passed), 0);
+    /* A run that was stopped. */
+    assert_int_equal(rp_results_exit_code(&(struct rp_results){.n_compared = 2, .n_passed = 2}), 2);
     assert_int_equal(rp_results_exit_code(&(struct rp_results){.n_compared = 2, .n_failed = 1}), 1);
     assert_int_equal(
         rp_results_exit_code(&(struct rp_results){.n_compared = 2, .n_failed = 1, .n_errors = 1}),
