@@ -38,8 +38,7 @@ bool rp_hf_order_differs(const struct rp_model_config *config, enum rp_layer_kin
            config->n_linear_v_heads != config->n_linear_k_heads;
 }
 
-/* Where the own row has HF's value i. */
-static size_t own_index(const struct rp_model_config *config, enum rp_slot_part part, size_t i)
+size_t rp_hf_order_own_index(const struct rp_model_config *config, enum rp_slot_part part, size_t i)
 {
     if (is_rotated(part)) {
         const size_t half = config->n_rot / 2, at = i % config->head_dim, head = i - at;
@@ -60,7 +59,7 @@ void rp_hf_order_from_own(const struct rp_model_config *config, enum rp_slot_par
                           size_t dim, const float *own, float *hf)
 {
     for (size_t i = 0; i < dim; i++) {
-        const size_t at = own_index(config, part, i);
+        const size_t at = rp_hf_order_own_index(config, part, i);
         for (size_t p = 0; p < n; p++)
             hf[p * dim + i] = own[p * dim + at];
     }
@@ -70,7 +69,7 @@ void rp_hf_order_to_own(const struct rp_model_config *config, enum rp_slot_part 
                         size_t dim, const float *hf, float *own)
 {
     for (size_t i = 0; i < dim; i++) {
-        const size_t at = own_index(config, part, i);
+        const size_t at = rp_hf_order_own_index(config, part, i);
         for (size_t p = 0; p < n; p++)
             own[p * dim + at] = hf[p * dim + i];
     }

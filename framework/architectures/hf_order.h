@@ -14,6 +14,10 @@ bool rp_hf_order_differs(const struct rp_model_config *config, enum rp_layer_kin
 /* Whether it does in some architecture: a slot of rotated pairs. */
 bool rp_hf_order_may_differ(enum rp_slot_part part);
 
+/* Where a row in the model's own order has HF's value i, where rp_hf_order_differs. */
+size_t rp_hf_order_own_index(const struct rp_model_config *config, enum rp_slot_part part,
+                             size_t i);
+
 /* hf [n][dim] = own [n][dim] in HF's order, where rp_hf_order_differs; and back. */
 void rp_hf_order_from_own(const struct rp_model_config *config, enum rp_slot_part part, size_t n,
                           size_t dim, const float *own, float *hf);
