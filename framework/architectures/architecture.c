@@ -21,6 +21,15 @@ const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name)
     return NULL;
 }
 
+const struct rp_architecture *rp_architecture_of_hf(const char *model_type)
+{
+    for (size_t i = 0; architectures[i]; i++)
+        for (const char *const *known = architectures[i]->hf_names; *known; known++)
+            if (strcmp(*known, model_type) == 0)
+                return architectures[i];
+    return NULL;
+}
+
 struct rp_step_flow rp_step_flow(const struct rp_step *step)
 {
     struct rp_step_flow flow = {.reads = {step->in},

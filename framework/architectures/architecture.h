@@ -56,6 +56,22 @@ struct rp_layer_plan {
     size_t n_steps;              /* 0: the architecture has no such layers */
 };
 
+/* What the converter does to a tensor's values. */
+enum rp_value_change {
+    RP_CHANGE_NONE,
+    RP_CHANGE_PLUS_ONE, /* a norm that HF multiplies by 1 + weight */
+    RP_CHANGE_MINUS_EXP /* -exp(x) */
+};
+
+/* How a weight is made from the checkpoint's tensor. */
+struct rp_source {
+    enum rp_weight_id which;
+    const char *name; /* HF's, behind "model.layers.N." or "model." */
+    enum rp_value_change change;
+    enum rp_slot_part rows,
+        columns; /* whose order they are in; RP_PART_OTHER: as in the checkpoint */
+};
+
 struct rp_architecture {
     const char *name;     /* general.architecture */
     const char *ffn_norm; /* RP_FFN_NORM's name in the file */
@@ -64,6 +80,10 @@ struct rp_architecture {
     bool has_attention_gate;
     bool norms_round_last; /* see struct rp_model_config */
     struct rp_layer_plan plans[RP_N_LAYER_KINDS];
+    const char *const *hf_names;     /* model_type in config.json, up to a NULL */
+    const struct rp_source *sources; /* [n_sources]; RP_OUTPUT and RP_ROPE_FREQS have none */
+    size_t n_sources;
+    float partial_rotary_factor; /* where config.json has none */
 };
 
 extern const struct rp_architecture rp_architecture_llama, rp_architecture_qwen3,
@@ -71,6 +91,8 @@ extern const struct rp_architecture rp_architecture_llama, rp_architecture_qwen3
 
 /* NULL when it is not known. */
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name);
+
+const struct rp_architecture *rp_architecture_of_hf(const char *model_type);
 
 /* Whether it has layers of both kinds, and hence a gated DeltaNet to configure. */
 bool rp_architecture_is_hybrid(const struct rp_architecture *architecture);

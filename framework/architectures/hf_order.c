@@ -45,8 +45,7 @@ size_t rp_hf_order_own_v_head(const struct rp_model_config *config, size_t hf_he
     return hf_head / per_k + hf_head % per_k * n_k;
 }
 
-/* Where the own row has HF's value i. */
-static size_t own_index(const struct rp_model_config *config, enum rp_slot_part part, size_t i)
+size_t rp_hf_order_own_index(const struct rp_model_config *config, enum rp_slot_part part, size_t i)
 {
     if (is_rotated(part)) {
         const size_t half = config->n_rot / 2, at = i % config->head_dim, head = i - at;
@@ -69,7 +68,7 @@ static size_t own_indices(const struct rp_model_config *config, enum rp_slot_par
 {
     const size_t n = dim - first < BLOCK ? dim - first : BLOCK;
     for (size_t i = 0; i < n; i++)
-        at[i] = own_index(config, part, first + i);
+        at[i] = rp_hf_order_own_index(config, part, first + i);
     return n;
 }
 

@@ -1,6 +1,7 @@
 /* Llama 2 and 3, and what has their layers (SmolLM2, Mistral). llama.cpp's converter permutes the rows of
  * Q and K, which makes interleaved rotation of HF's rotate_half (convert_hf_to_gguf.py,
  * LlamaModel.permute). */
+#include "architectures/sources.h"
 #include "architectures/steps.h"
 
 /* HF: LlamaDecoderLayer. */
@@ -16,10 +17,23 @@ static const struct rp_step llama_layer[] = {
     FFN,
 };
 
+/* Their Q and K are in the order of their slots, which is interleaved here. */
+static const struct rp_source llama_sources[] = {
+    EMBEDDING_SOURCES,
+    NORM_SOURCES(RP_CHANGE_NONE),
+    ATTENTION_SOURCES,
+    FFN_SOURCES,
+};
+
+static const char *const llama_hf_names[] = {"llama", "mistral", NULL};
+
 const struct rp_architecture rp_architecture_llama = {
     .name = "llama",
     .ffn_norm = "ffn_norm",
     .rope_ordering = RP_ROPE_INTERLEAVED,
     .may_have_rope_freqs = true,
     .plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(llama_layer)},
+    .hf_names = llama_hf_names,
+    SOURCES(llama_sources),
+    .partial_rotary_factor = 1.0f,
 };

@@ -1,4 +1,5 @@
 /* Qwen3, dense. */
+#include "architectures/sources.h"
 #include "architectures/steps.h"
 
 /* HF: Qwen3DecoderLayer; each head of Q and K is normed before it is rotated. */
@@ -16,9 +17,22 @@ static const struct rp_step qwen3_layer[] = {
     FFN,
 };
 
+static const struct rp_source qwen3_sources[] = {
+    EMBEDDING_SOURCES,
+    NORM_SOURCES(RP_CHANGE_NONE),
+    QK_NORM_SOURCES(RP_CHANGE_NONE),
+    ATTENTION_SOURCES,
+    FFN_SOURCES,
+};
+
+static const char *const qwen3_hf_names[] = {"qwen3", NULL};
+
 const struct rp_architecture rp_architecture_qwen3 = {
     .name = "qwen3",
     .ffn_norm = "ffn_norm",
     .rope_ordering = RP_ROPE_NEOX,
     .plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(qwen3_layer)},
+    .hf_names = qwen3_hf_names,
+    SOURCES(qwen3_sources),
+    .partial_rotary_factor = 1.0f,
 };

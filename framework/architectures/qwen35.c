@@ -1,6 +1,7 @@
 /* Qwen3.5, dense: layers with a gated DeltaNet, and some with gated attention. llama.cpp's converter adds
  * 1 to its norms, so that they are RP_STEP_RMS_NORM like any other. Multimodal rope is rope for text: the
  * three positions of a token are equal. */
+#include "architectures/sources.h"
 #include "architectures/steps.h"
 
 /* HF: Qwen3_5DecoderLayer with Qwen3_5GatedDeltaNet. */
@@ -46,6 +47,26 @@ static const struct rp_step qwen35_full_layer[] = {
     FFN,
 };
 
+/* The V heads of the DeltaNet are dealt out over the K heads: all that has a row or a column a V head. */
+static const struct rp_source qwen35_sources[] = {
+    EMBEDDING_SOURCES,
+    NORM_SOURCES(RP_CHANGE_PLUS_ONE),
+    QK_NORM_SOURCES(RP_CHANGE_PLUS_ONE),
+    ATTENTION_SOURCES,
+    FFN_SOURCES,
+    ROWS(RP_ATTN_QKV, "linear_attn.in_proj_qkv.weight", RP_PART_QKV),
+    ROWS(RP_ATTN_GATE, "linear_attn.in_proj_z.weight", RP_PART_Z),
+    ROWS(RP_SSM_CONV1D, "linear_attn.conv1d.weight", RP_PART_CONV),
+    ROWS(RP_SSM_ALPHA, "linear_attn.in_proj_a.weight", RP_PART_A),
+    ROWS(RP_SSM_BETA, "linear_attn.in_proj_b.weight", RP_PART_B),
+    COLUMNS(RP_SSM_DT, "linear_attn.dt_bias", RP_CHANGE_NONE, RP_PART_A),
+    COLUMNS(RP_SSM_A, "linear_attn.A_log", RP_CHANGE_MINUS_EXP, RP_PART_A),
+    AS_IT_IS(RP_SSM_NORM, "linear_attn.norm.weight"),
+    COLUMNS(RP_SSM_OUT, "linear_attn.out_proj.weight", RP_CHANGE_NONE, RP_PART_MIX),
+};
+
+static const char *const qwen35_hf_names[] = {"qwen3_5", "qwen3_5_text", NULL};
+
 const struct rp_architecture rp_architecture_qwen35 = {
     .name = "qwen35",
     .ffn_norm = "post_attention_norm",
@@ -54,4 +75,7 @@ const struct rp_architecture rp_architecture_qwen35 = {
     .norms_round_last = true,
     .plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(qwen35_full_layer),
               [RP_LAYER_LINEAR_ATTENTION] = PLAN(qwen35_linear_layer)},
+    .hf_names = qwen35_hf_names,
+    SOURCES(qwen35_sources),
+    .partial_rotary_factor = 0.25f,
 };

@@ -23,13 +23,14 @@
 #include "refparity/replay.h"
 
 static const char help[] =
-    "usage: refparity replay [OPTION ...] GGUF DUMP\n"
+    "usage: refparity replay [OPTION ...] MODEL DUMP\n"
     "\n"
     "Runs each operation of the model on the engine's own dumped values, with the engine's own\n"
     "weights, and shows the error that it introduces; what it was given does not show. An error\n"
     "over the limit, what FP32 sums in another order may add, fails. An operation whose inputs\n"
-    "are not dumped is carried from the nearest slots that are. Reads the engine's GGUF and its\n"
-    "dump; needs no reference.\n"
+    "are not dumped is carried from the nearest slots that are. Reads the engine's model and its\n"
+    "dump; needs no reference. MODEL is a GGUF, or the folder of a Hugging Face checkpoint\n"
+    "(config.json and safetensors).\n"
     "\n"
     "What the engine computes in, where that is not FP32 throughout:\n"
     "  --activations NAME   what the inputs of matrix products are rounded to: f32, by_weight\n"
@@ -218,7 +219,7 @@ static int parse_options(int argc, char **argv, struct options *options)
             return code;
     }
     if (argc - optind != 2)
-        return rp_cli_usage_error("replay", "expected GGUF and DUMP, found %d arguments",
+        return rp_cli_usage_error("replay", "expected MODEL and DUMP, found %d arguments",
                                   argc - optind);
     options->model = argv[optind];
     options->dump = argv[optind + 1];

@@ -202,13 +202,6 @@ static enum rp_status find_permutation(const struct rp_search *search, const flo
                : rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu channels", search->dim);
 }
 
-/* Where HF's value i of rotated heads stands when the two values of a pair are side by side. */
-static size_t side_by_side(const struct rp_model_config *config, size_t i)
-{
-    const size_t half = config->n_rot / 2, at = i % config->head_dim, head = i - at;
-    return at >= config->n_rot ? i : at < half ? head + 2 * at : head + 2 * (at - half) + 1;
-}
-
 /* Whether pairs that should stand half a head apart are side by side, or the other way round. */
 static bool is_of_other_pairs(const struct rp_search *search, const float *permutation)
 {
@@ -217,7 +210,7 @@ static bool is_of_other_pairs(const struct rp_search *search, const float *permu
     if (!rp_hf_order_may_differ(search->slot.part) || search->dim % config->head_dim != 0)
         return false;
     for (size_t i = 0; i < search->dim; i++) {
-        const size_t other = side_by_side(config, i);
+        const size_t other = rp_hf_order_own_index(config, search->slot.part, i);
         n_to += (size_t)permutation[other] == i;
         n_from += (size_t)permutation[i] == other;
     }

@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "weights/gguf_internal.h"
+#include "architectures/from_checkpoint.h"
 #include "model/model_internal.h"
+#include "weights/checkpoint.h"
+#include "weights/gguf_internal.h"
 
 #define HUGE_PAGE ((size_t)2 << 20) /* of x86-64, and of others with pages of 4 KiB */
 
@@ -135,7 +137,8 @@ enum rp_status rp_model_open(const char *path, struct rp_model **out, struct rp_
     struct rp_model *model = calloc(1, sizeof *model);
     if (!model)
         return rp_fail(err, RP_ERR_MEMORY, path, -1, "no memory for a model");
-    status = rp_gguf_open(path, &model->gguf, err);
+    status = rp_is_checkpoint(path) ? rp_gguf_open_checkpoint(path, &model->gguf, err)
+                                    : rp_gguf_open(path, &model->gguf, err);
     if (status != RP_OK)
         goto done;
     status =

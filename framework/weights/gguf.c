@@ -348,11 +348,24 @@ static enum rp_status place_tensors(const struct cursor *cursor)
             return FAIL_AT(cursor, (long long)after->offset, RP_ERR_FORMAT,
                            "tensors '%s' and '%s' overlap", before->name, after->name);
     }
-    qsort(gguf->tensors_by_name, gguf->n_tensors, sizeof(struct rp_gguf_tensor *), compare_names);
+    return RP_OK;
+}
+
+enum rp_status rp_gguf_sort_tensors(struct rp_gguf *gguf, struct rp_error *err)
+{
+    const struct rp_gguf_tensor **sorted =
+        realloc(gguf->tensors_by_name, (gguf->n_tensors + 1) * sizeof(struct rp_gguf_tensor *));
+    if (!sorted)
+        return rp_fail(err, RP_ERR_MEMORY, gguf->path, -1, "no memory for %zu tensors",
+                       gguf->n_tensors);
+    gguf->tensors_by_name = sorted;
+    for (size_t i = 0; i < gguf->n_tensors; i++)
+        sorted[i] = &gguf->tensors[i];
+    qsort(sorted, gguf->n_tensors, sizeof(struct rp_gguf_tensor *), compare_names);
     for (size_t i = 1; i < gguf->n_tensors; i++) {
-        if (strcmp(gguf->tensors_by_name[i - 1]->name, gguf->tensors_by_name[i]->name) == 0)
-            return FAIL_AT(cursor, -1, RP_ERR_FORMAT, "tensor '%s' occurs twice",
-                           gguf->tensors_by_name[i]->name);
+        if (strcmp(sorted[i - 1]->name, sorted[i]->name) == 0)
+            return rp_fail(err, RP_ERR_FORMAT, gguf->path, -1, "tensor '%s' occurs twice",
+                           sorted[i]->name);
     }
     return RP_OK;
 }
@@ -385,6 +398,8 @@ static enum rp_status read_file(struct rp_gguf *gguf, struct rp_error *err)
         status = read_tensors(&cursor, n_tensors);
     if (status == RP_OK)
         status = place_tensors(&cursor);
+    if (status == RP_OK)
+        status = rp_gguf_sort_tensors(gguf, err);
     return status;
 }
 
@@ -428,6 +443,9 @@ void rp_gguf_close(struct rp_gguf *gguf)
         return;
     if (gguf->is_mapped)
         rp_file_unmap(gguf->bytes, gguf->size);
+    if (gguf->source.close)
+        gguf->source.close(gguf->source.context);
+    free(gguf->image);
     free(gguf->tensors_by_name);
     free(gguf->tensors);
     free(gguf->values_by_key);
@@ -439,6 +457,8 @@ void rp_gguf_close(struct rp_gguf *gguf)
 void rp_gguf_forget_rows(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor,
                          size_t first, size_t n)
 {
+    if (gguf->source.forget)
+        gguf->source.forget(gguf->source.context, (size_t)(tensor - gguf->tensors));
     if (gguf->is_mapped)
         rp_file_forget(tensor->data + first * tensor->row_bytes, n * tensor->row_bytes);
 }

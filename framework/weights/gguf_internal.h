@@ -1,10 +1,10 @@
-/* What the three gguf*.c files share. Nothing outside this folder includes it. */
+/* What the gguf*.c files share. Nothing outside this folder includes it. */
 #ifndef REFPARITY_WEIGHTS_GGUF_INTERNAL_H
 #define REFPARITY_WEIGHTS_GGUF_INTERNAL_H
 
 #include <string.h>
 
-#include "refparity/gguf.h"
+#include "weights/gguf_computed.h"
 
 struct rp_gguf {
     char *path;
@@ -18,6 +18,9 @@ struct rp_gguf {
     size_t n_tensors;
     struct rp_gguf_tensor *tensors;                /* [n_tensors], file order */
     const struct rp_gguf_tensor **tensors_by_name; /* [n_tensors], sorted */
+    /* Of a computed one; else zeroed. */
+    struct rp_gguf_source source;
+    unsigned char *image; /* owned: bytes */
 };
 
 static inline uint16_t rp_load_u16(const unsigned char *bytes)
@@ -61,6 +64,9 @@ size_t rp_gguf_kind_size(enum rp_gguf_kind kind);
 
 /* Values per block and bytes per block of a tensor type; false when ggml does not define it. */
 bool rp_ggml_type_layout(uint32_t type, size_t *block_values, size_t *block_bytes);
+
+/* Makes tensors_by_name anew; a name that occurs twice is an error. */
+enum rp_status rp_gguf_sort_tensors(struct rp_gguf *gguf, struct rp_error *err);
 
 /* Positive, 0, negative as for strcmp, by bytes. */
 int rp_gguf_string_compare(struct rp_gguf_string a, struct rp_gguf_string b);

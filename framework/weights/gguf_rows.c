@@ -101,6 +101,9 @@ enum rp_status rp_gguf_rows(const struct rp_gguf *gguf, const struct rp_gguf_ten
         return rp_fail(err, RP_ERR_ARGUMENT, gguf->path, (long long)tensor->offset,
                        "%zu rows from row %zu of tensor '%s', which has %zu", n, first,
                        tensor->name, tensor->n_rows);
+    if (gguf->source.rows)
+        return gguf->source.rows(gguf->source.context, (size_t)(tensor - gguf->tensors), first, n,
+                                 out, err);
     for (size_t row = 0; row < n; row++)
         decode(tensor->data + (first + row) * tensor->row_bytes, tensor->dims[0],
                out + row * tensor->dims[0]);

@@ -1,4 +1,4 @@
-/* A decoder-only transformer in plain FP32, from a GGUF file, one layer in memory at a time.
+/* A decoder-only transformer in plain FP32, from a GGUF file or an HF checkpoint, one layer in memory at a time.
  * It is what an engine is held against, so it favours being checkable over being fast.
  * Architectures: "qwen3", "llama", "qwen35". Not a tokenizer, and it samples nothing. */
 #ifndef REFPARITY_MODEL_H
@@ -15,7 +15,8 @@ extern "C" {
 
 struct rp_model;
 
-/* Opens the file and checks it as a whole: the configuration, and that exactly the tensors which
+/* Opens a GGUF, or a checkpoint where path is a folder (config.json and safetensors, as the GGUF that a
+ * right converter makes of them), and checks it as a whole: the configuration, and that exactly the tensors which
  * the architecture uses are there, with the shapes that the configuration implies. No weights are
  * decoded yet, except for output_norm and rope_freqs. On success *out is to be closed with
  * rp_model_close. Errors: those of rp_gguf_open; RP_ERR_MISSING (a key or tensor),

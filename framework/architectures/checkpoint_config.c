@@ -1,0 +1,336 @@
+/* See architectures/checkpoint_config.h. */
+#include "architectures/checkpoint_config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_LAYERS 4096
+#define MAX_SIZE (1 << 24) /* of any one dimension; products of two stay far below SIZE_MAX */
+#define REQUIRED SIZE_MAX  /* as a default: there is none */
+
+struct reader {
+    const struct rp_checkpoint *checkpoint;
+    const cJSON *rope; /* rope_parameters, or rope_scaling; NULL: neither */
+    struct rp_error *err;
+};
+
+/* rp_fail's value is code, which the compiler cannot know. */
+#define FAIL(reader, value, code, ...) \
+    (rp_checkpoint_fail((reader)->checkpoint, value, (reader)->err, code, __VA_ARGS__), (code))
+
+static enum rp_status read_size(const struct reader *reader, const char *key, size_t fallback,
+                                size_t *out)
+{
+    const cJSON *value = rp_checkpoint_setting(reader->checkpoint, key);
+    long long number;
+    if (!value && fallback != REQUIRED) {
+        *out = fallback;
+        return RP_OK;
+    }
+    if (!value)
+        return FAIL(reader, NULL, RP_ERR_MISSING, "\"%s\" is missing", key);
+    if (!rp_json_int(value, 1, MAX_SIZE, &number))
+        return FAIL(reader, value, RP_ERR_FORMAT, "\"%s\": expected a number from 1 to %d", key,
+                    MAX_SIZE);
+    *out = (size_t)number;
+    return RP_OK;
+}
+
+static enum rp_status check_positive(const struct reader *reader, const cJSON *value,
+                                     const char *key, double *out)
+{
+    if (!value)
+        return FAIL(reader, NULL, RP_ERR_MISSING, "\"%s\" is missing", key);
+    if (!cJSON_IsNumber(value) || !(value->valuedouble > 0 && value->valuedouble < 1e30))
+        return FAIL(reader, value, RP_ERR_FORMAT, "\"%s\": expected a number above 0", key);
+    *out = value->valuedouble;
+    return RP_OK;
+}
+
+/* A number of the rope's object, or, in older files, of config.json itself. NULL: neither. */
+static const cJSON *rope_setting(const struct reader *reader, const char *key)
+{
+    const cJSON *value = reader->rope ? cJSON_GetObjectItemCaseSensitive(reader->rope, key) : NULL;
+    return value && !cJSON_IsNull(value) ? value : rp_checkpoint_setting(reader->checkpoint, key);
+}
+
+static enum rp_status read_bool(const struct reader *reader, const char *key, bool *out)
+{
+    const cJSON *value = rp_checkpoint_setting(reader->checkpoint, key);
+    *out = value && cJSON_IsTrue(value);
+    if (value && !cJSON_IsBool(value))
+        return FAIL(reader, value, RP_ERR_FORMAT, "\"%s\": expected true or false", key);
+    return RP_OK;
+}
+
+static enum rp_status read_sizes(const struct reader *reader, struct rp_model_config *model)
+{
+    double eps;
+    enum rp_status status = read_size(reader, "num_hidden_layers", REQUIRED, &model->n_layers);
+    if (status == RP_OK && model->n_layers > MAX_LAYERS)
+        return FAIL(reader, rp_checkpoint_setting(reader->checkpoint, "num_hidden_layers"),
+                    RP_ERR_UNSUPPORTED, "%zu layers, expected at most %d", model->n_layers,
+                    MAX_LAYERS);
+    if (status == RP_OK)
+        status = read_size(reader, "hidden_size", REQUIRED, &model->hidden_size);
+    if (status == RP_OK)
+        status = read_size(reader, "intermediate_size", REQUIRED, &model->intermediate_size);
+    if (status == RP_OK)
+        status = read_size(reader, "vocab_size", REQUIRED, &model->vocab_size);
+    if (status == RP_OK)
+        status = read_size(reader, "num_attention_heads", REQUIRED, &model->n_heads);
+    if (status == RP_OK)
+        status = read_size(reader, "num_key_value_heads", model->n_heads, &model->n_kv_heads);
+    if (status == RP_OK)
+        status =
+            read_size(reader, "head_dim", model->hidden_size / model->n_heads, &model->head_dim);
+    if (status == RP_OK)
+        status = read_bool(reader, "tie_word_embeddings", &model->has_tied_embeddings);
+    if (status == RP_OK)
+        status = check_positive(reader, rp_checkpoint_setting(reader->checkpoint, "rms_norm_eps"),
+                                "rms_norm_eps", &eps);
+    if (status != RP_OK)
+        return status;
+    if (model->n_heads % model->n_kv_heads != 0 || model->head_dim == 0)
+        return FAIL(reader, rp_checkpoint_setting(reader->checkpoint, "num_attention_heads"),
+                    RP_ERR_MISMATCH,
+                    "%zu heads, %zu KV heads, hidden_size %zu: heads do not divide evenly",
+                    model->n_heads, model->n_kv_heads, model->hidden_size);
+    model->rms_norm_eps = (float)eps;
+    model->attention_scale = 1.0f / sqrtf((float)model->head_dim);
+    return RP_OK;
+}
+
+static enum rp_status read_rope_scaling(const struct reader *reader,
+                                        struct rp_checkpoint_config *config)
+{
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(reader->rope, "rope_type");
+    if (!type)
+        type = cJSON_GetObjectItemCaseSensitive(reader->rope, "type");
+    if (!type || (cJSON_IsString(type) && (strcmp(type->valuestring, "default") == 0 ||
+                                           strcmp(type->valuestring, "mrope") == 0)))
+        return RP_OK;
+    if (!cJSON_IsString(type) || strcmp(type->valuestring, "llama3") != 0 ||
+        !config->architecture->may_have_rope_freqs)
+        return FAIL(reader, type, RP_ERR_UNSUPPORTED,
+                    "rope scaling %.40s; \"default\" and, of Llama, \"llama3\" are computed",
+                    cJSON_IsString(type) ? type->valuestring : "of another type");
+    struct {
+        const char *key;
+        double *out;
+    } const keys[] = {{"factor", &config->rope_factor},
+                      {"low_freq_factor", &config->rope_low_freq_factor},
+                      {"high_freq_factor", &config->rope_high_freq_factor},
+                      {"original_max_position_embeddings", &config->rope_original_context}};
+    config->has_llama3_rope = true;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        enum rp_status status =
+            check_positive(reader, cJSON_GetObjectItemCaseSensitive(reader->rope, keys[i].key),
+                           keys[i].key, keys[i].out);
+        if (status != RP_OK)
+            return status;
+    }
+    if (!(config->rope_high_freq_factor > config->rope_low_freq_factor))
+        return FAIL(reader, reader->rope, RP_ERR_FORMAT,
+                    "high_freq_factor is %g, expected more than low_freq_factor, %g",
+                    config->rope_high_freq_factor, config->rope_low_freq_factor);
+    return RP_OK;
+}
+
+static enum rp_status read_rope_sections(const struct reader *reader,
+                                         struct rp_checkpoint_config *config)
+{
+    const cJSON *sections = rope_setting(reader, "mrope_section"), *item;
+    if (!sections)
+        return RP_OK;
+    if (!cJSON_IsArray(sections) || cJSON_GetArraySize(sections) > RP_MAX_ROPE_SECTIONS)
+        return FAIL(reader, sections, RP_ERR_FORMAT,
+                    "\"mrope_section\": expected an array of up to %d numbers",
+                    RP_MAX_ROPE_SECTIONS);
+    cJSON_ArrayForEach(item, sections)
+    {
+        long long number;
+        if (!rp_json_int(item, 0, MAX_SIZE, &number))
+            return FAIL(reader, item, RP_ERR_FORMAT, "\"mrope_section\": expected numbers");
+        config->rope_sections[config->n_rope_sections++] = number;
+    }
+    return RP_OK;
+}
+
+static enum rp_status read_rope(const struct reader *reader, struct rp_checkpoint_config *config)
+{
+    struct rp_model_config *model = &config->model;
+    const cJSON *theta_value = rope_setting(reader, "rope_theta");
+    const cJSON *factor_value = rope_setting(reader, "partial_rotary_factor");
+    double theta = 10000.0, factor = (double)config->architecture->partial_rotary_factor;
+    enum rp_status status = RP_OK;
+    if (reader->rope && !cJSON_IsObject(reader->rope))
+        return FAIL(reader, reader->rope, RP_ERR_FORMAT, "expected rope's parameters, an object");
+    if (theta_value)
+        status = check_positive(reader, theta_value, "rope_theta", &theta);
+    if (status == RP_OK && factor_value)
+        status = check_positive(reader, factor_value, "partial_rotary_factor", &factor);
+    if (status != RP_OK)
+        return status;
+    model->rope_theta = (float)theta;
+    model->n_rot = (size_t)((double)model->head_dim * (factor < 1 ? factor : 1.0));
+    if (model->n_rot == 0 || model->n_rot % 2 != 0)
+        return FAIL(reader, factor_value, RP_ERR_UNSUPPORTED,
+                    "%zu of a head's %zu values are rotated, expected an even number", model->n_rot,
+                    model->head_dim);
+    if (reader->rope)
+        status = read_rope_scaling(reader, config);
+    if (status == RP_OK)
+        status = read_rope_sections(reader, config);
+    return status;
+}
+
+/* Of one layer; text is of layer_types. */
+static bool parse_layer_kind(const char *text, enum rp_layer_kind *kind)
+{
+    *kind =
+        strcmp(text, "linear_attention") == 0 ? RP_LAYER_LINEAR_ATTENTION : RP_LAYER_FULL_ATTENTION;
+    return *kind == RP_LAYER_LINEAR_ATTENTION || strcmp(text, "full_attention") == 0;
+}
+
+static enum rp_status read_layer_kinds(const struct reader *reader,
+                                       struct rp_checkpoint_config *config)
+{
+    const cJSON *types = rp_checkpoint_setting(reader->checkpoint, "layer_types"), *item;
+    const bool is_hybrid = rp_architecture_is_hybrid(config->architecture);
+    size_t interval = 4, n = 0; /* Qwen3_5TextConfig's */
+    enum rp_layer_kind *kinds = calloc(config->model.n_layers, sizeof *kinds);
+    config->layer_kinds = kinds;
+    config->model.layer_kinds = kinds;
+    if (!kinds)
+        return FAIL(reader, NULL, RP_ERR_MEMORY, "no memory for %zu layers",
+                    config->model.n_layers);
+    if (!types) {
+        enum rp_status status = read_size(reader, "full_attention_interval", interval, &interval);
+        for (size_t i = 0; i < config->model.n_layers && status == RP_OK && is_hybrid; i++)
+            kinds[i] = (i + 1) % interval ? RP_LAYER_LINEAR_ATTENTION : RP_LAYER_FULL_ATTENTION;
+        return status;
+    }
+    if (!cJSON_IsArray(types) || (size_t)cJSON_GetArraySize(types) != config->model.n_layers)
+        return FAIL(reader, types, RP_ERR_MISMATCH,
+                    "\"layer_types\": expected an array of one per layer, %zu",
+                    config->model.n_layers);
+    cJSON_ArrayForEach(item, types)
+    {
+        const bool is_known =
+            cJSON_IsString(item) && parse_layer_kind(item->valuestring, &kinds[n]);
+        if (!is_known || config->architecture->plans[kinds[n]].n_steps == 0)
+            return FAIL(reader, item, RP_ERR_UNSUPPORTED,
+                        "layer %zu is of type %.40s, which %s does not compute", n,
+                        cJSON_IsString(item) ? item->valuestring : "?", config->architecture->name);
+        n++;
+    }
+    return RP_OK;
+}
+
+static enum rp_status read_delta_net(const struct reader *reader, struct rp_model_config *model)
+{
+    size_t value_dim = 0;
+    struct {
+        const char *key;
+        size_t *out;
+    } const keys[] = {{"linear_conv_kernel_dim", &model->conv_kernel},
+                      {"linear_num_key_heads", &model->n_linear_k_heads},
+                      {"linear_num_value_heads", &model->n_linear_v_heads},
+                      {"linear_key_head_dim", &model->linear_head_dim},
+                      {"linear_value_head_dim", &value_dim}};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        enum rp_status status = read_size(reader, keys[i].key, REQUIRED, keys[i].out);
+        if (status != RP_OK)
+            return status;
+    }
+    if (value_dim != model->linear_head_dim)
+        return FAIL(reader, rp_checkpoint_setting(reader->checkpoint, "linear_value_head_dim"),
+                    RP_ERR_UNSUPPORTED,
+                    "linear_value_head_dim is %zu, linear_key_head_dim %zu; only equal ones are "
+                    "computed",
+                    value_dim, model->linear_head_dim);
+    if (model->n_linear_v_heads % model->n_linear_k_heads != 0)
+        return FAIL(reader, rp_checkpoint_setting(reader->checkpoint, "linear_num_value_heads"),
+                    RP_ERR_MISMATCH,
+                    "%zu V heads, expected a multiple of linear_num_key_heads, %zu",
+                    model->n_linear_v_heads, model->n_linear_k_heads);
+    return RP_OK;
+}
+
+static enum rp_status refuse_features(const struct reader *reader)
+{
+    const cJSON *act = rp_checkpoint_setting(reader->checkpoint, "hidden_act");
+    const cJSON *window = rp_checkpoint_setting(reader->checkpoint, "sliding_window");
+    const cJSON *use_window = rp_checkpoint_setting(reader->checkpoint, "use_sliding_window");
+    if (act && !(cJSON_IsString(act) && strcmp(act->valuestring, "silu") == 0))
+        return FAIL(reader, act, RP_ERR_UNSUPPORTED,
+                    "\"hidden_act\" is not \"silu\", which alone is computed");
+    if (window && !(use_window && cJSON_IsFalse(use_window)))
+        return FAIL(reader, window, RP_ERR_UNSUPPORTED, "a sliding window is not computed");
+    return RP_OK;
+}
+
+enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
+                                         struct rp_checkpoint_config *out, struct rp_error *err)
+{
+    const cJSON *type = rp_checkpoint_setting(checkpoint, "model_type");
+    struct reader reader = {.checkpoint = checkpoint, .err = err};
+    memset(out, 0, sizeof *out);
+    if (cJSON_IsString(type))
+        out->architecture = rp_architecture_of_hf(type->valuestring);
+    if (!out->architecture)
+        return FAIL(&reader, type, RP_ERR_UNSUPPORTED,
+                    "model_type %.40s; llama, mistral, qwen3, qwen3_5 and qwen3_5_text are "
+                    "computed",
+                    cJSON_IsString(type) ? type->valuestring : "is missing");
+    struct rp_model_config *model = &out->model;
+    snprintf(model->architecture, sizeof model->architecture, "%s", out->architecture->name);
+    model->rope_ordering = out->architecture->rope_ordering;
+    model->has_attention_gate = out->architecture->has_attention_gate;
+    model->norms_round_last = out->architecture->norms_round_last;
+    reader.rope = rp_checkpoint_setting(checkpoint, "rope_parameters");
+    if (!reader.rope)
+        reader.rope = rp_checkpoint_setting(checkpoint, "rope_scaling");
+    enum rp_status status = read_sizes(&reader, model);
+    if (status == RP_OK)
+        status = read_rope(&reader, out);
+    if (status == RP_OK)
+        status = read_layer_kinds(&reader, out);
+    if (status == RP_OK && rp_architecture_is_hybrid(out->architecture))
+        status = read_delta_net(&reader, model);
+    if (status == RP_OK)
+        status = refuse_features(&reader);
+    if (status == RP_OK)
+        status = read_size(&reader, "max_position_embeddings", 0, &out->context_length);
+    return status;
+}
+
+void rp_checkpoint_config_free(struct rp_checkpoint_config *config)
+{
+    free(config->layer_kinds);
+    config->layer_kinds = NULL;
+}
+
+void rp_llama3_rope_factors(const struct rp_checkpoint_config *config, float *factors)
+{
+    const size_t n_rot = config->model.n_rot;
+    const float factor = (float)config->rope_factor, low = (float)config->rope_low_freq_factor,
+                high = (float)config->rope_high_freq_factor,
+                context = (float)config->rope_original_context;
+    for (size_t i = 0; i < n_rot / 2; i++) {
+        const float exponent = (float)(2 * i) / (float)n_rot;
+        const float plain = 1.0f / powf(config->model.rope_theta, exponent);
+        const float length = (float)(2 * 3.14159265358979323846) / plain;
+        float scaled = plain;
+        if (length > context / low) {
+            scaled = plain / factor;
+        } else if (!(length < context / high)) {
+            const float smooth = (context / length - low) / (high - low);
+            scaled = (1.0f - smooth) * plain / factor + smooth * plain;
+        }
+        factors[i] = plain / scaled;
+    }
+}

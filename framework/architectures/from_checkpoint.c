@@ -1,0 +1,421 @@
+/* See architectures/from_checkpoint.h. */
+#include "architectures/from_checkpoint.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "architectures/checkpoint_config.h"
+#include "architectures/hf_order.h"
+#include "weights/gguf_computed.h"
+
+#define NAME_SIZE 256
+
+/* How one tensor of the GGUF is made. */
+struct made {
+    const struct rp_checkpoint_tensor *source; /* NULL: rope_freqs */
+    size_t n_rows, n_columns;
+    enum rp_value_change change;
+    size_t *rows, *columns; /* [n_rows], [n_columns]: HF's index of each; NULL: the same */
+    float *values;          /* [n_columns], of rope_freqs; else NULL */
+};
+
+struct conversion {
+    struct rp_checkpoint *checkpoint;
+    struct rp_checkpoint_config config;
+    const char *prefix;             /* before "layers.0.": "model." or the like */
+    struct made *made;              /* [n_tensors] */
+    struct rp_gguf_tensor *tensors; /* [n_tensors], handed over */
+    size_t n_tensors;
+    bool *used; /* [of the checkpoint's tensors] */
+};
+
+static void free_conversion(void *context)
+{
+    struct conversion *conversion = context;
+    for (size_t i = 0; i < conversion->n_tensors; i++) {
+        free(conversion->made[i].rows);
+        free(conversion->made[i].columns);
+        free(conversion->made[i].values);
+    }
+    free(conversion->made);
+    free(conversion->used);
+    rp_checkpoint_config_free(&conversion->config);
+    rp_checkpoint_close(conversion->checkpoint);
+    free(conversion);
+}
+
+/* ---- values ---- */
+
+static void change_values(enum rp_value_change change, float *values, size_t n)
+{
+    for (size_t i = 0; i < n && change != RP_CHANGE_NONE; i++)
+        values[i] = change == RP_CHANGE_PLUS_ONE ? values[i] + 1.0f : -expf(values[i]);
+}
+
+static enum rp_status make_rows(const void *context, size_t index, size_t first, size_t n,
+                                float *out, struct rp_error *err)
+{
+    const struct conversion *conversion = context;
+    const struct made *made = &conversion->made[index];
+    const size_t width = made->n_columns;
+    enum rp_status status = RP_OK;
+    float *row = NULL;
+    if (made->values) {
+        memcpy(out, made->values, width * sizeof *out);
+        return RP_OK;
+    }
+    const struct rp_checkpoint_tensor *source = made->source;
+    if (!made->rows && !made->columns)
+        status =
+            rp_safetensors_values(source->file, source->tensor, first * width, n * width, out, err);
+    else if (!(row = malloc(width * sizeof *row)))
+        status = rp_fail(err, RP_ERR_MEMORY, rp_safetensors_path(source->file), -1,
+                         "no memory for a row of %zu values", width);
+    for (size_t i = 0; i < n && row && status == RP_OK; i++) {
+        const size_t from = made->rows ? made->rows[first + i] : first + i;
+        float *to = out + i * width;
+        status = rp_safetensors_values(source->file, source->tensor, from * width, width,
+                                       made->columns ? row : to, err);
+        for (size_t k = 0; made->columns && k < width && status == RP_OK; k++)
+            to[k] = row[made->columns[k]];
+    }
+    if (status == RP_OK)
+        change_values(made->change, out, n * width);
+    free(row);
+    return status;
+}
+
+static void forget_tensor(const void *context, size_t index)
+{
+    const struct conversion *conversion = context;
+    const struct rp_checkpoint_tensor *source = conversion->made[index].source;
+    if (source)
+        rp_safetensors_forget(source->file, source->tensor);
+}
+
+/* ---- tensors ---- */
+
+/* Names begin with "model."; with "model.language_model." or the like where there are other models. */
+static enum rp_status find_prefix(struct conversion *conversion, struct rp_error *err)
+{
+    static const char *const prefixes[] = {"model.", "model.language_model.",
+                                           "language_model.model.", "", NULL};
+    for (size_t i = 0; prefixes[i]; i++) {
+        char name[NAME_SIZE];
+        snprintf(name, sizeof name, "%sembed_tokens.weight", prefixes[i]);
+        conversion->prefix = prefixes[i];
+        if (rp_checkpoint_find(conversion->checkpoint, name))
+            return RP_OK;
+    }
+    return rp_fail(err, RP_ERR_MISSING, rp_checkpoint_path(conversion->checkpoint), -1,
+                   "tensor 'model.embed_tokens.weight' is missing");
+}
+
+/* Whether the shape is [n_out][n_in], dimensions of 1 left out. */
+static bool has_shape(const struct rp_safetensor *tensor, size_t n_out, size_t n_in)
+{
+    size_t dims[RP_SAFETENSORS_MAX_DIMS], n = 0, at = 0;
+    for (unsigned i = 0; i < tensor->n_dims; i++)
+        if (tensor->dims[i] != 1)
+            dims[n++] = tensor->dims[i];
+    if (n_out != 1 && (at == n || dims[at++] != n_out))
+        return false;
+    if (n_in != 1 && (at == n || dims[at++] != n_in))
+        return false;
+    return at == n;
+}
+
+static const char *shape_text(const struct rp_safetensor *tensor, char *text, size_t size)
+{
+    size_t at = 0;
+    text[0] = '\0';
+    for (unsigned i = 0; i < tensor->n_dims && at < size; i++)
+        at += (size_t)snprintf(text + at, size - at, "[%zu]", tensor->dims[i]);
+    return text;
+}
+
+/* *map [n], where the order differs from HF's; else NULL. */
+static enum rp_status make_map(const struct conversion *conversion, enum rp_layer_kind kind,
+                               enum rp_slot_part part, size_t n, size_t **map, struct rp_error *err)
+{
+    const struct rp_model_config *model = &conversion->config.model;
+    *map = NULL;
+    if (part == RP_PART_OTHER || !rp_hf_order_differs(model, kind, part))
+        return RP_OK;
+    *map = malloc(n * sizeof **map);
+    if (!*map)
+        return rp_fail(err, RP_ERR_MEMORY, rp_checkpoint_path(conversion->checkpoint), -1,
+                       "no memory for the order of %zu rows", n);
+    for (size_t i = 0; i < n; i++)
+        (*map)[rp_hf_order_own_index(model, part, i)] = i;
+    return RP_OK;
+}
+
+static uint32_t type_of(const struct made *made)
+{
+    if (!made->source || made->change != RP_CHANGE_NONE)
+        return RP_GGML_F32;
+    switch (made->source->tensor->type) {
+    case RP_SAFETENSORS_F16: return RP_GGML_F16;
+    case RP_SAFETENSORS_BF16: return RP_GGML_BF16;
+    default: return RP_GGML_F32;
+    }
+}
+
+/* made's n_rows and n_columns are set. */
+static void list_tensor(struct conversion *conversion, enum rp_weight_id which, size_t layer,
+                        const struct made *made)
+{
+    struct rp_gguf_tensor *tensor = &conversion->tensors[conversion->n_tensors];
+    rp_weight_full_name(conversion->config.architecture, which, layer, tensor->name);
+    tensor->n_dims = made->n_rows > 1 ? 2 : 1;
+    tensor->dims[0] = made->n_columns;
+    tensor->dims[1] = made->n_rows;
+    tensor->dims[2] = tensor->dims[3] = 1;
+    tensor->n_rows = made->n_rows;
+    tensor->type = type_of(made);
+    tensor->offset = made->source ? made->source->tensor->offset : 0;
+    conversion->made[conversion->n_tensors++] = *made;
+}
+
+/* name: in the checkpoint. */
+static enum rp_status add_tensor(struct conversion *conversion, const struct rp_source *source,
+                                 size_t layer, const char *name, struct rp_error *err)
+{
+    const struct rp_checkpoint *checkpoint = conversion->checkpoint;
+    const enum rp_layer_kind kind = conversion->config.layer_kinds[layer];
+    char shape[256];
+    struct made made = {.source = rp_checkpoint_find(checkpoint, name), .change = source->change};
+    if (!made.source)
+        return rp_fail(err, RP_ERR_MISSING, rp_checkpoint_path(checkpoint), -1,
+                       "tensor '%s' is missing", name);
+    const struct rp_safetensor *tensor = made.source->tensor;
+    const char *path = rp_safetensors_path(made.source->file);
+    conversion->used[made.source - rp_checkpoint_tensor(checkpoint, 0)] = true;
+    rp_weight_shape(&conversion->config.model, source->which, &made.n_rows, &made.n_columns);
+    if (!has_shape(tensor, made.n_rows, made.n_columns))
+        return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
+                       "tensor '%s' is %s, expected [%zu][%zu] from config.json", name,
+                       shape_text(tensor, shape, sizeof shape), made.n_rows, made.n_columns);
+    if (tensor->type == RP_SAFETENSORS_OTHER)
+        return rp_safetensors_values(made.source->file, tensor, 0, 1, NULL, err);
+    enum rp_status status = make_map(conversion, kind, source->rows, made.n_rows, &made.rows, err);
+    if (status == RP_OK)
+        status = make_map(conversion, kind, source->columns, made.n_columns, &made.columns, err);
+    if (status == RP_OK)
+        list_tensor(conversion, source->which, layer, &made);
+    else
+        free(made.rows);
+    return status;
+}
+
+static enum rp_status add_layers(struct conversion *conversion, struct rp_error *err)
+{
+    const struct rp_architecture *architecture = conversion->config.architecture;
+    char name[NAME_SIZE];
+    enum rp_status status = RP_OK;
+    for (size_t layer = 0; layer < conversion->config.model.n_layers; layer++) {
+        const struct rp_layer_plan *plan =
+            &architecture->plans[conversion->config.layer_kinds[layer]];
+        for (size_t i = 0; i < architecture->n_sources && status == RP_OK; i++) {
+            const struct rp_source *source = &architecture->sources[i];
+            if (source->which >= RP_N_LAYER_WEIGHTS || !rp_layer_plan_uses(plan, source->which))
+                continue;
+            snprintf(name, sizeof name, "%slayers.%zu.%s", conversion->prefix, layer, source->name);
+            status = add_tensor(conversion, source, layer, name, err);
+        }
+    }
+    return status;
+}
+
+static enum rp_status add_rope_freqs(struct conversion *conversion, struct rp_error *err)
+{
+    const size_t n = conversion->config.model.n_rot / 2;
+    const struct made made = {
+        .n_rows = 1, .n_columns = n, .values = malloc(n * sizeof *made.values)};
+    if (!made.values)
+        return rp_fail(err, RP_ERR_MEMORY, rp_checkpoint_path(conversion->checkpoint), -1,
+                       "no memory for %zu rope factors", n);
+    rp_llama3_rope_factors(&conversion->config, made.values);
+    list_tensor(conversion, RP_ROPE_FREQS, 0, &made);
+    return RP_OK;
+}
+
+static enum rp_status add_globals(struct conversion *conversion, struct rp_error *err)
+{
+    static const struct rp_source output = {RP_OUTPUT, "lm_head.weight", RP_CHANGE_NONE,
+                                            RP_PART_OTHER, RP_PART_OTHER};
+    const struct rp_architecture *architecture = conversion->config.architecture;
+    char name[NAME_SIZE];
+    enum rp_status status = RP_OK;
+    for (size_t i = 0; i < architecture->n_sources && status == RP_OK; i++) {
+        const struct rp_source *source = &architecture->sources[i];
+        if (source->which < RP_N_LAYER_WEIGHTS)
+            continue;
+        snprintf(name, sizeof name, "%s%s", conversion->prefix, source->name);
+        status = add_tensor(conversion, source, 0, name, err);
+    }
+    if (status == RP_OK && !conversion->config.model.has_tied_embeddings)
+        status = add_tensor(conversion, &output, 0, output.name, err);
+    if (status == RP_OK && conversion->config.has_llama3_rope)
+        status = add_rope_freqs(conversion, err);
+    return status;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t n = strlen(text), n_end = strlen(end);
+    return n >= n_end && strcmp(text + n - n_end, end) == 0;
+}
+
+/* A bias, an adapter or a further layer that is silently left out would be found as a "bug" of every
+ * engine that does compute it. Other models beside the text model, tied outputs, and buffers that old
+ * checkpoints have are none of it. */
+static enum rp_status refuse_unused(const struct conversion *conversion, struct rp_error *err)
+{
+    const size_t n_prefix = strlen(conversion->prefix);
+    for (size_t i = 0; i < rp_checkpoint_n_tensors(conversion->checkpoint); i++) {
+        const struct rp_checkpoint_tensor *tensor = rp_checkpoint_tensor(conversion->checkpoint, i);
+        const char *name = tensor->tensor->name;
+        if (conversion->used[i] || strncmp(name, conversion->prefix, n_prefix) != 0 ||
+            strncmp(name, "model.visual.", 13) == 0 || ends_with(name, "rotary_emb.inv_freq") ||
+            (n_prefix == 0 && ends_with(name, "lm_head.weight")))
+            continue;
+        return rp_fail(err, RP_ERR_UNSUPPORTED, rp_safetensors_path(tensor->file),
+                       (long long)tensor->tensor->offset,
+                       "tensor '%s' is not part of architecture '%s' with %zu layers", name,
+                       conversion->config.architecture->name, conversion->config.model.n_layers);
+    }
+    return RP_OK;
+}
+
+/* ---- metadata ---- */
+
+static void put_size(struct rp_gguf_metadata *metadata, const char *architecture, const char *name,
+                     size_t value)
+{
+    char key[NAME_SIZE];
+    snprintf(key, sizeof key, "%s.%s", architecture, name);
+    rp_gguf_metadata_size(metadata, key, value);
+}
+
+static void put_float(struct rp_gguf_metadata *metadata, const char *architecture, const char *name,
+                      float value)
+{
+    char key[NAME_SIZE];
+    snprintf(key, sizeof key, "%s.%s", architecture, name);
+    rp_gguf_metadata_float(metadata, key, value);
+}
+
+/* An id, or an array of ids, of both files. */
+static void put_token_ids(struct rp_gguf_metadata *metadata, const struct rp_checkpoint *checkpoint,
+                          const char *setting, const char *key)
+{
+    enum { MAX_IDS = 64 };
+    int64_t ids[MAX_IDS];
+    size_t n = 0;
+    const cJSON *values[] = {rp_checkpoint_setting(checkpoint, setting),
+                             rp_checkpoint_generation_setting(checkpoint, setting)};
+    for (size_t i = 0; i < 2; i++) {
+        const cJSON *item = cJSON_IsArray(values[i]) ? values[i]->child : values[i];
+        for (; item && n < MAX_IDS; item = cJSON_IsArray(values[i]) ? item->next : NULL) {
+            long long id;
+            if (rp_json_int(item, 0, INT32_MAX, &id))
+                ids[n++] = id;
+        }
+    }
+    if (n > 0)
+        rp_gguf_metadata_ints(metadata, key, ids, n);
+}
+
+static void put_hybrid(struct rp_gguf_metadata *metadata, const struct rp_checkpoint_config *config)
+{
+    const struct rp_model_config *model = &config->model;
+    const char *name = model->architecture;
+    char key[NAME_SIZE];
+    put_size(metadata, name, "ssm.conv_kernel", model->conv_kernel);
+    put_size(metadata, name, "ssm.state_size", model->linear_head_dim);
+    put_size(metadata, name, "ssm.group_count", model->n_linear_k_heads);
+    put_size(metadata, name, "ssm.time_step_rank", model->n_linear_v_heads);
+    put_size(metadata, name, "ssm.inner_size", model->n_linear_v_heads * model->linear_head_dim);
+    bool *is_recurrent = calloc(model->n_layers, sizeof *is_recurrent);
+    metadata->failed = metadata->failed || !is_recurrent;
+    for (size_t i = 0; is_recurrent && i < model->n_layers; i++)
+        is_recurrent[i] = config->layer_kinds[i] == RP_LAYER_LINEAR_ATTENTION;
+    snprintf(key, sizeof key, "%s.attention.recurrent_layers", name);
+    if (is_recurrent)
+        rp_gguf_metadata_bools(metadata, key, is_recurrent, model->n_layers);
+    free(is_recurrent);
+}
+
+static void put_metadata(const struct conversion *conversion, struct rp_gguf_metadata *metadata)
+{
+    const struct rp_checkpoint_config *config = &conversion->config;
+    const struct rp_model_config *model = &config->model;
+    const char *name = model->architecture;
+    char key[NAME_SIZE];
+    rp_gguf_metadata_string(metadata, "general.architecture", name);
+    put_size(metadata, name, "block_count", model->n_layers);
+    if (config->context_length > 0)
+        put_size(metadata, name, "context_length", config->context_length);
+    put_size(metadata, name, "embedding_length", model->hidden_size);
+    put_size(metadata, name, "feed_forward_length", model->intermediate_size);
+    put_size(metadata, name, "vocab_size", model->vocab_size);
+    put_size(metadata, name, "attention.head_count", model->n_heads);
+    put_size(metadata, name, "attention.head_count_kv", model->n_kv_heads);
+    put_size(metadata, name, "attention.key_length", model->head_dim);
+    put_size(metadata, name, "attention.value_length", model->head_dim);
+    put_float(metadata, name, "attention.layer_norm_rms_epsilon", model->rms_norm_eps);
+    put_size(metadata, name, "rope.dimension_count", model->n_rot);
+    put_float(metadata, name, "rope.freq_base", model->rope_theta);
+    if (config->n_rope_sections > 0) {
+        snprintf(key, sizeof key, "%s.rope.dimension_sections", name);
+        rp_gguf_metadata_ints(metadata, key, config->rope_sections, RP_MAX_ROPE_SECTIONS);
+    }
+    if (rp_architecture_is_hybrid(config->architecture))
+        put_hybrid(metadata, config);
+    put_token_ids(metadata, conversion->checkpoint, "bos_token_id", RP_CHECKPOINT_BOS_IDS);
+    put_token_ids(metadata, conversion->checkpoint, "eos_token_id", RP_CHECKPOINT_EOS_IDS);
+}
+
+enum rp_status rp_gguf_open_checkpoint(const char *folder, struct rp_gguf **out,
+                                       struct rp_error *err)
+{
+    struct rp_gguf_metadata metadata = {.bytes = NULL};
+    struct conversion *conversion = calloc(1, sizeof *conversion);
+    if (!conversion)
+        return rp_fail(err, RP_ERR_MEMORY, folder, -1, "no memory for a checkpoint");
+    enum rp_status status = rp_checkpoint_open(folder, &conversion->checkpoint, err);
+    if (status == RP_OK)
+        status = rp_checkpoint_config_read(conversion->checkpoint, &conversion->config, err);
+    if (status == RP_OK)
+        status = find_prefix(conversion, err);
+    if (status != RP_OK)
+        goto done;
+    const size_t most = (conversion->config.model.n_layers + 1) * RP_N_WEIGHTS;
+    conversion->made = calloc(most, sizeof *conversion->made);
+    conversion->tensors = calloc(most, sizeof *conversion->tensors);
+    conversion->used =
+        calloc(rp_checkpoint_n_tensors(conversion->checkpoint), sizeof *conversion->used);
+    if (!conversion->made || !conversion->tensors || !conversion->used)
+        status = rp_fail(err, RP_ERR_MEMORY, folder, -1, "no memory for a checkpoint");
+    if (status == RP_OK)
+        status = add_globals(conversion, err);
+    if (status == RP_OK)
+        status = add_layers(conversion, err);
+    if (status == RP_OK)
+        status = refuse_unused(conversion, err);
+    if (status == RP_OK) {
+        const struct rp_gguf_source source = {make_rows, forget_tensor, free_conversion,
+                                              conversion};
+        put_metadata(conversion, &metadata);
+        return rp_gguf_open_computed(folder, &metadata, conversion->tensors, conversion->n_tensors,
+                                     source, out, err);
+    }
+done:
+    free(conversion->tensors);
+    free_conversion(conversion);
+    return status;
+}

@@ -1,0 +1,153 @@
+/* A checkpoint as a GGUF: the tiny checkpoints give exactly what their BF16 GGUFs hold, and what is not
+ * computed or does not fit together is an error with its place. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "architectures/from_checkpoint.h"
+#include "base/file.h"
+#include "base/scratch_test_util.h"
+
+static const char *const models[] = {"qwen3", "llama", "qwen35"};
+
+/* expf of another library: HF's decay and rope factors. */
+#define OTHER_EXP 3e-7f
+
+static void compare_tensor(const struct rp_gguf *checkpoint, const struct rp_gguf *file,
+                           const struct rp_gguf_tensor *tensor)
+{
+    const struct rp_gguf_tensor *other = rp_gguf_find_tensor(file, tensor->name);
+    const size_t n = tensor->n_rows * tensor->dims[0];
+    float *a = malloc(n * sizeof *a), *b = malloc(n * sizeof *b);
+    assert_true(a && b && other);
+    assert_memory_equal(tensor->dims, other->dims, sizeof tensor->dims);
+    assert_int_equal(tensor->n_dims, other->n_dims);
+    assert_int_equal(rp_gguf_rows(checkpoint, tensor, 0, tensor->n_rows, a, NULL), RP_OK);
+    assert_int_equal(rp_gguf_rows(file, other, 0, tensor->n_rows, b, NULL), RP_OK);
+    const bool is_exact = !strstr(tensor->name, "ssm_a") || strstr(tensor->name, "ssm_alpha");
+    if (is_exact && strcmp(tensor->name, "rope_freqs.weight") != 0)
+        assert_memory_equal(a, b, n * sizeof *a);
+    for (size_t i = 0; i < n; i++)
+        assert_true(fabsf(a[i] - b[i]) <= OTHER_EXP * fabsf(b[i]));
+    free(a);
+    free(b);
+}
+
+static void the_tiny_checkpoints_are_their_bf16_ggufs(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        char folder[512], path[600];
+        struct rp_gguf *checkpoint = NULL, *file = NULL;
+        struct rp_error err;
+        snprintf(folder, sizeof folder, "%s/fixtures/tiny/%s", RP_SOURCE_DIR, models[i]);
+        snprintf(path, sizeof path, "%s/%s-bf16.gguf", folder, models[i]);
+        if (rp_gguf_open_checkpoint(folder, &checkpoint, &err) != RP_OK)
+            fail_msg("%s: %s", err.where, err.message);
+        assert_int_equal(rp_gguf_open(path, &file, &err), RP_OK);
+        assert_int_equal(rp_gguf_n_tensors(checkpoint), rp_gguf_n_tensors(file));
+        for (size_t k = 0; k < rp_gguf_n_tensors(checkpoint); k++)
+            compare_tensor(checkpoint, file, rp_gguf_tensor(checkpoint, k));
+        rp_gguf_close(checkpoint);
+        rp_gguf_close(file);
+    }
+}
+
+/* A checkpoint of the model's weights and its config.json with one text for another. */
+static void expect_error(const char *model, const char *find, const char *replace,
+                         enum rp_status code, const char *message)
+{
+    char folder[256], source[512], target[512], *text = NULL;
+    size_t length;
+    struct rp_gguf *gguf = NULL;
+    struct rp_error err = {.code = RP_OK};
+    rp_test_make_folder(folder);
+    snprintf(source, sizeof source, "%s/fixtures/tiny/%s/model.safetensors", RP_SOURCE_DIR, model);
+    snprintf(target, sizeof target, "%s/model.safetensors", folder);
+    assert_int_equal(symlink(source, target), 0);
+    snprintf(source, sizeof source, "%s/fixtures/tiny/%s/config.json", RP_SOURCE_DIR, model);
+    assert_int_equal(rp_file_read(source, 1 << 20, &text, &length, NULL), RP_OK);
+    char *at = strstr(text, find);
+    assert_non_null(at);
+    const size_t before = (size_t)(at - text), n = strlen(replace);
+    char *changed = calloc(1, length + n + 1);
+    assert_non_null(changed);
+    memcpy(changed, text, before);
+    memcpy(changed + before, replace, n);
+    memcpy(changed + before + n, at + strlen(find), length - before - strlen(find) + 1);
+    rp_test_write_file(folder, "config.json", changed, strlen(changed));
+    assert_int_equal(rp_gguf_open_checkpoint(folder, &gguf, &err), code);
+    assert_string_equal(err.message, message);
+    assert_null(gguf);
+    free(changed);
+    free(text);
+    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+}
+
+static void settings_that_are_not_computed_are_errors(void **state)
+{
+    (void)state;
+    expect_error("llama", "\"model_type\": \"llama\"", "\"model_type\": \"gemma\"",
+                 RP_ERR_UNSUPPORTED,
+                 "model_type gemma; llama, mistral, qwen3, qwen3_5 and qwen3_5_text are computed");
+    expect_error("llama", "\"rope_type\": \"llama3\"", "\"rope_type\": \"yarn\"",
+                 RP_ERR_UNSUPPORTED,
+                 "rope scaling yarn; \"default\" and, of Llama, \"llama3\" are computed");
+    expect_error("qwen3", "\"silu\"", "\"gelu\"", RP_ERR_UNSUPPORTED,
+                 "\"hidden_act\" is not \"silu\", which alone is computed");
+    expect_error("qwen3", "\"use_sliding_window\": false",
+                 "\"use_sliding_window\": true, \"sliding_window\": 64", RP_ERR_FORMAT,
+                 "expected each key once, found \"sliding_window\" again");
+    expect_error("qwen3", "\"full_attention\"", "\"sliding_attention\"", RP_ERR_UNSUPPORTED,
+                 "layer 0 is of type sliding_attention, which qwen3 does not compute");
+    expect_error("qwen35", "\"linear_value_head_dim\": 16", "\"linear_value_head_dim\": 32",
+                 RP_ERR_UNSUPPORTED,
+                 "linear_value_head_dim is 32, linear_key_head_dim 16; only equal ones are "
+                 "computed");
+}
+
+static void settings_that_do_not_fit_are_errors(void **state)
+{
+    (void)state;
+    expect_error("llama", "\"rms_norm_eps\": 1e-05,", "", RP_ERR_MISSING,
+                 "\"rms_norm_eps\" is missing");
+    expect_error("llama", "\"rms_norm_eps\": 1e-05,", "\"rms_norm_eps\": -1,", RP_ERR_FORMAT,
+                 "\"rms_norm_eps\": expected a number above 0");
+    expect_error("llama", "\"hidden_size\": 64", "\"hidden_size\": 1e99", RP_ERR_FORMAT,
+                 "\"hidden_size\": expected a number from 1 to 16777216");
+    expect_error("llama", "\"num_attention_heads\": 4", "\"num_attention_heads\": 3",
+                 RP_ERR_MISMATCH,
+                 "3 heads, 2 KV heads, hidden_size 64: heads do not divide evenly");
+    expect_error("llama", "\"intermediate_size\": 192", "\"intermediate_size\": 128",
+                 RP_ERR_MISMATCH,
+                 "tensor 'model.layers.0.mlp.gate_proj.weight' is [192][64], expected [128][64] "
+                 "from config.json");
+    expect_error("llama", "\"num_hidden_layers\": 4", "\"num_hidden_layers\": 3",
+                 RP_ERR_UNSUPPORTED,
+                 "tensor 'model.layers.3.input_layernorm.weight' is not part of architecture "
+                 "'llama' with 3 layers");
+    expect_error("llama", "\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5", RP_ERR_MISSING,
+                 "tensor 'model.layers.4.input_layernorm.weight' is missing");
+    expect_error("qwen3", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false",
+                 RP_ERR_MISSING, "tensor 'lm_head.weight' is missing");
+    expect_error("qwen35", "\"linear_num_key_heads\": 2", "\"linear_num_key_heads\": 3",
+                 RP_ERR_MISMATCH, "4 V heads, expected a multiple of linear_num_key_heads, 3");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_tiny_checkpoints_are_their_bf16_ggufs),
+        cmocka_unit_test(settings_that_are_not_computed_are_errors),
+        cmocka_unit_test(settings_that_do_not_fit_are_errors),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}

@@ -1,0 +1,43 @@
+/* A model file that is computed and not read: what stands in for a GGUF whose values come from somewhere
+ * else. Everything that reads a struct rp_gguf reads it. Not a writer of files. */
+#ifndef REFPARITY_WEIGHTS_GGUF_COMPUTED_H
+#define REFPARITY_WEIGHTS_GGUF_COMPUTED_H
+
+#include "refparity/gguf.h"
+
+/* Metadata in the making; starts zeroed. Running out of memory shows in rp_gguf_open_computed. */
+struct rp_gguf_metadata {
+    unsigned char *bytes; /* [size], owned */
+    size_t size, capacity;
+    size_t n_values;
+    bool failed;
+};
+
+void rp_gguf_metadata_size(struct rp_gguf_metadata *metadata, const char *key, size_t value);
+void rp_gguf_metadata_float(struct rp_gguf_metadata *metadata, const char *key, float value);
+void rp_gguf_metadata_string(struct rp_gguf_metadata *metadata, const char *key, const char *text);
+/* An array of values [n]. */
+void rp_gguf_metadata_ints(struct rp_gguf_metadata *metadata, const char *key,
+                           const int64_t *values, size_t n);
+void rp_gguf_metadata_bools(struct rp_gguf_metadata *metadata, const char *key, const bool *values,
+                            size_t n);
+
+/* Where the tensors' values come from. */
+struct rp_gguf_source {
+    /* As rp_gguf_rows, of tensor number index. Called from several threads. */
+    enum rp_status (*rows)(const void *context, size_t index, size_t first, size_t n, float *out,
+                           struct rp_error *err);
+    void (*forget)(const void *context, size_t index); /* the tensor has been read */
+    void (*close)(void *context);
+    void *context;
+};
+
+/* path stands for it in messages. tensors [n]: name, n_dims, dims, type, n_rows, offset (for messages) are
+ * set. Takes over metadata, tensors (freed) and source (closed), after an error too. RP_ERR_MEMORY,
+ * RP_ERR_FORMAT (a key or a tensor's name that occurs twice). */
+enum rp_status rp_gguf_open_computed(const char *path, struct rp_gguf_metadata *metadata,
+                                     struct rp_gguf_tensor *tensors, size_t n,
+                                     struct rp_gguf_source source, struct rp_gguf **out,
+                                     struct rp_error *err);
+
+#endif
