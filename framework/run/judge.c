@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/utf8.h"
@@ -69,6 +70,10 @@ enum rp_status rp_judge_open_dump(const struct rp_pair *run, const char *dump,
     const struct rp_entry *entry = run->entry;
     const int64_t single =
         entry->engine->single_position && entry->n_positions ? entry->positions[0] : 0;
+    struct stat info;
+    if (lstat(dump, &info) == 0 && !S_ISDIR(info.st_mode))
+        return rp_fail(err, RP_ERR_FORMAT, dump, -1,
+                       "expected the folder that the engine was given, found a link or a file");
     enum rp_status status = rp_tensor_set_open(dump, entry->engine->layout, single, set, err);
     if (status == RP_ERR_MISSING) /* the folder is ours, so what is missing is the engine's work */
         status = err->code = RP_ERR_FORMAT;
