@@ -106,18 +106,23 @@ static enum rp_status open_sets(struct rp_judge *judge, struct rp_error *err)
     return err->code;
 }
 
-/* What is judged has to be what the run read and left: an engine's child that goes on writing, or
- * a fixture that is exchanged meanwhile, would make verdicts that contradict each other. */
-static enum rp_status check_unchanged(const struct rp_judge *judge, struct rp_error *err)
+enum rp_status rp_judge_check_dump(const struct rp_run_record *record, const char *dump,
+                                   struct rp_error *err)
 {
     char state[RP_FINGERPRINT_SIZE];
-    const struct rp_run_record *record = &judge->record;
-    rp_fingerprint(judge->paths.dump, state);
+    rp_fingerprint(dump, state);
     if (record->dump_state[0] && strcmp(state, record->dump_state) != 0)
-        return rp_fail(err, RP_ERR_MISMATCH, judge->paths.dump, -1,
+        return rp_fail(err, RP_ERR_MISMATCH, dump, -1,
                        "the dump has changed since the engine ended: run it again");
+    return RP_OK;
+}
+
+/* The same of the fixture, since the engine was started. */
+static enum rp_status check_fixture(const struct rp_judge *judge, struct rp_error *err)
+{
+    char state[RP_FINGERPRINT_SIZE];
     rp_fingerprint(judge->fixture_path, state);
-    if (record->fixture_state[0] && strcmp(state, record->fixture_state) != 0)
+    if (judge->record.fixture_state[0] && strcmp(state, judge->record.fixture_state) != 0)
         return rp_fail(err, RP_ERR_MISMATCH, judge->fixture_path, -1,
                        "the fixture has changed since the engine was started: run it again");
     return RP_OK;
@@ -160,14 +165,21 @@ static void open_pair(struct rp_judge *judge)
     rp_judge_record(context, pair, &judge->paths, &judge->record, &judge->prerequisites);
     if (judge->prerequisites.verdict != RP_PASS)
         return;
+    struct rp_error changed;
     enum rp_status status = open_sets(judge, &err);
+    if (c->engine && rp_judge_check_dump(&judge->record, judge->paths.dump, &changed)) {
+        err = changed;
+        status = err.code;
+    }
     if (!status)
-        status = check_unchanged(judge, &err);
+        status = check_fixture(judge, &err);
     if (!status)
         status = open_exact(judge, &err);
     if (status) {
         if (err.code == RP_ERR_MISSING && !judge->record.fixture_state[0])
-            rp_judge_decide(&judge->prerequisites, rp_judge_missing(context), "%s", err.message);
+            rp_judge_decide(&judge->prerequisites,
+                            rp_pair_needs_fixture(pair) ? rp_judge_missing(context) : RP_SKIP, "%s",
+                            err.message);
         else
             rp_judge_decide_error(&judge->prerequisites, &err);
     }
