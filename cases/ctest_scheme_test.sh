@@ -246,8 +246,18 @@ assert tests["scheme/ok/p0/h00"]["LABELS"] == ["clean", "layer", "ok", "scheme"]
 END
 n_checks=$((n_checks + 1))
 
+# ---- a matrix that was changed after configuring: its new entries have no tests, so nothing passes
+cp "$work/project/matrix.json" "$work/matrix.json"
+sed -i 's/"tests": \[{"name": "ok"/"tests": [{"name": "new"/' "$work/project/matrix.json"
+expect 8 run_ctest --output-on-failure -R '^scheme/broken/p0/h00$'
+says 'session/begin .*Failed'
+says 'the matrix has changed since the build was configured.*: configure again'
+cp "$work/matrix.json" "$work/project/matrix.json"
+expect 0 run_ctest -R '^scheme/ok/p0/h00$'
+
 # ---- a matrix that CMake can read and C refuses: every test says where
 sed -i 's/"n_layers": 4/"n_layers": 4, "n_layres": 4/' "$work/project/matrix.json"
+expect 0 cmake "$tree"
 expect 8 run_ctest --output-on-failure -R '^scheme/ok/p0/h00$'
 says 'matrix.json:[0-9]+:[0-9]+: .*n_layres'
 echo "$n_checks checks passed"

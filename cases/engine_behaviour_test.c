@@ -480,6 +480,35 @@ static void a_dump_that_has_changed_is_made_again_not_complained_about(void **st
     rp_scratch_pair_close(&scratch);
 }
 
+/* The script stays as it is, and starts another program than before. */
+static void the_dump_of_an_engine_behind_a_script_is_not_reused(void **state)
+{
+    (void)state;
+    static const char text[] = "#!/bin/sh\nexec \"$RP_TEST_ENGINE\" \"$@\"\n";
+    static const char *const argv[] = {"[\"{env:RP_TEST_SCRIPT}\"",
+                                       "[\"sh\", \"{env:RP_TEST_SCRIPT}\""};
+    for (size_t i = 0; i < 2; i++) {
+        struct rp_scratch_pair scratch;
+        char script[512], command[512];
+        snprintf(command, sizeof command,
+                 "%s, \"--model\", \"{gguf}\", \"--tokens\", \"{tokens_file}\", \"--dump\", "
+                 "\"{dump}\", \"--slots\", \"{slots}\"]",
+                 argv[i]);
+        rp_scratch_pair_open(&scratch, &(struct rp_scratch_spec){.argv = command});
+        snprintf(script, sizeof script, "%s/engine.sh", scratch.folder);
+        setenv("RP_TEST_SCRIPT", script, 1);
+        setenv("RP_TEST_ENGINE", RP_EMBEDDED, 1);
+        assert_int_equal(rp_file_write_atomic(script, text, sizeof text - 1, NULL), RP_OK);
+        assert_int_equal(chmod(script, 0700), 0);
+        scratch.context.reuse = 1;
+        assert_int_equal(run_once(&scratch), RP_RUN_RAN);
+        assert_int_equal(run_once(&scratch), RP_RUN_RAN);
+        unsetenv("RP_TEST_SCRIPT");
+        unsetenv("RP_TEST_ENGINE");
+        rp_scratch_pair_close(&scratch);
+    }
+}
+
 static void the_dump_of_a_failed_run_is_not_reused(void **state)
 {
     (void)state;
@@ -517,6 +546,7 @@ int main(void)
         cmocka_unit_test(models_are_looked_for_in_the_users_cache_by_default),
         cmocka_unit_test(a_dump_is_reused_while_its_inputs_are_the_same_by_content),
         cmocka_unit_test(a_dump_that_has_changed_is_made_again_not_complained_about),
+        cmocka_unit_test(the_dump_of_an_engine_behind_a_script_is_not_reused),
         cmocka_unit_test(the_dump_of_a_failed_run_is_not_reused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "cases/scratch_pair_test_util.h"
 #include "matrix/store.h"
+#include "run/judge_replay.h"
 #include "run/run.h"
 
 #define EMBEDDED                                                                                  \
@@ -73,27 +74,105 @@ static void an_entry_may_ask_for_some_positions(void **state)
     rp_scratch_pair_close(&scratch);
 }
 
-static void a_dump_that_changes_after_the_run_is_an_error(void **state)
+/* Runs, then replaces h1 of the dump by the same content, and judges again. */
+static struct rp_verdicts judge_touched(const struct rp_scratch_spec *spec, enum rp_verdict before)
 {
-    (void)state;
     struct rp_scratch_pair scratch;
     struct rp_verdicts v;
+    struct rp_pair run;
     struct rp_pair_paths paths;
     char path[RP_PATH_SIZE + 16];
-    rp_scratch_pair_open(&scratch, &(struct rp_scratch_spec){0});
+    rp_scratch_pair_open(&scratch, spec);
     rp_scratch_pair_judge(&scratch, &v);
-    assert_int_equal(v.verdict, RP_PASS);
+    assert_int_equal(v.verdict, before);
     rp_verdicts_free(&v);
-    assert_int_equal(rp_pair_paths(&scratch.context, &scratch.pair, &paths, NULL), RP_OK);
+    run = scratch.pair;
+    if (run.against)
+        rp_pair_of_mode(&scratch.pair, 1, &run);
+    assert_int_equal(rp_pair_paths(&scratch.context, &run, &paths, NULL), RP_OK);
     snprintf(path, sizeof path, "%s/h1.npy", paths.dump);
     char *bytes;
     size_t n;
     assert_int_equal(rp_file_read(path, 1 << 20, &bytes, &n, NULL), RP_OK);
-    assert_int_equal(rp_file_write_atomic(path, bytes, n, NULL), RP_OK); /* the same content */
+    assert_int_equal(rp_file_write_atomic(path, bytes, n, NULL), RP_OK);
     free(bytes);
     v = judge_again(&scratch);
+    rp_scratch_pair_close(&scratch);
+    return v;
+}
+
+static void a_dump_that_changes_after_the_run_is_an_error(void **state)
+{
+    (void)state;
+    struct rp_verdicts v = judge_touched(&(struct rp_scratch_spec){0}, RP_PASS);
     assert_int_equal(v.verdict, RP_ERROR);
     assert_contains(rp_slot_of(&v, "h0")->message, "the dump has changed since the engine ended");
+    rp_verdicts_free(&v);
+}
+
+#define BY_IDS                                                                              \
+    "[\"{target:refparity-embedded}\", \"--model\", \"{gguf}\", \"--ids\", "                \
+    "\"457,220,398,291,74\", \"--mode\", \"{mode}\", \"--dump\", \"{dump}\", \"--slots\", " \
+    "\"{slots}\"]"
+#define MODES ", \"modes\": [\"per-token\", \"batched\"]"
+
+static void so_it_is_where_modes_are_compared_or_a_dump_is_replayed(void **state)
+{
+    (void)state;
+    struct rp_verdicts v = judge_touched(
+        &(struct rp_scratch_spec){.argv = BY_IDS,
+                                  .entry_extra =
+                                      MODES ", \"compare_modes\": [[\"batched\", \"per-token\"]]",
+                                  .mode = "batched-vs-per-token",
+                                  .stores = ""},
+        RP_PASS);
+    assert_int_equal(v.verdict, RP_ERROR);
+    assert_contains(rp_slot_of(&v, "h0")->message, "the dump has changed since the engine ended");
+    rp_verdicts_free(&v);
+    v = judge_touched(&(struct rp_scratch_spec){.argv = BY_IDS,
+                                                .entry_extra = MODES ", \"replay\": true",
+                                                .mode = "batched",
+                                                .stores = ""},
+                      RP_SKIP);
+    assert_int_equal(v.verdict, RP_ERROR);
+    assert_int_equal(v.replay[1].judgement.verdict, RP_ERROR);
+    assert_contains(v.replay[1].judgement.message, "the dump has changed since the engine ended");
+    rp_verdicts_free(&v);
+}
+
+/* With REFPARITY_REQUIRE. */
+static void a_fixture_that_nothing_needs_is_not_required(void **state)
+{
+    (void)state;
+    static const char *const used[] = {MODES ", \"replay\": true", MODES};
+    for (size_t i = 0; i < 2; i++) {
+        struct rp_scratch_pair scratch;
+        struct rp_verdicts v;
+        rp_scratch_pair_open(
+            &scratch, &(struct rp_scratch_spec){
+                          .argv = BY_IDS, .entry_extra = used[i], .mode = "batched", .stores = ""});
+        scratch.context.require = 1;
+        rp_scratch_pair_judge(&scratch, &v);
+        assert_int_equal(v.verdict, i == 0 ? RP_SKIP : RP_ERROR);
+        rp_verdicts_free(&v);
+        rp_scratch_pair_close(&scratch);
+    }
+}
+
+/* A replay of position 0 shows nothing of RoPE, mask and cache. */
+static void a_replay_of_position_0_alone_is_no_pass(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    struct rp_verdicts v;
+    rp_scratch_pair_open(&scratch, &(struct rp_scratch_spec){
+                                       .argv = "[" EMBEDDED ", \"--positions\", "
+                                               "\"{positions}\", \"--slots\", \"{slots}\"]",
+                                       .entry_extra = ", \"positions\": [0], \"replay\": true"});
+    rp_scratch_pair_judge(&scratch, &v);
+    assert_int_equal(v.verdict, RP_ERROR);
+    assert_int_equal(v.replay[1].judgement.verdict, RP_ERROR);
+    assert_contains(v.replay[1].judgement.message, "has position 0 alone");
     rp_verdicts_free(&v);
     rp_scratch_pair_close(&scratch);
 }
@@ -247,6 +326,9 @@ int main(void)
         cmocka_unit_test(dumping_position_0_alone_is_an_error),
         cmocka_unit_test(an_entry_may_ask_for_some_positions),
         cmocka_unit_test(a_dump_that_changes_after_the_run_is_an_error),
+        cmocka_unit_test(so_it_is_where_modes_are_compared_or_a_dump_is_replayed),
+        cmocka_unit_test(a_fixture_that_nothing_needs_is_not_required),
+        cmocka_unit_test(a_replay_of_position_0_alone_is_no_pass),
         cmocka_unit_test(a_run_that_was_killed_with_its_engine_is_an_error),
         cmocka_unit_test(an_engine_that_kills_its_supervisor_is_an_error),
         cmocka_unit_test(an_engine_whose_case_was_killed_writes_into_no_later_dump),

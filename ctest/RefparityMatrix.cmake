@@ -75,11 +75,13 @@ function(_refparity_write_config path matrix prefix dir reports targets stores r
       "\"${target}\": \"$<$<TARGET_EXISTS:${target}>:$<TARGET_FILE:${target}>>\"")
   endforeach()
   list(JOIN target_items ", " target_items)
+  file(SHA256 "${matrix}" matrix_sha256)
   foreach(name matrix prefix dir reports record_command CMAKE_BINARY_DIR)
     _refparity_escape(${name} "${${name}}")
   endforeach()
   file(GENERATE OUTPUT "${path}" CONTENT "{
   \"matrix\": \"${matrix}\",
+  \"matrix_sha256\": \"${matrix_sha256}\",
   \"prefix\": \"${prefix}\",
   \"build_dir\": \"${CMAKE_BINARY_DIR}\",
   \"work_dir\": \"${dir}\",

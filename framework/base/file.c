@@ -29,20 +29,26 @@ static const char *kind_of(mode_t mode)
         return "a FIFO";
     if (S_ISCHR(mode) || S_ISBLK(mode))
         return "a device";
+    if (S_ISLNK(mode))
+        return "a symbolic link";
     return "a socket or the like";
 }
 
-static enum rp_status open_regular(const char *path, int *fd, size_t *size, struct rp_error *err)
+enum links { FOLLOW_LINKS, REFUSE_LINKS };
+
+static enum rp_status open_regular(const char *path, enum links links, int *fd, size_t *size,
+                                   struct rp_error *err)
 {
     struct stat info;
     *fd = -1;
-    if (stat(path, &info) != 0)
+    if ((links == REFUSE_LINKS ? lstat(path, &info) : stat(path, &info)) != 0)
         return system_error(err, path, "cannot open");
     if (!S_ISREG(info.st_mode))
         return rp_fail(err, RP_ERR_UNSUPPORTED, path, -1, "expected a regular file, found %s",
                        kind_of(info.st_mode));
     /* O_NONBLOCK: should a FIFO have taken the name since, opening it must not wait. */
-    int opened = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int opened =
+        open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | (links == REFUSE_LINKS ? O_NOFOLLOW : 0));
     if (opened < 0)
         return system_error(err, path, "cannot open");
     if (fstat(opened, &info) != 0 || !S_ISREG(info.st_mode)) {
@@ -59,13 +65,14 @@ static enum rp_status open_regular(const char *path, int *fd, size_t *size, stru
     return RP_OK;
 }
 
-enum rp_status rp_file_map(const char *path, const void **bytes, size_t *size, struct rp_error *err)
+static enum rp_status map(const char *path, enum links links, const void **bytes, size_t *size,
+                          struct rp_error *err)
 {
     int fd;
     *bytes = NULL;
     *size = 0;
     size_t n = 0;
-    enum rp_status code = open_regular(path, &fd, &n, err);
+    enum rp_status code = open_regular(path, links, &fd, &n, err);
     if (code)
         return code;
     if (n == 0) {
@@ -83,6 +90,17 @@ enum rp_status rp_file_map(const char *path, const void **bytes, size_t *size, s
     return code;
 }
 
+enum rp_status rp_file_map(const char *path, const void **bytes, size_t *size, struct rp_error *err)
+{
+    return map(path, FOLLOW_LINKS, bytes, size, err);
+}
+
+enum rp_status rp_file_map_no_link(const char *path, const void **bytes, size_t *size,
+                                   struct rp_error *err)
+{
+    return map(path, REFUSE_LINKS, bytes, size, err);
+}
+
 void rp_file_unmap(const void *bytes, size_t size)
 {
     if (size > 0)
@@ -97,15 +115,15 @@ void rp_file_forget(const void *bytes, size_t size)
         (void)madvise((void *)first, (uintptr_t)bytes + size - first, MADV_DONTNEED);
 }
 
-enum rp_status rp_file_read(const char *path, size_t max, char **bytes, size_t *length,
-                            struct rp_error *err)
+static enum rp_status read_whole(const char *path, enum links links, size_t max, char **bytes,
+                                 size_t *length, struct rp_error *err)
 {
     int fd;
     size_t size = 0, n = 0;
     char *buffer = NULL;
     *bytes = NULL;
     *length = 0;
-    enum rp_status code = open_regular(path, &fd, &size, err);
+    enum rp_status code = open_regular(path, links, &fd, &size, err);
     if (code)
         return code;
     if (size > max) {
@@ -138,6 +156,18 @@ done:
     free(buffer);
     close(fd);
     return code;
+}
+
+enum rp_status rp_file_read(const char *path, size_t max, char **bytes, size_t *length,
+                            struct rp_error *err)
+{
+    return read_whole(path, FOLLOW_LINKS, max, bytes, length, err);
+}
+
+enum rp_status rp_file_read_no_link(const char *path, size_t max, char **bytes, size_t *length,
+                                    struct rp_error *err)
+{
+    return read_whole(path, REFUSE_LINKS, max, bytes, length, err);
 }
 
 /* Not mkstemp: that would leave every file with mode 0600, whatever the umask says. */

@@ -11,6 +11,10 @@
  * RP_ERR_MISSING (no such file), RP_ERR_IO, RP_ERR_UNSUPPORTED (not a regular file). */
 enum rp_status rp_file_map(const char *path, const void **bytes, size_t *size,
                            struct rp_error *err);
+/* The same, but a symbolic link is refused, too (RP_ERR_UNSUPPORTED): for a folder that a stranger
+ * writes, whose links could lead to files that change unseen. */
+enum rp_status rp_file_map_no_link(const char *path, const void **bytes, size_t *size,
+                                   struct rp_error *err);
 void rp_file_unmap(const void *bytes, size_t size); /* NULL with 0 is allowed */
 
 /* Part of a mapped file, bytes [size], need not stay in this process's memory: its pages go, and are
@@ -22,6 +26,9 @@ void rp_file_forget(const void *bytes, size_t size);
  * RP_ERR_UNSUPPORTED (not a regular file, or longer than max). */
 enum rp_status rp_file_read(const char *path, size_t max, char **bytes, size_t *length,
                             struct rp_error *err);
+/* The same, but a symbolic link is refused, too (RP_ERR_UNSUPPORTED). */
+enum rp_status rp_file_read_no_link(const char *path, size_t max, char **bytes, size_t *length,
+                                    struct rp_error *err);
 
 /* Replaces path by a file of these bytes: written under a temporary name in the same folder, then
  * renamed, so that a reader sees the old file or the new one, never a part. The temporary file is

@@ -21,6 +21,7 @@
 #include "explain/damaged_dump.h"
 #include "refparity/explain.h"
 #include "refparity/replay.h"
+#include "run/completeness.h"
 
 static const char help[] =
     "usage: refparity replay [OPTION ...] MODEL DUMP\n"
@@ -66,8 +67,9 @@ struct options {
 
 struct counts {
     size_t n_slots, n_failing, n_skipped, n_errors, n_carried, n_partial, n_missing;
-    bool is_broken_off; /* the engine did not finish its dump */
-    char missing[256];  /* required slots that the dump has not, the first of them */
+    bool is_broken_off;  /* the engine did not finish its dump */
+    char positions[256]; /* what the dump lacks of them; "" when it lacks none */
+    char missing[256];   /* required slots that the dump has not, the first of them */
     char first_failing[RP_SLOT_NAME_SIZE];
 };
 
@@ -336,7 +338,7 @@ static void take_explanation(struct printer *printer, const struct rp_replay_slo
 static int exit_code(const struct counts *counts)
 {
     if (counts->n_errors > 0 || counts->n_slots == 0 || counts->n_missing > 0 ||
-        counts->n_partial > 0 || counts->is_broken_off)
+        counts->n_partial > 0 || counts->is_broken_off || counts->positions[0])
         return RP_EXIT_ERROR;
     return counts->n_failing > 0 ? RP_EXIT_FAIL : RP_EXIT_PASS;
 }
@@ -346,7 +348,15 @@ static void find_missing(const struct options *options, struct rp_tensor_set *du
                          struct counts *counts)
 {
     char name[RP_SLOT_NAME_SIZE];
+    const int64_t *ids;
+    size_t n_ids = 0;
     counts->is_broken_off = !rp_tensor_set_complete(dump);
+    if (options->replay.tokens)
+        n_ids = options->replay.n_tokens;
+    else if (rp_tensor_set_tokens(dump, &ids, &n_ids, NULL) != RP_OK)
+        n_ids = 0;
+    (void)rp_dump_lacks_positions(dump, n_layers, n_ids, counts->positions,
+                                  sizeof counts->positions);
     for (size_t i = 0; rp_required_slot(n_layers, i, name); i++) {
         const bool is_wanted = options->first_layer < 0 || (i >= (size_t)options->first_layer &&
                                                             i <= (size_t)options->last_layer + 1);
@@ -370,6 +380,8 @@ static void print_unshown(const struct counts *counts)
             "not shown: some positions of %zu slot%s, whose inputs are not dumped or not finite: "
             "--verbose says which\n",
             counts->n_partial, counts->n_partial == 1 ? "" : "s");
+    if (counts->positions[0])
+        printf("not shown: %s\n", counts->positions);
     if (counts->is_broken_off)
         puts("not shown: what the engine did not come to: its dump is not complete "
              "(rp_dump_finish was not called)");
@@ -408,6 +420,7 @@ static void print_json(const struct options *options, const struct printer *prin
                             : exit_code(counts) == RP_EXIT_FAIL ? "FAIL"
                                                                 : "ERROR");
     cJSON_AddStringToObject(root, "missing", counts->missing);
+    cJSON_AddStringToObject(root, "missing_positions", counts->positions);
     cJSON_AddNumberToObject(root, "n_partial", (double)counts->n_partial);
     cJSON_AddBoolToObject(root, "complete", !counts->is_broken_off);
     if (counts->first_failing[0])

@@ -90,6 +90,12 @@ int rp_pair_is_replayed(const struct rp_pair *pair)
     return entry->n_replay_modes == 0 || i < entry->n_replay_modes;
 }
 
+int rp_pair_needs_fixture(const struct rp_pair *pair)
+{
+    const int has_other_use = pair->entry->n_compare_modes > 0 || rp_pair_is_replayed(pair);
+    return !has_other_use || pair->entry->engine->uses_tokens_file;
+}
+
 enum rp_slot_level rp_pair_slots(const struct rp_pair *pair)
 {
     const struct rp_wanted_slots *slots = &pair->entry->slots;

@@ -77,3 +77,25 @@ bool rp_dump_is_complete(const struct rp_tensor_set *dump, const struct rp_entry
     }
     return true;
 }
+
+bool rp_dump_lacks_positions(const struct rp_tensor_set *dump, int n_layers, size_t n_tokens,
+                             char *why, size_t size)
+{
+    char name[RP_SLOT_NAME_SIZE];
+    for (size_t i = 0; (int)i < n_layers && rp_required_slot(n_layers, i, name); i++) {
+        const struct rp_slot_info *slot = rp_tensor_set_find(dump, name);
+        if (!slot || slot->error.code || slot->n_positions == 0)
+            continue;
+        if (slot->n_positions == 1 && slot->positions[0] == 0) {
+            snprintf(why, size,
+                     "%s has position 0 alone, where RoPE, mask and cache change nothing", name);
+            return true;
+        }
+        if (slot->n_positions < n_tokens) {
+            snprintf(why, size, "%s has %zu of the prompt's %zu positions", name, slot->n_positions,
+                     n_tokens);
+            return true;
+        }
+    }
+    return false;
+}

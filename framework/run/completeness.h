@@ -14,4 +14,10 @@
 bool rp_dump_is_complete(const struct rp_tensor_set *dump, const struct rp_entry *entry,
                          const struct rp_tensor_set *fixture, char *why, size_t size);
 
+/* Do the slots up to the last layer's input, as far as they are dumped, lack positions that a replay needs
+ * to show anything? Position 0 alone shows nothing of RoPE, mask and cache; n_tokens, 0: not known, are the
+ * prompt's. why[size] says which. */
+bool rp_dump_lacks_positions(const struct rp_tensor_set *dump, int n_layers, size_t n_tokens,
+                             char *why, size_t size);
+
 #endif

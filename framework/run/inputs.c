@@ -96,6 +96,29 @@ static int find_loader(const char *program, char *loader)
     return found;
 }
 
+/* Does the file at path begin with these bytes? False where it cannot be read. */
+static int begins_with(const char *path, const char *bytes, size_t n)
+{
+    char start[4];
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return 0;
+    const int same = pread(fd, start, n, 0) == (ssize_t)n && memcmp(start, bytes, n) == 0;
+    close(fd);
+    return same;
+}
+
+/* A script starts other programs, which nobody can list. */
+static int is_elf(const char *path)
+{
+    return begins_with(path, ELFMAG, SELFMAG);
+}
+
+static int is_script(const char *path)
+{
+    return begins_with(path, "#!", 2);
+}
+
 static enum rp_status add_fresh_file(struct rp_sha256 *hash, const char *path, struct rp_error *err)
 {
     char hex[65];
@@ -112,7 +135,8 @@ static enum rp_status add_libraries(struct rp_sha256 *hash, const struct rp_inpu
 {
     char loader[PATH_SIZE], list_path[PATH_SIZE], *list = NULL;
     size_t length;
-    if (!find_loader(inputs->program, loader))
+    *known &= is_elf(inputs->program);
+    if (!*known || !find_loader(inputs->program, loader))
         return RP_OK;
     enum rp_status status = rp_make_dirs(inputs->cache_dir, err);
     if (status)
@@ -160,7 +184,9 @@ static enum rp_status add_words(struct rp_sha256 *hash, const char *label, const
             strcmp(paths[i], inputs->tokens_file) == 0 ||
             strcmp(paths[i], inputs->prompt_file) == 0)
             continue;
-        if (S_ISREG(info.st_mode))
+        if (is_script(paths[i]))
+            *known = 0;
+        else if (S_ISREG(info.st_mode))
             status = add_file(hash, paths[i], inputs->cache_dir, err);
         else
             *known = 0;

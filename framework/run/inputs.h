@@ -17,9 +17,10 @@ struct rp_inputs {
 };
 
 /* Writes the hash as hex into key; "" when it cannot be told what the dump depends on: an argument
- * or a variable names a folder, or the dynamic loader does not say what it would load. A file that
- * an argument or a variable names (--model=FILE, too) counts by content, as the program does: an
- * interpreter's script is hashed like the interpreter. */
+ * or a variable names a folder, the dynamic loader does not say what it would load, or the program is
+ * no ELF file, or an argument names a script ("#!"): those start programs that nobody can list. Such an
+ * engine is run each time. A file that an argument or a variable names (--model=FILE, too) counts by
+ * content, as the program does. */
 enum rp_status rp_inputs_key(const struct rp_inputs *inputs, char key[65], struct rp_error *err);
 
 /* sha256 of the file at path, as hex. It is remembered in cache_dir under the file's path, size, times

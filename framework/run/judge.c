@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/utf8.h"
@@ -69,6 +70,10 @@ enum rp_status rp_judge_open_dump(const struct rp_pair *run, const char *dump,
     const struct rp_entry *entry = run->entry;
     const int64_t single =
         entry->engine->single_position && entry->n_positions ? entry->positions[0] : 0;
+    struct stat info;
+    if (lstat(dump, &info) == 0 && !S_ISDIR(info.st_mode))
+        return rp_fail(err, RP_ERR_FORMAT, dump, -1,
+                       "expected the folder that the engine was given, found a link or a file");
     enum rp_status status = rp_tensor_set_open(dump, entry->engine->layout, single, set, err);
     if (status == RP_ERR_MISSING) /* the folder is ours, so what is missing is the engine's work */
         status = err->code = RP_ERR_FORMAT;
@@ -101,18 +106,23 @@ static enum rp_status open_sets(struct rp_judge *judge, struct rp_error *err)
     return err->code;
 }
 
-/* What is judged has to be what the run read and left: an engine's child that goes on writing, or
- * a fixture that is exchanged meanwhile, would make verdicts that contradict each other. */
-static enum rp_status check_unchanged(const struct rp_judge *judge, struct rp_error *err)
+enum rp_status rp_judge_check_dump(const struct rp_run_record *record, const char *dump,
+                                   struct rp_error *err)
 {
     char state[RP_FINGERPRINT_SIZE];
-    const struct rp_run_record *record = &judge->record;
-    rp_fingerprint(judge->paths.dump, state);
+    rp_fingerprint(dump, state);
     if (record->dump_state[0] && strcmp(state, record->dump_state) != 0)
-        return rp_fail(err, RP_ERR_MISMATCH, judge->paths.dump, -1,
+        return rp_fail(err, RP_ERR_MISMATCH, dump, -1,
                        "the dump has changed since the engine ended: run it again");
+    return RP_OK;
+}
+
+/* The same of the fixture, since the engine was started. */
+static enum rp_status check_fixture(const struct rp_judge *judge, struct rp_error *err)
+{
+    char state[RP_FINGERPRINT_SIZE];
     rp_fingerprint(judge->fixture_path, state);
-    if (record->fixture_state[0] && strcmp(state, record->fixture_state) != 0)
+    if (judge->record.fixture_state[0] && strcmp(state, judge->record.fixture_state) != 0)
         return rp_fail(err, RP_ERR_MISMATCH, judge->fixture_path, -1,
                        "the fixture has changed since the engine was started: run it again");
     return RP_OK;
@@ -155,14 +165,21 @@ static void open_pair(struct rp_judge *judge)
     rp_judge_record(context, pair, &judge->paths, &judge->record, &judge->prerequisites);
     if (judge->prerequisites.verdict != RP_PASS)
         return;
+    struct rp_error changed;
     enum rp_status status = open_sets(judge, &err);
+    if (c->engine && rp_judge_check_dump(&judge->record, judge->paths.dump, &changed)) {
+        err = changed;
+        status = err.code;
+    }
     if (!status)
-        status = check_unchanged(judge, &err);
+        status = check_fixture(judge, &err);
     if (!status)
         status = open_exact(judge, &err);
     if (status) {
         if (err.code == RP_ERR_MISSING && !judge->record.fixture_state[0])
-            rp_judge_decide(&judge->prerequisites, rp_judge_missing(context), "%s", err.message);
+            rp_judge_decide(&judge->prerequisites,
+                            rp_pair_needs_fixture(pair) ? rp_judge_missing(context) : RP_SKIP, "%s",
+                            err.message);
         else
             rp_judge_decide_error(&judge->prerequisites, &err);
     }

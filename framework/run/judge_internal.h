@@ -31,6 +31,11 @@ void rp_judge_state_end(struct rp_judge *judge, struct rp_sha256 *hash);
 enum rp_status rp_judge_open_dump(const struct rp_pair *run, const char *dump,
                                   struct rp_tensor_set **set, struct rp_error *err);
 
+/* What is judged has to be what the run left: an engine's child that goes on writing would make verdicts
+ * that contradict each other, or a wrong engine right. RP_ERR_MISMATCH. */
+enum rp_status rp_judge_check_dump(const struct rp_run_record *record, const char *dump,
+                                   struct rp_error *err);
+
 /* Records and dumps of two modes, the second as the reference. */
 void rp_judge_open_modes(struct rp_judge *judge);
 

@@ -32,7 +32,8 @@ static void open_run(struct rp_judge *judge, int against, struct rp_pair_paths *
     if (judgement.verdict != RP_PASS)
         rp_judge_decide(&judge->prerequisites, judgement.verdict, "%s: %.1400s", run.mode,
                         judgement.message);
-    else if (rp_judge_open_dump(&run, paths->dump, set, &err))
+    else if (rp_judge_open_dump(&run, paths->dump, set, &err) ||
+             rp_judge_check_dump(record, paths->dump, &err))
         rp_judge_decide_error(&judge->prerequisites, &err);
 }
 

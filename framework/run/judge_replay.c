@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "explain/damaged_dump.h"
+#include "run/completeness.h"
 #include "run/judge_internal.h"
 #include "run/stored.h"
 
@@ -29,11 +30,13 @@ static enum rp_status open_replay(struct rp_judge_replay *replay, struct rp_erro
 {
     const struct rp_judge *judge = replay->judge;
     const struct rp_entry *entry = judge->pair->entry;
+    const size_t n_listed = entry->n_positions; /* the entry asks for no others */
     struct rp_replay_options options = {.numerics = rp_pair_numerics(judge->pair),
                                         .mode = mode_of(judge->pair)};
     char gguf[RP_PATH_SIZE];
     const int64_t *ids = NULL;
     size_t n_ids = 0;
+    char why[256];
     enum rp_status status = rp_entry_gguf(judge->context->matrix, entry, judge->context->models_dir,
                                           gguf, sizeof gguf, err);
     if (!status)
@@ -46,6 +49,12 @@ static enum rp_status open_replay(struct rp_judge_replay *replay, struct rp_erro
     if (!status)
         status =
             rp_replay_open(replay->model, judge->comparison.engine, &options, &replay->replay, err);
+    if (!status && rp_dump_lacks_positions(judge->comparison.engine, entry->n_layers,
+                                           n_listed ? 0
+                                           : ids    ? n_ids
+                                                    : options.n_tokens,
+                                           why, sizeof why))
+        status = rp_fail(err, RP_ERR_MISMATCH, judge->paths.dump, -1, "replay: %s", why);
     return status;
 }
 

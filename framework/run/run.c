@@ -75,13 +75,6 @@ static enum rp_status write_tokens(const struct rp_tensor_set *fixture, const ch
     return status;
 }
 
-/* It is compared with another mode, or replayed, and tokenizes the prompt itself. */
-static int can_do_without_fixture(const struct rp_pair *pair)
-{
-    const int has_use = pair->entry->n_compare_modes > 0 || rp_pair_is_replayed(pair);
-    return has_use && !pair->entry->engine->uses_tokens_file;
-}
-
 /* Everything that has to be true before the engine is started. */
 static enum rp_status prepare(const struct rp_context *context, const struct rp_pair *pair,
                               const struct rp_pair_paths *paths, struct rp_command *command,
@@ -104,7 +97,7 @@ static enum rp_status prepare(const struct rp_context *context, const struct rp_
         rp_fingerprint(path, record->fixture_state);
     if (!status)
         status = write_tokens(fixture, paths->tokens_file, err);
-    else if (status == RP_ERR_MISSING && can_do_without_fixture(pair))
+    else if (status == RP_ERR_MISSING && !rp_pair_needs_fixture(pair))
         status = rp_file_write_atomic(paths->tokens_file, NULL, 0, err);
     if (!status)
         status =

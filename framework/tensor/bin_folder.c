@@ -17,7 +17,7 @@
 struct bin_file {
     char slot[RP_SLOT_NAME_SIZE];
     int64_t position; /* -1 for NAME.bin */
-    int64_t size;     /* -1 for what is not a regular file */
+    int64_t size;     /* -1 for what is not a regular file: a link, too */
 };
 
 static void file_name(const char *slot, int64_t position, char *out, size_t size)
@@ -82,7 +82,8 @@ static enum rp_status list_files(const struct rp_tensor_set *set, struct bin_fil
     while (!code && (entry = readdir(folder)) != NULL) {
         struct bin_file file;
         struct stat info;
-        if (!split_name(entry->d_name, &file) || fstatat(dirfd(folder), entry->d_name, &info, 0))
+        if (!split_name(entry->d_name, &file) ||
+            fstatat(dirfd(folder), entry->d_name, &info, AT_SYMLINK_NOFOLLOW))
             continue;
         file.size = S_ISREG(info.st_mode) ? (int64_t)info.st_size : -1;
         if (*n == max) {
@@ -118,7 +119,8 @@ static enum rp_status check_files(const struct rp_tensor_set *set, const struct 
     for (size_t i = 0; i < n; i++) {
         file_path(set, files[i].slot, files[i].position, path);
         if (files[i].size < 0)
-            return rp_fail(err, RP_ERR_UNSUPPORTED, path, -1, "expected a regular file");
+            return rp_fail(err, RP_ERR_UNSUPPORTED, path, -1,
+                           "expected a regular file, found a link, a FIFO or the like");
         if (files[i].size == 0 || files[i].size % 4 != 0)
             return rp_fail(err, RP_ERR_FORMAT, path, -1,
                            "expected one or more float32 values of 4 bytes, found %lld bytes",
@@ -177,7 +179,7 @@ static enum rp_status read_exactly(const char *path, char *to, size_t size, stru
 {
     struct stat info;
     size_t done = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
     if (fd < 0) {
         int number = errno;
         return rp_fail(err, RP_ERR_IO, path, -1, "cannot open: %s", strerror(number));
@@ -261,11 +263,10 @@ enum rp_status rp_bin_folder_tokens(struct rp_tensor_set *set, struct rp_error *
     char path[PATH_SIZE], *text;
     size_t n;
     enum rp_status code = rp_path_join(path, sizeof path, set->path, "tokens.txt", err);
-    if (code || !rp_path_exists(path))
-        return code;
-    code = rp_file_read(path, MAX_TOKENS_TXT, &text, &n, err);
+    if (!code)
+        code = rp_file_read_no_link(path, MAX_TOKENS_TXT, &text, &n, err);
     if (code)
-        return code;
+        return code == RP_ERR_MISSING ? RP_OK : code;
     code = parse_tokens(set, path, text, n, err);
     free(text);
     return code;

@@ -132,8 +132,12 @@ static void wrong_files_are_errors_of_their_slot(void **state)
     rp_test_write_file(folder, "h3_p0.bin", row_a, 0);
     assert_int_equal(rp_path_join(path, sizeof path, folder, "h4.bin", NULL), RP_OK);
     assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(rp_path_join(path, sizeof path, folder, "h5_p0.bin", NULL), RP_OK);
+    assert_int_equal(symlink("h1_p0.bin", path), 0);
     struct rp_tensor_set *set = open_set(0);
     assert_int_equal(rp_tensor_set_find(set, "emb")->error.code, RP_OK);
+    assert_slot_refused(set, "h5", RP_ERR_UNSUPPORTED, "/h5_p0.bin",
+                        "expected a regular file, found a link, a FIFO or the like");
     assert_slot_refused(set, "h0", RP_ERR_MISMATCH, "/h0.bin",
                         "h0_p0.bin is there too: one of them is left over from another run");
     assert_slot_refused(set, "h1", RP_ERR_MISMATCH, "/h1_p1.bin",
@@ -142,7 +146,8 @@ static void wrong_files_are_errors_of_their_slot(void **state)
                         "expected one or more float32 values of 4 bytes, found 11 bytes");
     assert_slot_refused(set, "h3", RP_ERR_FORMAT, "/h3_p0.bin",
                         "expected one or more float32 values of 4 bytes, found 0 bytes");
-    assert_slot_refused(set, "h4", RP_ERR_UNSUPPORTED, "/h4.bin", "expected a regular file");
+    assert_slot_refused(set, "h4", RP_ERR_UNSUPPORTED, "/h4.bin",
+                        "expected a regular file, found a link, a FIFO or the like");
     rp_tensor_set_close(set);
 }
 

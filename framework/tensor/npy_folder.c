@@ -17,7 +17,7 @@ static enum rp_status read_slot(const struct rp_tensor_set *set, const char *fil
     char path[PATH_SIZE];
     enum rp_status code = rp_path_join(path, sizeof path, set->path, file_name, err);
     if (!code)
-        code = rp_file_map(path, &slot->map, &slot->map_size, err);
+        code = rp_file_map_no_link(path, &slot->map, &slot->map_size, err);
     return code ? code
                 : rp_slot_from_npy(slot, slot->map, slot->map_size, slot->map_size, path, err);
 }
@@ -138,7 +138,7 @@ static enum rp_status read_dump_json(struct rp_tensor_set *set, const char *path
     char *text = NULL;
     size_t n;
     struct rp_json *doc = NULL;
-    enum rp_status code = rp_file_read(path, RP_SET_MAX_MANIFEST, &text, &n, err);
+    enum rp_status code = rp_file_read_no_link(path, RP_SET_MAX_MANIFEST, &text, &n, err);
     if (!code)
         code = rp_set_manifest(set, text, n, path, "refparity-dump", &doc, err);
     if (code)
@@ -173,8 +173,9 @@ enum rp_status rp_npy_folder_open(struct rp_tensor_set *set, struct rp_error *er
     if (code)
         return code;
     rp_set_sort(set);
-    set->is_foreign = !rp_path_exists(path);
-    return set->is_foreign ? RP_OK : read_dump_json(set, path, err);
+    code = read_dump_json(set, path, err);
+    set->is_foreign = code == RP_ERR_MISSING;
+    return set->is_foreign ? RP_OK : code;
 }
 
 enum rp_status rp_npy_folder_tokens(struct rp_tensor_set *set, struct rp_error *err)
@@ -183,11 +184,10 @@ enum rp_status rp_npy_folder_tokens(struct rp_tensor_set *set, struct rp_error *
     const void *map;
     size_t size;
     enum rp_status code = rp_path_join(path, sizeof path, set->path, "tokens.npy", err);
-    if (code || !rp_path_exists(path))
-        return code;
-    code = rp_file_map(path, &map, &size, err);
+    if (!code)
+        code = rp_file_map_no_link(path, &map, &size, err);
     if (code)
-        return code;
+        return code == RP_ERR_MISSING ? RP_OK : code;
     code = rp_set_read_int64(map, size, path, RP_SET_MAX_TOKENS, &set->tokens, &set->n_tokens, err);
     rp_file_unmap(map, size);
     return code;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -296,6 +297,30 @@ static void a_fifo_among_the_slots_is_refused_without_waiting(void **state)
     rp_tensor_set_close(set);
 }
 
+static void links_in_a_dump_are_refused(void **state)
+{
+    char path[512], target[512], other[512];
+    struct rp_error err;
+    const int64_t *ids;
+    size_t n;
+    (void)state;
+    write_rows("emb.npy", 3, 2, 1);
+    assert_int_equal(rp_path_join(path, sizeof path, folder, "h0.npy", NULL), RP_OK);
+    assert_int_equal(rp_path_join(target, sizeof target, folder, "emb.npy", NULL), RP_OK);
+    assert_int_equal(symlink(target, path), 0);
+    assert_int_equal(rp_path_join(other, sizeof other, folder, "tokens.npy", NULL), RP_OK);
+    assert_int_equal(symlink("nowhere", other), 0);
+    struct rp_tensor_set *set = open_set();
+    assert_slot_refused(set, "h0", RP_ERR_UNSUPPORTED, "/h0.npy",
+                        "expected a regular file, found a symbolic link");
+    assert_int_equal(rp_tensor_set_find(set, "emb")->error.code, RP_OK);
+    assert_int_equal(rp_tensor_set_tokens(set, &ids, &n, &err), RP_ERR_UNSUPPORTED);
+    rp_tensor_set_close(set);
+    assert_int_equal(rp_path_join(path, sizeof path, folder, "dump.json", NULL), RP_OK);
+    assert_int_equal(symlink("nowhere", path), 0);
+    assert_int_equal(rp_tensor_set_open(folder, RP_LAYOUT_NPY, 0, &set, &err), RP_ERR_UNSUPPORTED);
+}
+
 static void tokens_are_read_when_they_are_there(void **state)
 {
     static const int64_t ids[] = {5, 6, 7};
@@ -356,6 +381,7 @@ int main(void)
         IN_FOLDER(unknown_keys_are_ignored),
         IN_FOLDER(a_folder_without_dump_json_is_another_recorders),
         IN_FOLDER(a_half_written_npy_is_an_error_of_its_slot),
+        IN_FOLDER(links_in_a_dump_are_refused),
         IN_FOLDER(a_fifo_among_the_slots_is_refused_without_waiting),
         IN_FOLDER(tokens_are_read_when_they_are_there),
         IN_FOLDER(a_file_is_no_dump_folder),

@@ -172,6 +172,10 @@ struct rp_numerics rp_pair_numerics(const struct rp_pair *pair);
 /* Are the pair's layers replayed? Of a comparison of two modes, never. */
 int rp_pair_is_replayed(const struct rp_pair *pair);
 
+/* False where its dump has another use, in a comparison of modes or a replay, and the engine tokenizes the
+ * prompt itself: then a fixture that is missing is a SKIP, whatever is required. */
+int rp_pair_needs_fixture(const struct rp_pair *pair);
+
 /* Which slots the pair's engine is asked to dump: what {slots} becomes. Not for a comparison of two modes,
  * which runs no engine. */
 enum rp_slot_level rp_pair_slots(const struct rp_pair *pair);
