@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/mapped_fault.h"
 #include "operations/matmul.h"
 #include "report/replay.h"
 #include "report/results.h"
@@ -96,9 +97,10 @@ static void print_place(const struct case_run *run, const char *message)
 static _Noreturn void leave_failed(struct case_run *run, enum rp_verdict verdict)
 {
     run->n_verdicts[verdict]++;
+    char reproduce[2 * RP_PATH_SIZE + 256];
     if (!run->error[0])
-        say("  reproduce: ctest --test-dir %s --output-on-failure -R '^%s%s/%s$'\n",
-            run->context.build_dir, run->context.prefix, run->pair.name, run->test);
+        say("  reproduce: %s\n", rp_results_reproduce(&run->context, &run->pair, run->test,
+                                                      reproduce, sizeof reproduce));
     fflush(stdout);
     if (run->error[0])
         _fail(run->id->config, 1);
@@ -386,6 +388,7 @@ int rp_case_main(int argc, char **argv, const struct rp_case *pair, const struct
             return RP_EXIT_ERROR;
         }
     }
+    rp_report_mapped_faults();
     rp_matmul_one_thread();        /* ctest runs as many cases at once as it was told to */
     unsetenv("CMOCKA_TEST_ABORT"); /* would turn exit codes into a signal */
     struct CMUnitTest *selected = calloc(n_tests, sizeof *selected);

@@ -5,8 +5,9 @@
 
 #include <string.h>
 
+#include "operations/blas_library.h"
+
 #if defined(RP_HAVE_CBLAS)
-#include <cblas.h>
 #include <limits.h>
 #endif
 
@@ -185,15 +186,15 @@ void rp_matmul_plain(const float *weight, size_t n_out, size_t n_in, const float
 static bool suits_cblas(size_t n_out, size_t n_in, size_t n, size_t y_stride, size_t least)
 {
     return n >= CBLAS_MIN_POSITIONS && n_in > 0 && n_out >= least / n / n_in && n <= INT_MAX &&
-           n_out <= INT_MAX && n_in <= INT_MAX && y_stride <= INT_MAX;
+           n_out <= INT_MAX && n_in <= INT_MAX && y_stride <= INT_MAX && rp_blas_is_ready();
 }
 
 /* y = beta y + the product. */
 static void sgemm(const float *weight, size_t n_out, size_t n_in, const float *x, size_t n,
                   float beta, float *y, size_t y_stride)
 {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)n_out, (int)n_in, 1.0f, x,
-                (int)n_in, weight, (int)n_in, beta, y, (int)y_stride);
+    rp_blas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)n_out, (int)n_in, 1.0f, x,
+                  (int)n_in, weight, (int)n_in, beta, y, (int)y_stride);
 }
 #endif
 
@@ -239,12 +240,12 @@ bool rp_matmul_strided(const struct rp_strided_product *product)
     if (n_out == 0 || n_in == 0 || n_out > INT_MAX || n_in > INT_MAX || n > INT_MAX ||
         product->x_stride > INT_MAX || product->weight_stride > INT_MAX ||
         product->y_stride > INT_MAX || n < CBLAS_MIN_POSITIONS ||
-        n_out * n_in < CBLAS_MIN_STRIDED / n)
+        n_out * n_in < CBLAS_MIN_STRIDED / n || !rp_blas_is_ready())
         return false;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, product->is_transposed ? CblasNoTrans : CblasTrans,
-                (int)n, (int)n_out, (int)n_in, 1.0f, product->x, (int)product->x_stride,
-                product->weight, (int)product->weight_stride, 0.0f, product->y,
-                (int)product->y_stride);
+    rp_blas_sgemm(CblasRowMajor, CblasNoTrans, product->is_transposed ? CblasNoTrans : CblasTrans,
+                  (int)n, (int)n_out, (int)n_in, 1.0f, product->x, (int)product->x_stride,
+                  product->weight, (int)product->weight_stride, 0.0f, product->y,
+                  (int)product->y_stride);
     return true;
 #else
     (void)product;
@@ -254,7 +255,5 @@ bool rp_matmul_strided(const struct rp_strided_product *product)
 
 void rp_matmul_one_thread(void)
 {
-#if defined(RP_HAVE_OPENBLAS)
-    openblas_set_num_threads(1);
-#endif
+    rp_blas_one_thread();
 }
