@@ -6,6 +6,7 @@
 
 #include "architectures/hf_order.h"
 #include "operations/row_changes.h"
+#include "tensor/order.h"
 
 #define LEAST_SHARE 0.3    /* of the error: less is not worth a trial */
 #define MOST_OF_ENERGY 0.9 /* in one channel: worth a trial */
@@ -192,22 +193,17 @@ static bool find_permutation(struct rp_search *search, const float *base, float 
     return is_found;
 }
 
-/* Where HF's value i of rotated heads stands when the two values of a pair are side by side. */
-static size_t side_by_side(const struct rp_model_config *config, size_t i)
-{
-    const size_t half = config->n_rot / 2, at = i % config->head_dim, head = i - at;
-    return at >= config->n_rot ? i : at < half ? head + 2 * at : head + 2 * (at - half) + 1;
-}
-
 /* Whether pairs that should stand half a head apart are side by side, or the other way round. */
 static bool is_of_other_pairs(const struct rp_search *search, const float *permutation)
 {
     const struct rp_model_config *config = search->config;
+    const struct rp_order side_by_side = {
+        .kind = RP_ORDER_INTERLEAVED_PAIRS, .head_dim = config->head_dim, .n_rot = config->n_rot};
     size_t n_to = 0, n_from = 0;
     if (!rp_hf_order_may_differ(search->slot.part) || search->dim % config->head_dim != 0)
         return false;
     for (size_t i = 0; i < search->dim; i++) {
-        const size_t other = side_by_side(config, i);
+        const size_t other = rp_order_from(&side_by_side, search->dim, i);
         n_to += (size_t)permutation[other] == i;
         n_from += (size_t)permutation[i] == other;
     }
