@@ -149,7 +149,7 @@ static enum rp_status make_map(const struct conversion *conversion, enum rp_laye
         return rp_fail(err, RP_ERR_MEMORY, rp_checkpoint_path(conversion->checkpoint), -1,
                        "no memory for the order of %zu rows", n);
     for (size_t i = 0; i < n; i++)
-        (*map)[rp_hf_order_own_index(model, part, i)] = i;
+        (*map)[rp_hf_order_own_index(model, part, n, i)] = i;
     return RP_OK;
 }
 

@@ -1,6 +1,8 @@
 /* See architectures/hf_order.h. */
 #include "architectures/hf_order.h"
 
+#include "tensor/order.h"
+
 static bool is_rotated(enum rp_slot_part part)
 {
     return part == RP_PART_Q || part == RP_PART_K || part == RP_PART_QNORM ||
@@ -40,25 +42,33 @@ bool rp_hf_order_differs(const struct rp_model_config *config, enum rp_layer_kin
 
 size_t rp_hf_order_own_v_head(const struct rp_model_config *config, size_t hf_head)
 {
-    const size_t n_k = config->n_linear_k_heads;
-    const size_t per_k = config->n_linear_v_heads / n_k; /* V heads that read a K head */
-    return hf_head / per_k + hf_head % per_k * n_k;
+    const struct rp_order heads = {
+        .kind = RP_ORDER_TILED_HEADS, .head_dim = 1, .n_groups = config->n_linear_k_heads};
+    return rp_order_from(&heads, config->n_linear_v_heads, hf_head);
 }
 
-size_t rp_hf_order_own_index(const struct rp_model_config *config, enum rp_slot_part part, size_t i)
+static struct rp_order order_of(const struct rp_model_config *config, enum rp_slot_part part)
 {
-    if (is_rotated(part)) {
-        const size_t half = config->n_rot / 2, at = i % config->head_dim, head = i - at;
-        return at >= config->n_rot ? i : at < half ? head + 2 * at : head + 2 * (at - half) + 1;
-    }
     const size_t width = v_head_width(config, part);
-    const size_t first = part == RP_PART_QKV || part == RP_PART_CONV
-                             ? 2 * config->n_linear_k_heads * config->linear_head_dim
-                             : 0;
-    if (i < first || width == 0)
-        return i;
-    return first + rp_hf_order_own_v_head(config, (i - first) / width) * width +
-           (i - first) % width;
+    if (is_rotated(part))
+        return (struct rp_order){.kind = RP_ORDER_INTERLEAVED_PAIRS,
+                                 .head_dim = config->head_dim,
+                                 .n_rot = config->n_rot};
+    if (width == 0)
+        return (struct rp_order){.kind = RP_ORDER_HF};
+    return (struct rp_order){.kind = RP_ORDER_TILED_HEADS,
+                             .head_dim = width,
+                             .n_groups = config->n_linear_k_heads,
+                             .first = part == RP_PART_QKV || part == RP_PART_CONV
+                                          ? 2 * config->n_linear_k_heads * config->linear_head_dim
+                                          : 0};
+}
+
+size_t rp_hf_order_own_index(const struct rp_model_config *config, enum rp_slot_part part,
+                             size_t dim, size_t i)
+{
+    const struct rp_order order = order_of(config, part);
+    return rp_order_from(&order, dim, i);
 }
 
 #define BLOCK 64 /* of values whose places are looked up once, for all rows */
@@ -66,9 +76,10 @@ size_t rp_hf_order_own_index(const struct rp_model_config *config, enum rp_slot_
 static size_t own_indices(const struct rp_model_config *config, enum rp_slot_part part,
                           size_t first, size_t dim, size_t *at)
 {
+    const struct rp_order order = order_of(config, part);
     const size_t n = dim - first < BLOCK ? dim - first : BLOCK;
     for (size_t i = 0; i < n; i++)
-        at[i] = rp_hf_order_own_index(config, part, first + i);
+        at[i] = rp_order_from(&order, dim, first + i);
     return n;
 }
 

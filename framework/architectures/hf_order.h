@@ -17,9 +17,9 @@ bool rp_hf_order_may_differ(enum rp_slot_part part);
 /* The DeltaNet's V head that is HF's hf_head. */
 size_t rp_hf_order_own_v_head(const struct rp_model_config *config, size_t hf_head);
 
-/* Where a row in the model's own order has HF's value i, where rp_hf_order_differs. */
+/* Where a row of dim values in the model's own order has HF's value i, where rp_hf_order_differs. */
 size_t rp_hf_order_own_index(const struct rp_model_config *config, enum rp_slot_part part,
-                             size_t i);
+                             size_t dim, size_t i);
 
 /* hf [n][dim] = own [n][dim] in HF's order, where rp_hf_order_differs; and back. */
 void rp_hf_order_from_own(const struct rp_model_config *config, enum rp_slot_part part, size_t n,

@@ -156,15 +156,15 @@ static enum rp_status try_keys(struct course *course)
 }
 
 /* A sum's own hypotheses come first: they say more than those about any rows. */
-static enum rp_status collect(struct rp_search *search, struct rp_error *err)
+static enum rp_status collect(struct rp_search *search)
 {
-    enum rp_status status = RP_OK;
-    for (size_t i = 0; i < rp_n_families && status == RP_OK; i++) {
-        status = rp_families[i](search, err);
-        if (status == RP_OK && rp_families[i] == rp_collect_residual_add)
-            status = rp_collect_any_rows(search, err);
+    for (size_t i = 0; i < rp_n_families; i++) {
+        rp_families[i](search);
+        if (rp_families[i] == rp_collect_residual_add)
+            rp_collect_any_rows(search);
     }
-    return status == RP_OK ? rp_collect_numerics(search, err) : status;
+    rp_collect_numerics(search);
+    return search->status;
 }
 
 /* Something everywhere, or with a round parameter: no place is looked for. What is at work at some
@@ -306,7 +306,7 @@ enum rp_status rp_explain_slot(struct rp_replay *replay, const struct rp_replay_
         snprintf(explanation->text, sizeof explanation->text,
                  "unexplained: %s has values that are not finite", slot->slot);
     } else if (status == RP_OK) {
-        status = collect(search, err);
+        status = collect(search);
         if (status == RP_OK)
             status = run_course(course);
         if (status == RP_OK)

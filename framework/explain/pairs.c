@@ -9,23 +9,6 @@
 
 /* ---- one trial ---- */
 
-#define OPERATIONS(X) \
-    X(rms_norm)       \
-    X(linear)         \
-    X(rope)           \
-    X(kv_store)       \
-    X(attention)      \
-    X(split_gate)     \
-    X(attention_gate) \
-    X(causal_conv1d)  \
-    X(l2_norm)        \
-    X(delta_decay)    \
-    X(delta_beta)     \
-    X(delta_rule)     \
-    X(gated_norm)     \
-    X(ffn_activation) \
-    X(residual_add)
-
 /* The first's function, whose operations below are the second's, whose are replay's. */
 #define BOTH(operation)                                                                          \
     static enum rp_status both_##operation(void *context, const struct rp_site *site,            \
@@ -36,7 +19,7 @@
         pair->first->overlay.below = &pair->second->overlay.ops;                                 \
         return pair->first->overlay.ops.operation(pair->first->overlay.ops.context, site, args); \
     }
-OPERATIONS(BOTH)
+RP_OPERATIONS(BOTH)
 
 #define INSTALL(operation) pair->overlay.ops.operation = both_##operation;
 
@@ -44,7 +27,7 @@ void rp_pair_open(struct rp_pair *pair, struct rp_change *first, struct rp_chang
 {
     *pair = (struct rp_pair){.first = first, .second = second};
     rp_overlay_open(&pair->overlay, NULL);
-    OPERATIONS(INSTALL)
+    RP_OPERATIONS(INSTALL)
 }
 
 /* ---- which are tried ---- */

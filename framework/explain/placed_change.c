@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "explain/placed_change.h"
+#include "operations/delta_changes.h"
 
 bool rp_place_has(const struct rp_place *place, int64_t position)
 {
@@ -165,18 +166,12 @@ static enum rp_status placed_delta_rule(void *context, const struct rp_site *sit
     for (size_t first = 0, n; first < site->n_positions && status == RP_OK; first += n) {
         const bool is_in = rp_place_has(&placed->place, site->positions[first]);
         struct rp_site some = *site;
-        struct rp_delta_rule part = *args;
         for (n = 1; first + n < site->n_positions; n++)
             if (rp_place_has(&placed->place, site->positions[first + n]) != is_in)
                 break;
         some.positions += first;
         some.n_positions = n;
-        part.q += first * args->qkv_stride;
-        part.k += first * args->qkv_stride;
-        part.v += first * args->qkv_stride;
-        part.decay += first * args->n_v_heads;
-        part.beta += first * args->n_v_heads;
-        part.y += first * args->n_v_heads * args->head_dim;
+        const struct rp_delta_rule part = rp_delta_rule_from(args, first);
         status = is_in ? blend_delta_rule(placed, &some, &part)
                        : below->delta_rule(below->context, &some, &part);
     }

@@ -151,6 +151,7 @@ enum rp_status rp_search_open(struct rp_slot_search *own, struct rp_replay *repl
         .dim = rp_model_slot_width(model, slot->part, layer),
         .read_dumped = read_dumped,
         .try_rows = try_rows,
+        .err = err,
     };
     search->kind = search->config->layer_kinds[layer];
     enum rp_status status = allocate(search, err);

@@ -3,7 +3,7 @@
 #include "formats/quants.h"
 
 #include "base/avx2.h"
-#include "weights/gguf_internal.h"
+#include "base/little_endian.h"
 
 #define BLOCK_VALUES 32 /* QK4_0, QK8_0, … */
 

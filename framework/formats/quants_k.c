@@ -2,7 +2,7 @@
  * (and minima) of their own, which F16 factors scale once more. */
 #include "formats/quants.h"
 
-#include "weights/gguf_internal.h"
+#include "base/little_endian.h"
 
 #define BLOCK 256
 #define GROUP 16  /* values that share a scale, in Q2_K, Q3_K and Q6_K */

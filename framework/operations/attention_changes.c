@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "operations/activation.h"
+
 static enum rp_status no_memory(const struct rp_site *site)
 {
     return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for attention's arguments");
@@ -248,10 +250,10 @@ static enum rp_status attention_gate(void *context, const struct rp_site *site,
     for (size_t i = 0; i < site->n_positions * args->dim; i++) {
         const float gate = args->gate[i];
         switch (change->what.option) {
-        case RP_GATE_SILU: args->y[i] *= gate / (1 + expf(-gate)); break;
+        case RP_GATE_SILU: args->y[i] *= rp_silu(gate); break;
         case RP_GATE_TANH: args->y[i] *= tanhf(gate); break;
         case RP_GATE_PLAIN: args->y[i] *= gate; break;
-        case RP_GATE_ONE_LESS: args->y[i] *= 1 / (1 + expf(gate)); break;
+        case RP_GATE_ONE_LESS: args->y[i] *= rp_sigmoid(-gate); break;
         default: break;
         }
     }

@@ -40,7 +40,7 @@ void rp_split_gate_install(struct rp_ops *ops);     /* the others */
 /* ---- attention_keys.c ---- */
 
 /* Masks, windows, chunks: which keys each position sees. */
-enum rp_status rp_collect_attention_keys(struct rp_search *search, struct rp_error *err);
+void rp_collect_attention_keys(struct rp_search *search);
 /* Where none of them fits: the keys that each position sees, measured position by position. *candidate
  * is of what was found; its name is NULL where nothing was. */
 enum rp_status rp_measure_attention_keys(struct rp_search *search, struct rp_candidate *candidate,

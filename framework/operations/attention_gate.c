@@ -3,12 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "operations/activation.h"
 #include "operations/operations.h"
-
-static float sigmoid(float x)
-{
-    return 1.0f / (1.0f + expf(-x));
-}
 
 enum rp_status rp_op_split_gate(void *context, const struct rp_site *site,
                                 const struct rp_split_gate *args)
@@ -27,7 +23,7 @@ enum rp_status rp_op_attention_gate(void *context, const struct rp_site *site,
 {
     (void)context;
     for (size_t i = 0; i < site->n_positions * args->dim; i++)
-        args->y[i] *= sigmoid(args->gate[i]);
+        args->y[i] *= rp_sigmoid(args->gate[i]);
     return RP_OK;
 }
 

@@ -52,20 +52,13 @@ static void range_of(enum range range, int64_t c, int64_t p, int64_t n, float se
     seen[1] = (float)last;
 }
 
-static enum rp_status new_table(struct rp_search *search, float **table, struct rp_error *err)
-{
-    /* search->dim is at least 2: heads side by side, or the residual stream. */
-    return rp_search_new_rows(search, table, err);
-}
-
-static enum rp_status add_range(struct rp_search *search, enum range range, int64_t c,
-                                const char *name, const char *text, struct rp_error *err)
+static void add_range(struct rp_search *search, enum range range, int64_t c, const char *name,
+                      const char *text)
 {
     const int64_t *positions = search->slot.positions;
-    float *table;
-    const enum rp_status status = new_table(search, &table, err);
-    if (status != RP_OK)
-        return status;
+    float *table = rp_search_new_rows(search); /* dim is at least 2 */
+    if (!table)
+        return;
     for (size_t i = 0; i < search->n; i++)
         range_of(range, c, positions[i] - positions[0], positions[search->n - 1] - positions[0],
                  table + 2 * i);
@@ -76,7 +69,7 @@ static enum rp_status add_range(struct rp_search *search, enum range range, int6
     candidate.reports_value = range != ALL;
     if (range == NOT_LAST) /* so many are seen too many */
         candidate.parameter = -(double)c;
-    return rp_search_add(search, candidate, err, "%s", text);
+    rp_search_add(search, candidate, "%s", text);
 }
 
 /* The first position that is right again, counted from the first one; 0: there is none. */
@@ -92,7 +85,7 @@ static int64_t right_again(const struct rp_search *search)
 
 /* Chunks: the first failing position begins the second one; where a whole chunk is seen, its last
  * position is right. */
-static enum rp_status collect_chunks(struct rp_search *search, int64_t c, struct rp_error *err)
+static void collect_chunks(struct rp_search *search, int64_t c)
 {
     static const struct {
         enum range range;
@@ -107,22 +100,18 @@ static enum rp_status collect_chunks(struct rp_search *search, int64_t c, struct
         {GEOMETRY_OF_FIRST, "chunks of %v: later chunks do not see the last %v keys"},
     };
     const int64_t again = right_again(search);
-    enum rp_status status = RP_OK;
-    for (size_t i = 0; i < sizeof chunks / sizeof *chunks && c > 0 && status == RP_OK; i++)
-        status = add_range(search, chunks[i].range, c, "attention-chunk", chunks[i].text, err);
-    if (status == RP_OK && again > 0)
-        status = add_range(
-            search, WHOLE_CHUNK, again + 1, "attention-chunk",
-            "chunks of %v: a position sees all keys of its own chunk, later ones too", err);
-    if (status == RP_OK && again > 0)
-        status = add_range(search, BLOCK, again + 1, "attention-chunk",
-                           "chunks of %v: a position sees all keys of its own chunk, later ones "
-                           "too, and none of earlier chunks",
-                           err);
-    return status;
+    for (size_t i = 0; i < sizeof chunks / sizeof *chunks && c > 0; i++)
+        add_range(search, chunks[i].range, c, "attention-chunk", chunks[i].text);
+    if (again > 0)
+        add_range(search, WHOLE_CHUNK, again + 1, "attention-chunk",
+                  "chunks of %v: a position sees all keys of its own chunk, later ones too");
+    if (again > 0)
+        add_range(search, BLOCK, again + 1, "attention-chunk",
+                  "chunks of %v: a position sees all keys of its own chunk, later ones "
+                  "too, and none of earlier chunks");
 }
 
-enum rp_status rp_collect_attention_keys(struct rp_search *search, struct rp_error *err)
+void rp_collect_attention_keys(struct rp_search *search)
 {
     static const struct {
         enum range range;
@@ -144,17 +133,16 @@ enum rp_status rp_collect_attention_keys(struct rp_search *search, struct rp_err
     static const char window[] = "attention sees the last %v positions only";
     const int64_t *positions = search->slot.positions;
     const int64_t first = positions[search->first] - positions[0];
-    enum rp_status status = RP_OK;
-    for (size_t i = 0; i < sizeof plain / sizeof *plain && status == RP_OK; i++)
-        status = add_range(search, plain[i].range, plain[i].c, plain[i].name, plain[i].text, err);
-    for (int64_t c = 1; c <= 32 && status == RP_OK; c *= 2)
-        status = add_range(search, WINDOW, c, "attention-window", window, err);
-    if (status == RP_OK && first > 2)
-        status = add_range(search, WINDOW, first, "attention-window", window, err);
-    if (status == RP_OK && first > 1)
-        status = add_range(search, NOT_FIRST, first - 1, "attention-mask",
-                           "the first %v positions are not seen", err);
-    return status == RP_OK ? collect_chunks(search, first, err) : status;
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        add_range(search, plain[i].range, plain[i].c, plain[i].name, plain[i].text);
+    for (int64_t c = 1; c <= 32; c *= 2)
+        add_range(search, WINDOW, c, "attention-window", window);
+    if (first > 2)
+        add_range(search, WINDOW, first, "attention-window", window);
+    if (first > 1)
+        add_range(search, NOT_FIRST, first - 1, "attention-mask",
+                  "the first %v positions are not seen");
+    collect_chunks(search, first);
 }
 
 /* ---- measured ---- */
@@ -225,23 +213,21 @@ enum rp_status rp_measure_attention_keys(struct rp_search *search, struct rp_can
                                          struct rp_error *err)
 {
     struct measuring measuring = {.table = NULL};
-    enum rp_status status = RP_OK;
     *candidate = rp_candidate_make(NULL, rp_attention_install, RP_ATTENTION_KEYS, RP_N_WEIGHTS);
     if (!rp_search_has_step(search, RP_STEP_ATTENTION, RP_N_WEIGHTS) || search->n > MAX_MEASURED ||
         N_RANGES * (double)search->n * rp_search_work(search) > RP_MOST_WORK)
         return RP_OK;
-    status = new_table(search, &measuring.table, err);
-    if (status == RP_OK)
-        status = new_table(search, &measuring.found, err);
-    if (status != RP_OK)
-        return status;
+    measuring.table = rp_search_new_rows(search);
+    measuring.found = rp_search_new_rows(search);
+    if (search->status != RP_OK)
+        return search->status;
     measuring.least = calloc(2 * search->n + 1, sizeof *measuring.least);
     if (!measuring.least)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", search->n);
     measuring.error = measuring.least + search->n;
     for (size_t i = 0; i < search->n; i++)
         measuring.least[i] = HUGE_VAL;
-    status = try_ranges(search, &measuring, err);
+    const enum rp_status status = try_ranges(search, &measuring, err);
     bool is_found = status == RP_OK;
     for (size_t i = 0; i < search->n; i++)
         is_found &= measuring.least[i] <= 2 * search->limit[i];

@@ -2,12 +2,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "operations/activation.h"
 #include "operations/operations.h"
-
-static float silu(float x)
-{
-    return x / (1.0f + expf(-x));
-}
 
 /* x at position p + offset - (kernel - 1) of one channel, where the state comes before the rows. */
 static float conv_input(const struct rp_causal_conv1d *args, size_t p, size_t offset,
@@ -39,7 +35,7 @@ enum rp_status rp_op_causal_conv1d(void *context, const struct rp_site *site,
             float sum = 0;
             for (size_t i = 0; i < args->kernel; i++)
                 sum += weight[i] * conv_input(args, p, i, channel);
-            args->y[p * args->n_channels + channel] = args->has_silu ? silu(sum) : sum;
+            args->y[p * args->n_channels + channel] = args->has_silu ? rp_silu(sum) : sum;
         }
     }
     push_conv_state(args, site->n_positions);

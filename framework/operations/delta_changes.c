@@ -5,37 +5,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-static float sigmoid(float x)
-{
-    return 1.0f / (1.0f + expf(-x));
-}
-
-static float silu(float x)
-{
-    return x / (1.0f + expf(-x));
-}
-
-static float softplus(float x)
-{
-    return x > 20.0f ? x : log1pf(expf(x));
-}
+#include "operations/activation.h"
 
 /* The decay's logarithm. */
 static float changed_decay(const struct rp_candidate *what, float a, float alpha, float dt)
 {
-    const float plain = a * softplus(alpha + dt);
+    const float plain = a * rp_softplus(alpha + dt);
     switch ((enum rp_decay_option)what->option) {
     case RP_DECAY_MISSING: return 0;
     case RP_DECAY_WITHOUT_EXP: return plain < 0 ? logf(-plain) : plain;
     case RP_DECAY_SIGN: return -plain;
     case RP_DECAY_WITHOUT_SOFTPLUS: return a * (alpha + dt);
-    case RP_DECAY_WITHOUT_A: return -softplus(alpha + dt);
-    case RP_DECAY_EXP_A: return -expf(a) * softplus(alpha + dt);
-    case RP_DECAY_LOG_A: return logf(-a) * softplus(alpha + dt);
+    case RP_DECAY_WITHOUT_A: return -rp_softplus(alpha + dt);
+    case RP_DECAY_EXP_A: return -expf(a) * rp_softplus(alpha + dt);
+    case RP_DECAY_LOG_A: return logf(-a) * rp_softplus(alpha + dt);
     case RP_DECAY_EXPED: return expf(plain);
-    case RP_DT_MISSING: return a * softplus(alpha);
-    case RP_DT_SIGN: return a * softplus(alpha - dt);
-    case RP_DT_AFTER_SOFTPLUS: return a * (softplus(alpha) + dt);
+    case RP_DT_MISSING: return a * rp_softplus(alpha);
+    case RP_DT_SIGN: return a * rp_softplus(alpha - dt);
+    case RP_DT_AFTER_SOFTPLUS: return a * (rp_softplus(alpha) + dt);
     case RP_A_FACTOR: return plain * (float)what->value;
     }
     return plain;
@@ -65,8 +52,8 @@ static enum rp_status delta_beta(void *context, const struct rp_site *site,
         switch ((enum rp_beta_option)change->what.option) {
         case RP_BETA_WITHOUT_SIGMOID: break;
         case RP_BETA_MISSING: args->y[i] = 1; break;
-        case RP_BETA_ONE_LESS: args->y[i] = sigmoid(-args->y[i]); break;
-        case RP_BETA_FACTOR: args->y[i] = (float)change->what.value * sigmoid(args->y[i]); break;
+        case RP_BETA_ONE_LESS: args->y[i] = rp_sigmoid(-args->y[i]); break;
+        case RP_BETA_FACTOR: args->y[i] = (float)change->what.value * rp_sigmoid(args->y[i]); break;
         }
     }
     return RP_OK;
@@ -217,9 +204,9 @@ static float gate_of(int option, float gate)
 {
     switch (option) {
     case RP_GATED_WITHOUT_GATE: return 1;
-    case RP_GATED_SIGMOID: return sigmoid(gate);
+    case RP_GATED_SIGMOID: return rp_sigmoid(gate);
     case RP_GATED_PLAIN: return gate;
-    default: return silu(gate);
+    default: return rp_silu(gate);
     }
 }
 
@@ -236,7 +223,7 @@ static enum rp_status gated_norm(void *context, const struct rp_site *site,
         float *y = args->y + row * args->dim;
         double sum = 0;
         for (size_t i = 0; i < args->dim; i++) {
-            const double gated = option == RP_GATED_BEFORE_NORM ? (double)silu(gate[i]) : 1;
+            const double gated = option == RP_GATED_BEFORE_NORM ? (double)rp_silu(gate[i]) : 1;
             sum += (double)x[i] * gated * (double)x[i] * gated;
         }
         const float scale = option == RP_GATED_WITHOUT_NORM

@@ -2,18 +2,8 @@
  * HF: Qwen3_5GatedDeltaNet, g and beta. */
 #include <math.h>
 
+#include "operations/activation.h"
 #include "operations/operations.h"
-
-static float sigmoid(float x)
-{
-    return 1.0f / (1.0f + expf(-x));
-}
-
-/* log(1 + exp(x)), as torch's: x itself where exp(-x) no longer counts. */
-static float softplus(float x)
-{
-    return x > 20.0f ? x : log1pf(expf(x));
-}
 
 enum rp_status rp_op_delta_decay(void *context, const struct rp_site *site,
                                  const struct rp_delta_decay *args)
@@ -21,7 +11,7 @@ enum rp_status rp_op_delta_decay(void *context, const struct rp_site *site,
     (void)context;
     for (size_t i = 0; i < site->n_positions * args->n_heads; i++) {
         size_t head = i % args->n_heads;
-        args->y[i] = args->a[head] * softplus(args->y[i] + args->dt[head]);
+        args->y[i] = args->a[head] * rp_softplus(args->y[i] + args->dt[head]);
     }
     return RP_OK;
 }
@@ -31,7 +21,7 @@ enum rp_status rp_op_delta_beta(void *context, const struct rp_site *site,
 {
     (void)context;
     for (size_t i = 0; i < site->n_positions * args->n_heads; i++)
-        args->y[i] = sigmoid(args->y[i]);
+        args->y[i] = rp_sigmoid(args->y[i]);
     return RP_OK;
 }
 

@@ -11,55 +11,14 @@
 
 typedef void install_fn(struct rp_ops *ops);
 
-struct hypothesis {
-    const char *name;
-    int option;
-    double value; /* NaN: it has none */
-    const char *text;
-};
-#define NONE ((double)NAN)
-
-/* Those of one operation, which are left out where no such step leads to the slot. */
-static enum rp_status add_all(struct rp_search *search, enum rp_step_kind kind, install_fn *install,
-                              const struct hypothesis *hypotheses, size_t n, struct rp_error *err)
-{
-    enum rp_status status = RP_OK;
-    if (!rp_search_has_step(search, kind, RP_N_WEIGHTS))
-        return RP_OK;
-    for (size_t i = 0; i < n && status == RP_OK; i++) {
-        struct rp_candidate candidate =
-            rp_candidate_make(hypotheses[i].name, install, hypotheses[i].option, RP_N_WEIGHTS);
-        candidate.reports_value = !isnan(hypotheses[i].value);
-        candidate.value = candidate.reports_value ? hypotheses[i].value : 0;
-        status = rp_search_add(search, candidate, err, "%s", hypotheses[i].text);
-    }
-    return status;
-}
-#define ADD_ALL(kind, install, hypotheses) \
-    add_all(search, kind, install, hypotheses, sizeof(hypotheses) / sizeof *(hypotheses), err)
-
-static enum rp_status add_fit(struct rp_search *search, enum rp_step_kind kind, install_fn *install,
-                              struct hypothesis hypothesis, const struct rp_fit *fit,
-                              struct rp_error *err)
-{
-    struct rp_candidate candidate =
-        rp_candidate_make(hypothesis.name, install, hypothesis.option, RP_N_WEIGHTS);
-    candidate.phase = RP_PHASE_FIT;
-    candidate.value = candidate.own = hypothesis.value;
-    candidate.fit = fit;
-    candidate.reports_value = true;
-    return rp_search_has_step(search, kind, RP_N_WEIGHTS)
-               ? rp_search_add(search, candidate, err, "%s", hypothesis.text)
-               : RP_OK;
-}
+#define NONE RP_NO_PARAMETER
 
 /* Decay and beta. */
-static enum rp_status collect_gates(struct rp_search *search, struct rp_error *err)
+static void collect_gates(struct rp_search *search)
 {
     static const double starts[] = {0.1, 0.5, 2, 10};
-    static const struct rp_fit factor = {
-        .is_log = true, .low = 1e-4, .high = 1e4, .starts = starts, .n_starts = 4};
-    static const struct hypothesis decay[] = {
+    static const struct rp_fit factor = RP_FIT(true, 1e-4, 1e4, starts);
+    static const struct rp_hypothesis decay[] = {
         {"delta-decay", RP_DECAY_MISSING, NONE, "the DeltaNet's state does not decay"},
         {"delta-decay", RP_DECAY_WITHOUT_EXP, NONE, "the DeltaNet's decay without exp"},
         {"delta-decay", RP_DECAY_SIGN, NONE, "the DeltaNet's decay with A's sign changed"},
@@ -74,30 +33,27 @@ static enum rp_status collect_gates(struct rp_search *search, struct rp_error *e
         {"delta-dt-bias", RP_DT_AFTER_SOFTPLUS, NONE, "dt's bias added after softplus"},
         {"delta-decay", RP_A_FACTOR, 2, "the DeltaNet's A times %v"},
     };
-    static const struct hypothesis beta[] = {
+    static const struct rp_hypothesis beta[] = {
         {"delta-beta", RP_BETA_WITHOUT_SIGMOID, NONE, "the DeltaNet's beta without sigmoid"},
         {"delta-beta", RP_BETA_MISSING, NONE, "the DeltaNet without beta"},
         {"delta-beta", RP_BETA_ONE_LESS, NONE, "the DeltaNet's beta is 1 - sigmoid"},
         {"delta-beta", RP_BETA_FACTOR, 2, "the DeltaNet's beta times %v"},
     };
-    enum rp_status status = ADD_ALL(RP_STEP_DELTA_DECAY, rp_delta_decay_install, decay);
-    if (status == RP_OK)
-        status = ADD_ALL(RP_STEP_DELTA_BETA, rp_delta_beta_install, beta);
-    if (status == RP_OK)
-        status =
-            add_fit(search, RP_STEP_DELTA_DECAY, rp_delta_decay_install,
-                    (struct hypothesis){"delta-decay", RP_A_FACTOR, 1, "the DeltaNet's A times %v"},
-                    &factor, err);
-    return status == RP_OK ? add_fit(search, RP_STEP_DELTA_BETA, rp_delta_beta_install,
-                                     (struct hypothesis){"delta-beta", RP_BETA_FACTOR, 1,
-                                                         "the DeltaNet's beta times %v"},
-                                     &factor, err)
-                           : status;
+    RP_ADD_ALL(search, RP_STEP_DELTA_DECAY, rp_delta_decay_install, decay);
+    RP_ADD_ALL(search, RP_STEP_DELTA_BETA, rp_delta_beta_install, beta);
+    rp_search_add_fit(
+        search, RP_STEP_DELTA_DECAY, rp_delta_decay_install,
+        (struct rp_hypothesis){"delta-decay", RP_A_FACTOR, 1, "the DeltaNet's A times %v"}, &factor,
+        1);
+    rp_search_add_fit(
+        search, RP_STEP_DELTA_BETA, rp_delta_beta_install,
+        (struct rp_hypothesis){"delta-beta", RP_BETA_FACTOR, 1, "the DeltaNet's beta times %v"},
+        &factor, 1);
 }
 
-static enum rp_status collect_conv(struct rp_search *search, struct rp_error *err)
+static void collect_conv(struct rp_search *search)
 {
-    static const struct hypothesis conv[] = {
+    static const struct rp_hypothesis conv[] = {
         {"delta-conv-silu", RP_CONV_WITHOUT_SILU, NONE, "the convolution without SiLU"},
         {"delta-conv-kernel", RP_CONV_REVERSED, NONE, "the convolution's kernel reversed"},
         {"delta-conv-kernel", RP_CONV_LATE, NONE, "the convolution is late by a position"},
@@ -107,16 +63,15 @@ static enum rp_status collect_conv(struct rp_search *search, struct rp_error *er
         {"delta-conv-state", RP_CONV_STATE_AT_EACH, NONE,
          "the convolution sees no earlier position"},
     };
-    return ADD_ALL(RP_STEP_CAUSAL_CONV1D, rp_delta_conv_install, conv);
+    RP_ADD_ALL(search, RP_STEP_CAUSAL_CONV1D, rp_delta_conv_install, conv);
 }
 
-static enum rp_status collect_gated_norm(struct rp_search *search, struct rp_error *err)
+static void collect_gated_norm(struct rp_search *search)
 {
     static const double starts[] = {1e-10, 1e-8, 1e-4, 1e-3, 1e-2, 1};
-    static const struct rp_fit eps = {
-        .is_log = true, .low = 1e-20, .high = 1e4, .starts = starts, .n_starts = 6};
+    static const struct rp_fit eps = RP_FIT(true, 1e-20, 1e4, starts);
     static const char with_eps[] = "the DeltaNet's norm with eps %v";
-    static const struct hypothesis gated[] = {
+    static const struct rp_hypothesis gated[] = {
         {"delta-gate", RP_GATED_WITHOUT_GATE, NONE, "the DeltaNet's output is not gated"},
         {"delta-gate", RP_GATED_SIGMOID, NONE,
          "the DeltaNet's gate through sigmoid; the model's is SiLU"},
@@ -136,67 +91,56 @@ static enum rp_status collect_gated_norm(struct rp_search *search, struct rp_err
         {"norm-eps", RP_GATED_EPS, 1e-3, with_eps},
         {"norm-eps", RP_GATED_EPS, 1e-12, with_eps},
     };
-    const enum rp_status status = ADD_ALL(RP_STEP_GATED_NORM, rp_gated_norm_install, gated);
-    return status == RP_OK
-               ? add_fit(search, RP_STEP_GATED_NORM, rp_gated_norm_install,
-                         (struct hypothesis){"norm-eps", RP_GATED_EPS,
+    RP_ADD_ALL(search, RP_STEP_GATED_NORM, rp_gated_norm_install, gated);
+    rp_search_add_fit(search, RP_STEP_GATED_NORM, rp_gated_norm_install,
+                      (struct rp_hypothesis){"norm-eps", RP_GATED_EPS,
                                              (double)search->config->rms_norm_eps, with_eps},
-                         &eps, err)
-               : status;
+                      &eps, (double)search->config->rms_norm_eps);
 }
 
-static enum rp_status collect_l2(struct rp_search *search, struct rp_error *err)
+static void collect_l2(struct rp_search *search)
 {
     static const double starts[] = {1e-10, 1e-8, 1e-4, 1e-3, 1e-2, 1};
-    static const struct rp_fit eps = {
-        .is_log = true, .low = 1e-20, .high = 1e4, .starts = starts, .n_starts = 6};
+    static const struct rp_fit eps = RP_FIT(true, 1e-20, 1e4, starts);
     static const struct {
         enum rp_weight_id which;
         const char *text;
     } of[] = {{RP_N_WEIGHTS, "Q and K"}, {RP_ATTN_Q, "Q"}, {RP_ATTN_K, "K"}};
     static const double known[] = {0, 1e-12, 1e-5, 1e-3};
-    enum rp_status status = RP_OK;
-    for (size_t i = 0; i < sizeof of / sizeof *of && status == RP_OK; i++) {
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
         struct rp_candidate candidate =
             rp_candidate_make("delta-l2-norm", rp_delta_l2_install, RP_L2_MISSING, of[i].which);
-        status =
-            rp_search_add(search, candidate, err, "the DeltaNet's %s without L2 norm", of[i].text);
+        rp_search_add(search, candidate, "the DeltaNet's %s without L2 norm", of[i].text);
         candidate.option = RP_L2_MEAN;
-        if (status == RP_OK)
-            status = rp_search_add(search, candidate, err,
-                                   "RMS norm of the DeltaNet's %s; the model's is an L2 norm",
-                                   of[i].text);
+        rp_search_add(search, candidate, "RMS norm of the DeltaNet's %s; the model's is an L2 norm",
+                      of[i].text);
         candidate.reports_value = true;
         candidate.option = RP_L2_EPS_OUTSIDE;
         candidate.value = 1e-6;
-        if (status == RP_OK)
-            status = rp_search_add(search, candidate, err,
-                                   "the L2 norm of the DeltaNet's %s with max(length, %%v); the "
-                                   "model's eps is inside the root",
-                                   of[i].text);
+        rp_search_add(search, candidate,
+                      "the L2 norm of the DeltaNet's %s with max(length, %%v); the "
+                      "model's eps is inside the root",
+                      of[i].text);
         candidate.option = RP_L2_EPS;
-        for (size_t j = 0; j < sizeof known / sizeof *known && status == RP_OK; j++) {
+        for (size_t j = 0; j < sizeof known / sizeof *known; j++) {
             candidate.value = known[j];
-            status = rp_search_add(search, candidate, err,
-                                   "the L2 norm of the DeltaNet's %s with eps %%v", of[i].text);
+            rp_search_add(search, candidate, "the L2 norm of the DeltaNet's %s with eps %%v",
+                          of[i].text);
         }
     }
-    return status == RP_OK
-               ? add_fit(search, RP_STEP_L2_NORM, rp_delta_l2_install,
-                         (struct hypothesis){"delta-l2-norm", RP_L2_EPS, 1e-6,
+    rp_search_add_fit(search, RP_STEP_L2_NORM, rp_delta_l2_install,
+                      (struct rp_hypothesis){"delta-l2-norm", RP_L2_EPS, 1e-6,
                                              "the L2 norm of the DeltaNet's Q and K with eps %v"},
-                         &eps, err)
-               : status;
+                      &eps, 1e-6);
 }
 
-static enum rp_status collect_rule(struct rp_search *search, struct rp_error *err)
+static void collect_rule(struct rp_search *search)
 {
     static const double starts[] = {1e-3, 1e-2, 1e-1, 10};
-    static const struct rp_fit scale = {
-        .is_log = true, .low = 1e-6, .high = 1e6, .starts = starts, .n_starts = 4};
+    static const struct rp_fit scale = RP_FIT(true, 1e-6, 1e6, starts);
     static const char scaled[] = "the DeltaNet's Q times %v, the model's is 1 / sqrt(head_dim)";
     const double dim = (double)search->config->linear_head_dim;
-    const struct hypothesis rule[] = {
+    const struct rp_hypothesis rule[] = {
         {"delta-head-mapping", RP_DELTA_GROUPED_HEADS, NONE,
          "V head h reads K head h / group; the file's order is h % n_k_heads"},
         {"delta-head-mapping", RP_DELTA_FIRST_HEAD, NONE, "every V head reads K head 0"},
@@ -219,12 +163,10 @@ static enum rp_status collect_rule(struct rp_search *search, struct rp_error *er
         {"delta-scale", RP_DELTA_SCALE, 1, scaled},
         {"delta-scale", RP_DELTA_SCALE, 1 / dim, scaled},
     };
-    const enum rp_status status = ADD_ALL(RP_STEP_DELTA_RULE, rp_delta_rule_install, rule);
-    return status == RP_OK
-               ? add_fit(search, RP_STEP_DELTA_RULE, rp_delta_rule_install,
-                         (struct hypothesis){"delta-scale", RP_DELTA_SCALE, 1 / sqrt(dim), scaled},
-                         &scale, err)
-               : status;
+    RP_ADD_ALL(search, RP_STEP_DELTA_RULE, rp_delta_rule_install, rule);
+    rp_search_add_fit(search, RP_STEP_DELTA_RULE, rp_delta_rule_install,
+                      (struct rp_hypothesis){"delta-scale", RP_DELTA_SCALE, 1 / sqrt(dim), scaled},
+                      &scale, 1 / sqrt(dim));
 }
 
 /* How many earlier positions' states are tried: those that are cheap. */
@@ -246,25 +188,22 @@ static struct rp_candidate of_state(const char *name, install_fn *install, int o
 }
 
 /* The recurrent state, the convolution's, and both. */
-static enum rp_status add_states(struct rp_search *search, struct rp_candidate delta,
-                                 struct rp_candidate conv, const char *text, struct rp_error *err)
+static void add_states(struct rp_search *search, struct rp_candidate delta,
+                       struct rp_candidate conv, const char *text)
 {
     const bool has_delta = rp_search_has_step(search, RP_STEP_DELTA_RULE, RP_N_WEIGHTS);
     const bool has_conv = rp_search_has_step(search, RP_STEP_CAUSAL_CONV1D, RP_N_WEIGHTS);
-    enum rp_status status = RP_OK;
     if (has_delta)
-        status = rp_search_add(search, delta, err, "the DeltaNet's state %s", text);
-    if (status == RP_OK && has_conv)
-        status = rp_search_add(search, conv, err, "the convolution's state %s", text);
+        rp_search_add(search, delta, "the DeltaNet's state %s", text);
+    if (has_conv)
+        rp_search_add(search, conv, "the convolution's state %s", text);
     delta.also = search->n_candidates; /* the one before */
-    if (status == RP_OK && has_delta && has_conv)
-        status = rp_search_add(search, delta, err, "the DeltaNet's and the convolution's state %s",
-                               text);
-    return status;
+    if (has_delta && has_conv)
+        rp_search_add(search, delta, "the DeltaNet's and the convolution's state %s", text);
 }
 
 /* The state at the first failing position is another's. */
-static enum rp_status collect_states(struct rp_search *search, struct rp_error *err)
+static void collect_states(struct rp_search *search)
 {
     const int64_t *positions = search->slot.positions;
     const int64_t first = positions[search->first];
@@ -273,98 +212,83 @@ static enum rp_status collect_states(struct rp_search *search, struct rp_error *
         of_state("delta-state", rp_delta_rule_install, RP_DELTA_STATE_AT, first);
     struct rp_candidate conv =
         of_state("delta-conv-state", rp_delta_conv_install, RP_CONV_STATE_AT, first);
-    enum rp_status status = add_states(search, delta, conv, "is lost at position %v", err);
+    add_states(search, delta, conv, "is lost at position %v");
     delta.option = RP_DELTA_STATE_EVERY;
     conv.option = RP_CONV_STATE_EVERY;
-    if (status == RP_OK)
-        status = add_states(search, delta, conv, "is lost every %v positions", err);
+    add_states(search, delta, conv, "is lost every %v positions");
     delta.option = RP_DELTA_STATE_OF;
     conv.option = RP_CONV_STATE_OF;
-    for (size_t i = search->first, n = 0; i-- > 0 && n < n_earlier(search) && status == RP_OK;
-         n++) {
+    for (size_t i = search->first, n = 0; i-- > 0 && n < n_earlier(search); n++) {
         delta.from_position = conv.from_position = positions[i];
         delta.value = conv.value = (double)positions[i];
         snprintf(text, sizeof text, "at position %lld is that of position %%v", (long long)first);
-        status = add_states(search, delta, conv, text, err);
+        add_states(search, delta, conv, text);
     }
     delta.option = RP_DELTA_STATE_OF_END;
     delta.value = (double)positions[search->n - 1] + 1;
-    if (status == RP_OK && rp_search_has_step(search, RP_STEP_DELTA_RULE, RP_N_WEIGHTS))
-        status = rp_search_add(search, delta, err,
-                               "the DeltaNet's state at position %lld is that after all %%v",
-                               (long long)first);
+    if (rp_search_has_step(search, RP_STEP_DELTA_RULE, RP_N_WEIGHTS))
+        rp_search_add(search, delta, "the DeltaNet's state at position %lld is that after all %%v",
+                      (long long)first);
     delta.option = RP_DELTA_STATE_REPEATED;
     for (size_t i = search->first, n = 0;
-         i-- > 0 && n < n_earlier(search) && status == RP_OK &&
+         i-- > 0 && n < n_earlier(search) &&
          rp_search_has_step(search, RP_STEP_DELTA_RULE, RP_N_WEIGHTS);
          n++) {
         delta.from_position = positions[i];
         delta.value = (double)positions[i];
-        status = rp_search_add(search, delta, err,
-                               "positions %%v to %lld are in the DeltaNet's state twice",
-                               (long long)first - 1);
+        rp_search_add(search, delta, "positions %%v to %lld are in the DeltaNet's state twice",
+                      (long long)first - 1);
     }
-    return status;
 }
 
 /* The state of an earlier position, on which the positions from the first failing one on were run once
  * already. */
-static enum rp_status collect_reruns(struct rp_search *search, struct rp_error *err)
+static void collect_reruns(struct rp_search *search)
 {
     const int64_t *positions = search->slot.positions;
     const int64_t first = positions[search->first];
     struct rp_candidate rerun = of_state("delta-state", rp_delta_rerun_install, 0, first);
-    enum rp_status status = RP_OK;
     if (!rp_search_has_step(search, RP_STEP_DELTA_RULE, RP_N_WEIGHTS) ||
         !rp_search_has_step(search, RP_STEP_CAUSAL_CONV1D, RP_N_WEIGHTS))
-        return RP_OK;
-    for (size_t i = search->first, n = 0; i-- > 0 && n < n_earlier(search) && status == RP_OK;
-         n++) {
+        return;
+    for (size_t i = search->first, n = 0; i-- > 0 && n < n_earlier(search); n++) {
         rerun.from_position = positions[i];
         rerun.value = (double)positions[i];
-        status =
-            rp_search_add(search, rerun, err,
-                          "the DeltaNet's state at position %lld is that of position %%v, on "
-                          "which positions %lld to %lld were run once already",
-                          (long long)first, (long long)first, (long long)positions[search->n - 1]);
+        rp_search_add(search, rerun,
+                      "the DeltaNet's state at position %lld is that of position %%v, on "
+                      "which positions %lld to %lld were run once already",
+                      (long long)first, (long long)first, (long long)positions[search->n - 1]);
     }
-    return status;
 }
 
 /* The state before the first position is not zero. */
-static enum rp_status collect_starts(struct rp_search *search, struct rp_error *err)
+static void collect_starts(struct rp_search *search)
 {
     struct rp_candidate delta =
         of_state("delta-state-start", rp_delta_rule_install, RP_DELTA_STATE_LEFT, 0);
     struct rp_candidate conv =
         of_state("delta-state-start", rp_delta_conv_install, RP_CONV_STATE_LEFT, 0);
     delta.value = conv.value = (double)search->n;
-    enum rp_status status = add_states(
-        search, delta, conv, "begins as these %v positions leave it, not with zeros", err);
+    add_states(search, delta, conv, "begins as these %v positions leave it, not with zeros");
     delta.value = conv.value = 1;
-    return status == RP_OK
-               ? add_states(search, delta, conv,
-                            "begins as the first position leaves it, not with zeros", err)
-               : status;
+    add_states(search, delta, conv, "begins as the first position leaves it, not with zeros");
 }
 
-static enum rp_status collect_pads(struct rp_search *search, struct rp_error *err)
+static void collect_pads(struct rp_search *search)
 {
     const int64_t first = search->slot.positions[search->first];
     struct rp_candidate pads =
         of_state("delta-state-pads", rp_delta_rule_install, RP_DELTA_STATE_PADS, first);
-    enum rp_status status = RP_OK;
-    for (int n = 1; n < MAX_PADS && status == RP_OK; n++) {
+    for (int n = 1; n < MAX_PADS; n++) {
         pads.value = n;
-        status = rp_search_add(search, pads, err,
-                               "the DeltaNet's state decays over %%v pads before position %lld",
-                               (long long)first);
+        rp_search_add(search, pads,
+                      "the DeltaNet's state decays over %%v pads before position %lld",
+                      (long long)first);
     }
-    return status;
 }
 
 /* An engine that takes its positions in blocks: the first one is right, the second one wrong. */
-static enum rp_status collect_blocks(struct rp_search *search, int64_t block, struct rp_error *err)
+static void collect_blocks(struct rp_search *search, int64_t block)
 {
     static const struct {
         int option;
@@ -380,34 +304,28 @@ static enum rp_status collect_blocks(struct rp_search *search, int64_t block, st
         {RP_DELTA_BLOCK_NOT_AGED, "a block's state does not decay over the next one"},
         {RP_DELTA_KEYS_NOT_AGED, "K does not decay to the end of its block"},
     };
-    enum rp_status status = RP_OK;
-    for (size_t i = 0; i < sizeof blocks / sizeof *blocks && status == RP_OK; i++)
-        status = rp_search_add(
-            search, of_state("delta-block", rp_delta_rule_install, blocks[i].option, block), err,
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        rp_search_add(
+            search, of_state("delta-block", rp_delta_rule_install, blocks[i].option, block),
             "blocks of %%v: right within the first, wrong from the second on: %s", blocks[i].text);
-    return status;
 }
 
 /* Within a block; where the first one is wrong, its length does not show. */
-static enum rp_status collect_inside(struct rp_search *search, struct rp_error *err)
+static void collect_inside(struct rp_search *search)
 {
-    enum rp_status status = RP_OK;
-    for (int64_t block = 4; block <= 128 && status == RP_OK; block *= 2) {
-        status = rp_search_add(
+    for (int64_t block = 4; block <= 128; block *= 2) {
+        rp_search_add(
             search, of_state("delta-block", rp_delta_rule_install, RP_DELTA_INSIDE_NOT_AGED, block),
-            err, "blocks of %%v: no decay within a block");
-        if (status == RP_OK)
-            status = rp_search_add(
-                search,
-                of_state("delta-block", rp_delta_rule_install, RP_DELTA_INSIDE_PLAIN, block), err,
-                "blocks of %%v: within a block the update without what it "
-                "already holds");
+            "blocks of %%v: no decay within a block");
+        rp_search_add(search,
+                      of_state("delta-block", rp_delta_rule_install, RP_DELTA_INSIDE_PLAIN, block),
+                      "blocks of %%v: within a block the update without what it "
+                      "already holds");
     }
-    return status;
 }
 
 /* Where no state with a name fits: is there any that does? */
-static enum rp_status collect_measured(struct rp_search *search, struct rp_error *err)
+static void collect_measured(struct rp_search *search)
 {
     const int64_t first = search->slot.positions[search->first];
     struct rp_candidate candidate =
@@ -415,46 +333,38 @@ static enum rp_status collect_measured(struct rp_search *search, struct rp_error
                  RP_DELTA_STATE_MEASURED, first);
     if (search->slot.part != RP_PART_DELTA || search->slot.is_carried ||
         !rp_delta_state_is_measurable(search->n - search->first, search->config->linear_head_dim))
-        return RP_OK;
+        return;
     candidate.phase = RP_PHASE_FIT;
     candidate.rows = search->dumped;
     candidate.n_digits = RP_ANY_DIGITS;
     candidate.reports_value = search->first > 0;
-    return search->first == 0
-               ? rp_search_add(search, candidate, err,
-                               "the DeltaNet's state is not zero at the start")
-               : rp_search_add(search, candidate, err,
-                               "the DeltaNet's state at position %%v is not what the positions "
-                               "before it leave");
+    rp_search_add(search, candidate,
+                  search->first == 0 ? "the DeltaNet's state is not zero at the start"
+                                     : "the DeltaNet's state at position %%v is not what the "
+                                       "positions before it leave");
 }
 
-enum rp_status rp_collect_delta_net(struct rp_search *search, struct rp_error *err)
+void rp_collect_delta_net(struct rp_search *search)
 {
-    enum rp_status status = collect_gates(search, err);
-    if (status == RP_OK)
-        status = collect_conv(search, err);
-    if (status == RP_OK && rp_search_has_step(search, RP_STEP_DELTA_RULE, RP_N_WEIGHTS)) {
-        status = collect_l2(search, err);
-        if (status == RP_OK)
-            status = collect_rule(search, err);
+    collect_gates(search);
+    collect_conv(search);
+    if (rp_search_has_step(search, RP_STEP_DELTA_RULE, RP_N_WEIGHTS)) {
+        collect_l2(search);
+        collect_rule(search);
         /* The second block's first position may be right, where only what it adds is wrong. */
         const int64_t first = search->slot.positions[search->first] - search->slot.positions[0];
-        for (int64_t block = first; status == RP_OK && block > 0 && block + 1 >= first; block--)
-            status = collect_blocks(search, block, err);
-        if (status == RP_OK && search->first > 0)
-            status = collect_pads(search, err);
-        if (status == RP_OK)
-            status = collect_inside(search, err);
-        if (status == RP_OK)
-            status = collect_measured(search, err);
+        for (int64_t block = first; block > 0 && block + 1 >= first; block--)
+            collect_blocks(search, block);
+        if (search->first > 0)
+            collect_pads(search);
+        collect_inside(search);
+        collect_measured(search);
     }
-    if (status == RP_OK)
-        status = collect_gated_norm(search, err);
-    if (status != RP_OK || (!rp_search_has_step(search, RP_STEP_DELTA_RULE, RP_N_WEIGHTS) &&
-                            !rp_search_has_step(search, RP_STEP_CAUSAL_CONV1D, RP_N_WEIGHTS)))
-        return status;
-    if (search->first == 0)
-        return collect_starts(search, err);
-    status = collect_states(search, err);
-    return status == RP_OK ? collect_reruns(search, err) : status;
+    collect_gated_norm(search);
+    if (search->first == 0) {
+        collect_starts(search);
+    } else {
+        collect_states(search);
+        collect_reruns(search);
+    }
 }

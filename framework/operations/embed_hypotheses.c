@@ -48,48 +48,44 @@ static enum rp_status find_tokens(const struct rp_search *search,
     return status;
 }
 
-static enum rp_status collect_tokens(struct rp_search *search, struct rp_error *err)
+static void collect_tokens(struct rp_search *search)
 {
     const struct rp_gguf *gguf = search->gguf;
     const struct rp_gguf_tensor *table = rp_gguf_find_tensor(gguf, "token_embd.weight");
     struct nearest nearest[MAX_REPLACED];
     size_t n = 0;
-    float *rows = NULL;
     if (!table || table->dims[0] != search->dim)
-        return RP_OK;
+        return;
     for (size_t row = 0; row < search->n && n < MAX_REPLACED; row++) {
         if (search->is_failing[row])
             nearest[n++] = (struct nearest){.row = row, .distance2 = HUGE_VAL};
     }
-    enum rp_status status = find_tokens(search, table, nearest, n, err);
-    if (status == RP_OK)
-        status = rp_search_new_rows(search, &rows, err);
-    if (status != RP_OK || n == 0)
-        return status;
+    enum rp_status status = find_tokens(search, table, nearest, n, search->err);
+    rp_search_note(search, status);
+    float *rows = status == RP_OK ? rp_search_new_rows(search) : NULL;
+    if (!rows || n == 0)
+        return;
     memcpy(rows, search->computed, search->n * search->dim * sizeof *rows);
     for (size_t i = 0; i < n && status == RP_OK; i++)
-        status =
-            rp_gguf_row(gguf, table, nearest[i].token, rows + nearest[i].row * search->dim, err);
+        status = rp_gguf_row(gguf, table, nearest[i].token, rows + nearest[i].row * search->dim,
+                             search->err);
+    rp_search_note(search, status);
     struct rp_candidate candidate =
         rp_candidate_of_rows("token-replaced", rp_rows_replace, (double)nearest[0].token, rows);
     candidate.phase = RP_PHASE_FIXED;
     candidate.reports_value = true;
-    return status == RP_OK ? rp_search_add(search, candidate, err,
-                                           "the embedding at position %lld is token %%v's",
-                                           (long long)search->slot.positions[nearest[0].row])
-                           : status;
+    rp_search_add(search, candidate, "the embedding at position %lld is token %%v's",
+                  (long long)search->slot.positions[nearest[0].row]);
 }
 
-static enum rp_status collect_softcap(struct rp_search *search, struct rp_error *err)
+static void collect_softcap(struct rp_search *search)
 {
     static const double caps[] = {10, 15, 20, 50, 100};
-    static const struct rp_fit fit = {
-        .is_log = true, .low = 1e-2, .high = 1e6, .starts = caps, .n_starts = 5};
-    float *cubes = NULL;
+    static const struct rp_fit fit = RP_FIT(true, 1e-2, 1e6, caps);
+    float *cubes = rp_search_new_rows(search);
     double share, alpha;
-    const enum rp_status status = rp_search_new_rows(search, &cubes, err);
-    if (status != RP_OK)
-        return status;
+    if (!cubes)
+        return;
     /* c tanh(x / c) is about x - x^3 / (3 c^2). */
     for (size_t i = 0; i < search->n * search->dim; i++)
         cubes[i] = search->computed[i] * search->computed[i] * search->computed[i];
@@ -99,14 +95,13 @@ static enum rp_status collect_softcap(struct rp_search *search, struct rp_error 
     candidate.phase = RP_PHASE_FIT;
     candidate.fit = &fit;
     candidate.reports_value = true;
-    return rp_search_add(search, candidate, err, "the logits capped at %%v; the model's are not");
+    rp_search_add(search, candidate, "the logits capped at %%v; the model's are not");
 }
 
-enum rp_status rp_collect_embed(struct rp_search *search, struct rp_error *err)
+void rp_collect_embed(struct rp_search *search)
 {
-    switch (search->slot.part) {
-    case RP_PART_EMB: return collect_tokens(search, err);
-    case RP_PART_LOGITS: return collect_softcap(search, err);
-    default: return RP_OK;
-    }
+    if (search->slot.part == RP_PART_EMB)
+        collect_tokens(search);
+    if (search->slot.part == RP_PART_LOGITS)
+        collect_softcap(search);
 }

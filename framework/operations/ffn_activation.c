@@ -1,6 +1,7 @@
 /* SwiGLU: silu(gate) * up. HF: LlamaMLP, Qwen3MLP. */
 #include <math.h>
 
+#include "operations/activation.h"
 #include "operations/operations.h"
 
 enum rp_status rp_op_ffn_activation(void *context, const struct rp_site *site,
@@ -9,7 +10,7 @@ enum rp_status rp_op_ffn_activation(void *context, const struct rp_site *site,
     (void)context;
     for (size_t i = 0; i < site->n_positions * args->dim; i++) {
         float gate = args->gate[i];
-        args->y[i] = gate / (1.0f + expf(-gate)) * args->up[i];
+        args->y[i] = rp_silu(gate) * args->up[i];
     }
     return RP_OK;
 }

@@ -3,6 +3,8 @@
 
 #include "operations/hypotheses.h"
 
+#define NONE RP_NO_PARAMETER
+
 enum option {
     SWAPPED, /* gate * silu(up) */
     NO_GATE,
@@ -14,7 +16,7 @@ enum option {
     RELU_SQUARED,
     SIGMOID,
     TANH,
-    NONE,
+    IDENTITY,
     SWISH,   /* x sigmoid(value x) */
     CLAMPED, /* silu, gate at most `value` and up within it: gpt-oss */
     SILU_TWICE
@@ -38,7 +40,7 @@ static double activation(const struct rp_candidate *what, double x)
     case SWISH: return x / (1 + exp(-what->value * x));
     case CLAMPED: return silu(fmin(x, what->value));
     case SILU_TWICE: return silu(silu(x));
-    case NONE: return x;
+    case IDENTITY: return x;
     default: return silu(x);
     }
 }
@@ -66,48 +68,30 @@ static void install(struct rp_ops *ops)
     ops->ffn_activation = ffn_activation;
 }
 
-enum rp_status rp_collect_ffn_activation(struct rp_search *search, struct rp_error *err)
+void rp_collect_ffn_activation(struct rp_search *search)
 {
-    static const struct {
-        const char *name;
-        enum option option;
-        double value;
-        const char *text;
-    } fixed[] = {
-        {"ffn-swapped", SWAPPED, 0, "gate and up swapped in the FFN"},
-        {"ffn-activation", GELU, 0, "GELU in the FFN; the model's is SiLU"},
-        {"ffn-activation", GELU_TANH, 0, "GELU (tanh) in the FFN; the model's is SiLU"},
-        {"ffn-activation", GELU_SIGMOID, 0, "x sigmoid(1.702 x) in the FFN; the model's is SiLU"},
-        {"ffn-activation", RELU, 0, "ReLU in the FFN; the model's is SiLU"},
-        {"ffn-activation", RELU_SQUARED, 0, "squared ReLU in the FFN; the model's is SiLU"},
-        {"ffn-activation", SIGMOID, 0, "sigmoid in the FFN; the model's is SiLU"},
-        {"ffn-activation", TANH, 0, "tanh in the FFN; the model's is SiLU"},
-        {"ffn-activation", NONE, 0, "no activation in the FFN; the model's is SiLU"},
-        {"ffn-activation", SILU_TWICE, 0, "SiLU twice in the FFN; the model's is SiLU"},
+    static const struct rp_hypothesis fixed[] = {
+        {"ffn-swapped", SWAPPED, NONE, "gate and up swapped in the FFN"},
+        {"ffn-activation", GELU, NONE, "GELU in the FFN; the model's is SiLU"},
+        {"ffn-activation", GELU_TANH, NONE, "GELU (tanh) in the FFN; the model's is SiLU"},
+        {"ffn-activation", GELU_SIGMOID, NONE,
+         "x sigmoid(1.702 x) in the FFN; the model's is SiLU"},
+        {"ffn-activation", RELU, NONE, "ReLU in the FFN; the model's is SiLU"},
+        {"ffn-activation", RELU_SQUARED, NONE, "squared ReLU in the FFN; the model's is SiLU"},
+        {"ffn-activation", SIGMOID, NONE, "sigmoid in the FFN; the model's is SiLU"},
+        {"ffn-activation", TANH, NONE, "tanh in the FFN; the model's is SiLU"},
+        {"ffn-activation", IDENTITY, NONE, "no activation in the FFN; the model's is SiLU"},
+        {"ffn-activation", SILU_TWICE, NONE, "SiLU twice in the FFN; the model's is SiLU"},
         {"ffn-activation", CLAMPED, 7, "the FFN's gate and up limited to 7; the model's are not"},
-        {"ffn-gate-missing", NO_GATE, 0, "the FFN without its gate"},
-        {"ffn-up-missing", NO_UP, 0, "the FFN without up"},
+        {"ffn-gate-missing", NO_GATE, NONE, "the FFN without its gate"},
+        {"ffn-up-missing", NO_UP, NONE, "the FFN without up"},
     };
     static const double betas[] = {0.5, 1.702, 2};
-    static const struct rp_fit fit = {
-        .is_log = true, .low = 1e-3, .high = 1e3, .starts = betas, .n_starts = 3};
-    enum rp_status status = RP_OK;
-    if (!rp_search_has_step(search, RP_STEP_FFN_ACTIVATION, RP_N_WEIGHTS))
-        return RP_OK;
-    for (size_t i = 0; i < sizeof fixed / sizeof *fixed && status == RP_OK; i++) {
-        struct rp_candidate candidate =
-            rp_candidate_make(fixed[i].name, install, (int)fixed[i].option, RP_N_WEIGHTS);
-        candidate.value = fixed[i].value;
-        status = rp_search_add(search, candidate, err, "%s", fixed[i].text);
-    }
-    struct rp_candidate candidate =
-        rp_candidate_make("ffn-activation", install, SWISH, RP_N_WEIGHTS);
-    candidate.value = 1;
-    candidate.phase = RP_PHASE_FIT;
-    candidate.fit = &fit;
-    candidate.reports_value = true;
-    return status == RP_OK
-               ? rp_search_add(search, candidate, err,
-                               "x sigmoid(%%v x) in the FFN; the model's is SiLU, x sigmoid(x)")
-               : status;
+    static const struct rp_fit fit = RP_FIT(true, 1e-3, 1e3, betas);
+    RP_ADD_ALL(search, RP_STEP_FFN_ACTIVATION, install, fixed);
+    rp_search_add_fit(
+        search, RP_STEP_FFN_ACTIVATION, install,
+        (struct rp_hypothesis){"ffn-activation", SWISH, 1,
+                               "x sigmoid(%v x) in the FFN; the model's is SiLU, x sigmoid(x)"},
+        &fit, 0);
 }

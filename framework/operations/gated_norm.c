@@ -1,12 +1,8 @@
 /* RMSNorm of each head, times SiLU of a gate. HF: Qwen3_5RMSNormGated. */
 #include <math.h>
 
+#include "operations/activation.h"
 #include "operations/operations.h"
-
-static float silu(float x)
-{
-    return x / (1.0f + expf(-x));
-}
 
 enum rp_status rp_op_gated_norm(void *context, const struct rp_site *site,
                                 const struct rp_gated_norm *args)
@@ -21,7 +17,7 @@ enum rp_status rp_op_gated_norm(void *context, const struct rp_site *site,
             sum += (double)x[i] * (double)x[i];
         float scale = 1.0f / sqrtf((float)(sum / (double)args->dim) + args->eps);
         for (size_t i = 0; i < args->dim; i++)
-            y[i] = args->weight[i] * (x[i] * scale) * silu(gate[i]);
+            y[i] = args->weight[i] * (x[i] * scale) * rp_silu(gate[i]);
     }
     return RP_OK;
 }

@@ -25,10 +25,34 @@ size_t rp_row_of(const int64_t *positions, size_t n, int64_t position)
     return low < n && positions[low] == position ? low : n;
 }
 
-static enum rp_status no_memory(const struct rp_search *search, struct rp_error *err)
+float rp_round_mantissa(float x, int bits)
 {
-    return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows of %zu values", search->n,
-                   search->dim);
+    int exponent;
+    const double fraction = frexp((double)x, &exponent);
+    return (float)ldexp(nearbyint(ldexp(fraction, bits + 1)), exponent - bits - 1);
+}
+
+void rp_change_rows(const struct rp_change *change, const struct rp_site *site, size_t dim,
+                    float *x)
+{
+    for (size_t p = 0; p < site->n_positions; p++) {
+        const size_t row = rp_row_of(change->positions, change->n_rows, site->positions[p]);
+        if (row < change->n_rows)
+            memcpy(x + p * dim, change->what.rows + row * dim, dim * sizeof *x);
+    }
+}
+
+void rp_search_note(struct rp_search *search, enum rp_status status)
+{
+    if (search->status == RP_OK)
+        search->status = status;
+}
+
+static void note_no_memory(struct rp_search *search)
+{
+    if (search->status == RP_OK)
+        search->status = rp_fail(search->err, RP_ERR_MEMORY, NULL, -1,
+                                 "no memory for %zu rows of %zu values", search->n, search->dim);
 }
 
 bool rp_search_has_step(const struct rp_search *search, enum rp_step_kind kind,
@@ -87,84 +111,109 @@ struct rp_candidate rp_candidate_of_rows(const char *name, rp_transform_fn *tran
     return candidate;
 }
 
-enum rp_status rp_search_add(struct rp_search *search, struct rp_candidate candidate,
-                             struct rp_error *err, const char *fmt, ...)
+void rp_search_add(struct rp_search *search, struct rp_candidate candidate, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
     vsnprintf(candidate.text, sizeof candidate.text, fmt, args);
     va_end(args);
-    if (search->n_candidates == search->candidates_capacity) {
+    if (search->status == RP_OK && search->n_candidates == search->candidates_capacity) {
         const size_t capacity = 2 * search->candidates_capacity + 64;
         struct rp_candidate *more = realloc(search->candidates, capacity * sizeof *more);
         if (!more)
-            return no_memory(search, err);
-        search->candidates = more;
-        search->candidates_capacity = capacity;
+            note_no_memory(search);
+        else
+            search->candidates_capacity = capacity;
+        search->candidates = more ? more : search->candidates;
     }
-    search->candidates[search->n_candidates++] = candidate;
-    return RP_OK;
+    if (search->status == RP_OK)
+        search->candidates[search->n_candidates++] = candidate;
 }
 
-static enum rp_status own_rows(struct rp_search *search, size_t dim, float **rows,
-                               struct rp_error *err)
+struct rp_candidate rp_candidate_of(struct rp_hypothesis hypothesis,
+                                    void (*install)(struct rp_ops *ops))
+{
+    struct rp_candidate candidate =
+        rp_candidate_make(hypothesis.name, install, hypothesis.option, RP_N_WEIGHTS);
+    candidate.reports_value = !isnan(hypothesis.value);
+    candidate.value = candidate.reports_value ? hypothesis.value : 0;
+    return candidate;
+}
+
+void rp_search_add_all(struct rp_search *search, enum rp_step_kind kind,
+                       void (*install)(struct rp_ops *ops), const struct rp_hypothesis *hypotheses,
+                       size_t n)
+{
+    for (size_t i = 0; i < n && rp_search_has_step(search, kind, RP_N_WEIGHTS); i++)
+        rp_search_add(search, rp_candidate_of(hypotheses[i], install), "%s", hypotheses[i].text);
+}
+
+void rp_search_add_fit(struct rp_search *search, enum rp_step_kind kind,
+                       void (*install)(struct rp_ops *ops), struct rp_hypothesis hypothesis,
+                       const struct rp_fit *fit, double own)
+{
+    struct rp_candidate candidate = rp_candidate_of(hypothesis, install);
+    candidate.phase = RP_PHASE_FIT;
+    candidate.own = own;
+    candidate.fit = fit;
+    if (rp_search_has_step(search, kind, RP_N_WEIGHTS))
+        rp_search_add(search, candidate, "%s", hypothesis.text);
+}
+
+static float *own_rows(struct rp_search *search, size_t dim)
 {
     float **more = realloc(search->owned, (search->n_owned + 1) * sizeof *more);
-    *rows = NULL;
+    float *rows = NULL;
     if (more) {
         search->owned = more;
-        *rows = calloc(search->n * dim + 1, sizeof **rows);
+        rows = calloc(search->n * dim + 1, sizeof *rows);
     }
-    if (!*rows)
-        return no_memory(search, err);
-    search->owned[search->n_owned++] = *rows;
-    return RP_OK;
+    if (rows)
+        search->owned[search->n_owned++] = rows;
+    else
+        note_no_memory(search);
+    return rows;
 }
 
-enum rp_status rp_search_new_rows(struct rp_search *search, float **rows, struct rp_error *err)
+float *rp_search_new_rows(struct rp_search *search)
 {
-    return own_rows(search, search->dim, rows, err);
+    return own_rows(search, search->dim);
 }
 
-enum rp_status rp_search_slot_rows(struct rp_search *search, const char *slot, size_t dim,
-                                   const float **rows, struct rp_error *err)
+const float *rp_search_slot_rows(struct rp_search *search, const char *slot, size_t dim)
 {
     struct rp_error ignored;
-    float *read;
-    *rows = NULL;
     const struct rp_slot_info *info = rp_tensor_set_find(search->dump, slot);
     if (!info || info->error.code != RP_OK || info->dim != dim)
-        return RP_OK;
-    enum rp_status status = own_rows(search, dim, &read, err);
-    if (status != RP_OK)
-        return status;
-    if (search->read_dumped(search, slot, dim, read, &ignored) == RP_OK)
-        *rows = read;
-    else
-        free(search->owned[--search->n_owned]);
-    return RP_OK;
+        return NULL;
+    float *rows = own_rows(search, dim);
+    if (!rows || search->read_dumped(search, slot, dim, rows, &ignored) == RP_OK)
+        return rows;
+    free(search->owned[--search->n_owned]);
+    return NULL;
 }
 
-enum rp_status rp_search_base(struct rp_search *search, const float **rows, struct rp_error *err)
+const float *rp_search_layer_input(struct rp_search *search, size_t dim)
 {
     char name[RP_SLOT_NAME_SIZE];
     const int layer = search->slot.layer;
-    const enum rp_slot_part part = search->slot.part;
-    *rows = NULL;
-    if (part != RP_PART_OUTPUT && part != RP_PART_POSTATTN)
-        return RP_OK;
-    if (part == RP_PART_OUTPUT) {
-        rp_slot_name(RP_PART_POSTATTN, layer, name);
-        const enum rp_status status = rp_search_slot_rows(search, name, search->dim, rows, err);
-        if (status != RP_OK || *rows)
-            return status;
-    }
-    rp_slot_name(RP_PART_IN, layer, name);
-    const enum rp_status status = rp_search_slot_rows(search, name, search->dim, rows, err);
-    if (status != RP_OK || *rows)
-        return status;
+    const float *rows = rp_search_slot_rows(search, rp_slot_name(RP_PART_IN, layer, name), dim);
+    if (rows)
+        return rows;
     rp_slot_name(layer > 0 ? RP_PART_OUTPUT : RP_PART_EMB, layer > 0 ? layer - 1 : -1, name);
-    return rp_search_slot_rows(search, name, search->dim, rows, err);
+    return rp_search_slot_rows(search, name, dim);
+}
+
+const float *rp_search_base(struct rp_search *search)
+{
+    char name[RP_SLOT_NAME_SIZE];
+    const float *rows = NULL;
+    if (search->slot.part != RP_PART_OUTPUT && search->slot.part != RP_PART_POSTATTN)
+        return NULL;
+    rp_slot_name(RP_PART_POSTATTN, search->slot.layer, name);
+    if (search->slot.part == RP_PART_OUTPUT)
+        rows = rp_search_slot_rows(search, name, search->dim);
+    return rows ? rows : rp_search_layer_input(search, search->dim);
 }
 
 double rp_search_work(const struct rp_search *search)

@@ -32,6 +32,11 @@ struct rp_fit {
     size_t n_starts;
 };
 
+#define RP_FIT(is_log, low, high, starts)                            \
+    {                                                                \
+        is_log, low, high, starts, sizeof(starts) / sizeof *(starts) \
+    }
+
 struct rp_change;
 
 /* Changes rows [n][dim], the slot as the model computes it, at change->positions. */
@@ -123,6 +128,8 @@ struct rp_search {
     size_t n_candidates, candidates_capacity;
     float **owned; /* [n_owned] rows that candidates read */
     size_t n_owned;
+    enum rp_status status; /* the first failure of a family; err may be NULL */
+    struct rp_error *err;
     /* What explain/search.c does for families. The dump's rows of a slot at the slot's positions,
      * rows [n][dim] in the model's order: */
     enum rp_status (*read_dumped)(struct rp_search *search, const char *slot, size_t dim,
@@ -150,17 +157,47 @@ struct rp_candidate rp_candidate_make(const char *name, void (*install)(struct r
 /* The same that transforms the slot's rows. */
 struct rp_candidate rp_candidate_of_rows(const char *name, rp_transform_fn *transform, double value,
                                          const float *rows);
-/* Adds a copy with that text. */
-enum rp_status rp_search_add(struct rp_search *search, struct rp_candidate candidate,
-                             struct rp_error *err, const char *fmt, ...) RP_PRINTF(4, 5);
-/* Rows that candidates read, [n][dim], zeroed, kept until the search is closed. */
-enum rp_status rp_search_new_rows(struct rp_search *search, float **rows, struct rp_error *err);
+/* Adds a copy with that text. After a failure of this or of what follows, the first of which is kept in
+ * search->status, nothing is added any more: families need not ask. */
+void rp_search_add(struct rp_search *search, struct rp_candidate candidate, const char *fmt, ...)
+    RP_PRINTF(3, 4);
+/* Several hypotheses about one operation with nothing to fit; left out where no such step leads to the
+ * slot. */
+struct rp_hypothesis {
+    const char *name;
+    int option;
+    double value; /* RP_NO_PARAMETER: it has none */
+    const char *text;
+};
+struct rp_candidate rp_candidate_of(struct rp_hypothesis hypothesis,
+                                    void (*install)(struct rp_ops *ops));
+void rp_search_add_all(struct rp_search *search, enum rp_step_kind kind,
+                       void (*install)(struct rp_ops *ops), const struct rp_hypothesis *hypotheses,
+                       size_t n);
+#define RP_ADD_ALL(search, kind, install, hypotheses) \
+    rp_search_add_all(search, kind, install, hypotheses, sizeof(hypotheses) / sizeof *(hypotheses))
+/* The same of one whose value is fitted, from `value`; own: the model's, 0: it has none. */
+void rp_search_add_fit(struct rp_search *search, enum rp_step_kind kind,
+                       void (*install)(struct rp_ops *ops), struct rp_hypothesis hypothesis,
+                       const struct rp_fit *fit, double own);
+/* Rows that candidates read, [n][dim], zeroed, kept until the search is closed; NULL: no memory. */
+float *rp_search_new_rows(struct rp_search *search);
 /* The dump's rows of another slot at this slot's positions, [n][dim]: NULL where they are not dumped or
  * not as wide. Kept until the search is closed. */
-enum rp_status rp_search_slot_rows(struct rp_search *search, const char *slot, size_t dim,
-                                   const float **rows, struct rp_error *err);
+const float *rp_search_slot_rows(struct rp_search *search, const char *slot, size_t dim);
+/* The residual stream that enters the layer, [n][dim]; NULL: not dumped, or not as wide. */
+const float *rp_search_layer_input(struct rp_search *search, size_t dim);
 /* The residual stream that the slot's branch is added to; NULL where it is no sum, or not dumped. */
-enum rp_status rp_search_base(struct rp_search *search, const float **rows, struct rp_error *err);
+const float *rp_search_base(struct rp_search *search);
+/* Keeps the failure of something else. */
+void rp_search_note(struct rp_search *search, enum rp_status status);
+
+/* x [n_positions][dim], with the candidate's rows at the positions that it has. */
+void rp_change_rows(const struct rp_change *change, const struct rp_site *site, size_t dim,
+                    float *x);
+/* x to `bits` of mantissa after the first one, to nearest, ties to even; F16's and BF16's range is not
+ * minded. */
+float rp_round_mantissa(float x, int bits);
 
 #define RP_MOST_WORK 4e9 /* multiply-adds of many trials together: a few seconds */
 
@@ -170,7 +207,7 @@ double rp_search_work(const struct rp_search *search);
 /* ---- the families ---- */
 
 /* Adds what applies to the slot's steps. */
-typedef enum rp_status rp_collect_fn(struct rp_search *search, struct rp_error *err);
+typedef void rp_collect_fn(struct rp_search *search);
 rp_collect_fn rp_collect_residual_add, rp_collect_rope, rp_collect_rms_norm, rp_collect_attention,
     rp_collect_ffn_activation, rp_collect_delta_net, rp_collect_linear, rp_collect_embed;
 

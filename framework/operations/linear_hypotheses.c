@@ -22,15 +22,6 @@ static bool is_here(const struct rp_change *change, enum rp_weight_id which)
     return change->what.which == which || change->what.which == RP_N_WEIGHTS;
 }
 
-/* To nearest, ties to even, with `bits` of mantissa after the first one; F16's and BF16's range is
- * not minded. */
-static float rounded(float x, int bits)
-{
-    int exponent;
-    const double fraction = frexp((double)x, &exponent);
-    return (float)ldexp(nearbyint(ldexp(fraction, bits + 1)), exponent - bits - 1);
-}
-
 static enum rp_status run_with_copy(const struct rp_change *change, const struct rp_site *site,
                                     const struct rp_linear *args)
 {
@@ -43,7 +34,7 @@ static enum rp_status run_with_copy(const struct rp_change *change, const struct
     for (size_t i = 0; i < n; i++)
         copy[i] = change->what.option == TRANSPOSED
                       ? args->weight[i % args->n_in * args->n_in + i / args->n_in]
-                      : rounded(args->weight[i], (int)change->what.value);
+                      : rp_round_mantissa(args->weight[i], (int)change->what.value);
     wrong.weight = copy;
     const enum rp_status status = RP_RUN_BELOW(change, linear, site, &wrong);
     free(copy);
@@ -58,12 +49,7 @@ static enum rp_status run_on_other(const struct rp_change *change, const struct 
     if (!x)
         return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for a product's input");
     memcpy(x, args->x, site->n_positions * args->n_in * sizeof *x);
-    for (size_t p = 0; p < site->n_positions; p++) {
-        const size_t row = rp_row_of(change->positions, change->n_rows, site->positions[p]);
-        if (row < change->n_rows)
-            memcpy(x + p * args->n_in, change->what.rows + row * args->n_in,
-                   args->n_in * sizeof *x);
-    }
+    rp_change_rows(change, site, args->n_in, x);
     wrong.x = x;
     const enum rp_status status = RP_RUN_BELOW(change, linear, site, &wrong);
     free(x);
@@ -163,12 +149,10 @@ static struct rp_candidate make(const char *name, enum option option, enum rp_we
     return candidate;
 }
 
-static enum rp_status collect_swapped(struct rp_search *search, enum rp_weight_id which,
-                                      struct rp_error *err)
+static void collect_swapped(struct rp_search *search, enum rp_weight_id which)
 {
     const struct rp_weight *own = &search->weights.weights[which];
-    enum rp_status status = RP_OK;
-    for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS && status == RP_OK; i++) {
+    for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         const struct rp_weight *weight = &search->weights.weights[i];
         const enum rp_weight_id other = (enum rp_weight_id)i;
         const bool is_pair_again =
@@ -178,61 +162,51 @@ static enum rp_status collect_swapped(struct rp_search *search, enum rp_weight_i
             continue;
         struct rp_candidate candidate = make("weights-swapped", SWAPPED, which);
         candidate.other = other;
-        status = rp_search_add(search, candidate, err, "%s and %s swapped", rp_weight_name(which),
-                               rp_weight_name(other));
+        rp_search_add(search, candidate, "%s and %s swapped", rp_weight_name(which),
+                      rp_weight_name(other));
     }
-    return status;
 }
 
 /* Slots of the layer that are as wide as the product's input. */
-static enum rp_status collect_inputs(struct rp_search *search, enum rp_weight_id which,
-                                     struct rp_error *err)
+static void collect_inputs(struct rp_search *search, enum rp_weight_id which)
 {
     const size_t n_in = search->weights.weights[which].n_in;
-    enum rp_status status = RP_OK;
-    for (int part = RP_PART_IN; part < (int)search->slot.part && status == RP_OK; part++) {
+    for (int part = RP_PART_IN; part < (int)search->slot.part; part++) {
         char name[RP_SLOT_NAME_SIZE];
-        const float *rows;
         rp_slot_name((enum rp_slot_part)part, search->slot.layer, name);
         if (rp_search_reads(search, name))
             continue;
-        status = rp_search_slot_rows(search, name, n_in, &rows, err);
         struct rp_candidate candidate = make("input-replaced", OTHER_INPUT, which);
-        candidate.rows = rows;
-        if (status == RP_OK && rows)
-            status = rp_search_add(search, candidate, err, "%s multiplies %s; the model's %s",
-                                   rp_weight_name(which), name, search->slot.from);
+        candidate.rows = rp_search_slot_rows(search, name, n_in);
+        if (candidate.rows)
+            rp_search_add(search, candidate, "%s multiplies %s; the model's %s",
+                          rp_weight_name(which), name, search->slot.from);
     }
-    return status;
 }
 
-static enum rp_status collect_product(struct rp_search *search, enum rp_weight_id which,
-                                      struct rp_error *err)
+static void collect_product(struct rp_search *search, enum rp_weight_id which)
 {
     const struct rp_weight *weight = &search->weights.weights[which];
-    enum rp_status status = collect_swapped(search, which, err);
-    if (status == RP_OK && weight->n_out == weight->n_in)
-        status = rp_search_add(search, make("weights-transposed", TRANSPOSED, which), err,
-                               "%s transposed", rp_weight_name(which));
-    if (status == RP_OK && rp_search_is_just(search, RP_STEP_LINEAR))
-        status = collect_inputs(search, which, err);
-    return status;
+    collect_swapped(search, which);
+    if (weight->n_out == weight->n_in)
+        rp_search_add(search, make("weights-transposed", TRANSPOSED, which), "%s transposed",
+                      rp_weight_name(which));
+    if (rp_search_is_just(search, RP_STEP_LINEAR))
+        collect_inputs(search, which);
 }
 
-static enum rp_status collect_rounded(struct rp_search *search, struct rp_error *err)
+static void collect_rounded(struct rp_search *search)
 {
     static const struct {
         int bits;
         const char *type;
     } types[] = {{7, "BF16"}, {10, "F16"}};
-    enum rp_status status = RP_OK;
-    for (size_t i = 0; i < 2 && status == RP_OK; i++) {
+    for (size_t i = 0; i < 2; i++) {
         struct rp_candidate candidate = make("weights-rounded", ROUNDED, RP_N_WEIGHTS);
         candidate.value = types[i].bits;
         candidate.reports_value = true;
-        status = rp_search_add(search, candidate, err, "the matrices rounded to %s", types[i].type);
+        rp_search_add(search, candidate, "the matrices rounded to %s", types[i].type);
     }
-    return status;
 }
 
 /* The weights that lead to the slot. */
@@ -247,57 +221,50 @@ static bool is_on_the_way(const struct rp_search *search, enum rp_weight_id whic
 }
 
 /* All weights of that layer; of a neighbour, and in a small model, also each alone. */
-static enum rp_status collect_layer(struct rp_search *search, int layer, bool with_each,
-                                    struct rp_error *err)
+static void collect_layer(struct rp_search *search, int layer, bool with_each)
 {
     struct rp_candidate candidate = make("weights-other-layer", OTHER_LAYER, RP_N_WEIGHTS);
     candidate.install = install_all;
     candidate.from_layer = layer;
     candidate.value = layer;
     candidate.reports_value = true;
-    enum rp_status status = RP_OK;
     size_t n = 0;
     for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS; i++)
         n += is_on_the_way(search, (enum rp_weight_id)i);
     if (n > 1)
-        status = rp_search_add(search, candidate, err, "the weights of layer %d", layer);
-    for (unsigned i = 0; (with_each || n == 1) && i < RP_N_LAYER_WEIGHTS && status == RP_OK; i++) {
+        rp_search_add(search, candidate, "the weights of layer %d", layer);
+    for (unsigned i = 0; (with_each || n == 1) && i < RP_N_LAYER_WEIGHTS; i++) {
         candidate.which = (enum rp_weight_id)i;
         if (is_on_the_way(search, candidate.which))
-            status = rp_search_add(search, candidate, err, "%s of layer %d",
-                                   rp_weight_name(candidate.which), layer);
+            rp_search_add(search, candidate, "%s of layer %d", rp_weight_name(candidate.which),
+                          layer);
     }
-    return status;
 }
 
 /* Neighbours, the first and the last; every one where that is quick. */
-static enum rp_status collect_layers(struct rp_search *search, struct rp_error *err)
+static void collect_layers(struct rp_search *search)
 {
     const int n = (int)search->config->n_layers, own = search->slot.layer;
     const bool is_small = n <= SMALL;
-    enum rp_status status = RP_OK;
-    for (int at = 2; at < 2 * n && status == RP_OK; at++) {
+    for (int at = 2; at < 2 * n; at++) {
         const int distance = at / 2, layer = own + (at % 2 ? distance : -distance);
         const bool is_likely =
             is_small || !search->slot.is_carried || distance <= 4 || layer == 0 || layer == n - 1;
         if (layer >= 0 && layer < n && is_likely &&
             search->config->layer_kinds[layer] == search->kind)
-            status = collect_layer(search, layer, is_small || distance == 1, err);
+            collect_layer(search, layer, is_small || distance == 1);
     }
-    return status;
 }
 
-enum rp_status rp_collect_linear(struct rp_search *search, struct rp_error *err)
+void rp_collect_linear(struct rp_search *search)
 {
-    enum rp_status status = RP_OK;
     const bool has_product = rp_search_has_step(search, RP_STEP_LINEAR, RP_N_WEIGHTS);
     if (has_product)
-        status = collect_rounded(search, err);
-    for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS && status == RP_OK; i++) {
+        collect_rounded(search);
+    for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         if (rp_search_has_step(search, RP_STEP_LINEAR, (enum rp_weight_id)i))
-            status = collect_product(search, (enum rp_weight_id)i, err);
+            collect_product(search, (enum rp_weight_id)i);
     }
-    if (status == RP_OK && search->slot.layer >= 0)
-        status = collect_layers(search, err);
-    return status;
+    if (search->slot.layer >= 0)
+        collect_layers(search);
 }

@@ -31,6 +31,14 @@ enum rp_step_kind {
     RP_STEP_RESIDUAL_ADD    /* BRANCH to HIDDEN */
 };
 
+/* Each operation, as struct rp_ops has it. */
+/* clang-format off */
+#define RP_OPERATIONS(X) \
+    X(embed) X(rms_norm) X(linear) X(rope) X(kv_store) X(attention) \
+    X(split_gate) X(attention_gate) X(causal_conv1d) X(l2_norm) X(delta_decay) \
+    X(delta_beta) X(delta_rule) X(gated_norm) X(ffn_activation) X(residual_add)
+/* clang-format on */
+
 #define RP_UNIT_ROUNDOFF 0x1p-24 /* u: half the distance from 1 to the next float */
 /* A running sum of n terms is rounded n times, each time by 0.42 u of what it has come to. Terms of
  * random sign bring it to sqrt(k) of their size, terms of one sign to k: 0.3 sqrt(n) u of a sum's usual

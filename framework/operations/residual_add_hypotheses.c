@@ -12,67 +12,58 @@
 enum option { BRANCH, STREAM }; /* which is times `value` */
 
 /* The residual stream itself: missing, added twice, or times a constant. */
-static enum rp_status collect_own(struct rp_search *search, const float *base, struct rp_error *err)
+static void collect_own(struct rp_search *search, const float *base)
 {
     double share, alpha = rp_rows_fit(search, base, &share);
     struct rp_candidate candidate = rp_candidate_of_rows("residual-leak", rp_rows_add, alpha, base);
     if (share < LEAST_SHARE)
-        return RP_OK;
+        return;
     if (fabs(alpha + 1) < NEAR) {
         candidate.name = "residual-missing";
         candidate.value = -1;
-        return rp_search_add(search, candidate, err, "the residual stream is not added");
-    }
-    if (fabs(alpha - 1) < NEAR) {
+        rp_search_add(search, candidate, "the residual stream is not added");
+    } else if (fabs(alpha - 1) < NEAR) {
         candidate.name = "residual-factor";
         candidate.value = 1;
         candidate.parameter = 2;
-        return rp_search_add(search, candidate, err, "the residual stream is added twice");
+        rp_search_add(search, candidate, "the residual stream is added twice");
+    } else {
+        candidate.reports_value = true;
+        rp_search_add_rounded(search, candidate, "%v times the residual stream is added once more");
     }
-    candidate.reports_value = true;
-    return rp_search_add_rounded(search, candidate,
-                                 "%v times the residual stream is added once more", err);
 }
 
 /* Another slot added, or in the residual stream's place. */
-static enum rp_status collect_other(struct rp_search *search, const char *slot, const float *base,
-                                    struct rp_error *err)
+static void collect_other(struct rp_search *search, const char *slot, const float *base)
 {
-    const float *rows;
-    float *difference = NULL;
+    const float *rows = rp_search_slot_rows(search, slot, search->dim);
     char text[160];
-    double share, alpha;
-    enum rp_status status = rp_search_slot_rows(search, slot, search->dim, &rows, err);
-    if (status != RP_OK || !rows ||
-        (base && memcmp(rows, base, search->n * search->dim * sizeof *rows) == 0))
-        return status;
-    alpha = rp_rows_fit(search, rows, &share);
+    double share;
+    if (!rows || (base && memcmp(rows, base, search->n * search->dim * sizeof *rows) == 0))
+        return;
+    double alpha = rp_rows_fit(search, rows, &share);
     struct rp_candidate candidate = rp_candidate_of_rows("residual-leak", rp_rows_add, alpha, rows);
     candidate.reports_value = true;
     snprintf(text, sizeof text, "%%v times %s is added", slot);
     /* Of the branch itself that is its factor, see any_rows.c. */
     if (share >= LEAST_SHARE && !(base && rp_search_reads(search, slot)))
-        status = rp_search_add_rounded(search, candidate, text, err);
-    if (status == RP_OK && base)
-        status = rp_search_new_rows(search, &difference, err);
-    if (status != RP_OK || !base)
-        return status;
+        rp_search_add_rounded(search, candidate, text);
+    float *difference = base ? rp_search_new_rows(search) : NULL;
+    if (!difference)
+        return;
     for (size_t i = 0; i < search->n * search->dim; i++)
         difference[i] = rows[i] - base[i];
     alpha = rp_rows_fit(search, difference, &share);
     candidate = rp_candidate_of_rows("residual-replaced", rp_rows_add, 1, difference);
     if (share >= LEAST_SHARE && fabs(alpha - 1) < 0.01)
-        status = rp_search_add(search, candidate, err, "%s in the residual stream's place", slot);
-    return status;
+        rp_search_add(search, candidate, "%s in the residual stream's place", slot);
 }
 
 /* Slots before this one that are of the residual stream's kind. */
-static enum rp_status collect_slots(struct rp_search *search, const float *base,
-                                    struct rp_error *err)
+static void collect_slots(struct rp_search *search, const float *base)
 {
     struct rp_tensor_set *dump = search->dump;
-    enum rp_status status = RP_OK;
-    for (size_t i = 0; i < rp_tensor_set_n_slots(dump) && status == RP_OK; i++) {
+    for (size_t i = 0; i < rp_tensor_set_n_slots(dump); i++) {
         const char *name = rp_tensor_set_slot(dump, i)->name;
         const size_t n_kept = search->n_owned, n_candidates = search->n_candidates;
         int layer;
@@ -81,12 +72,11 @@ static enum rp_status collect_slots(struct rp_search *search, const float *base,
             part != RP_PART_ATTNOUT && part != RP_PART_FFNOUT)
             continue;
         if (rp_slot_order(name, search->slot.name) < 0)
-            status = collect_other(search, name, base, err);
+            collect_other(search, name, base);
         /* Rows that no candidate reads need not stay. */
         while (search->n_candidates == n_candidates && search->n_owned > n_kept)
             free(search->owned[--search->n_owned]);
     }
-    return status;
 }
 
 static enum rp_status residual_add(void *context, const struct rp_site *site,
@@ -119,46 +109,38 @@ static void install(struct rp_ops *ops)
 }
 
 /* Where the slots between are not dumped, a layer's two sums are told apart by running it. */
-static enum rp_status collect_run(struct rp_search *search, enum rp_weight_id which,
-                                  const char *branch, struct rp_error *err)
+static void collect_run(struct rp_search *search, enum rp_weight_id which, const char *branch)
 {
     static const double starts[] = {0.5, 2, -1};
-    static const struct rp_fit fit = {
-        .is_log = false, .low = -1e4, .high = 1e4, .starts = starts, .n_starts = 3};
+    static const struct rp_fit fit = RP_FIT(false, -1e4, 1e4, starts);
     struct rp_candidate candidate = rp_candidate_make("branch-missing", install, BRANCH, which);
-    enum rp_status status = rp_search_add(search, candidate, err, "%s is missing", branch);
+    rp_search_add(search, candidate, "%s is missing", branch);
     candidate.name = "residual-missing";
     candidate.option = STREAM;
-    if (status == RP_OK)
-        status =
-            rp_search_add(search, candidate, err, "the residual stream is not added to %s", branch);
+    rp_search_add(search, candidate, "the residual stream is not added to %s", branch);
     candidate.name = "constant-factor";
     candidate.option = BRANCH;
     candidate.value = 1;
     candidate.phase = RP_PHASE_FIT;
     candidate.fit = &fit;
     candidate.reports_value = true;
-    return status == RP_OK ? rp_search_add(search, candidate, err, "%s times %%v", branch) : status;
+    rp_search_add(search, candidate, "%s times %%v", branch);
 }
 
-enum rp_status rp_collect_residual_add(struct rp_search *search, struct rp_error *err)
+void rp_collect_residual_add(struct rp_search *search)
 {
-    const float *base;
-    const enum rp_slot_part part = search->slot.part;
-    enum rp_status status = rp_search_base(search, &base, err);
-    if (search->dim != search->config->hidden_size || part == RP_PART_EMB)
-        return status;
-    if (status == RP_OK && base)
-        status = collect_own(search, base, err);
-    if (status == RP_OK)
-        status = collect_slots(search, base, err);
+    if (search->dim != search->config->hidden_size || search->slot.part == RP_PART_EMB)
+        return;
+    const float *base = rp_search_base(search);
+    if (base)
+        collect_own(search, base);
+    collect_slots(search, base);
     if (rp_search_is_just(search, RP_STEP_RESIDUAL_ADD))
-        return status;
-    if (status == RP_OK && rp_search_has_step(search, RP_STEP_RESIDUAL_ADD, RP_FFN_DOWN))
-        status = collect_run(search, RP_FFN_DOWN, "the FFN's output", err);
-    if (status == RP_OK && rp_search_has_step(search, RP_STEP_RESIDUAL_ADD, RP_ATTN_OUTPUT))
-        status = collect_run(search, RP_ATTN_OUTPUT, "attention's output", err);
-    if (status == RP_OK && rp_search_has_step(search, RP_STEP_RESIDUAL_ADD, RP_SSM_OUT))
-        status = collect_run(search, RP_SSM_OUT, "attention's output", err);
-    return status;
+        return;
+    if (rp_search_has_step(search, RP_STEP_RESIDUAL_ADD, RP_FFN_DOWN))
+        collect_run(search, RP_FFN_DOWN, "the FFN's output");
+    if (rp_search_has_step(search, RP_STEP_RESIDUAL_ADD, RP_ATTN_OUTPUT))
+        collect_run(search, RP_ATTN_OUTPUT, "attention's output");
+    if (rp_search_has_step(search, RP_STEP_RESIDUAL_ADD, RP_SSM_OUT))
+        collect_run(search, RP_SSM_OUT, "attention's output");
 }

@@ -6,6 +6,7 @@
 
 #include "operations/row_changes.h"
 
+#define NONE RP_NO_PARAMETER
 #define MIN_WEIGHT_ROWS 4 /* a weight is not read off fewer */
 
 enum option {
@@ -58,18 +59,6 @@ static void subtract_mean(const struct rp_rms_norm *args, float *x)
     }
 }
 
-/* The rows of another slot, position by position. */
-static void replace_input(const struct rp_change *change, const struct rp_site *site,
-                          const struct rp_rms_norm *args, float *x)
-{
-    memcpy(x, args->x, args->n_rows * args->dim * sizeof *x);
-    for (size_t p = 0; p < args->n_rows && p < site->n_positions; p++) {
-        const size_t row = rp_row_of(change->positions, change->n_rows, site->positions[p]);
-        if (row < change->n_rows)
-            memcpy(x + p * args->dim, change->what.rows + row * args->dim, args->dim * sizeof *x);
-    }
-}
-
 static float changed_weight(const struct rp_candidate *what, float weight)
 {
     if (what->option == WEIGHT_OFFSET)
@@ -78,10 +67,7 @@ static float changed_weight(const struct rp_candidate *what, float weight)
         return 1;
     if (what->option == WEIGHT_TWICE)
         return weight * weight;
-    int exponent;
-    const double fraction = frexp((double)weight, &exponent);
-    const int bits = (int)what->value + 1;
-    return (float)ldexp(nearbyint(ldexp(fraction, bits)), exponent - bits);
+    return rp_round_mantissa(weight, (int)what->value);
 }
 
 static enum rp_status run_on_copies(const struct rp_change *change, const struct rp_site *site,
@@ -97,7 +83,8 @@ static enum rp_status run_on_copies(const struct rp_change *change, const struct
         subtract_mean(args, x);
         wrong.x = x;
     } else if (change->what.option == OTHER_INPUT) {
-        replace_input(change, site, args, x);
+        memcpy(x, args->x, args->n_rows * args->dim * sizeof *x);
+        rp_change_rows(change, site, args->dim, x);
         wrong.x = x;
     } else {
         for (size_t i = 0; i < args->dim; i++)
@@ -189,88 +176,67 @@ static struct rp_candidate make(const struct norm *norm, const char *name, enum 
     return rp_candidate_make(name, install, (int)option, norm->which);
 }
 
-static enum rp_status collect_fixed(struct rp_search *search, const struct norm *norm,
-                                    struct rp_error *err)
+static void collect_fixed(struct rp_search *search, const struct norm *norm)
 {
-    const struct {
-        const char *name, *text;
-        double value;
-        enum option option;
-        bool reports_value;
-    } fixed[] = {
-        {is_qk(norm) ? "qk-norm-missing" : "norm-missing", "left out", 0, MISSING, false},
-        {"norm-weight-missing", "without its weight", 0, NO_WEIGHT, false},
-        {"norm-weight-offset", "with 1 + w for its weight w", 1, WEIGHT_OFFSET, true},
-        {"norm-weight-offset", "with w - 1 for its weight w", -1, WEIGHT_OFFSET, true},
-        {"norm-weight-replaced", "multiplied by its weight twice", 0, WEIGHT_TWICE, false},
-        {"norm-mean-subtracted", "with the mean subtracted, as LayerNorm does", 0, MEAN_SUBTRACTED,
-         false},
-        {"norm-eps-placement", "with eps outside the square root", 0, EPS_OUTSIDE, false},
-        {"weights-rounded", "with its weight rounded to BF16", 7, WEIGHT_ROUNDED, true},
-        {"weights-rounded", "with its weight rounded to F16", 10, WEIGHT_ROUNDED, true},
+    const struct rp_hypothesis fixed[] = {
+        {is_qk(norm) ? "qk-norm-missing" : "norm-missing", MISSING, NONE, "left out"},
+        {"norm-weight-missing", NO_WEIGHT, NONE, "without its weight"},
+        {"norm-weight-offset", WEIGHT_OFFSET, 1, "with 1 + w for its weight w"},
+        {"norm-weight-offset", WEIGHT_OFFSET, -1, "with w - 1 for its weight w"},
+        {"norm-weight-replaced", WEIGHT_TWICE, NONE, "multiplied by its weight twice"},
+        {"norm-mean-subtracted", MEAN_SUBTRACTED, NONE,
+         "with the mean subtracted, as LayerNorm does"},
+        {"norm-eps-placement", EPS_OUTSIDE, NONE, "with eps outside the square root"},
+        {"weights-rounded", WEIGHT_ROUNDED, 7, "with its weight rounded to BF16"},
+        {"weights-rounded", WEIGHT_ROUNDED, 10, "with its weight rounded to F16"},
     };
-    enum rp_status status = RP_OK;
-    for (size_t i = 0; i < sizeof fixed / sizeof *fixed && status == RP_OK; i++) {
-        struct rp_candidate candidate = make(norm, fixed[i].name, fixed[i].option);
-        candidate.value = fixed[i].value;
-        candidate.reports_value = fixed[i].reports_value;
-        status = rp_search_add(search, candidate, err, "%s %s", norm->text, fixed[i].text);
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
+        struct rp_candidate candidate = rp_candidate_of(fixed[i], install);
+        candidate.which = norm->which;
+        rp_search_add(search, candidate, "%s %s", norm->text, fixed[i].text);
     }
-    return status;
 }
 
-static enum rp_status collect_eps(struct rp_search *search, const struct norm *norm,
-                                  struct rp_error *err)
+static void collect_eps(struct rp_search *search, const struct norm *norm)
 {
     static const double known[] = {1e-5, 1e-6, 1e-8, 1e-12, 1e-3, 1e-4, 0};
     static const double grid[] = {1e-10, 1e-7, 1e-4, 1e-2, 1, 100};
-    static const struct rp_fit fit = {.is_log = true,
-                                      .low = 1e-20,
-                                      .high = 1e4,
-                                      .starts = grid,
-                                      .n_starts = sizeof grid / sizeof *grid};
+    static const struct rp_fit fit = RP_FIT(true, 1e-20, 1e4, grid);
     const double own = (double)search->config->rms_norm_eps;
     struct rp_candidate candidate = make(norm, "norm-eps-placement", EPS);
     candidate.value = own / (double)norm->dim;
-    enum rp_status status = rp_search_add(search, candidate, err,
-                                          "%s with eps added before the mean is taken", norm->text);
+    rp_search_add(search, candidate, "%s with eps added before the mean is taken", norm->text);
     candidate.value = own * (double)norm->dim;
-    if (status == RP_OK)
-        status =
-            rp_search_add(search, candidate, err,
-                          "%s with eps counted once per value when the mean is taken", norm->text);
+    rp_search_add(search, candidate, "%s with eps counted once per value when the mean is taken",
+                  norm->text);
     candidate.name = "norm-eps";
     candidate.reports_value = true;
-    for (size_t i = 0; i <= sizeof known / sizeof *known && status == RP_OK; i++) {
+    for (size_t i = 0; i <= sizeof known / sizeof *known; i++) {
         const bool is_fit = i == sizeof known / sizeof *known;
         candidate.value = is_fit ? own : known[i];
         candidate.own = is_fit ? own : 0;
         candidate.phase = is_fit ? RP_PHASE_FIT : RP_PHASE_FIXED;
         candidate.fit = is_fit ? &fit : NULL;
         if (is_fit || fabs(known[i] - own) > 1e-3 * own)
-            status = rp_search_add(search, candidate, err, "%s with eps %%v; the model's is %.6g",
-                                   norm->text, own);
+            rp_search_add(search, candidate, "%s with eps %%v; the model's is %.6g", norm->text,
+                          own);
     }
-    return status;
 }
 
 /* A constant added to the weight that is no whole 1. */
-static enum rp_status collect_offset(struct rp_search *search, const struct norm *norm,
-                                     struct rp_error *err)
+static void collect_offset(struct rp_search *search, const struct norm *norm)
 {
     static const double starts[] = {-0.5, 0.5};
-    static const struct rp_fit fit = {
-        .is_log = false, .low = -100, .high = 100, .starts = starts, .n_starts = 2};
+    static const struct rp_fit fit = RP_FIT(false, -100, 100, starts);
     struct rp_candidate candidate = make(norm, "norm-weight-offset", WEIGHT_OFFSET);
     candidate.phase = RP_PHASE_FIT;
     candidate.fit = &fit;
     candidate.reports_value = true;
-    return rp_search_add(search, candidate, err, "%s with %%v added to its weight", norm->text);
+    rp_search_add(search, candidate, "%s with %%v added to its weight", norm->text);
 }
 
 /* Another norm's weight, of this layer or a neighbour; the same norm of another layer is linear.c's. */
-static enum rp_status collect_swapped(struct rp_search *search, const struct norm *norm,
-                                      struct rp_error *err)
+static void collect_swapped(struct rp_search *search, const struct norm *norm)
 {
     static const enum rp_weight_id pairs[][2] = {{RP_ATTN_NORM, RP_FFN_NORM},
                                                  {RP_FFN_NORM, RP_ATTN_NORM},
@@ -278,90 +244,75 @@ static enum rp_status collect_swapped(struct rp_search *search, const struct nor
                                                  {RP_ATTN_K_NORM, RP_ATTN_Q_NORM}};
     struct rp_candidate candidate = make(norm, "norm-weight-swapped", OTHER_WEIGHT);
     const int layer = search->slot.layer, n_layers = (int)search->config->n_layers;
-    enum rp_status status = RP_OK;
     if (norm->which == RP_N_WEIGHTS)
-        return rp_search_add(search, candidate, err, "the weights of Q's and K's norm swapped");
+        rp_search_add(search, candidate, "the weights of Q's and K's norm swapped");
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         if (pairs[i][0] != norm->which)
             continue;
         candidate.other = pairs[i][1];
-        status = rp_search_add(search, candidate, err, "%s with %s's weight", norm->text,
-                               rp_weight_name(candidate.other));
-        for (int at = layer - 1; at <= layer + 1 && status == RP_OK; at += 2) {
+        rp_search_add(search, candidate, "%s with %s's weight", norm->text,
+                      rp_weight_name(candidate.other));
+        for (int at = layer - 1; at <= layer + 1; at += 2) {
             if (at < 0 || at >= n_layers || search->config->layer_kinds[at] != search->kind)
                 continue;
             candidate.from_layer = at;
-            status = rp_search_add(search, candidate, err, "%s with %s's weight of layer %d",
-                                   norm->text, rp_weight_name(candidate.other), at);
+            rp_search_add(search, candidate, "%s with %s's weight of layer %d", norm->text,
+                          rp_weight_name(candidate.other), at);
         }
     }
-    return status;
 }
 
 /* QK-norm over all heads at once, or any norm over half of its values. */
-static enum rp_status collect_grouped(struct rp_search *search, const struct norm *norm,
-                                      struct rp_error *err)
+static void collect_grouped(struct rp_search *search, const struct norm *norm)
 {
     const size_t groups[] = {norm->n_heads * norm->dim, norm->dim / 2};
     struct rp_candidate candidate = make(norm, "norm-grouping", GROUPED);
-    enum rp_status status = RP_OK;
-    if (norm->which == RP_N_WEIGHTS)
-        return rp_search_add(search, candidate, err,
-                             "%s over all heads at once; the model's is over %zu values",
-                             norm->text, norm->dim);
+    if (norm->which == RP_N_WEIGHTS) {
+        rp_search_add(search, candidate,
+                      "%s over all heads at once; the model's is over %zu values", norm->text,
+                      norm->dim);
+        return;
+    }
     candidate.reports_value = true;
-    for (size_t i = 0; i < 2 && status == RP_OK; i++) {
+    for (size_t i = 0; i < 2; i++) {
         candidate.value = (double)groups[i];
         if (groups[i] != norm->dim && groups[i] > 0 && norm->dim % 2 == 0)
-            status = rp_search_add(search, candidate, err,
-                                   "%s over %%v values at a time; the model's is over %zu",
-                                   norm->text, norm->dim);
+            rp_search_add(search, candidate,
+                          "%s over %%v values at a time; the model's is over %zu", norm->text,
+                          norm->dim);
     }
-    return status;
 }
 
-static enum rp_status collect_order(struct rp_search *search, const struct norm *norm,
-                                    struct rp_error *err)
+static void collect_order(struct rp_search *search, const struct norm *norm)
 {
     struct rp_candidate candidate = make(norm, "qk-norm-order", AFTER_ROPE);
     candidate.install = install_after_rope;
     candidate.remembers = true;
-    if (!is_qk(norm) || !rp_search_has_step(search, RP_STEP_ROPE, RP_N_WEIGHTS))
-        return RP_OK;
-    return rp_search_add(search, candidate, err, "%s after RoPE; the model's is before it",
-                         norm->text);
+    if (is_qk(norm) && rp_search_has_step(search, RP_STEP_ROPE, RP_N_WEIGHTS))
+        rp_search_add(search, candidate, "%s after RoPE; the model's is before it", norm->text);
 }
 
 /* The FFN beside attention, not after it. */
-static enum rp_status collect_parallel(struct rp_search *search, const struct norm *norm,
-                                       struct rp_error *err)
+static void collect_parallel(struct rp_search *search, const struct norm *norm)
 {
-    char name[RP_SLOT_NAME_SIZE];
-    const int layer = search->slot.layer;
     struct rp_candidate candidate = make(norm, "residual-replaced", OTHER_INPUT);
     if (norm->which != RP_FFN_NORM)
-        return RP_OK;
-    rp_slot_name(RP_PART_IN, layer, name);
-    enum rp_status status = rp_search_slot_rows(search, name, norm->dim, &candidate.rows, err);
-    rp_slot_name(layer > 0 ? RP_PART_OUTPUT : RP_PART_EMB, layer > 0 ? layer - 1 : -1, name);
-    if (status == RP_OK && !candidate.rows)
-        status = rp_search_slot_rows(search, name, norm->dim, &candidate.rows, err);
-    return status == RP_OK && candidate.rows
-               ? rp_search_add(search, candidate, err,
-                               "the FFN reads the layer's input, not attention's sum")
-               : status;
+        return;
+    candidate.rows = rp_search_layer_input(search, norm->dim);
+    if (candidate.rows)
+        rp_search_add(search, candidate, "the FFN reads the layer's input, not attention's sum");
 }
 
 /* The weight that the rows have been multiplied with, relative to the model's, channel by channel:
  * where the norm's own output is dumped. */
-static enum rp_status collect_read_off(struct rp_search *search, const struct norm *norm,
-                                       struct rp_error *err)
+static void collect_read_off(struct rp_search *search, const struct norm *norm)
 {
-    float *ratio;
     if (!rp_search_is_just(search, RP_STEP_RMS_NORM) || search->n_failing < MIN_WEIGHT_ROWS)
-        return RP_OK;
-    const enum rp_status status = rp_search_new_rows(search, &ratio, err);
-    for (size_t i = 0; i < norm->dim && status == RP_OK; i++) {
+        return;
+    float *ratio = rp_search_new_rows(search);
+    if (!ratio)
+        return;
+    for (size_t i = 0; i < norm->dim; i++) {
         double top = 0, bottom = 0;
         for (size_t at = i; at < search->n * search->dim; at += norm->dim) {
             const bool counts = search->is_failing[at / search->dim];
@@ -375,15 +326,13 @@ static enum rp_status collect_read_off(struct rp_search *search, const struct no
     struct rp_candidate candidate =
         rp_candidate_of_rows("norm-weight-replaced", rp_rows_multiply, 0, ratio);
     candidate.phase = RP_PHASE_BIAS;
-    return status == RP_OK
-               ? rp_search_add(search, candidate, err,
-                               "%s with a weight of no known tensor: %.4g, %.4g, %.4g … times the "
-                               "model's",
-                               norm->text, (double)ratio[0], (double)ratio[1], (double)ratio[2])
-               : status;
+    rp_search_add(search, candidate,
+                  "%s with a weight of no known tensor: %.4g, %.4g, %.4g … times the "
+                  "model's",
+                  norm->text, (double)ratio[0], (double)ratio[1], (double)ratio[2]);
 }
 
-enum rp_status rp_collect_rms_norm(struct rp_search *search, struct rp_error *err)
+void rp_collect_rms_norm(struct rp_search *search)
 {
     const struct rp_model_config *config = search->config;
     const struct norm norms[] = {
@@ -394,19 +343,16 @@ enum rp_status rp_collect_rms_norm(struct rp_search *search, struct rp_error *er
         {RP_ATTN_Q_NORM, "Q's norm", config->head_dim, config->n_heads},
         {RP_ATTN_K_NORM, "K's norm", config->head_dim, config->n_kv_heads},
     };
-    static enum rp_status (*const kinds[])(struct rp_search *, const struct norm *,
-                                           struct rp_error *) = {
+    static void (*const kinds[])(struct rp_search *, const struct norm *) = {
         collect_fixed,   collect_eps,   collect_offset,   collect_swapped,
         collect_grouped, collect_order, collect_parallel, collect_read_off};
-    enum rp_status status = RP_OK;
     for (size_t i = 0; i < sizeof norms / sizeof *norms; i++) {
         const bool is_both = norms[i].which == RP_N_WEIGHTS;
         const bool has_it = is_both
                                 ? rp_search_has_step(search, RP_STEP_RMS_NORM, RP_ATTN_Q_NORM) &&
                                       rp_search_has_step(search, RP_STEP_RMS_NORM, RP_ATTN_K_NORM)
                                 : rp_search_has_step(search, RP_STEP_RMS_NORM, norms[i].which);
-        for (size_t k = 0; has_it && k < sizeof kinds / sizeof *kinds && status == RP_OK; k++)
-            status = kinds[k](search, &norms[i], err);
+        for (size_t k = 0; has_it && k < sizeof kinds / sizeof *kinds; k++)
+            kinds[k](search, &norms[i]);
     }
-    return status;
 }

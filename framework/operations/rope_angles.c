@@ -109,33 +109,33 @@ static void find_positions(const struct rp_search *search, const double complex 
     measured->is_whole &= is_other;
 }
 
-enum rp_status rp_measure_rope(struct rp_search *search, const float *freq_factors,
-                               struct rp_measured_rope *measured, struct rp_error *err)
+void rp_measure_rope(struct rp_search *search, struct rp_measured_rope *measured)
 {
     const size_t n_pairs = search->config->n_rot / 2, n = search->n * n_pairs;
     *measured = (struct rp_measured_rope){.n_pairs = n_pairs};
     measured->own = calloc(n_pairs + 1, sizeof *measured->own);
     measured->frequency = calloc(n_pairs + 1, sizeof *measured->frequency);
+    measured->position = rp_search_new_rows(search);
     double *scratch = calloc(n_pairs + 1, sizeof *scratch);
     double complex *turn = calloc(n + 1, sizeof *turn);
-    enum rp_status status = rp_search_new_rows(search, &measured->position, err);
-    if (status == RP_OK && (!measured->own || !measured->frequency || !scratch || !turn))
-        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu angles", n);
-    if (status == RP_OK) {
+    if (measured->own && measured->frequency && measured->position && scratch && turn) {
         find_turns(search, n_pairs, turn);
         for (size_t i = 0; i < n_pairs; i++) {
             measured->own[i] = pow((double)search->config->rope_theta,
                                    -2.0 * (double)i / (double)search->config->n_rot);
-            measured->own[i] /= freq_factors ? (double)freq_factors[i] : 1;
+            measured->own[i] /= search->rope_freqs ? (double)search->rope_freqs[i] : 1;
             measured->frequency[i] = measured->own[i] + extra_frequency(search, turn, i, n_pairs);
             measured->n_still += fabs(measured->frequency[i]) < STILL * measured->own[i];
         }
         find_base(search, measured, scratch);
         find_positions(search, turn, measured, scratch);
+    } else {
+        rp_search_note(
+            search, rp_fail(search->err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu angles", n));
+        rp_measured_rope_free(measured);
     }
     free(turn);
     free(scratch);
-    return status;
 }
 
 void rp_measured_rope_free(struct rp_measured_rope *measured)

@@ -14,10 +14,8 @@ struct rp_measured_rope {
     double theta, scaling;   /* the base, or the factor of positions, that fits most pairs */
 };
 
-/* freq_factors [n_rot / 2] of the model, or NULL. Only where rp_search_is_just RoPE. RP_ERR_MEMORY;
- * end with rp_measured_rope_free. */
-enum rp_status rp_measure_rope(struct rp_search *search, const float *freq_factors,
-                               struct rp_measured_rope *measured, struct rp_error *err);
+/* Only where rp_search_is_just RoPE; end with rp_measured_rope_free. Without memory n_pairs is 0. */
+void rp_measure_rope(struct rp_search *search, struct rp_measured_rope *measured);
 void rp_measured_rope_free(struct rp_measured_rope *measured);
 
 #endif

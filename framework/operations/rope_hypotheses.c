@@ -209,7 +209,7 @@ static struct rp_candidate make(const char *name, enum option option, double val
     return candidate;
 }
 
-static enum rp_status collect_fixed(struct rp_search *search, struct rp_error *err)
+static void collect_fixed(struct rp_search *search)
 {
     static const struct {
         const char *name;
@@ -223,161 +223,136 @@ static enum rp_status collect_fixed(struct rp_search *search, struct rp_error *e
         {"rope-freq-factors", INVERTED_FACTORS,
          "RoPE's frequency factors multiply where they divide"},
     };
-    enum rp_status status = RP_OK;
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
-        for (size_t t = 0; t < n_targets(search) && status == RP_OK; t++) {
+        for (size_t t = 0; t < n_targets(search); t++) {
             struct rp_candidate candidate = make(fixed[i].name, fixed[i].option, 0);
             candidate.which = targets[t];
-            status =
-                rp_search_add(search, candidate, err, "%s%s", fixed[i].text, target(targets[t]));
+            rp_search_add(search, candidate, "%s%s", fixed[i].text, target(targets[t]));
         }
     }
-    for (int factor = 8; factor <= 32 && status == RP_OK; factor *= 4) {
+    for (int factor = 8; factor <= 32; factor *= 4) {
         struct rp_candidate candidate = make("rope-freq-factors", LLAMA3_FACTORS, factor);
         candidate.reports_value = false;
-        status = rp_search_add(
-            search, candidate, err,
+        rp_search_add(
+            search, candidate,
             "RoPE with Llama 3's frequency factors (factor %d), which are not the model's", factor);
     }
-    return status;
 }
 
-static enum rp_status collect_fit(struct rp_search *search, struct rp_candidate candidate,
-                                  const double *known, size_t n, double own, double start,
-                                  const struct rp_fit *fit, const char *text, struct rp_error *err)
+static void collect_fit(struct rp_search *search, struct rp_candidate candidate,
+                        const double *known, size_t n, double own, double start,
+                        const struct rp_fit *fit, const char *text)
 {
-    enum rp_status status = RP_OK;
-    for (size_t i = 0; i < n && status == RP_OK; i++) {
+    for (size_t i = 0; i < n; i++) {
         candidate.value = known[i];
         if (fabs(known[i] - own) > 1e-6 * own)
-            status = rp_search_add(search, candidate, err, "%s", text);
+            rp_search_add(search, candidate, "%s", text);
     }
     candidate.value = start > fit->low && start < fit->high ? start : own;
     candidate.own = own;
     candidate.phase = RP_PHASE_FIT;
     candidate.fit = fit;
-    return status == RP_OK ? rp_search_add(search, candidate, err, "%s", text) : status;
+    rp_search_add(search, candidate, "%s", text);
 }
 
 /* theta and scaling: where the fit starts, 0: at the model's own. */
-static enum rp_status collect_bases(struct rp_search *search, double theta, double scaling,
-                                    bool has_factors, struct rp_error *err)
+static void collect_bases(struct rp_search *search, double theta, double scaling, bool has_factors)
 {
     /* Of models in the field: Llama, Qwen, Gemma, Mistral, gpt-oss, DeepSeek, Command R. */
     static const double bases[] = {1e4, 5e5, 1e6, 1e7, 150000, 8e6, 2.5e5, 1e5, 5e6, 4e6, 160000};
     static const double factors[] = {0.5, 0.25, 0.125, 1.0 / 32, 2, 4, 8};
     static const double grid[] = {1e1, 1e2, 5e2, 2e3, 5e3, 2e4, 5e4, 2e5, 2e6, 2e7, 1e8, 1e9};
-    static const struct rp_fit base_fit = {true, 1.5, 1e12, grid, sizeof grid / sizeof *grid};
-    static const struct rp_fit factor_fit = {true, 1e-4, 1e3, factors,
-                                             sizeof factors / sizeof *factors};
+    static const struct rp_fit base_fit = RP_FIT(true, 1.5, 1e12, grid);
+    static const struct rp_fit factor_fit = RP_FIT(true, 1e-4, 1e3, factors);
     const double own = (double)search->config->rope_theta;
     char text[120];
     snprintf(text, sizeof text, "RoPE with base %%v; the model's is %.10g", own);
-    enum rp_status status =
-        collect_fit(search, make("rope-theta", THETA, own), bases, sizeof bases / sizeof *bases,
-                    own, theta, &base_fit, text, err);
-    if (status == RP_OK)
-        status = collect_fit(search, make("rope-scaling", SCALING, 1), factors,
-                             sizeof factors / sizeof *factors, 1, scaling, &factor_fit,
-                             "RoPE's positions are multiplied by %v; the model's are not", err);
-    return status == RP_OK && has_factors
-               ? rp_search_add(search, make("rope-theta", NO_FACTORS_AND_BASE, 1e4), err,
-                               "RoPE with the default base %%v and no frequency factors; the "
-                               "model's base is %.10g, and it has factors",
-                               own)
-               : status;
+    collect_fit(search, make("rope-theta", THETA, own), bases, sizeof bases / sizeof *bases, own,
+                theta, &base_fit, text);
+    collect_fit(search, make("rope-scaling", SCALING, 1), factors, sizeof factors / sizeof *factors,
+                1, scaling, &factor_fit,
+                "RoPE's positions are multiplied by %v; the model's are not");
+    if (has_factors)
+        rp_search_add(search, make("rope-theta", NO_FACTORS_AND_BASE, 1e4),
+                      "RoPE with the default base %%v and no frequency factors; the model's base "
+                      "is %.10g, and it has factors",
+                      own);
 }
 
-static enum rp_status collect_dimensions(struct rp_search *search, struct rp_error *err)
+static void collect_dimensions(struct rp_search *search)
 {
     const struct rp_model_config *config = search->config;
     const size_t others[] = {config->head_dim,      config->head_dim / 2, config->head_dim / 4,
                              3 * config->n_rot / 4, config->n_rot / 2,    2};
-    enum rp_status status = RP_OK;
-    for (size_t i = 0; i < sizeof others / sizeof *others && status == RP_OK; i++) {
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         const size_t n_rot = others[i];
         bool is_new = n_rot != config->n_rot && n_rot >= 2 && n_rot % 2 == 0;
         for (size_t j = 0; j < i; j++)
             is_new = is_new && others[j] != n_rot;
         if (!is_new)
             continue;
-        status =
-            rp_search_add(search, make("rope-dimension", DIMENSION, (double)n_rot), err,
-                          "RoPE over %%v values of a head; the model's are %zu", config->n_rot);
-        if (status == RP_OK)
-            status =
-                rp_search_add(search, make("rope-dimension", EXPONENT, (double)n_rot), err,
-                              "RoPE's exponents are i / %%v; the model's i / %zu", config->n_rot);
+        rp_search_add(search, make("rope-dimension", DIMENSION, (double)n_rot),
+                      "RoPE over %%v values of a head; the model's are %zu", config->n_rot);
+        rp_search_add(search, make("rope-dimension", EXPONENT, (double)n_rot),
+                      "RoPE's exponents are i / %%v; the model's i / %zu", config->n_rot);
     }
-    return status;
 }
 
-static enum rp_status add_position(struct rp_search *search, enum option option, double value,
-                                   enum rp_weight_id which, const char *text, struct rp_error *err)
+static void add_position(struct rp_search *search, enum option option, double value,
+                         enum rp_weight_id which, const char *text)
 {
     struct rp_candidate candidate = make("rope-position", option, value);
     candidate.which = which;
     candidate.reports_value = true;
-    return rp_search_add(search, candidate, err, "%s%s", text, target(which));
+    rp_search_add(search, candidate, "%s%s", text, target(which));
 }
 
 /* A constant offset on both Q and K changes nothing in attention, and one on K is the opposite one on
  * Q. */
-static enum rp_status collect_positions(struct rp_search *search, struct rp_error *err)
+static void collect_positions(struct rp_search *search)
 {
     const bool has_both = n_targets(search) == 3;
     const enum rp_weight_id which = has_both ? RP_ATTN_Q : RP_N_WEIGHTS;
     const int64_t first = search->slot.positions[search->first];
-    enum rp_status status = RP_OK;
     for (int offset = 1; offset <= MAX_OFFSET; offset++) {
-        for (int sign = 1; sign >= -1 && status == RP_OK; sign -= 2)
-            status = add_position(search, OFFSET, sign * offset, which,
-                                  "RoPE's positions are off by %v", err);
+        for (int sign = 1; sign >= -1; sign -= 2)
+            add_position(search, OFFSET, sign * offset, which, "RoPE's positions are off by %v");
     }
-    for (size_t t = has_both ? 1 : 0; t < n_targets(search) && status == RP_OK; t++)
-        status = add_position(search, ONE_POSITION, 0, targets[t],
-                              "every position is rotated as position %v is", err);
-    if (first <= 0 || search->n_failing < 2 || status != RP_OK)
-        return status;
-    status = add_position(search, RESTART, (double)first, RP_N_WEIGHTS,
-                          "RoPE's positions start again at 0 from position %v on", err);
-    if (status == RP_OK)
-        status = add_position(search, MODULO, (double)first, RP_N_WEIGHTS,
-                              "RoPE's positions start again at 0 every %v positions", err);
-    if (status == RP_OK)
-        status = add_position(search, CLAMP, (double)(first - 1), RP_N_WEIGHTS,
-                              "RoPE's positions stay at %v from there on", err);
-    if (status == RP_OK)
-        status = add_position(search, OFFSET, (double)-first, RP_N_WEIGHTS,
-                              "RoPE's positions are off by %v", err);
-    return status;
+    for (size_t t = has_both ? 1 : 0; t < n_targets(search); t++)
+        add_position(search, ONE_POSITION, 0, targets[t],
+                     "every position is rotated as position %v is");
+    if (first <= 0 || search->n_failing < 2)
+        return;
+    add_position(search, RESTART, (double)first, RP_N_WEIGHTS,
+                 "RoPE's positions start again at 0 from position %v on");
+    add_position(search, MODULO, (double)first, RP_N_WEIGHTS,
+                 "RoPE's positions start again at 0 every %v positions");
+    add_position(search, CLAMP, (double)(first - 1), RP_N_WEIGHTS,
+                 "RoPE's positions stay at %v from there on");
+    add_position(search, OFFSET, (double)-first, RP_N_WEIGHTS, "RoPE's positions are off by %v");
 }
 
 /* What the angles say that none of the above does: an offset of any size, positions of any kind, pairs
  * that are not rotated, frequencies of any kind. */
-static enum rp_status collect_measured(struct rp_search *search,
-                                       const struct rp_measured_rope *measured,
-                                       struct rp_error *err)
+static void collect_measured(struct rp_search *search, const struct rp_measured_rope *measured)
 {
     const size_t first = search->first;
     const int64_t position = search->slot.positions[first];
     const double offset = (double)measured->position[first] - (double)position;
-    float *factors;
-    enum rp_status status = rp_search_new_rows(search, &factors, err);
-    if (status == RP_OK && measured->is_whole && fabs(offset) > MAX_OFFSET)
-        status = add_position(search, OFFSET, offset, RP_N_WEIGHTS,
-                              "RoPE's positions are off by %v", err);
-    if (status == RP_OK && measured->is_whole) {
+    float *factors = rp_search_new_rows(search);
+    if (measured->is_whole && fabs(offset) > MAX_OFFSET)
+        add_position(search, OFFSET, offset, RP_N_WEIGHTS, "RoPE's positions are off by %v");
+    if (measured->is_whole) {
         struct rp_candidate candidate = make("rope-position", MEASURED_POSITIONS, 0);
         candidate.rows = measured->position;
         candidate.phase = RP_PHASE_BIAS;
         candidate.parameter = offset;
-        status = rp_search_add(search, candidate, err,
-                               "RoPE has other positions: position %lld is rotated as %.0f is",
-                               (long long)position, (double)measured->position[first]);
+        rp_search_add(search, candidate,
+                      "RoPE has other positions: position %lld is rotated as %.0f is",
+                      (long long)position, (double)measured->position[first]);
     }
-    if (status != RP_OK || search->n_failing < 2)
-        return status;
+    if (!factors || search->n_failing < 2)
+        return;
     struct rp_candidate candidate = make("rope-freq-factors", MEASURED_FACTORS, 0);
     candidate.rows = factors;
     candidate.phase = RP_PHASE_BIAS;
@@ -389,45 +364,41 @@ static enum rp_status collect_measured(struct rp_search *search,
                                   : (float)(measured->own[i] / measured->frequency[i]);
         last = is_still ? i : last;
     }
-    if (!has_sections)
-        return rp_search_add(
-            search, candidate, err,
-            "RoPE's frequencies are others: the last pair's %.4g, the model's %.4g",
-            measured->frequency[measured->n_pairs - 1], measured->own[measured->n_pairs - 1]);
+    if (!has_sections) {
+        rp_search_add(search, candidate,
+                      "RoPE's frequencies are others: the last pair's %.4g, the model's %.4g",
+                      measured->frequency[measured->n_pairs - 1],
+                      measured->own[measured->n_pairs - 1]);
+        return;
+    }
     candidate.name = "rope-sections";
     candidate.phase = RP_PHASE_FIXED;
     candidate.parameter = (double)measured->n_still;
-    return rp_search_add(
-        search, candidate, err,
-        "RoPE leaves %zu of %zu pairs of a head as they are, the last of them pair "
-        "%zu; the model rotates them",
-        measured->n_still, measured->n_pairs, last);
+    rp_search_add(search, candidate,
+                  "RoPE leaves %zu of %zu pairs of a head as they are, the last of them pair "
+                  "%zu; the model rotates them",
+                  measured->n_still, measured->n_pairs, last);
 }
 
-enum rp_status rp_collect_rope(struct rp_search *search, struct rp_error *err)
+void rp_collect_rope(struct rp_search *search)
 {
     const float *freq_factors = search->rope_freqs;
     struct rp_measured_rope measured = {.n_pairs = 0};
-    enum rp_status status = RP_OK;
     if (rp_search_has_step(search, RP_STEP_KV_STORE, RP_N_WEIGHTS)) {
         struct rp_candidate candidate =
             rp_candidate_make("rope-on-v", install_on_v, 0, RP_N_WEIGHTS);
         candidate.rows = freq_factors;
-        status = rp_search_add(search, candidate, err, "V is rotated as K is; the model's is not");
+        rp_search_add(search, candidate, "V is rotated as K is; the model's is not");
     }
-    if (status != RP_OK || !rp_search_has_step(search, RP_STEP_ROPE, RP_N_WEIGHTS))
-        return status;
-    status = collect_fixed(search, err);
-    if (status == RP_OK && rp_search_is_just(search, RP_STEP_ROPE))
-        status = rp_measure_rope(search, freq_factors, &measured, err);
-    if (status == RP_OK)
-        status = collect_bases(search, measured.theta, measured.scaling, freq_factors != NULL, err);
-    if (status == RP_OK)
-        status = collect_dimensions(search, err);
-    if (status == RP_OK)
-        status = collect_positions(search, err);
-    if (status == RP_OK && measured.n_pairs > 0)
-        status = collect_measured(search, &measured, err);
+    if (!rp_search_has_step(search, RP_STEP_ROPE, RP_N_WEIGHTS))
+        return;
+    collect_fixed(search);
+    if (rp_search_is_just(search, RP_STEP_ROPE))
+        rp_measure_rope(search, &measured);
+    collect_bases(search, measured.theta, measured.scaling, freq_factors != NULL);
+    collect_dimensions(search);
+    collect_positions(search);
+    if (measured.n_pairs > 0)
+        collect_measured(search, &measured);
     rp_measured_rope_free(&measured);
-    return status;
 }

@@ -126,19 +126,18 @@ double rp_rows_fit(const struct rp_search *search, const float *direction, doubl
     return alpha;
 }
 
-enum rp_status rp_search_add_rounded(struct rp_search *search, struct rp_candidate candidate,
-                                     const char *text, struct rp_error *err)
+void rp_search_add_rounded(struct rp_search *search, struct rp_candidate candidate,
+                           const char *text)
 {
     struct rp_candidate round_one = candidate;
-    enum rp_status status = RP_OK;
     for (int digits = 1; digits <= 4 && candidate.value != 0; digits++) {
         const double unit = pow(10, floor(log10(fabs(candidate.value))) - (digits - 1));
         round_one.value = round(candidate.value / unit) * unit;
         if (fabs(round_one.value - candidate.value) > NEAR * fabs(candidate.value))
             continue;
-        status = rp_search_add(search, round_one, err, "%s", text);
+        rp_search_add(search, round_one, "%s", text);
         break;
     }
     candidate.n_digits = RP_ANY_DIGITS;
-    return status == RP_OK ? rp_search_add(search, candidate, err, "%s", text) : status;
+    rp_search_add(search, candidate, "%s", text);
 }

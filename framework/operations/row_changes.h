@@ -34,7 +34,7 @@ rp_transform_fn rp_rows_softcap;
 double rp_rows_fit(const struct rp_search *search, const float *direction, double *share);
 
 /* Adds candidate, and one with a round value beside it where that is near. */
-enum rp_status rp_search_add_rounded(struct rp_search *search, struct rp_candidate candidate,
-                                     const char *text, struct rp_error *err);
+void rp_search_add_rounded(struct rp_search *search, struct rp_candidate candidate,
+                           const char *text);
 
 #endif

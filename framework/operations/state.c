@@ -1,4 +1,5 @@
 /* See operations/state.h. HF's order of roundings is that of modeling_llama, _qwen3 and _qwen3_5. */
+#include "operations/activation.h"
 #include "operations/state.h"
 
 #include <math.h>
@@ -129,16 +130,6 @@ static enum rp_status rms_norm(void *context, const struct rp_site *site,
     return status;
 }
 
-static float silu(float x)
-{
-    return x / (1.0f + expf(-x));
-}
-
-static float sigmoid(float x)
-{
-    return 1.0f / (1.0f + expf(-x));
-}
-
 /* The normed row is rounded, and its product with the weight; SiLU of the gate stays FP32. */
 static enum rp_status gated_norm(void *context, const struct rp_site *site,
                                  const struct rp_gated_norm *args)
@@ -156,7 +147,7 @@ static enum rp_status gated_norm(void *context, const struct rp_site *site,
         const float *from = x + row * args->dim;
         const float scale = norm_scale(from, args->dim, args->eps);
         for (size_t i = 0; i < args->dim; i++) {
-            const float opened = silu(gate[row * args->dim + i]);
+            const float opened = rp_silu(gate[row * args->dim + i]);
             /* A tip moves the rounded product by up to a step more. */
             const double worth = 2 * fabs((double)args->weight[i] * (double)opened);
             const float normed =
@@ -245,7 +236,7 @@ static enum rp_status attention_gate(void *context, const struct rp_site *site,
         return status;
     status = read_in_place(emulation, site, args->y, args->dim);
     for (size_t i = 0; i < site->n_positions * args->dim && status == RP_OK; i++)
-        args->y[i] *= round_inside(emulation, i / args->dim, sigmoid(gate[i]), FUNCTION_ERROR,
+        args->y[i] *= round_inside(emulation, i / args->dim, rp_sigmoid(gate[i]), FUNCTION_ERROR,
                                    (double)args->y[i]);
     free(gate);
     return status;
@@ -260,8 +251,8 @@ static enum rp_status ffn_activation(void *context, const struct rp_site *site,
     if (status == RP_OK)
         status = read_copy(emulation, site, args->up, args->dim, args->dim, &up);
     for (size_t i = 0; i < site->n_positions * args->dim && status == RP_OK; i++)
-        args->y[i] = up[i] * round_inside(emulation, i / args->dim, silu(gate[i]), FUNCTION_ERROR,
-                                          (double)up[i]);
+        args->y[i] = up[i] * round_inside(emulation, i / args->dim, rp_silu(gate[i]),
+                                          FUNCTION_ERROR, (double)up[i]);
     free(gate);
     free(up);
     return status;
@@ -312,7 +303,7 @@ static enum rp_status causal_conv1d(void *context, const struct rp_site *site,
         for (size_t i = 0; i < width; i++) {
             const double noise = RP_UNIT_ROUNDOFF * (2 * fabs((double)y[i]) + 0.5 * size);
             add_tip(emulation, p, 1.1 * rp_state_tip(emulation->numerics.state, y[i], noise));
-            y[i] = silu(rp_state_round(emulation->numerics.state, y[i]));
+            y[i] = rp_silu(rp_state_round(emulation->numerics.state, y[i]));
         }
     }
     free(x);

@@ -23,38 +23,18 @@ bool rp_order_fits(const struct rp_order *order, size_t dim)
            (dim - order->first) / order->head_dim % order->n_groups == 0;
 }
 
-/* Where in the dump's head is HF's value i? */
-static size_t place_in_head(const struct rp_order *order, size_t i)
+size_t rp_order_from(const struct rp_order *order, size_t dim, size_t i)
 {
-    const size_t half = order->n_rot / 2;
-    if (i >= order->n_rot)
+    if (order->kind == RP_ORDER_HF || i < order->first)
         return i;
-    return i < half ? 2 * i : 2 * (i - half) + 1;
-}
-
-bool rp_order_index(const struct rp_order *order, size_t dim, size_t *from)
-{
-    if (!rp_order_fits(order, dim))
-        return false;
-    const size_t head_dim = order->kind == RP_ORDER_HF ? 1 : order->head_dim;
-    const size_t n_heads = (dim - order->first) / head_dim;
-    for (size_t i = 0; i < dim; i++)
-        from[i] = i;
-    if (order->kind == RP_ORDER_HF)
-        return true;
-    const size_t a_group = order->kind == RP_ORDER_TILED_HEADS ? n_heads / order->n_groups : 1;
-    for (size_t head = 0; head < n_heads; head++) {
-        size_t *to = from + order->first + head * head_dim;
-        if (order->kind == RP_ORDER_TILED_HEADS) {
-            const size_t at = head / a_group + head % a_group * order->n_groups;
-            for (size_t i = 0; i < head_dim; i++)
-                to[i] = order->first + at * head_dim + i;
-        } else {
-            for (size_t i = 0; i < head_dim; i++)
-                to[i] = head * head_dim + place_in_head(order, i);
-        }
+    const size_t head = (i - order->first) / order->head_dim;
+    const size_t at = (i - order->first) % order->head_dim, half = order->n_rot / 2;
+    if (order->kind == RP_ORDER_TILED_HEADS) {
+        const size_t a_group = (dim - order->first) / order->head_dim / order->n_groups;
+        const size_t own = head / a_group + head % a_group * order->n_groups;
+        return order->first + own * order->head_dim + at;
     }
-    return true;
+    return at >= order->n_rot ? i : i - at + (at < half ? 2 * at : 2 * (at - half) + 1);
 }
 
 enum rp_status rp_order_turn(const struct rp_order *order, const char *slot,
@@ -70,9 +50,11 @@ enum rp_status rp_order_turn(const struct rp_order *order, const char *slot,
     if (!from || !turned || !row)
         status =
             rp_fail(err, RP_ERR_MEMORY, slot, -1, "no memory for %zu rows of %zu values", n, dim);
-    else if (!rp_order_index(order, dim, from))
+    else if (!rp_order_fits(order, dim))
         status =
             rp_fail(err, RP_ERR_MISMATCH, slot, -1, "a row of %zu values has no such order", dim);
+    for (size_t j = 0; status == RP_OK && j < dim; j++)
+        from[j] = rp_order_from(order, dim, j);
     for (size_t i = 0; status == RP_OK && i < n; i++) {
         memcpy(row, (const char *)tensor->data + i * dim * sizeof *row, dim * sizeof *row);
         for (size_t j = 0; j < dim; j++)

@@ -24,10 +24,10 @@ struct rp_order {
     size_t first;    /* tiled heads: the row's first value of a head; those before it stay */
 };
 
-/* Fills from[dim]: HF's value i of a row is value from[i] of the dump's row. dim has to fit: heads fill
- * it, and tiled heads fill their groups; false where it does not. */
-bool rp_order_index(const struct rp_order *order, size_t dim, size_t *from);
+/* Whether heads fill a row of dim values, and tiled heads fill their groups. */
 bool rp_order_fits(const struct rp_order *order, size_t dim);
+/* Which value of the dump's row is HF's value i. Only where it fits. */
+size_t rp_order_from(const struct rp_order *order, size_t dim, size_t i);
 
 struct rp_json;
 struct rp_tensor;
