@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,27 +98,87 @@ static void a_dump_that_changes_after_the_run_is_an_error(void **state)
     rp_scratch_pair_close(&scratch);
 }
 
+/* Runs the pair in a process of its own and returns how that ended, as waitpid has it. kill_at: a file
+ * whose appearance gets that process killed; NULL: nothing does. */
+static int run_in_child(const struct rp_scratch_pair *scratch, const char *kill_at)
+{
+    int status;
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct rp_run_record record;
+        _exit(rp_run_pair(&scratch->context, &scratch->pair, &record, NULL) ? 1 : 0);
+    }
+    for (int i = 0; kill_at && i < 1000 && !rp_path_exists(kill_at); i++)
+        usleep(10000);
+    if (kill_at)
+        kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return status;
+}
+
 static void a_run_that_was_killed_with_its_engine_is_an_error(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    /* the parent's parent: the engine's own is its supervisor */
+    rp_scratch_pair_open(
+        &scratch,
+        &(struct rp_scratch_spec){
+            .argv =
+                "[\"sh\", \"-c\", \"read _ _ _ p _ </proc/$PPID/stat; kill -KILL $p; sleep 100\", "
+                "\"{tokens_file}\", \"{dump}\"]"});
+    assert_true(WIFSIGNALED(run_in_child(&scratch, NULL)));
+    struct rp_verdicts v = judge_again(&scratch);
+    assert_int_equal(v.verdict, RP_ERROR);
+    assert_contains(v.engine.message, "run was interrupted");
+    rp_verdicts_free(&v);
+    rp_scratch_pair_close(&scratch);
+}
+
+static void an_engine_that_kills_its_supervisor_is_an_error(void **state)
 {
     (void)state;
     struct rp_scratch_pair scratch;
     rp_scratch_pair_open(
         &scratch,
         &(struct rp_scratch_spec){
-            .argv = "[\"sh\", \"-c\", \"kill -KILL $PPID\", \"{tokens_file}\", \"{dump}\"]"});
-    const pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        struct rp_run_record record;
-        rp_run_pair(&scratch.context, &scratch.pair, &record, NULL);
-        _exit(0);
-    }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFSIGNALED(status));
+            .argv = "[\"sh\", \"-c\", \"\\\"$@\\\"; kill -KILL $PPID\", \"sh\", " EMBEDDED "]"});
+    assert_int_equal(run_in_child(&scratch, NULL), 0);
     struct rp_verdicts v = judge_again(&scratch);
     assert_int_equal(v.verdict, RP_ERROR);
-    assert_contains(v.engine.message, "run was interrupted");
+    assert_contains(v.engine.message, "the process that watches it was killed");
+    rp_verdicts_free(&v);
+    rp_scratch_pair_close(&scratch);
+}
+
+/* The first run's engine leaves its session and, as long as it lives, writes into the dump folder that
+ * it was given and into the one of the pair; its case is killed. */
+static void an_engine_whose_case_was_killed_writes_into_no_later_dump(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    struct rp_verdicts v;
+    struct rp_pair_paths paths;
+    char began[RP_PATH_SIZE + 16], alive[RP_PATH_SIZE + 16], stray[RP_PATH_SIZE + 16];
+    rp_scratch_pair_open(
+        &scratch,
+        &(struct rp_scratch_spec){
+            .argv = "[\"sh\", \"-c\", \"D=$1; shift; test -e began && exec \\\"$@\\\"; "
+                    "export D; setsid sh -c 'touch began; while :; do sleep 0.01; touch alive; "
+                    "for d in $D dump*; do touch $d/stray; done; done'; wait\", \"sh\", "
+                    "\"{dump}\", " EMBEDDED "]"});
+    assert_int_equal(rp_pair_paths(&scratch.context, &scratch.pair, &paths, NULL), RP_OK);
+    snprintf(began, sizeof began, "%s/began", paths.dir);
+    snprintf(alive, sizeof alive, "%s/alive", paths.dir);
+    snprintf(stray, sizeof stray, "%s/stray", paths.dump);
+    assert_true(WIFSIGNALED(run_in_child(&scratch, began)));
+    rp_scratch_pair_judge(&scratch, &v); /* waits until nothing is left of the first run */
+    (void)unlink(alive);
+    usleep(100000);
+    assert_false(rp_path_exists(alive));
+    assert_false(rp_path_exists(stray));
+    assert_int_equal(v.verdict, RP_PASS);
     rp_verdicts_free(&v);
     rp_scratch_pair_close(&scratch);
 }
@@ -187,6 +248,8 @@ int main(void)
         cmocka_unit_test(an_entry_may_ask_for_some_positions),
         cmocka_unit_test(a_dump_that_changes_after_the_run_is_an_error),
         cmocka_unit_test(a_run_that_was_killed_with_its_engine_is_an_error),
+        cmocka_unit_test(an_engine_that_kills_its_supervisor_is_an_error),
+        cmocka_unit_test(an_engine_whose_case_was_killed_writes_into_no_later_dump),
         cmocka_unit_test(a_program_that_cannot_be_started_is_an_error_not_a_skip),
         cmocka_unit_test(a_fixture_of_another_prompt_is_an_error_that_says_how_to_record_it),
     };

@@ -3,25 +3,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
+#include <sys/select.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-extern char **environ;
+#include "base/clock.h"
+#include "base/supervisor.h"
 
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+extern char **environ;
 
 /* ---- the log: the head as it comes, the tail in a ring ---- */
 
@@ -79,7 +76,22 @@ static int log_finish(struct log *log)
            write_all(log->fd, log->ring, log->ring_next);
 }
 
-/* ---- the child ---- */
+/* ---- the program ---- */
+
+/* Each [0] is read, [1] is written. */
+struct pipes {
+    int output[2];   /* what the program prints */
+    int failure[2];  /* errno, where exec failed */
+    int lifeline[2]; /* see supervisor.h */
+    int report[2];   /* a struct rp_program_end */
+};
+
+static void close_if_open(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
 
 static void put_env(char *const *env)
 {
@@ -87,101 +99,172 @@ static void put_env(char *const *env)
         putenv(*env);
 }
 
+struct start {
+    const struct rp_process_spec *spec;
+    int output_fd, failure_fd;
+};
+
 /* In the child, between fork and exec; reports errno through failure_fd when exec fails. */
-static _Noreturn void become(const struct rp_process_spec *spec, int output_fd, int failure_fd)
+static void become(const void *argument)
 {
-    setpgid(0, 0);
+    const struct start *start = argument;
+    const struct rp_process_spec *spec = start->spec;
     const int null_fd = open("/dev/null", O_RDONLY);
     if (null_fd >= 0)
         dup2(null_fd, STDIN_FILENO);
-    dup2(output_fd, STDOUT_FILENO);
-    dup2(output_fd, STDERR_FILENO);
+    dup2(start->output_fd, STDOUT_FILENO);
+    dup2(start->output_fd, STDERR_FILENO);
     signal(SIGPIPE, SIG_DFL);
     if (!spec->cwd || chdir(spec->cwd) == 0) {
         put_env(spec->env);
         execvp(spec->argv[0], spec->argv);
     }
     const int failure = errno;
-    (void)!write(failure_fd, &failure, sizeof failure);
+    (void)!write(start->failure_fd, &failure, sizeof failure);
     _exit(127);
 }
 
-static int wait_for(pid_t pid, int *status, struct rusage *usage, int options)
+/* Reads what is there; false once every writer has closed the pipe. */
+static bool drain(int fd, struct log *log, bool *log_failed)
 {
-    pid_t done;
-    do
-        done = wait4(pid, status, options, usage);
-    while (done < 0 && errno == EINTR);
-    return done == pid;
-}
-
-/* Reads what is there, at most for wait_ms; false once every writer has closed the pipe. */
-static int drain(int fd, struct log *log, int wait_ms, int *log_failed)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    if (poll(&p, 1, wait_ms) <= 0)
-        return 1;
     unsigned char buffer[65536];
     const ssize_t n = read(fd, buffer, sizeof buffer);
     if (n < 0)
         return errno == EINTR || errno == EAGAIN;
     if (n > 0 && log_add(log, buffer, (size_t)n))
-        *log_failed = 1;
+        *log_failed = true;
     return n > 0;
 }
 
-/* Follows the child until it has ended: its output may end before it, or go on after it in
- * children that it left behind, which get half a second. */
-static void follow(pid_t pid, int output_fd, const struct rp_process_spec *spec, struct log *log,
-                   struct rp_process_result *result, int *log_failed)
+static ssize_t read_some(int fd, void *out, size_t size)
 {
-    const double start = seconds();
-    struct rusage usage = {0};
-    int status = 0, open_pipe = 1, ended = 0;
-    while (!ended) {
-        if (open_pipe)
-            open_pipe = drain(output_fd, log, 20, log_failed);
-        else
-            nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
-        ended = wait_for(pid, &status, &usage, WNOHANG);
-        if (!ended && spec->timeout_s > 0 && seconds() - start > spec->timeout_s) {
-            result->timed_out = 1;
-            kill(-pid, SIGKILL);
-            kill(pid, SIGKILL); /* it may have left its group */
-            ended = wait_for(pid, &status, &usage, 0);
-        }
-    }
-    result->wall_s = seconds() - start;
-    const double grace_end = seconds() + 0.5;
-    while (open_pipe && seconds() < grace_end) {
-        open_pipe = drain(output_fd, log, 0, log_failed);
-        if (open_pipe && kill(-pid, 0) != 0) { /* nobody is left to write: take what is buffered */
-            struct pollfd p = {.fd = output_fd, .events = POLLIN};
-            if (poll(&p, 1, 0) <= 0)
-                break;
-        } else if (open_pipe) {
-            open_pipe = drain(output_fd, log, 10, log_failed);
-        }
-    }
-    kill(-pid, SIGKILL);
-    result->exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    result->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-    result->max_rss_kib = usage.ru_maxrss;
+    ssize_t n;
+    do
+        n = read(fd, out, size);
+    while (n < 0 && errno == EINTR);
+    return n;
 }
 
-static int make_pipe(int fds[2])
+/* A supervisor that has been told to end everything, and does not in this time, is stopped or stuck. */
+static const double supervisor_s = 10;
+
+/* Follows the program until the supervisor has reported its end; false when it ended without. */
+static bool follow(struct pipes *p, pid_t supervisor, double timeout_s, struct log *log,
+                   struct rp_process_result *result, struct rp_program_end *end, bool *log_failed)
+{
+    const double start = rp_clock_seconds();
+    bool open_pipe = true;
+    double deadline = timeout_s > 0 ? start + timeout_s : HUGE_VAL;
+    struct pollfd ready[2] = {{.fd = p->report[0], .events = POLLIN},
+                              {.fd = p->output[0], .events = POLLIN}};
+    for (;;) {
+        const double left = deadline - rp_clock_seconds();
+        ready[1].fd = open_pipe ? p->output[0] : -1;
+        if (poll(ready, 2, left > 3600 ? 3600000 : left > 0 ? (int)(left * 1000) + 1 : 0) < 0)
+            ready[0].revents = ready[1].revents = 0;
+        if (ready[1].revents)
+            open_pipe = drain(p->output[0], log, log_failed);
+        if (ready[0].revents)
+            break;
+        if (rp_clock_seconds() < deadline)
+            continue;
+        if (result->timed_out)
+            kill(supervisor, SIGKILL);
+        result->timed_out = true;
+        close_if_open(&p->lifeline[1]); /* ends the program */
+        deadline = rp_clock_seconds() + supervisor_s;
+    }
+    /* Nobody is left to write: what is buffered is all. */
+    while (open_pipe && poll(&ready[1], 1, 0) > 0)
+        open_pipe = drain(p->output[0], log, log_failed);
+    return read_some(p->report[0], end, sizeof *end) == (ssize_t)sizeof *end;
+}
+
+static enum rp_status take_end(const char *program, const struct rp_program_end *end,
+                               int exec_errno, struct rp_process_result *result,
+                               struct rp_error *err)
+{
+    const int failure = end->fork_errno ? end->fork_errno : exec_errno;
+    if (failure)
+        return rp_fail(err, failure == ENOENT ? RP_ERR_MISSING : RP_ERR_IO, program, -1,
+                       "cannot be started: %s", strerror(failure));
+    result->exit_code = WIFEXITED(end->status) ? WEXITSTATUS(end->status) : -1;
+    result->signal = WIFSIGNALED(end->status) ? WTERMSIG(end->status) : 0;
+    result->wall_s = end->wall_s;
+    result->max_rss_kib = end->max_rss_kib;
+    if (end->left)
+        return rp_fail(err, RP_ERR_IO, program, -1,
+                       "it left processes behind that could not be ended");
+    return RP_OK;
+}
+
+/* The supervisor's process. What the runner alone may hold is closed here. */
+static _Noreturn void supervise(const struct rp_process_spec *spec, struct pipes *p)
+{
+    close_if_open(&p->lifeline[1]);
+    close_if_open(&p->report[0]);
+    close_if_open(&p->output[0]);
+    close_if_open(&p->failure[0]);
+    const struct start start = {spec, p->output[1], p->failure[1]};
+    const struct rp_supervision supervision = {.become = become,
+                                               .argument = &start,
+                                               .for_program = {p->output[1], p->failure[1]},
+                                               .lifeline = p->lifeline[0],
+                                               .report = p->report[1]};
+    rp_supervise(&supervision);
+}
+
+static enum rp_status run_supervised(const struct rp_process_spec *spec, struct pipes *p,
+                                     struct log *log, struct rp_process_result *result,
+                                     struct rp_error *err)
+{
+    struct rp_program_end end = {.fork_errno = 0};
+    int exec_errno = 0;
+    bool log_failed = false;
+    fflush(NULL);
+    rp_adopt_orphans();
+    const pid_t supervisor = fork();
+    if (supervisor < 0)
+        return rp_fail(err, RP_ERR_IO, spec->argv[0], -1, "cannot fork: %s", strerror(errno));
+    if (supervisor == 0)
+        supervise(spec, p);
+    close_if_open(&p->output[1]);
+    close_if_open(&p->failure[1]);
+    close_if_open(&p->report[1]);
+    close_if_open(&p->lifeline[0]);
+    if (read_some(p->failure[0], &exec_errno, sizeof exec_errno) != (ssize_t)sizeof exec_errno)
+        exec_errno = 0;
+    const bool reported = follow(p, supervisor, spec->timeout_s, log, result, &end, &log_failed);
+    while (waitpid(supervisor, NULL, 0) < 0 && errno == EINTR)
+        ;
+    result->output_bytes = log->total;
+    if (!reported)
+        return rp_fail(err, RP_ERR_IO, spec->argv[0], -1,
+                       "the process that watches it was killed, so how it ended is not known%s",
+                       rp_end_orphans() ? "" : "; it left processes that could not be ended");
+    const enum rp_status status = take_end(spec->argv[0], &end, exec_errno, result, err);
+    if (!status && (log_failed || log_finish(log)))
+        return rp_fail(err, RP_ERR_IO, spec->log_path, -1, "cannot be written: %s",
+                       strerror(errno));
+    return status;
+}
+
+/* A new file, whatever stood there: a link that was planted under its name is removed, not followed. */
+static enum rp_status open_log(const char *path, int *fd, struct rp_error *err)
+{
+    if (unlink(path) == 0 || errno == ENOENT)
+        *fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    return *fd >= 0 ? RP_OK
+                    : rp_fail(err, RP_ERR_IO, path, -1, "cannot be written: %s", strerror(errno));
+}
+
+static bool make_pipe(int fds[2])
 {
     if (pipe(fds))
-        return -1;
+        return false;
     fcntl(fds[0], F_SETFD, FD_CLOEXEC);
     fcntl(fds[1], F_SETFD, FD_CLOEXEC);
-    return 0;
-}
-
-static void close_if_open(int fd)
-{
-    if (fd >= 0)
-        close(fd);
+    return fds[0] < FD_SETSIZE; /* the supervisor waits with pselect */
 }
 
 enum rp_status rp_process_run(const struct rp_process_spec *spec, struct rp_process_result *result,
@@ -189,55 +272,26 @@ enum rp_status rp_process_run(const struct rp_process_spec *spec, struct rp_proc
 {
     memset(result, 0, sizeof *result);
     result->exit_code = -1;
-    int output[2] = {-1, -1}, failure[2] = {-1, -1};
+    struct pipes p = {{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
     enum rp_status status = RP_OK;
     struct log *log = calloc(1, sizeof *log);
     if (!log)
         return rp_fail(err, RP_ERR_MEMORY, spec->argv[0], -1, "not enough memory for its log");
     log->fd = -1;
-    if (spec->log_path) {
-        log->fd = open(spec->log_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        if (log->fd < 0) {
-            status = rp_fail(err, RP_ERR_IO, spec->log_path, -1, "cannot be written: %s",
-                             strerror(errno));
-            goto done;
-        }
-    }
-    if (make_pipe(output) || make_pipe(failure)) {
+    if (spec->log_path)
+        status = open_log(spec->log_path, &log->fd, err);
+    if (!status && !(make_pipe(p.output) && make_pipe(p.failure) && make_pipe(p.lifeline) &&
+                     make_pipe(p.report)))
         status = rp_fail(err, RP_ERR_IO, spec->argv[0], -1, "no pipe: %s", strerror(errno));
-        goto done;
+    if (!status)
+        status = run_supervised(spec, &p, log, result, err);
+    for (size_t i = 0; i < 2; i++) {
+        close_if_open(&p.output[i]);
+        close_if_open(&p.failure[i]);
+        close_if_open(&p.lifeline[i]);
+        close_if_open(&p.report[i]);
     }
-    fflush(NULL);
-    const pid_t pid = fork();
-    if (pid < 0) {
-        status = rp_fail(err, RP_ERR_IO, spec->argv[0], -1, "cannot fork: %s", strerror(errno));
-        goto done;
-    }
-    if (pid == 0)
-        become(spec, output[1], failure[1]);
-    setpgid(pid, pid);
-    close(output[1]);
-    close(failure[1]);
-    output[1] = failure[1] = -1;
-    int exec_errno = 0, log_failed = 0;
-    ssize_t got;
-    do
-        got = read(failure[0], &exec_errno, sizeof exec_errno);
-    while (got < 0 && errno == EINTR);
-    follow(pid, output[0], spec, log, result, &log_failed);
-    result->output_bytes = log->total;
-    if (got == (ssize_t)sizeof exec_errno)
-        status = rp_fail(err, exec_errno == ENOENT ? RP_ERR_MISSING : RP_ERR_IO, spec->argv[0], -1,
-                         "cannot be started: %s", strerror(exec_errno));
-    else if (log_failed || log_finish(log))
-        status =
-            rp_fail(err, RP_ERR_IO, spec->log_path, -1, "cannot be written: %s", strerror(errno));
-done:
-    close_if_open(output[0]);
-    close_if_open(output[1]);
-    close_if_open(failure[0]);
-    close_if_open(failure[1]);
-    close_if_open(log->fd);
+    close_if_open(&log->fd);
     free(log);
     return status;
 }

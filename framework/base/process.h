@@ -10,7 +10,7 @@ struct rp_process_spec {
     char *const *env;     /* "NAME=VALUE", NULL-terminated, on top of the caller's; NULL: none */
     const char *cwd;      /* NULL: the caller's */
     const char *log_path; /* stdout and stderr, interleaved as written; NULL: thrown away */
-    double timeout_s;     /* the process group is killed then; 0: no limit */
+    double timeout_s;     /* all its processes are killed then; 0: no limit */
 };
 
 struct rp_process_result {
@@ -25,9 +25,11 @@ struct rp_process_result {
 /* A log keeps this much of the head and of the tail; what lies between is counted and dropped. */
 enum { RP_LOG_HEAD = 256 << 10, RP_LOG_TAIL = 64 << 10 };
 
-/* Runs to the end of the program or of its time, then kills what is left of its process group.
+/* Runs to the end of the program or of its time, then ends every process that came from it
+ * (supervisor.h); so does the death of the caller, by whatever signal. The caller has no other child
+ * processes. The log is a new file.
  * RP_OK whatever the program did; RP_ERR_MISSING when there is no such program, RP_ERR_IO when it
- * cannot be started or the log cannot be written. */
+ * cannot be started, when what came from it could not be ended, or when the log cannot be written. */
 enum rp_status rp_process_run(const struct rp_process_spec *spec, struct rp_process_result *result,
                               struct rp_error *err);
 

@@ -6,9 +6,11 @@
 #include <cmocka.h>
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -66,6 +68,124 @@ static void children_that_are_left_behind_neither_hold_up_nor_survive(void **sta
     assert_true(r.wall_s < 1);
     sleep(3);
     assert_false(rp_path_exists(path));
+    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+}
+
+static bool is_alive(long pid)
+{
+    return kill((pid_t)pid, 0) == 0;
+}
+
+static size_t read_pids(const char *path, long *pids, size_t max)
+{
+    char *text, *next;
+    size_t length, n = 0;
+    if (rp_file_read(path, 1 << 16, &text, &length, NULL))
+        return 0;
+    for (const char *at = text; n < max; at = next) {
+        const long pid = strtol(at, &next, 10);
+        if (next == at)
+            break;
+        pids[n++] = pid;
+    }
+    free(text);
+    return n;
+}
+
+static void no_process_that_leaves_its_session_survives_the_program(void **state)
+{
+    (void)state;
+    enum { N = 30 };
+    char folder[256], path[300], script[1024];
+    long pids[2 * N];
+    rp_test_make_folder(folder);
+    snprintf(path, sizeof path, "%s/pids", folder);
+    snprintf(script, sizeof script,
+             "for i in $(seq %d); do setsid sh -c 'echo $$ >>%s; sleep 100 & wait' & done; "
+             "while [ $(wc -l <%s) -lt %d ]; do sleep 0.01; done",
+             N, path, path, N);
+    const struct rp_process_result r = run(script, 20, NULL);
+    assert_int_equal(r.exit_code, 0);
+    assert_int_equal(read_pids(path, pids, 2 * (size_t)N), N);
+    for (size_t i = 0; i < N; i++)
+        assert_false(is_alive(pids[i]));
+    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+}
+
+/* A process that runs a program, which starts another in a session of its own, and is killed. */
+static void a_program_dies_with_whoever_runs_it(void **state)
+{
+    (void)state;
+    static const int signals[] = {SIGKILL, SIGINT, SIGTERM};
+    for (size_t s = 0; s < sizeof signals / sizeof signals[0]; s++) {
+        char folder[256], path[300], script[1024];
+        long pids[2] = {0, 0};
+        rp_test_make_folder(folder);
+        snprintf(path, sizeof path, "%s/pids", folder);
+        snprintf(script, sizeof script,
+                 "trap '' INT TERM HUP; echo $$ >>%s; setsid sh -c 'echo $$ >>%s; sleep 100'; wait",
+                 path, path);
+        const pid_t runner = fork();
+        assert_true(runner >= 0);
+        if (runner == 0) {
+            signal(signals[s], SIG_DFL);
+            run(script, 100, NULL);
+            _exit(0);
+        }
+        for (int i = 0; i < 1000 && read_pids(path, pids, 2) < 2; i++)
+            usleep(10000);
+        assert_true(is_alive(pids[0]) && is_alive(pids[1]));
+        kill(runner, signals[s]);
+        assert_int_equal(waitpid(runner, NULL, 0), runner);
+        for (int i = 0; i < 500 && (is_alive(pids[0]) || is_alive(pids[1])); i++)
+            usleep(10000);
+        assert_false(is_alive(pids[0]));
+        assert_false(is_alive(pids[1]));
+        assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+    }
+}
+
+static void a_program_that_kills_its_supervisor_is_an_error_and_dies_with_it(void **state)
+{
+    (void)state;
+    char folder[256], path[300], script[1200];
+    long pids[2] = {0, 0};
+    rp_test_make_folder(folder);
+    snprintf(path, sizeof path, "%s/pids", folder);
+    snprintf(
+        script, sizeof script,
+        "echo $$ >%s; setsid sh -c 'echo $$ >>%s; exec sleep 100' & while [ $(wc -l <%s) -lt 2 ]; "
+        "do sleep 0.01; done; kill -KILL $PPID; sleep 100",
+        path, path, path);
+    char *argv[] = {"sh", "-c", script, NULL};
+    const struct rp_process_spec spec = {.argv = argv, .timeout_s = 20};
+    struct rp_process_result result;
+    struct rp_error err;
+    assert_int_equal(rp_process_run(&spec, &result, &err), RP_ERR_IO);
+    assert_non_null(strstr(err.message, "the process that watches it was killed"));
+    assert_int_equal(read_pids(path, pids, 2), 2);
+    assert_false(is_alive(pids[0]));
+    assert_false(is_alive(pids[1]));
+    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+}
+
+static void the_log_is_a_new_file_and_follows_no_link(void **state)
+{
+    (void)state;
+    char folder[256], path[300], mine[300], *text;
+    size_t length;
+    rp_test_make_folder(folder);
+    snprintf(path, sizeof path, "%s/log", folder);
+    snprintf(mine, sizeof mine, "%s/mine", folder);
+    assert_int_equal(rp_file_write_atomic(mine, "mine", 4, NULL), RP_OK);
+    assert_int_equal(symlink(mine, path), 0);
+    run("echo printed", 10, path);
+    assert_int_equal(rp_file_read(mine, 100, &text, &length, NULL), RP_OK);
+    assert_string_equal(text, "mine");
+    free(text);
+    assert_int_equal(rp_file_read(path, 100, &text, &length, NULL), RP_OK);
+    assert_string_equal(text, "printed\n");
+    free(text);
     assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
 }
 
@@ -150,6 +270,10 @@ int main(void)
         cmocka_unit_test(how_a_program_ended_is_reported),
         cmocka_unit_test(a_program_that_ignores_signals_is_killed_at_its_time_limit),
         cmocka_unit_test(children_that_are_left_behind_neither_hold_up_nor_survive),
+        cmocka_unit_test(no_process_that_leaves_its_session_survives_the_program),
+        cmocka_unit_test(a_program_dies_with_whoever_runs_it),
+        cmocka_unit_test(a_program_that_kills_its_supervisor_is_an_error_and_dies_with_it),
+        cmocka_unit_test(the_log_is_a_new_file_and_follows_no_link),
         cmocka_unit_test(the_log_keeps_head_and_tail_and_counts_the_rest),
         cmocka_unit_test(a_short_log_is_kept_whole_and_stdin_is_empty),
         cmocka_unit_test(environment_and_folder_are_those_of_the_spec),

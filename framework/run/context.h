@@ -52,7 +52,7 @@ enum rp_status rp_context_begin_session(const char *config_path, struct rp_error
 /* The files of one pair. */
 struct rp_pair_paths {
     char dir[RP_PATH_SIZE];
-    char dump[RP_PATH_SIZE];        /* folder that the engine dumps into */
+    char dump[RP_PATH_SIZE];        /* folder of the last run's dump, once that run is over */
     char record[RP_PATH_SIZE];      /* run.json: what happened when the engine ran */
     char result[RP_PATH_SIZE];      /* result.json: what the comparison found */
     char verdicts[RP_PATH_SIZE];    /* folder: what each test found, see stored.h */

@@ -1,11 +1,15 @@
 /* See run.h. */
 #include "run/run.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -137,36 +141,109 @@ static int can_reuse(const struct rp_run_record *old, const struct rp_entry *ent
            (old->outcome == RP_RUN_RAN || old->outcome == RP_RUN_REUSED);
 }
 
-/* Writes that the run is under way, then runs the engine. */
-static enum rp_status start_engine(const struct rp_pair *pair, const struct rp_pair_paths *paths,
-                                   const struct rp_command *command, struct rp_run_record *record,
-                                   struct rp_error *err)
+/* Each run dumps into a folder of its own: what an earlier run has left behind, should it still be alive,
+ * writes elsewhere. */
+static const char new_dump[] = "dump.run-";
+
+static enum rp_status make_new_dump(const struct rp_pair_paths *paths, char *path,
+                                    struct rp_error *err)
+{
+    char name[RP_PATH_SIZE];
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(name, sizeof name, "%s%lld.%09ld-%ld", new_dump, (long long)now.tv_sec, now.tv_nsec,
+             (long)getpid());
+    enum rp_status status = rp_path_join(path, RP_PATH_SIZE, paths->dir, name, err);
+    if (!status && mkdir(path, 0777))
+        status = rp_fail(err, RP_ERR_IO, path, -1, "cannot make the folder: %s", strerror(errno));
+    return status;
+}
+
+/* Earlier dumps, those of interrupted runs among them. */
+static enum rp_status remove_dumps(const struct rp_pair_paths *paths, struct rp_error *err)
 {
     enum rp_status status = rp_remove_tree(paths->dump, err);
+    DIR *folder = opendir(paths->dir);
+    const struct dirent *item;
+    while (!status && folder && (item = readdir(folder)) != NULL) {
+        char path[RP_PATH_SIZE];
+        if (strncmp(item->d_name, new_dump, sizeof new_dump - 1) != 0)
+            continue;
+        status = rp_path_join(path, sizeof path, paths->dir, item->d_name, err);
+        if (!status)
+            status = rp_remove_tree(path, err);
+    }
+    if (folder)
+        closedir(folder);
+    return status;
+}
+
+/* The run is over: its dump takes the place where it is looked for. One that the engine has removed is
+ * missing there, and every test says so. */
+static enum rp_status take_dump(const char *path, const struct rp_pair_paths *paths,
+                                struct rp_error *err)
+{
+    struct stat info;
+    if (lstat(path, &info) != 0 && (errno == ENOENT || errno == ENOTDIR))
+        return RP_OK;
+    if (!S_ISDIR(info.st_mode))
+        return rp_fail(err, RP_ERR_IO, path, -1,
+                       "the engine has put something else in the place of its dump folder");
+    enum rp_status status = rp_remove_tree(paths->dump, err);
+    if (!status && rename(path, paths->dump))
+        status = rp_fail(err, RP_ERR_IO, path, -1, "cannot be renamed to %s: %s", paths->dump,
+                         strerror(errno));
+    return status;
+}
+
+/* Runs the engine's command, made for the new folder that it dumps into. */
+static enum rp_status run_engine(const struct rp_context *context, const struct rp_pair *pair,
+                                 const struct rp_pair_paths *run_paths,
+                                 struct rp_run_record *record, struct rp_error *err)
+{
+    struct rp_command command;
+    enum rp_status status = rp_command_make(context, pair, run_paths, &command, err);
+    if (!status) {
+        free(command.argv[0]);
+        command.argv[0] = strdup(command.program);
+        if (!command.argv[0])
+            status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory");
+    }
+    if (!status) {
+        const struct rp_process_spec spec = {.argv = command.argv,
+                                             .env = command.env,
+                                             .cwd = run_paths->dir,
+                                             .log_path = run_paths->log,
+                                             .timeout_s = record->timeout_s};
+        status = rp_process_run(&spec, &record->process, err);
+    }
+    rp_command_free(&command);
+    if (status == RP_ERR_MISSING) /* the program was found, so it is broken: nothing to skip */
+        status = err->code = RP_ERR_IO;
+    return status;
+}
+
+/* Writes that the run is under way, then runs the engine. */
+static enum rp_status start_engine(const struct rp_context *context, const struct rp_pair *pair,
+                                   const struct rp_pair_paths *paths, struct rp_run_record *record,
+                                   struct rp_error *err)
+{
+    struct rp_pair_paths run_paths = *paths;
+    enum rp_status status = remove_dumps(paths, err);
     if (!status)
-        status = rp_make_dirs(paths->dump, err);
+        status = make_new_dump(paths, run_paths.dump, err);
     if (status)
         return status;
-    char **argv = command->argv;
-    free(argv[0]);
-    argv[0] = strdup(command->program);
-    if (!argv[0])
-        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory");
-    const struct rp_process_spec spec = {.argv = argv,
-                                         .env = command->env,
-                                         .cwd = paths->dir,
-                                         .log_path = paths->log,
-                                         .timeout_s = pair->entry->engine->timeout_s};
-    record->timeout_s = spec.timeout_s;
+    record->timeout_s = pair->entry->engine->timeout_s;
     record->outcome = RP_RUN_STARTED;
     status = rp_run_record_write(paths->record, record, err);
     if (status)
         return status;
     record->outcome = RP_RUN_RAN;
-    status = rp_process_run(&spec, &record->process, err);
+    status = run_engine(context, pair, &run_paths, record, err);
+    if (!status)
+        status = take_dump(run_paths.dump, paths, err);
     rp_fingerprint(paths->dump, record->dump_state);
-    if (status == RP_ERR_MISSING) /* the program was found, so it is broken: nothing to skip */
-        status = err->code = RP_ERR_IO;
     return status;
 }
 
@@ -198,7 +275,7 @@ static int lock_folder(const char *dir)
     char path[RP_PATH_SIZE];
     if (rp_path_join(path, sizeof path, dir, "lock", NULL))
         return -1;
-    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (fd >= 0)
         (void)flock(fd, LOCK_EX);
     return fd;
@@ -218,7 +295,8 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
         status = rp_make_dirs(paths.dir, err);
     if (status)
         return status;
-    /* Two runs at once, of two ctests in one build tree, would mix their dumps. */
+    /* Two runs at once, of two ctests in one build tree, would mix their dumps. The engine's supervisor
+     * inherits the lock: after an interrupted run it is held until the last process of it has ended. */
     const int lock = lock_folder(paths.dir);
     if (context->reuse && rp_run_record_read(paths.record, &old, NULL))
         memset(&old, 0, sizeof old);
@@ -240,7 +318,7 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
         record->outcome = RP_RUN_REUSED;
         snprintf(record->session, sizeof record->session, "%s", context->session);
     } else if (!status) {
-        status = start_engine(pair, &paths, &command, record, &failure);
+        status = start_engine(context, pair, &paths, record, &failure);
     }
     if (status)
         describe(&failure, record);
@@ -249,7 +327,10 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
     record->harness_s =
         rp_clock_seconds() - start - (record->outcome == RP_RUN_RAN ? record->process.wall_s : 0);
     rp_command_free(&command);
-    status = rp_run_record_write(paths.record, record, err);
+    (void)rp_remove_tree(paths.verdicts, NULL); /* an engine's, should it have made them */
+    status = rp_make_dirs(paths.dir, err);      /* the engine may have removed it */
+    if (!status)
+        status = rp_run_record_write(paths.record, record, err);
     if (lock >= 0)
         close(lock);
     return status;
