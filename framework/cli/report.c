@@ -7,7 +7,9 @@
 
 #include "base/file.h"
 #include "report/markdown.h"
+#include "report/old_reports.h"
 #include "report/results.h"
+#include "run/selection.h"
 
 static const char help[] =
     "usage: refparity report [--begin | --write-only | --markdown] [BUILD_DIR | CONFIG.json]\n"
@@ -17,13 +19,14 @@ static const char help[] =
     "results.json and junit.xml into the reports folder, and prints a summary.\n"
     "\n"
     "  --begin       begin a new run: results so far no longer count (ctest does this)\n"
-    "  --write-only  exit with 0 once the reports are written, whatever they say (ctest\n"
-    "                does this: the tests have their own exit codes)\n"
+    "  --write-only  exit with 0 once the reports are written, whatever they say, and note\n"
+    "                that ctest has come to its end (ctest does this)\n"
     "  --markdown    print the summary as Markdown, for a CI's step summary\n"
     "  --help\n"
     "\n"
     "exit codes: 2 if any pair is in error or nothing was compared, else 1 if any pair\n"
-    "diverges, else 0\n";
+    "diverges, else 2 if ctest was stopped before its session/end or a file cannot be\n"
+    "written, else 0\n";
 
 /* The config.json of the build tree, or the file itself. */
 static enum rp_status find_config(const char *argument, char *path, struct rp_error *err)
@@ -44,9 +47,16 @@ static enum rp_status find_config(const char *argument, char *path, struct rp_er
 
 static int report(const struct rp_context *context, int write_only, int markdown)
 {
-    struct rp_results results;
-    struct rp_error err;
-    if (rp_results_collect(context, &results, &err))
+    struct rp_results results = {.root = NULL};
+    struct rp_error err, no_mark = {.code = RP_OK};
+    if (write_only) /* ctest's own, which is the last that it runs */
+        (void)rp_selection_end(context, &no_mark);
+    enum rp_status status = rp_results_collect(context, &results, &err);
+    if (!status && no_mark.code) {
+        err = no_mark;
+        status = err.code;
+    }
+    if (!results.root)
         return rp_cli_error(&err);
     if (markdown)
         rp_report_markdown(stdout, &results);
@@ -56,7 +66,7 @@ static int report(const struct rp_context *context, int write_only, int markdown
         puts("no pair has been run: run ctest first");
     const int code = write_only ? RP_EXIT_PASS : rp_results_exit_code(&results);
     rp_results_free(&results);
-    return code;
+    return status ? rp_cli_error(&err) : code;
 }
 
 int rp_cli_report(int argc, char **argv)
@@ -79,12 +89,14 @@ int rp_cli_report(int argc, char **argv)
     }
     if (argc - optind > 1)
         return rp_cli_usage_error("report", "expected one folder, found %d", argc - optind);
-    char path[RP_PATH_SIZE];
+    char path[RP_PATH_SIZE], reports_dir[RP_PATH_SIZE];
     struct rp_context context;
     struct rp_error err;
     enum rp_status status = find_config(optind < argc ? argv[optind] : ".", path, &err);
     if (!status && begin) {
-        status = rp_context_begin_session(path, &err);
+        status = rp_context_begin_session(path, reports_dir, &err);
+        if (!status)
+            rp_remove_old_reports(reports_dir);
         return status ? rp_cli_error(&err) : RP_EXIT_PASS;
     }
     if (!status)

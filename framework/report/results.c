@@ -2,6 +2,7 @@
 #include "report/results.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -13,6 +14,7 @@
 #include "report/junit.h"
 #include "report/replay.h"
 #include "report/text.h"
+#include "run/selection.h"
 
 char *rp_slot_test_name(const char *slot, int n_layers, char *out)
 {
@@ -178,40 +180,81 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
     return root;
 }
 
-enum rp_status rp_results_write_pair(const struct rp_context *context, const struct rp_pair *pair,
-                                     enum rp_verdict *verdict, struct rp_error *err)
+/* What is known of a pair that cannot be judged. */
+static cJSON *unjudged_json(const struct rp_context *context, const struct rp_pair *pair,
+                            const struct rp_error *err)
+{
+    struct rp_judgement judgement = {.verdict = RP_ERROR};
+    cJSON *root = cJSON_CreateObject();
+    rp_error_text(err, judgement.message, sizeof judgement.message);
+    cJSON_AddStringToObject(root, "pair", pair->name);
+    cJSON_AddStringToObject(root, "verdict", rp_verdict_name(RP_ERROR));
+    cJSON_AddStringToObject(root, "entry", pair->entry->name);
+    cJSON_AddStringToObject(root, "engine", pair->entry->engine->name);
+    cJSON_AddStringToObject(root, "matrix", rp_matrix_path(context->matrix));
+    cJSON_AddNumberToObject(root, "line", pair->entry->line);
+    add_judgement(root, "engine_test", &judgement);
+    return root;
+}
+
+static enum rp_status write_diff_file(const struct rp_judge *judge,
+                                      const struct rp_verdicts *verdicts, const char *reproduce,
+                                      struct rp_error *err)
+{
+    const char *path = judge->paths.diff;
+    if (verdicts->verdict != RP_FAIL && verdicts->verdict != RP_ERROR)
+        return unlink(path) == 0 || errno == ENOENT || errno == ENOTDIR
+                   ? RP_OK
+                   : rp_fail(err, RP_ERR_IO, path, -1, "cannot be removed: %s", strerror(errno));
+    const struct diff diff = {judge, verdicts, reproduce};
+    const enum rp_status status = rp_make_dirs(judge->context->reports_dir, err);
+    return status ? status : write_stream(path, write_diff, &diff, err);
+}
+
+/* Judges pair; *json is its result, never NULL but where memory is short. lost: why its run cannot be
+ * what the session selected, NULL: it is. The files that cannot be written are an error, but the first
+ * does not stop the second. */
+static enum rp_status make_pair(const struct rp_context *context, const struct rp_pair *pair,
+                                const char *lost, cJSON **json, enum rp_verdict *verdict,
+                                struct rp_error *err)
 {
     char reproduce[RP_PATH_SIZE + 512];
     struct rp_verdicts verdicts;
     struct rp_judge *judge = malloc(sizeof *judge);
+    *json = NULL;
+    *verdict = RP_ERROR;
     if (!judge)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory");
     rp_judge_open(context, pair, judge);
+    if (lost)
+        rp_judge_lose(judge, lost);
     enum rp_status status = rp_judge_pair(judge, &verdicts, err);
     if (status) {
-        rp_judge_close(judge);
-        free(judge);
-        return status;
+        *json = unjudged_json(context, pair, err);
+    } else {
+        struct rp_error second;
+        *verdict = verdicts.verdict;
+        snprintf(reproduce, sizeof reproduce, "ctest --test-dir %s --output-on-failure -R '^%s%s/'",
+                 context->build_dir, context->prefix, pair->name);
+        *json = pair_json(judge, &verdicts, reproduce);
+        status = write_diff_file(judge, &verdicts, reproduce, err);
+        if (write_json(judge->paths.result, *json, &second) && !status) {
+            *err = second;
+            status = second.code;
+        }
+        rp_verdicts_free(&verdicts);
     }
-    *verdict = verdicts.verdict;
-    snprintf(reproduce, sizeof reproduce, "ctest --test-dir %s --output-on-failure -R '^%s%s/'",
-             context->build_dir, context->prefix, pair->name);
-    cJSON *root = pair_json(judge, &verdicts, reproduce);
-    if (*verdict == RP_FAIL || *verdict == RP_ERROR) {
-        const struct diff diff = {judge, &verdicts, reproduce};
-        status = rp_make_dirs(context->reports_dir, err);
-        if (!status)
-            status = write_stream(judge->paths.diff, write_diff, &diff, err);
-    } else if (unlink(judge->paths.diff) && errno != ENOENT) {
-        status = rp_fail(err, RP_ERR_IO, judge->paths.diff, -1, "cannot be removed: %s",
-                         strerror(errno));
-    }
-    if (!status)
-        status = write_json(judge->paths.result, root, err);
-    cJSON_Delete(root);
-    rp_verdicts_free(&verdicts);
     rp_judge_close(judge);
     free(judge);
+    return status;
+}
+
+enum rp_status rp_results_write_pair(const struct rp_context *context, const struct rp_pair *pair,
+                                     enum rp_verdict *verdict, struct rp_error *err)
+{
+    cJSON *json;
+    const enum rp_status status = make_pair(context, pair, NULL, &json, verdict, err);
+    cJSON_Delete(json);
     return status;
 }
 
@@ -232,38 +275,49 @@ static void tally(struct rp_results *results, const cJSON *pair)
     results->n_errors += !verdict || strcmp(verdict, "ERROR") == 0;
 }
 
+/* The pair's stored result, where it is of this session; else NULL. */
+static cJSON *read_result(const struct rp_context *context, const struct rp_pair_paths *paths)
+{
+    struct rp_json *doc;
+    if (rp_json_parse_file(paths->result, &doc, NULL))
+        return NULL;
+    const cJSON *root = rp_json_root(doc);
+    const char *session = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "session"));
+    cJSON *json =
+        session && strcmp(session, context->session) == 0 ? cJSON_Duplicate(root, 1) : NULL;
+    rp_json_free(doc);
+    return json;
+}
+
 /* Reads pair's result of this session, making it first when there is none; *json is NULL when the
- * session did not run the pair. */
+ * session did not select the pair. */
 static enum rp_status collect_pair(const struct rp_context *context, const struct rp_pair *pair,
-                                   cJSON **json, struct rp_error *err)
+                                   bool selected, cJSON **json, struct rp_error *err)
 {
     *json = NULL;
     struct rp_pair_paths paths;
     struct rp_run_record record;
+    enum rp_verdict verdict;
     enum rp_status status = rp_pair_paths(context, pair, &paths, err);
-    if (status)
+    if (status) {
+        *json = selected ? unjudged_json(context, pair, err) : NULL;
         return status;
-    if (!rp_path_exists(paths.record))
-        return RP_OK;
-    /* A record that cannot be read is judged, and becomes an ERROR of its pair. */
-    const int readable = rp_run_record_read(paths.record, &record, NULL) == RP_OK;
-    if (readable && strcmp(record.session, context->session) != 0)
-        return RP_OK;
-    if (!readable)
-        (void)unlink(paths.result);
-    if (!rp_path_exists(paths.result)) {
-        enum rp_verdict verdict;
-        status = rp_results_write_pair(context, pair, &verdict, err);
-        if (status)
-            return status;
     }
-    struct rp_json *doc;
-    status = rp_json_parse_file(paths.result, &doc, err);
-    if (status)
-        return status;
-    *json = cJSON_Duplicate(rp_json_root(doc), 1);
-    rp_json_free(doc);
-    return *json ? RP_OK : rp_fail(err, RP_ERR_MEMORY, paths.result, -1, "not enough memory");
+    /* A record that cannot be read is judged, and becomes an ERROR of its pair. */
+    const bool exists = rp_path_exists(paths.record);
+    const bool readable = rp_run_record_read(paths.record, &record, NULL) == RP_OK;
+    const bool other = readable && strcmp(record.session, context->session) != 0;
+    if (!selected && (!exists || other))
+        return RP_OK;
+    const char *lost = NULL;
+    if (!exists)
+        lost = "it was selected, but what its run did could not be stored, or was removed: is the "
+               "disk full?";
+    else if (other)
+        lost = "it was selected, but could not be run: what is stored is of an earlier run";
+    if (readable && !lost)
+        *json = read_result(context, &paths);
+    return *json ? RP_OK : make_pair(context, pair, lost, json, &verdict, err);
 }
 
 static void write_junit(FILE *out, const void *root)
@@ -271,30 +325,8 @@ static void write_junit(FILE *out, const void *root)
     rp_report_junit(out, root);
 }
 
-enum rp_status rp_results_collect(const struct rp_context *context, struct rp_results *results,
-                                  struct rp_error *err)
+static void add_summary(const struct rp_results *results, cJSON *summary)
 {
-    memset(results, 0, sizeof *results);
-    results->root = cJSON_CreateObject();
-    cJSON_AddStringToObject(results->root, "format", "refparity-results");
-    cJSON_AddNumberToObject(results->root, "version", 1);
-    cJSON_AddStringToObject(results->root, "session", context->session);
-    cJSON *summary = cJSON_AddObjectToObject(results->root, "summary");
-    cJSON *pairs = cJSON_AddArrayToObject(results->root, "pairs");
-    const size_t n = rp_matrix_n_pairs(context->matrix);
-    char path[RP_PATH_SIZE];
-    enum rp_status status = RP_OK;
-    for (size_t i = 0; !status && i < n; i++) {
-        struct rp_pair pair;
-        cJSON *json;
-        rp_matrix_pair(context->matrix, i, &pair);
-        status = collect_pair(context, &pair, &json, err);
-        if (!status && json) {
-            tally(results, json);
-            cJSON_AddItemToArray(pairs, json);
-        }
-    }
-    results->n_other = n - results->n_pairs;
     cJSON_AddNumberToObject(summary, "pairs", (double)results->n_pairs);
     cJSON_AddNumberToObject(summary, "not_selected", (double)results->n_other);
     cJSON_AddNumberToObject(summary, "compared", (double)results->n_compared);
@@ -303,19 +335,70 @@ enum rp_status rp_results_collect(const struct rp_context *context, struct rp_re
     cJSON_AddNumberToObject(summary, "failed", (double)results->n_failed);
     cJSON_AddNumberToObject(summary, "errors", (double)results->n_errors);
     cJSON_AddNumberToObject(summary, "skipped", (double)results->n_skipped);
+}
+
+/* Keeps the first error of several steps, of which none stops the next. */
+static void keep_first(enum rp_status status, const struct rp_error *err, struct rp_error *first)
+{
+    if (status && !first->code)
+        *first = *err;
+}
+
+static enum rp_status write_reports(const struct rp_context *context, const cJSON *root,
+                                    struct rp_error *err)
+{
+    char path[RP_PATH_SIZE];
+    struct rp_error first = {.code = RP_OK}, one;
+    enum rp_status status = rp_make_dirs(context->reports_dir, &one);
+    keep_first(status, &one, &first);
+    status = rp_path_join(path, sizeof path, context->reports_dir, "results.json", &one);
     if (!status)
-        status = rp_make_dirs(context->reports_dir, err);
+        status = write_json(path, root, &one);
+    keep_first(status, &one, &first);
+    status = rp_path_join(path, sizeof path, context->reports_dir, "junit.xml", &one);
     if (!status)
-        status = rp_path_join(path, sizeof path, context->reports_dir, "results.json", err);
-    if (!status)
-        status = write_json(path, results->root, err);
-    if (!status)
-        status = rp_path_join(path, sizeof path, context->reports_dir, "junit.xml", err);
-    if (!status)
-        status = write_stream(path, write_junit, results->root, err);
+        status = write_stream(path, write_junit, root, &one);
+    keep_first(status, &one, &first);
+    if (first.code && err)
+        *err = first;
+    return first.code;
+}
+
+enum rp_status rp_results_collect(const struct rp_context *context, struct rp_results *results,
+                                  struct rp_error *err)
+{
+    struct rp_error first = {.code = RP_OK}, one;
+    struct rp_selection selection;
+    memset(results, 0, sizeof *results);
+    enum rp_status status = rp_selection_read(context, &selection, err);
     if (status)
-        rp_results_free(results);
-    return status;
+        return status;
+    results->has_ended = selection.has_ended;
+    results->root = cJSON_CreateObject();
+    cJSON_AddStringToObject(results->root, "format", "refparity-results");
+    cJSON_AddNumberToObject(results->root, "version", 1);
+    cJSON_AddStringToObject(results->root, "session", context->session);
+    cJSON_AddBoolToObject(results->root, "ended", results->has_ended);
+    cJSON *summary = cJSON_AddObjectToObject(results->root, "summary");
+    cJSON *pairs = cJSON_AddArrayToObject(results->root, "pairs");
+    for (size_t i = 0; i < selection.n; i++) {
+        struct rp_pair pair;
+        cJSON *json;
+        rp_matrix_pair(context->matrix, i, &pair);
+        status = collect_pair(context, &pair, selection.selected[i], &json, &one);
+        keep_first(status, &one, &first);
+        if (json) {
+            tally(results, json);
+            cJSON_AddItemToArray(pairs, json);
+        }
+    }
+    results->n_other = selection.n - results->n_pairs;
+    rp_selection_free(&selection);
+    add_summary(results, summary);
+    keep_first(write_reports(context, results->root, &one), &one, &first);
+    if (first.code && err)
+        *err = first;
+    return first.code;
 }
 
 void rp_results_free(struct rp_results *results)
@@ -328,7 +411,9 @@ int rp_results_exit_code(const struct rp_results *results)
 {
     if (results->n_errors > 0 || results->n_compared == 0)
         return RP_EXIT_ERROR;
-    return results->n_failed > 0 ? RP_EXIT_FAIL : RP_EXIT_PASS;
+    if (results->n_failed > 0)
+        return RP_EXIT_FAIL;
+    return results->has_ended ? RP_EXIT_PASS : RP_EXIT_ERROR;
 }
 
 /* ---- the summary ---- */
@@ -472,6 +557,10 @@ void rp_results_summary(FILE *out, const struct rp_context *context,
             results->n_errors, results->n_skipped);
     if (results->n_other)
         fprintf(out, " (%zu others of the matrix were not selected)", results->n_other);
+    if (results->n_pairs && !results->has_ended)
+        fprintf(out,
+                "\nctest has not come to %ssession/end: what it had not begun is not counted here",
+                context->prefix);
     fprintf(out, "\nreports: %s/{results.json,junit.xml%s}\n", context->reports_dir,
             results->n_failed || results->n_errors ? ",*.diff" : "");
 }

@@ -4,6 +4,7 @@
 #define REFPARITY_REPORT_RESULTS_H
 
 #include <cjson/cJSON.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "run/judge.h"
@@ -20,16 +21,19 @@ struct rp_results {
     size_t n_compared; /* pairs with at least one slot compared */
     size_t n_passed, n_failed, n_errors, n_skipped;
     size_t n_explained; /* of n_passed: MARGINAL, over the limit by quantization alone */
+    bool has_ended;     /* ctest has run all that it had selected, session/end is the last of it */
 };
 
-/* Collects the pairs that were run in the context's session; pairs that have no result yet (ctest
- * was stopped before its cleanup) are judged now. Writes results.json and junit.xml into the
- * reports folder. To be freed with rp_results_free. */
+/* Collects the pairs that the context's session selected; those that have no result yet (ctest was stopped
+ * before its cleanup) are judged now, and one whose run was lost is an ERROR. Writes results.json and
+ * junit.xml into the reports folder. After an error, which is the first of all, results are as whole as
+ * they could be made, and every file is written that could be. To be freed with rp_results_free. */
 enum rp_status rp_results_collect(const struct rp_context *context, struct rp_results *results,
                                   struct rp_error *err);
 void rp_results_free(struct rp_results *results);
 
-/* 2 when any pair is in error, or nothing was compared; else 1 when any fails; else 0. */
+/* 2 when any pair is in error, or nothing was compared; else 1 when any fails; else 2 when ctest did not
+ * come to its end; else 0. */
 int rp_results_exit_code(const struct rp_results *results);
 
 /* "compared N of M pairs", a line for each pair that did not pass, where the reports are. */

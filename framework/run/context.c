@@ -1,16 +1,19 @@
 /* See context.h. */
 #include "run/context.h"
 
-#include <dirent.h>
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/json.h"
 #include "base/sha256.h"
+#include "run/selection.h"
 
 int rp_env_flag(const char *name)
 {
@@ -24,6 +27,7 @@ static enum rp_status too_long(struct rp_error *err, const char *path)
                    RP_PATH_SIZE - 1);
 }
 
+#define FITS_PATH(buf, ...) ((size_t)snprintf((buf), RP_PATH_SIZE, __VA_ARGS__) < RP_PATH_SIZE)
 #define FITS(buf, ...) ((size_t)snprintf((buf), sizeof(buf), __VA_ARGS__) < sizeof(buf))
 
 static enum rp_status get_string(const struct rp_json *doc, const char *key, const char **out,
@@ -100,6 +104,27 @@ static void read_session(struct rp_context *context)
     free(text);
 }
 
+/* Everything in config.json is an absolute path: in a tree that was moved or copied they lead to the old
+ * place, where the results of another tree may lie. */
+static enum rp_status check_place(const struct rp_context *context, struct rp_error *err)
+{
+    char folder[RP_PATH_SIZE];
+    struct stat build, above;
+    if (!realpath(context->config_path, folder))
+        return rp_fail(err, RP_ERR_IO, context->config_path, -1, "cannot be found: %s",
+                       strerror(errno));
+    const bool exists = stat(context->build_dir, &build) == 0;
+    for (char *slash; exists && (slash = strrchr(folder, '/')) != NULL;) {
+        *slash = '\0';
+        if (stat(folder[0] ? folder : "/", &above) == 0 && above.st_dev == build.st_dev &&
+            above.st_ino == build.st_ino)
+            return RP_OK;
+    }
+    return rp_fail(err, RP_ERR_MISMATCH, context->config_path, -1,
+                   "it was made in the build tree %s, where it is no longer: configure again",
+                   context->build_dir);
+}
+
 static enum rp_status open_config(const char *config_path, struct rp_context *context,
                                   const char **matrix_path, struct rp_error *err)
 {
@@ -120,6 +145,8 @@ static enum rp_status open_config(const char *config_path, struct rp_context *co
         status = get_string(context->config, strings[i].key, strings[i].out, err);
     if (!status && cJSON_GetObjectItemCaseSensitive(rp_json_root(context->config), "tool"))
         status = get_string(context->config, "tool", &context->tool, err);
+    if (!status)
+        status = check_place(context, err);
     if (!status)
         status = read_stores(context, err);
     if (!status)
@@ -160,45 +187,37 @@ void rp_context_close(struct rp_context *context)
     memset(context, 0, sizeof *context);
 }
 
-/* Reports of an earlier session would be taken for this one's. Only what refparity writes goes. */
-static void remove_reports(const char *reports_dir)
-{
-    DIR *folder = opendir(reports_dir);
-    const struct dirent *item;
-    while (folder && (item = readdir(folder)) != NULL) {
-        const size_t length = strlen(item->d_name);
-        if ((length > 5 && strcmp(item->d_name + length - 5, ".diff") == 0) ||
-            strcmp(item->d_name, "results.json") == 0 || strcmp(item->d_name, "junit.xml") == 0)
-            (void)unlinkat(dirfd(folder), item->d_name, 0);
-    }
-    if (folder)
-        closedir(folder);
-}
-
-static enum rp_status write_session(struct rp_context *context, struct rp_error *err)
+/* The matrix is read for the number of its pairs alone. */
+static enum rp_status write_session(struct rp_context *context, const char *matrix_path,
+                                    struct rp_error *err)
 {
     struct timespec now;
     char path[RP_PATH_SIZE];
     clock_gettime(CLOCK_REALTIME, &now);
     snprintf(context->session, sizeof context->session, "%lld.%09ld-%ld", (long long)now.tv_sec,
              now.tv_nsec, (long)getpid());
+    if (rp_matrix_load(matrix_path, &context->matrix, NULL))
+        context->matrix = NULL;
     enum rp_status status = rp_path_join(path, sizeof path, context->work_dir, "session", err);
     if (!status)
         status = rp_make_dirs(context->work_dir, err);
     if (!status)
-        remove_reports(context->reports_dir);
+        status = rp_selection_begin(context->work_dir, context->session, context->matrix, err);
     if (!status)
         status = rp_file_write_atomic(path, context->session, strlen(context->session), err);
     return status;
 }
 
-enum rp_status rp_context_begin_session(const char *config_path, struct rp_error *err)
+enum rp_status rp_context_begin_session(const char *config_path, char *reports_dir,
+                                        struct rp_error *err)
 {
     struct rp_context context;
     const char *matrix_path = NULL;
     enum rp_status status = open_config(config_path, &context, &matrix_path, err);
+    if (!status && !FITS_PATH(reports_dir, "%s", context.reports_dir))
+        status = too_long(err, context.reports_dir);
     if (!status)
-        status = write_session(&context, err);
+        status = write_session(&context, matrix_path, err);
     rp_context_close(&context);
     return status;
 }

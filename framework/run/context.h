@@ -38,16 +38,17 @@ struct rp_context {
 };
 
 /* config.json: {"matrix", "prefix", "build_dir", "work_dir", "reports_dir", "record_command",
- * "tool" (not required), "stores": [...], "targets": {name: path}}, all paths absolute. Errors: those of the JSON and of
- * the matrix. */
+ * "tool" (not required), "stores": [...], "targets": {name: path}}, all paths absolute. Errors: those of
+ * the JSON and of the matrix; RP_ERR_MISMATCH where it does not lie in its build_dir. */
 enum rp_status rp_context_open(const char *config_path, struct rp_context *context,
                                struct rp_error *err);
 void rp_context_close(struct rp_context *context);
 
-/* Begins a session: results of earlier ctest runs no longer count in summaries. Does not read the
- * matrix, so that a broken one is reported by every test of it instead of keeping them from being
- * run. */
-enum rp_status rp_context_begin_session(const char *config_path, struct rp_error *err);
+/* Begins a session: results of earlier ctest runs no longer count in summaries. A matrix that cannot be
+ * read is no error here: every test of it reports that. reports_dir[RP_PATH_SIZE] is where reports of
+ * earlier runs are. */
+enum rp_status rp_context_begin_session(const char *config_path, char *reports_dir,
+                                        struct rp_error *err);
 
 /* The files of one pair. */
 struct rp_pair_paths {

@@ -194,6 +194,20 @@ void rp_judge_close(struct rp_judge *judge)
     memset(judge, 0, sizeof *judge);
 }
 
+void rp_judge_lose(struct rp_judge *judge, const char *reason)
+{
+    const struct rp_context *context = judge->context;
+    const struct rp_pair *pair = judge->pair;
+    const struct rp_pair_paths paths = judge->paths;
+    rp_judge_close(judge);
+    judge->context = context;
+    judge->pair = pair;
+    judge->paths = paths;
+    judge->comparison.limits = pair->against ? pair->entry->modes_limits : pair->entry->limits;
+    snprintf(judge->record.session, sizeof judge->record.session, "%s", context->session);
+    rp_judge_decide(&judge->prerequisites, RP_ERROR, "%s", reason);
+}
+
 bool rp_judge_ended_well(const struct rp_run_record *record)
 {
     const struct rp_process_result *p = &record->process;

@@ -34,6 +34,8 @@ struct rp_judge {
 /* Opens what is there; what is not is in judge->prerequisites. To be closed with rp_judge_close. */
 void rp_judge_open(const struct rp_context *context, const struct rp_pair *pair,
                    struct rp_judge *judge);
+/* What is there is not of this run: the prerequisites become an ERROR with this reason. */
+void rp_judge_lose(struct rp_judge *judge, const char *reason);
 void rp_judge_close(struct rp_judge *judge);
 
 /* Did the engine run to its end, exit with 0 or as the entry accepts, and complete its dump? Not for

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "run/selection.h"
 
 void rp_judge_name_modes(const struct rp_judge *judge, char *message, size_t size)
 {
@@ -55,6 +56,8 @@ enum rp_status rp_judge_select_modes(const struct rp_context *context, const str
     struct rp_pair_paths paths;
     struct rp_run_record record;
     enum rp_status status = rp_pair_paths(context, pair, &paths, err);
+    if (!status)
+        status = rp_selection_add(context, pair, err);
     if (status)
         return status;
     if (!rp_run_record_read(paths.record, &record, NULL) &&

@@ -20,6 +20,7 @@
 #include "run/exact_reference.h"
 #include "run/fixture.h"
 #include "run/inputs.h"
+#include "run/selection.h"
 
 /* The GGUF has to have the layers that the matrix declares; layers for multi-token prediction,
  * which run after the decoder, do not count. */
@@ -281,6 +282,23 @@ static int lock_folder(const char *dir)
     return fd;
 }
 
+/* From here until the engine is started there is no record: an interrupted run leaves nothing that could
+ * be taken for the end of one. */
+static enum rp_status remove_results(const struct rp_pair_paths *paths, struct rp_error *err)
+{
+    enum rp_status status = rp_remove_tree(paths->record, err);
+    if (!status)
+        status = rp_remove_tree(paths->result, err);
+    (void)rp_remove_tree(paths->verdicts, NULL); /* stale from now on, so nobody believes them */
+    return status;
+}
+
+static void unlock(int lock)
+{
+    if (lock >= 0)
+        close(lock);
+}
+
 enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pair *pair,
                            struct rp_run_record *record, struct rp_error *err)
 {
@@ -292,6 +310,8 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
     memset(record, 0, sizeof *record);
     enum rp_status status = rp_pair_paths(context, pair, &paths, err);
     if (!status)
+        status = rp_selection_add(context, pair, err);
+    if (!status)
         status = rp_make_dirs(paths.dir, err);
     if (status)
         return status;
@@ -300,12 +320,11 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
     const int lock = lock_folder(paths.dir);
     if (context->reuse && rp_run_record_read(paths.record, &old, NULL))
         memset(&old, 0, sizeof old);
-    /* From here until the engine is started there is no record: an interrupted run leaves nothing
-     * that could be taken for the end of one. */
-    unlink(paths.record);
-    unlink(paths.result);
-    (void)rp_remove_tree(paths.verdicts, NULL); /* stale from now on, so nobody believes them */
-
+    status = remove_results(&paths, err);
+    if (status) {
+        unlock(lock);
+        return status;
+    }
     snprintf(record->session, sizeof record->session, "%s", context->session);
     status = prepare(context, pair, &paths, &command, record, &failure);
     if (!status)
@@ -331,7 +350,6 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
     status = rp_make_dirs(paths.dir, err);      /* the engine may have removed it */
     if (!status)
         status = rp_run_record_write(paths.record, record, err);
-    if (lock >= 0)
-        close(lock);
+    unlock(lock);
     return status;
 }
