@@ -30,12 +30,54 @@ struct case_run {
     size_t n_done; /* `run` and `report`, which judge nothing */
 };
 
-/* The rest of a verdict's output is indented, and an engine's own lines stand behind a bar: no line
- * but this one begins with "refparity: SKIP: ", which ctest takes for a skip. */
+/* Prints with every line but the first indented. All that is printed here may quote a stranger: a prompt,
+ * a file's name, what an engine wrote; and a line that begins with "refparity: SKIP: " is a skip to
+ * ctest. */
+static void print_lines(const char *text)
+{
+    for (const char *c = text; *c; c++) {
+        putchar(*c);
+        if (*c == '\n' && c[1] && c[1] != ' ')
+            fputs("  ", stdout);
+    }
+}
+
+static void say(const char *fmt, ...) RP_PRINTF(1, 2);
+static void say(const char *fmt, ...)
+{
+    char text[12288];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    print_lines(text);
+}
+
+/* What a report's function writes, printed by print_text; out is NULL where memory is short. */
+struct text {
+    FILE *out;
+    char *bytes;
+    size_t n;
+};
+
+static void open_text(struct text *text)
+{
+    *text = (struct text){.bytes = NULL};
+    text->out = open_memstream(&text->bytes, &text->n);
+}
+
+static void print_text(struct text *text)
+{
+    if (text->out && !fclose(text->out))
+        print_lines(text->bytes);
+    free(text->bytes);
+}
+
+/* The one line that ctest takes for a skip. */
 static _Noreturn void leave_skipped(struct case_run *run, const char *message)
 {
     run->n_verdicts[RP_SKIP]++;
-    printf("refparity: SKIP: %s: %s\n", run->test, message);
+    say("refparity: SKIP: %s: %s\n", run->test, message);
     fflush(stdout);
     skip();
     abort(); /* skip() does not return */
@@ -45,18 +87,18 @@ static _Noreturn void leave_skipped(struct case_run *run, const char *message)
 static void print_place(const struct case_run *run, const char *message)
 {
     if (run->error[0])
-        printf("%s: error: %s: %s\n", run->id->config, run->test, message);
+        say("%s: error: %s: %s\n", run->id->config, run->test, message);
     else
-        printf("%s:%d: error: %s: %s\n", rp_matrix_path(run->context.matrix), run->pair.entry->line,
-               run->test, message);
+        say("%s:%d: error: %s: %s\n", rp_matrix_path(run->context.matrix), run->pair.entry->line,
+            run->test, message);
 }
 
 static _Noreturn void leave_failed(struct case_run *run, enum rp_verdict verdict)
 {
     run->n_verdicts[verdict]++;
     if (!run->error[0])
-        printf("  reproduce: ctest --test-dir %s --output-on-failure -R '^%s%s/%s$'\n",
-               run->context.build_dir, run->context.prefix, run->pair.name, run->test);
+        say("  reproduce: ctest --test-dir %s --output-on-failure -R '^%s%s/%s$'\n",
+            run->context.build_dir, run->context.prefix, run->pair.name, run->test);
     fflush(stdout);
     if (run->error[0])
         _fail(run->id->config, 1);
@@ -71,7 +113,7 @@ static void leave(struct case_run *run, enum rp_verdict verdict, const char *mes
     case RP_PASS:
     case RP_MARGINAL:
         run->n_verdicts[verdict]++;
-        printf("%s: %s: %s\n", run->test, rp_verdict_name(verdict), message);
+        say("%s: %s: %s\n", run->test, rp_verdict_name(verdict), message);
         return;
     case RP_SKIP: leave_skipped(run, message);
     case RP_FAIL:
@@ -127,7 +169,7 @@ void rp_case_run(void **state)
 {
     struct case_run *run = *state;
     if (run->error[0]) { /* for the other tests to report: a failed setup would keep them from it */
-        printf("run: nothing was run: %s\n", run->error);
+        say("run: nothing was run: %s\n", run->error);
         run->n_done++;
         return;
     }
@@ -140,12 +182,12 @@ void rp_case_run(void **state)
         leave(run, RP_ERROR, rp_error_text(&err, text, sizeof text));
     rp_process_text(&record.process, record.timeout_s, text, sizeof text);
     if (record.command[0])
-        printf("run: %s\n", record.command);
+        say("run: %s\n", record.command);
     switch (record.outcome) {
     case RP_RUN_SKIPPED: leave(run, RP_SKIP, record.reason); break;
     case RP_RUN_STARTED: /* never in a record that rp_run_pair returns */
     case RP_RUN_ERROR:   /* recorded: every other test of the pair says so */
-        printf("run: recorded: %s\n", record.reason);
+        say("run: recorded: %s\n", record.reason);
         break;
     case RP_RUN_REUSED:
         printf("run: kept the dump of an earlier run with the same inputs\n");
@@ -172,9 +214,9 @@ void rp_case_engine(void **state)
     if (judgement.verdict == RP_ERROR) {
         print_place(run, judgement.message);
         if (run->judge->record.command[0])
-            printf("  command: %s\n", run->judge->record.command);
+            say("  command: %s\n", run->judge->record.command);
         if (rp_judge_log_tail(run->judge, 20, tail, sizeof tail)[0])
-            printf("  end of %s:\n%s", run->judge->paths.log, tail);
+            say("  end of %s:\n%s", run->judge->paths.log, tail);
         leave_failed(run, RP_ERROR);
     }
     leave(run, judgement.verdict, judgement.message);
@@ -209,8 +251,12 @@ void rp_case_slot(void **state, const char *slot)
     rp_slot_test_free(&test);
     if (result.verdict == RP_FAIL) {
         print_place(run, result.message);
-        rp_report_failure(stdout, &result, &divergence);
-        printf("  table: %s (the pair's report test writes it)\n", judge->paths.diff);
+        struct text details;
+        open_text(&details);
+        if (details.out)
+            rp_report_failure(details.out, &result, &divergence);
+        print_text(&details);
+        say("  table: %s (the pair's report test writes it)\n", judge->paths.diff);
         leave_failed(run, RP_FAIL);
     }
     if (result.n_missing && result.verdict == RP_PASS)
@@ -237,7 +283,11 @@ void rp_case_replay(void **state, const char *slot)
     snprintf(message, sizeof message, "%s", result.judgement.message);
     if (verdict == RP_FAIL) {
         print_place(run, message);
-        rp_report_replay_failure(stdout, &result);
+        struct text details;
+        open_text(&details);
+        if (details.out)
+            rp_report_replay_failure(details.out, &result);
+        print_text(&details);
     }
     rp_replay_result_free(&result);
     if (verdict == RP_FAIL)

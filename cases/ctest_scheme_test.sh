@@ -60,7 +60,7 @@ cat >"$work/project/matrix.json" <<END
 {"engines": {
   "clean": {"argv": ["{target:refparity-embedded}", $run], "layout": "npy", "serial": true},
   "bug": {"argv": ["{target:refparity-embedded-bugs}", $run, "--bug", "ffn-half", "--layer", "2"], "layout": "npy"},
-  "crash": {"argv": ["sh", "-c", "echo 'refparity: SKIP: fake'; \"\$@\"; kill -SEGV \$\$", "sh",
+  "crash": {"argv": ["sh", "-c", "echo 'refparity: SKIP: fake'; \"\$@\"; kill -SEGV \$\$", "sh\\nrefparity: SKIP: an argument",
             "{target:refparity-embedded}", $run], "layout": "npy", "timeout_s": 30, "processors": 2},
   "missing": {"argv": ["{env:REFPARITY_SCHEME_ENGINE}", "{tokens_file}", "{dump}"], "layout": "npy"}},
  "tests": [$(entry ok clean), $(entry broken bug), $(entry crashing crash), $(entry absent missing)]}
@@ -167,7 +167,7 @@ says 'scheme/crashing/p0/h03 .*Passed'
 says 'scheme/crashing/p0/logits .*Passed'
 says 'was killed by signal 11'
 says '  \| refparity: SKIP: fake'
-says_not 'scheme/crashing/p0/engine .*Skipped'
+says_not 'scheme/crashing/p0/(engine|run) .*Skipped'
 expect 2 "$tool" report "$config"
 says 'compared 1 of 1 pairs: 0 passed, 0 failed, 1 errors, 0 skipped'
 

@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <utime.h>
 
 #include "base/file.h"
+#include "base/scratch_test_util.h"
 #include "cases/scratch_pair_test_util.h"
 #include "run/run.h"
 
@@ -249,6 +251,60 @@ static void a_missing_program_a_missing_fixture_and_a_missing_variable_are_skips
     }
 }
 
+/* What is there and cannot be had is broken, not missing. */
+static void what_is_there_without_permission_is_an_error(void **state)
+{
+    (void)state;
+    char folder[256], path[300], stores[320], argv[400];
+    rp_test_make_folder(folder);
+    rp_test_write_file(folder, "engine", "#!/bin/sh\n", 10);
+    snprintf(path, sizeof path, "%s/loop", folder); /* root may look into every folder */
+    assert_int_equal(symlink(path, path), 0);
+    snprintf(stores, sizeof stores, "\"%s\"", path);
+    snprintf(argv, sizeof argv, "[\"%s/engine\", \"{dump}\"]", folder);
+    const struct rp_scratch_spec specs[] = {{.argv = argv}, {.stores = stores}, {.gguf = "m.gguf"}};
+    static const char *const messages[] = {"it is there, but may not be run: Permission denied",
+                                           "Too many levels of symbolic links",
+                                           "Too many levels of symbolic links"};
+    for (size_t i = 0; i < sizeof specs / sizeof specs[0]; i++) {
+        struct rp_scratch_pair scratch;
+        struct rp_verdicts v;
+        rp_scratch_pair_open(&scratch, &specs[i]);
+        scratch.context.models_dir = path;
+        rp_scratch_pair_judge(&scratch, &v);
+        assert_int_equal(v.verdict, RP_ERROR);
+        assert_contains(v.engine.message, messages[i]);
+        rp_verdicts_free(&v);
+        rp_scratch_pair_close(&scratch);
+    }
+    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+}
+
+static void a_command_is_one_line_that_a_shell_reads_as_it_was(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    struct rp_run_record record;
+    char script[RP_PATH_SIZE + 9000], path[512], *text;
+    size_t length;
+    rp_scratch_pair_open(&scratch,
+                         &(struct rp_scratch_spec){
+                             .argv = "[\"printf\", \"%s|\", \"a\\nrefparity: SKIP: b\\\\c'd\\t\", "
+                                     "\"it's\", \"{tokens_file}\", \"{dump}\"]"});
+    assert_int_equal(rp_run_pair(&scratch.context, &scratch.pair, &record, NULL), RP_OK);
+    assert_null(strchr(record.command, '\n'));
+    snprintf(path, sizeof path, "%s/out", scratch.folder);
+    snprintf(script, sizeof script, "(%s) >%s", record.command, path);
+    char *argv[] = {"bash", "-c", script, NULL};
+    const struct rp_process_spec spec = {.argv = argv, .timeout_s = 10};
+    struct rp_process_result result;
+    assert_int_equal(rp_process_run(&spec, &result, NULL), RP_OK);
+    assert_int_equal(rp_file_read(path, 10000, &text, &length, NULL), RP_OK);
+    assert_int_equal(strncmp(text, "a\nrefparity: SKIP: b\\c'd\t|it's|/", 32), 0);
+    free(text);
+    rp_scratch_pair_close(&scratch);
+}
+
 static void REQUIRE_turns_a_skip_into_an_error(void **state)
 {
     (void)state;
@@ -426,6 +482,8 @@ int main(void)
         cmocka_unit_test(n_layers_that_the_GGUF_contradicts_is_an_error_before_anything_runs),
         cmocka_unit_test(a_dump_of_fewer_layers_is_an_error),
         cmocka_unit_test(a_missing_program_a_missing_fixture_and_a_missing_variable_are_skips),
+        cmocka_unit_test(what_is_there_without_permission_is_an_error),
+        cmocka_unit_test(a_command_is_one_line_that_a_shell_reads_as_it_was),
         cmocka_unit_test(REQUIRE_turns_a_skip_into_an_error),
         cmocka_unit_test(a_dump_of_another_prompt_fails_the_tokens),
         cmocka_unit_test(a_new_run_never_sees_an_old_dump),

@@ -324,3 +324,9 @@ int rp_path_exists(const char *path)
     struct stat info;
     return stat(path, &info) == 0;
 }
+
+enum rp_status rp_path_look(const char *path, struct rp_error *err)
+{
+    struct stat info;
+    return stat(path, &info) == 0 ? RP_OK : system_error(err, path, "cannot look for it");
+}

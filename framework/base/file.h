@@ -42,6 +42,10 @@ enum rp_status rp_remove_tree(const char *path, struct rp_error *err);
 enum rp_status rp_path_join(char *buf, size_t size, const char *a, const char *b,
                             struct rp_error *err);
 
+/* RP_OK: something is there. RP_ERR_MISSING: nothing is. RP_ERR_IO: that cannot be told, for want of
+ * permission on a folder above it, say. Not for what is missing without harm: rp_path_exists. */
+enum rp_status rp_path_look(const char *path, struct rp_error *err);
+
 int rp_path_exists(const char *path); /* of any kind; a dangling symbolic link does not exist */
 
 #endif

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/supervisor.h"
 
 extern char **environ;
@@ -309,27 +310,44 @@ const char *rp_process_text(const struct rp_process_result *result, double timeo
     return buf;
 }
 
-static int is_program(const char *path)
+/* RP_ERR_MISSING: nothing is there. RP_ERR_IO: it is, and cannot be run. */
+static enum rp_status check_program(const char *path, struct rp_error *err)
 {
     struct stat info;
-    return stat(path, &info) == 0 && S_ISREG(info.st_mode) && access(path, X_OK) == 0;
+    if (stat(path, &info) != 0)
+        return rp_fail(err, errno == ENOENT || errno == ENOTDIR ? RP_ERR_MISSING : RP_ERR_IO, path,
+                       -1, "no such program: %s", strerror(errno));
+    if (!S_ISREG(info.st_mode))
+        return rp_fail(err, RP_ERR_IO, path, -1, "expected a program, found no regular file");
+    if (access(path, X_OK) != 0)
+        return rp_fail(err, RP_ERR_IO, path, -1, "it is there, but may not be run: %s (chmod +x)",
+                       strerror(errno));
+    return RP_OK;
 }
 
 enum rp_status rp_find_program(const char *program, char *out, size_t size, struct rp_error *err)
 {
+    struct rp_error refused = {.code = RP_OK};
     if (strchr(program, '/')) {
-        if (is_program(program) && (size_t)snprintf(out, size, "%s", program) < size)
-            return RP_OK;
-        return rp_fail(err, RP_ERR_MISSING, program, -1, "no such program, or not executable");
+        if ((size_t)snprintf(out, size, "%s", program) >= size)
+            return rp_fail(err, RP_ERR_ARGUMENT, program, -1, "the path is too long");
+        return check_program(program, err);
     }
     const char *path = getenv("PATH");
     for (const char *start = path ? path : ""; program[0] && *start;) {
         const size_t length = strcspn(start, ":");
         const int n = snprintf(out, size, "%.*s/%s", (int)length, start, program);
-        if (length > 0 && n > 0 && (size_t)n < size && is_program(out))
-            return RP_OK;
+        if (length > 0 && n > 0 && (size_t)n < size && rp_path_exists(out)) {
+            struct rp_error one;
+            if (!check_program(out, &one))
+                return RP_OK;
+            refused = refused.code ? refused : one; /* as execvp: a later folder may have it */
+        }
         start += length;
         start += *start == ':';
     }
-    return rp_fail(err, RP_ERR_MISSING, program, -1, "no such program in PATH");
+    if (refused.code && err)
+        *err = refused;
+    return refused.code ? refused.code
+                        : rp_fail(err, RP_ERR_MISSING, program, -1, "no such program in PATH");
 }

@@ -38,7 +38,8 @@ enum rp_status rp_process_run(const struct rp_process_spec *spec, struct rp_proc
 const char *rp_process_text(const struct rp_process_result *result, double timeout_s, char *buf,
                             size_t size);
 
-/* Writes the full path of program, as execvp would find it, into out; RP_ERR_MISSING names it. */
+/* Writes the full path of program, as execvp would find it, into out; RP_ERR_MISSING names it.
+ * RP_ERR_IO: there is one, and it may not be run. */
 enum rp_status rp_find_program(const char *program, char *out, size_t size, struct rp_error *err);
 
 #endif

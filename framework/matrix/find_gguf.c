@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/json_scan.h"
 #include "matrix/parse.h"
 
@@ -32,6 +33,13 @@ static int is_file(const char *path)
     return stat(path, &info) == 0 && S_ISREG(info.st_mode);
 }
 
+/* A folder that nobody may look into is no missing file. */
+static enum rp_status check_place(const char *path, struct rp_error *err)
+{
+    const enum rp_status status = path[0] ? rp_path_look(path, err) : RP_OK;
+    return status == RP_ERR_MISSING ? RP_OK : status;
+}
+
 enum rp_status rp_entry_gguf(const struct rp_matrix *matrix, const struct rp_entry *entry,
                              const char *models_dir, char *out, size_t size, struct rp_error *err)
 {
@@ -44,6 +52,9 @@ enum rp_status rp_entry_gguf(const struct rp_matrix *matrix, const struct rp_ent
     if (!name)
         return rp_fail(err, RP_ERR_ARGUMENT, where, -1, "entry %s has no engine_gguf", entry->name);
     if (name[0] == '/') {
+        const enum rp_status status = check_place(name, err);
+        if (status)
+            return status;
         if (!is_file(name))
             return rp_fail(err, RP_ERR_MISSING, where, -1, "there is no file %s", name);
         if (strlen(name) >= size)
@@ -57,6 +68,10 @@ enum rp_status rp_entry_gguf(const struct rp_matrix *matrix, const struct rp_ent
         status = join(models_dir, name, below_models, sizeof below_models, err);
     if (status == RP_OK)
         status = join(matrix->folder, name, below_matrix, sizeof below_matrix, err);
+    if (status == RP_OK)
+        status = check_place(below_models, err);
+    if (status == RP_OK)
+        status = check_place(below_matrix, err);
     if (status != RP_OK)
         return status;
     const char *found = has_models && is_file(below_models) ? below_models : below_matrix;

@@ -20,8 +20,8 @@ enum rp_status rp_command_make(const struct rp_context *context, const struct rp
                                struct rp_error *err);
 void rp_command_free(struct rp_command *command);
 
-/* For a shell: cd FOLDER && NAME=VALUE ... PROGRAM ARGUMENT ..., quoted; cut to fit buf[size].
- * Returns buf. */
+/* For a shell: cd FOLDER && NAME=VALUE ... PROGRAM ARGUMENT ..., quoted, on one line; cut to fit
+ * buf[size]. Returns buf. */
 const char *rp_command_text(const struct rp_command *command, const char *folder, char *buf,
                             size_t size);
 
