@@ -454,6 +454,32 @@ static void a_dump_is_reused_while_its_inputs_are_the_same_by_content(void **sta
     rp_scratch_pair_close(&scratch);
 }
 
+/* As after touch, chmod, or tar: nobody can tell what else has happened to it. */
+static void a_dump_that_has_changed_is_made_again_not_complained_about(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    struct rp_verdicts v;
+    struct rp_pair_paths paths;
+    char path[RP_PATH_SIZE + 16];
+    rp_scratch_pair_open(&scratch, &(struct rp_scratch_spec){0});
+    scratch.context.reuse = 1;
+    assert_int_equal(rp_pair_paths(&scratch.context, &scratch.pair, &paths, NULL), RP_OK);
+    snprintf(path, sizeof path, "%s/h1.npy", paths.dump);
+    assert_int_equal(run_once(&scratch), RP_RUN_RAN);
+    assert_int_equal(run_once(&scratch), RP_RUN_REUSED);
+    assert_int_equal(utime(path, NULL), 0);
+    assert_int_equal(run_once(&scratch), RP_RUN_RAN);
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(run_once(&scratch), RP_RUN_RAN);
+    assert_int_equal(run_once(&scratch), RP_RUN_REUSED);
+    assert_int_equal(unlink(path), 0);
+    rp_scratch_pair_judge(&scratch, &v);
+    assert_int_equal(v.verdict, RP_PASS);
+    rp_verdicts_free(&v);
+    rp_scratch_pair_close(&scratch);
+}
+
 static void the_dump_of_a_failed_run_is_not_reused(void **state)
 {
     (void)state;
@@ -490,6 +516,7 @@ int main(void)
         cmocka_unit_test(an_interrupted_run_leaves_nothing_to_judge),
         cmocka_unit_test(models_are_looked_for_in_the_users_cache_by_default),
         cmocka_unit_test(a_dump_is_reused_while_its_inputs_are_the_same_by_content),
+        cmocka_unit_test(a_dump_that_has_changed_is_made_again_not_complained_about),
         cmocka_unit_test(the_dump_of_a_failed_run_is_not_reused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

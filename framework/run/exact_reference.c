@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,19 +81,38 @@ static enum rp_status make_version_folder(const char *below, const char *name, c
     return status;
 }
 
-/* Makes folder, unless it is there: aside, and renamed when complete. */
+/* Is what lies at folder what was computed? state_path has its fingerprint as it was then. */
+static bool is_as_computed(const char *folder, const char *state_path)
+{
+    char state[RP_FINGERPRINT_SIZE], *text = NULL;
+    size_t length;
+    rp_fingerprint(folder, state);
+    const bool same = state[0] && !rp_file_read(state_path, sizeof state, &text, &length, NULL) &&
+                      strcmp(text, state) == 0;
+    free(text);
+    return same;
+}
+
+/* Makes folder, unless it is there as it was made: aside, and renamed when complete. */
 static enum rp_status make_folder(const struct rp_exact_spec *spec, const char *folder,
                                   struct rp_error *err)
 {
-    char aside[RP_PATH_SIZE + 16];
-    if (rp_path_exists(folder))
+    char aside[RP_PATH_SIZE + 16], state_path[RP_PATH_SIZE + 16], state[RP_FINGERPRINT_SIZE];
+    snprintf(state_path, sizeof state_path, "%s.state", folder);
+    if (is_as_computed(folder, state_path))
         return RP_OK;
     snprintf(aside, sizeof aside, "%s.part", folder);
     enum rp_status status = rp_remove_tree(aside, err);
     if (!status)
+        status = rp_remove_tree(folder, err);
+    if (!status)
         status = rp_exact_compute(spec, aside, err);
     if (!status && rename(aside, folder))
         status = rp_fail(err, RP_ERR_IO, folder, -1, "cannot be made");
+    if (!status) {
+        rp_fingerprint(folder, state);
+        status = rp_file_write_atomic(state_path, state, strlen(state), err);
+    }
     if (status)
         (void)rp_remove_tree(aside, NULL);
     return status;

@@ -7,7 +7,7 @@
 
 /* Fills record's exact, exact_state and exact_s, or no_exact. The C model computes it, into a folder
  * below the context's work_dir that is named by all of its inputs, the C model among them (by the tool's
- * content: what another build has left is removed); where that
+ * content: what another build has left is removed; one that has changed since is computed again); where that
  * does not know the model, a fixture recorded with HF on the dequantized weights takes its place
  * (run/fixture.h). gguf: the entry's, found. */
 void rp_exact_reference_find(const struct rp_context *context, const struct rp_pair *pair,

@@ -135,10 +135,14 @@ static bool ended_complete(const struct rp_run_record *old, const struct rp_entr
     return complete;
 }
 
+/* A dump that has changed since, or was copied, is no reason to complain: the engine runs again. */
 static int can_reuse(const struct rp_run_record *old, const struct rp_entry *entry,
                      const char *dump, const char *key)
 {
-    return key[0] && strcmp(old->key, key) == 0 && ended_complete(old, entry, dump) &&
+    char state[RP_FINGERPRINT_SIZE];
+    rp_fingerprint(dump, state);
+    return key[0] && state[0] && strcmp(state, old->dump_state) == 0 &&
+           strcmp(old->key, key) == 0 && ended_complete(old, entry, dump) &&
            (old->outcome == RP_RUN_RAN || old->outcome == RP_RUN_REUSED);
 }
 
