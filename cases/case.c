@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/mapped_fault.h"
 #include "operations/matmul.h"
 #include "report/replay.h"
 #include "report/results.h"
@@ -386,6 +387,7 @@ int rp_case_main(int argc, char **argv, const struct rp_case *pair, const struct
             return RP_EXIT_ERROR;
         }
     }
+    rp_report_mapped_faults();
     rp_matmul_one_thread();        /* ctest runs as many cases at once as it was told to */
     unsetenv("CMOCKA_TEST_ABORT"); /* would turn exit codes into a signal */
     struct CMUnitTest *selected = calloc(n_tests, sizeof *selected);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/process.h"
@@ -242,6 +243,47 @@ static void a_short_or_missing_file_is_exit_2(void **state)
     close_scratch(&scratch);
 }
 
+/* 64 GiB on no disk: what the widths tell is not read first. */
+static void a_file_of_another_width_is_an_error_before_it_is_read(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    char path[300];
+    open_scratch(&scratch);
+    write_single(scratch.folder, 0, 1.001f);
+    snprintf(path, sizeof path, "%s/eng/h1.bin", scratch.folder);
+    assert_int_equal(truncate(path, (off_t)64 << 30), 0);
+    assert_int_equal(diff(&scratch, NULL, NULL), 2);
+    assert_line(&scratch, "h1 ", "h1 has 17179869184 values per position, the reference has 8");
+    close_scratch(&scratch);
+}
+
+/* What little address space a program gets is no reason to wait for ever. */
+static void without_address_space_the_tool_ends(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) /* it wants terabytes */
+    skip();
+#endif
+    static const int kib[] = {20000, 60000, 100000, 150000, 300000};
+    struct scratch scratch;
+    struct rp_process_result result;
+    char command[1024];
+    open_scratch(&scratch);
+    write_single(scratch.folder, 0, 1.001f);
+    for (size_t i = 0; i < sizeof kib / sizeof kib[0]; i++) {
+        snprintf(command, sizeof command,
+                 "ulimit -v %d; %s --version && exec %s diff %s/ref.npz %s/eng", kib[i], RP_TOOL,
+                 RP_TOOL, scratch.folder, scratch.folder);
+        char *argv[] = {"sh", "-c", command, NULL};
+        const struct rp_process_spec spec = {.argv = argv, .timeout_s = 20};
+        assert_int_equal(rp_process_run(&spec, &result, NULL), RP_OK);
+        assert_false(result.timed_out);
+        assert_int_equal(result.exit_code, 0);
+    }
+    close_scratch(&scratch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +292,8 @@ int main(void)
         cmocka_unit_test(a_dump_of_all_positions_is_compared_at_all_or_one),
         cmocka_unit_test(a_divergence_is_exit_1_and_named),
         cmocka_unit_test(a_short_or_missing_file_is_exit_2),
+        cmocka_unit_test(without_address_space_the_tool_ends),
+        cmocka_unit_test(a_file_of_another_width_is_an_error_before_it_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

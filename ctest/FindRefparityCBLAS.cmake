@@ -1,5 +1,6 @@
 # Finds a CBLAS that is faster than the library's own loop, OpenBLAS or BLIS, and defines
-# refparity::cblas. Another one, such as MKL: set REFPARITY_CBLAS_LIBRARY and
+# refparity::cblas. A shared one is loaded when it is first needed: RefparityCBLAS_IS_LOADED, and
+# RefparityCBLAS_SONAME where it can be told. Another one, such as MKL: set REFPARITY_CBLAS_LIBRARY and
 # REFPARITY_CBLAS_INCLUDE_DIR. Not for the reference BLAS, which is slower than the loop.
 find_package(PkgConfig QUIET)
 if(PkgConfig_FOUND)
@@ -34,11 +35,21 @@ find_package_handle_standard_args(RefparityCBLAS
   REQUIRED_VARS REFPARITY_CBLAS_LIBRARY REFPARITY_CBLAS_INCLUDE_DIR REFPARITY_CBLAS_LINKS
   REASON_FAILURE_MESSAGE "install OpenBLAS (Debian: libopenblas-dev), or use REFPARITY_CBLAS=OFF")
 mark_as_advanced(REFPARITY_CBLAS_INCLUDE_DIR REFPARITY_CBLAS_LIBRARY)
+set(RefparityCBLAS_IS_LOADED FALSE)
+set(RefparityCBLAS_SONAME "")
+if(RefparityCBLAS_FOUND AND REFPARITY_CBLAS_LIBRARY MATCHES "[.]so([.0-9]*)$")
+  set(RefparityCBLAS_IS_LOADED TRUE)
+  if(CMAKE_OBJDUMP)
+    execute_process(COMMAND "${CMAKE_OBJDUMP}" -p "${REFPARITY_CBLAS_LIBRARY}"
+      OUTPUT_VARIABLE _refparity_soname ERROR_QUIET)
+    if(_refparity_soname MATCHES "SONAME +([^ \n]+)")
+      set(RefparityCBLAS_SONAME "${CMAKE_MATCH_1}")
+    endif()
+  endif()
+endif()
 if(RefparityCBLAS_FOUND AND NOT TARGET refparity::cblas)
   add_library(refparity::cblas UNKNOWN IMPORTED)
   set_target_properties(refparity::cblas PROPERTIES
     IMPORTED_LOCATION "${REFPARITY_CBLAS_LIBRARY}"
-    INTERFACE_INCLUDE_DIRECTORIES "${REFPARITY_CBLAS_INCLUDE_DIR}"
-    INTERFACE_COMPILE_DEFINITIONS
-      "RP_HAVE_CBLAS;$<$<BOOL:${REFPARITY_CBLAS_IS_OPENBLAS}>:RP_HAVE_OPENBLAS>")
+    INTERFACE_INCLUDE_DIRECTORIES "${REFPARITY_CBLAS_INCLUDE_DIR}")
 endif()

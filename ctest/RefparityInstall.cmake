@@ -21,9 +21,13 @@ install(FILES matrix/matrix.schema.json DESTINATION "${CMAKE_INSTALL_DATADIR}/re
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 
 set(_cblas)
-if(RefparityCBLAS_FOUND)
+set(_cblas_is_linked FALSE)
+if(RefparityCBLAS_FOUND AND NOT RefparityCBLAS_IS_LOADED)
+  set(_cblas_is_linked TRUE)
   install(FILES ctest/FindRefparityCBLAS.cmake DESTINATION "${_package}")
   set(_cblas " ${REFPARITY_CBLAS_LIBRARY}")
+elseif(RefparityCBLAS_FOUND AND CMAKE_DL_LIBS)
+  set(_cblas " -l${CMAKE_DL_LIBS}")
 endif()
 configure_package_config_file(ctest/refparityConfig.cmake.in
   "${PROJECT_BINARY_DIR}/refparityConfig.cmake" INSTALL_DESTINATION "${_package}"

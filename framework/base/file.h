@@ -7,7 +7,8 @@
 
 /* Maps the regular file at path read-only (symbolic links are followed): *bytes is [*size] and never
  * NULL, also when the file is empty. A FIFO, device, socket or folder is refused, and never waited
- * for. A file that another process truncates while it is mapped raises SIGBUS, as with any mmap.
+ * for. A file that another process truncates while it is mapped raises SIGBUS, as with any mmap: the
+ * project's programs report it, mapped_fault.h.
  * RP_ERR_MISSING (no such file), RP_ERR_IO, RP_ERR_UNSUPPORTED (not a regular file). */
 enum rp_status rp_file_map(const char *path, const void **bytes, size_t *size,
                            struct rp_error *err);

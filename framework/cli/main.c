@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mapped_fault.h"
 #include "refparity/compare.h"
 
 #ifndef RP_VERSION
@@ -55,6 +56,7 @@ static int print_help(void)
 
 int main(int argc, char **argv)
 {
+    rp_report_mapped_faults();
     if (argc < 2)
         return rp_cli_usage_error("", "expected a command");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)

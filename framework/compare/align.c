@@ -39,16 +39,21 @@ enum rp_status rp_alignment_open(const struct rp_comparison *comparison, const c
                                  struct rp_alignment *alignment, struct rp_error *err)
 {
     memset(alignment, 0, sizeof *alignment);
+    const struct rp_slot_info *ref = rp_tensor_set_find(comparison->reference, slot);
+    const struct rp_slot_info *engine = rp_tensor_set_find(comparison->engine, slot);
+    /* Before anything is loaded: a file of another width may take all the memory that there is. */
+    alignment->widths_differ =
+        ref && engine && !ref->error.code && !engine->error.code && ref->dim != engine->dim;
+    if (alignment->widths_differ)
+        return rp_fail(err, RP_ERR_MISMATCH, rp_tensor_set_path(comparison->engine), -1,
+                       "%s has %zu values per position, the reference has %zu", slot, engine->dim,
+                       ref->dim);
     enum rp_status status = rp_tensor_load(comparison->reference, slot, &alignment->ref, err);
     if (status)
         return status;
     status = rp_tensor_load(comparison->engine, slot, &alignment->engine, err);
     if (status)
         return status;
-    if (alignment->ref.dim != alignment->engine.dim)
-        return rp_fail(err, RP_ERR_MISMATCH, rp_tensor_set_path(comparison->engine), -1,
-                       "%s has %zu values per position, the reference has %zu", slot,
-                       alignment->engine.dim, alignment->ref.dim);
     alignment->dim = alignment->ref.dim;
     count_unpaired(comparison, alignment);
     return RP_OK;

@@ -3,6 +3,8 @@
 #ifndef REFPARITY_COMPARE_ALIGN_H
 #define REFPARITY_COMPARE_ALIGN_H
 
+#include <stdbool.h>
+
 #include "refparity/compare.h"
 
 struct rp_alignment {
@@ -12,6 +14,7 @@ struct rp_alignment {
     size_t n_missing;      /* wanted positions of the reference that the engine's slot lacks */
     size_t n_extra;        /* positions of the engine's slot that the reference lacks */
     int64_t first_missing; /* position, -1 when none is missing */
+    bool widths_differ;    /* then nothing was loaded */
     /* private */
     size_t next_ref, next_engine, next_wanted;
 };
@@ -23,7 +26,7 @@ struct rp_row_pair {
 };
 
 /* Loads slot from both sides and counts what one of them lacks. Errors: those of rp_tensor_load,
- * and RP_ERR_MISMATCH when the two dims differ. To be closed with rp_alignment_close, also after
+ * and RP_ERR_MISMATCH when the two dims differ, which is looked at first. To be closed with rp_alignment_close, also after
  * an error. */
 enum rp_status rp_alignment_open(const struct rp_comparison *comparison, const char *slot,
                                  struct rp_alignment *alignment, struct rp_error *err);

@@ -446,12 +446,25 @@ static void examine_content(const struct exam *x)
         declare_by_witness(x, &damage, witness);
 }
 
+/* Of both tensors of a slot, SIZE_MAX where one is missing. */
+static size_t bytes_of_both(const struct rp_comparison *c, const char *slot)
+{
+    const struct rp_slot_info *right = rp_tensor_set_find(right_set(c, slot), slot);
+    const struct rp_slot_info *engine = rp_tensor_set_find(c->engine, slot);
+    const size_t limit = SIZE_MAX / 4 / sizeof(float);
+    if (!right || !engine || right->dim > limit / (right->n_positions + 1) ||
+        engine->dim > limit / (engine->n_positions + 1))
+        return SIZE_MAX;
+    return (right->n_positions * right->dim + engine->n_positions * engine->dim) * sizeof(float);
+}
+
 void rp_damage_explain_width(const struct rp_comparison *comparison, struct rp_slot_result *result)
 {
     struct rp_tensor right = {0}, engine = {0};
     struct rp_damage damage;
     const size_t used = strlen(result->message);
-    if (!rp_tensor_load(right_set(comparison, result->slot), result->slot, &right, NULL) &&
+    if (bytes_of_both(comparison, result->slot) <= RP_DAMAGE_MAX_BYTES &&
+        !rp_tensor_load(right_set(comparison, result->slot), result->slot, &right, NULL) &&
         !rp_tensor_load(comparison->engine, result->slot, &engine, NULL) &&
         !rp_damage_find_width(&right, &engine, limit_of(comparison, result->slot), &damage) &&
         damage.kind)

@@ -238,8 +238,9 @@ void rp_compare_slot_of_pair(const struct rp_comparison *comparison, const char 
     struct rp_error err;
     if (rp_alignment_open(comparison, slot, &alignment, &err)) {
         set_error(result, &err);
-        result->fixture_is_damaged = !comparison->reference_is_dump && !alignment.ref.data;
-        if (err.code == RP_ERR_MISMATCH && alignment.engine.data)
+        result->fixture_is_damaged =
+            !comparison->reference_is_dump && !alignment.widths_differ && !alignment.ref.data;
+        if (alignment.widths_differ)
             rp_damage_explain_width(comparison, result);
     } else {
         struct rp_row_pair row;

@@ -5,10 +5,10 @@
 
 #include <string.h>
 
+#include "operations/blas_library.h"
+
 #if defined(RP_HAVE_CBLAS)
-#include <cblas.h>
 #include <limits.h>
-#include <stdbool.h>
 #endif
 
 #define LANES 8
@@ -178,7 +178,8 @@ void rp_matmul_plain(const float *weight, size_t n_out, size_t n_in, const float
 static bool suits_cblas(size_t n_out, size_t n_in, size_t n, size_t y_stride)
 {
     return n >= CBLAS_MIN_POSITIONS && n_in > 0 && n_out >= CBLAS_MIN_PRODUCTS / n / n_in &&
-           n <= INT_MAX && n_out <= INT_MAX && n_in <= INT_MAX && y_stride <= INT_MAX;
+           n <= INT_MAX && n_out <= INT_MAX && n_in <= INT_MAX && y_stride <= INT_MAX &&
+           rp_blas_is_ready();
 }
 #endif
 
@@ -187,8 +188,8 @@ void rp_matmul(const float *weight, size_t n_out, size_t n_in, const float *x, s
 {
 #if defined(RP_HAVE_CBLAS)
     if (suits_cblas(n_out, n_in, n, y_stride)) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)n_out, (int)n_in, 1.0f, x,
-                    (int)n_in, weight, (int)n_in, 0.0f, y, (int)y_stride);
+        rp_blas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)n_out, (int)n_in, 1.0f,
+                      x, (int)n_in, weight, (int)n_in, 0.0f, y, (int)y_stride);
         return;
     }
 #endif
@@ -197,7 +198,5 @@ void rp_matmul(const float *weight, size_t n_out, size_t n_in, const float *x, s
 
 void rp_matmul_one_thread(void)
 {
-#if defined(RP_HAVE_OPENBLAS)
-    openblas_set_num_threads(1);
-#endif
+    rp_blas_one_thread();
 }

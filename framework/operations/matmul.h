@@ -10,8 +10,8 @@ float rp_dot(const float *a, const float *b, size_t n);
 
 /* y[p][o] = the dot product of weight[o] and x[p], with rows of y y_stride apart.
  * weight [n_out][n_in], x [n][n_in], y [n][n_out].
- * Large ones go through CBLAS's sgemm where the library was built with one: its order of summation is
- * its own, and may depend on n. All others are rp_matmul_plain. */
+ * Large ones go through CBLAS's sgemm where the library was built with one and it can be loaded: its
+ * order of summation is its own, and may depend on n. All others are rp_matmul_plain. */
 void rp_matmul(const float *weight, size_t n_out, size_t n_in, const float *x, size_t n, float *y,
                size_t y_stride);
 
