@@ -97,9 +97,10 @@ static void print_place(const struct case_run *run, const char *message)
 static _Noreturn void leave_failed(struct case_run *run, enum rp_verdict verdict)
 {
     run->n_verdicts[verdict]++;
+    char reproduce[2 * RP_PATH_SIZE + 256];
     if (!run->error[0])
-        say("  reproduce: ctest --test-dir %s --output-on-failure -R '^%s%s/%s$'\n",
-            run->context.build_dir, run->context.prefix, run->pair.name, run->test);
+        say("  reproduce: %s\n", rp_results_reproduce(&run->context, &run->pair, run->test,
+                                                      reproduce, sizeof reproduce));
     fflush(stdout);
     if (run->error[0])
         _fail(run->id->config, 1);

@@ -207,6 +207,11 @@ expect 8 run_ctest -L scheme
 expect 2 "$tool" report "$config"
 says 'compared 6 of 8 pairs: 2 passed, 2 failed, 2 errors, 2 skipped'
 
+# of a build tree all matrices that were run
+expect 2 "$tool" report "$tree"
+says 'compared 6 of 8 pairs'
+says_not 'no pair has been run'
+
 # ---- mode against mode, with no fixture: each mode is run once, its layers skip, the comparison finds
 # the bug, and a filter brings what it needs
 expect 8 run_ctest --output-on-failure -R '^two/modal/batched-32-vs-per-token/p0/(h00|h01)$'
@@ -228,6 +233,9 @@ expect 0 run_ctest -R '^two/modal/batched-32/p0/'
 says 'two/modal/batched-32/p0/engine .*Passed'
 says 'two/modal/batched-32/p0/h01 .*Skipped'
 says_not 'vs-per-token'
+expect 2 "$tool" report --markdown "$tree"
+says '### refparity: compared 6 of 8 pairs'
+says '### refparity: compared 0 of 1 pairs'
 expect 2 "$tool" report "$modes_config" # a comparison that was not selected is none of this run's
 says 'compared 0 of 1 pairs: 0 passed, 0 failed, 0 errors, 1 skipped \(2 others'
 expect 8 run_ctest -L '^modes$'

@@ -222,6 +222,17 @@ static void a_dump_of_fewer_layers_is_an_error(void **state)
     rp_verdicts_free(&v);
 }
 
+static void a_dump_of_more_layers_is_an_error_that_counts_them(void **state)
+{
+    (void)state;
+    struct rp_verdicts v =
+        judge(&(struct rp_scratch_spec){.argv = WRAPPED("cp $D/h3.npy $D/h4.npy")});
+    assert_int_equal(v.verdict, RP_ERROR);
+    assert_contains(rp_slot_of(&v, "h0")->message,
+                    "the dump has 5 layers, h4 is its last, the matrix says n_layers 4");
+    rp_verdicts_free(&v);
+}
+
 static void a_missing_program_a_missing_fixture_and_a_missing_variable_are_skips(void **state)
 {
     (void)state;
@@ -507,6 +518,7 @@ int main(void)
         cmocka_unit_test(a_truncated_prompt_fails_the_tokens_and_the_layers_are_not_comparable),
         cmocka_unit_test(n_layers_that_the_GGUF_contradicts_is_an_error_before_anything_runs),
         cmocka_unit_test(a_dump_of_fewer_layers_is_an_error),
+        cmocka_unit_test(a_dump_of_more_layers_is_an_error_that_counts_them),
         cmocka_unit_test(a_missing_program_a_missing_fixture_and_a_missing_variable_are_skips),
         cmocka_unit_test(what_is_there_without_permission_is_an_error),
         cmocka_unit_test(a_command_is_one_line_that_a_shell_reads_as_it_was),

@@ -258,6 +258,33 @@ static void a_file_of_another_width_is_an_error_before_it_is_read(void **state)
     close_scratch(&scratch);
 }
 
+/* Who pipes a report into a full disk must not take the part of it that is there for all. */
+static void output_that_cannot_be_written_is_exit_2(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    struct rp_process_result result;
+    char command[1024];
+    static const char *const commands[] = {"diff %s/ref.npz %s/eng", "show %s/ref.npz", "--help"};
+    open_scratch(&scratch);
+    write_single(scratch.folder, 0, 1.001f);
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        char arguments[600], log[300], *text;
+        size_t length;
+        snprintf(arguments, sizeof arguments, commands[i], scratch.folder, scratch.folder);
+        snprintf(command, sizeof command, "%s %s >/dev/full", RP_TOOL, arguments);
+        snprintf(log, sizeof log, "%s/output", scratch.folder);
+        char *argv[] = {"sh", "-c", command, NULL};
+        const struct rp_process_spec spec = {.argv = argv, .log_path = log, .timeout_s = 60};
+        assert_int_equal(rp_process_run(&spec, &result, NULL), RP_OK);
+        assert_int_equal(result.exit_code, 2);
+        assert_int_equal(rp_file_read(log, 10000, &text, &length, NULL), RP_OK);
+        assert_non_null(strstr(text, "the output could not be written: No space left on device"));
+        free(text);
+    }
+    close_scratch(&scratch);
+}
+
 /* What little address space a program gets is no reason to wait for ever. */
 static void without_address_space_the_tool_ends(void **state)
 {
@@ -292,6 +319,7 @@ int main(void)
         cmocka_unit_test(a_dump_of_all_positions_is_compared_at_all_or_one),
         cmocka_unit_test(a_divergence_is_exit_1_and_named),
         cmocka_unit_test(a_short_or_missing_file_is_exit_2),
+        cmocka_unit_test(output_that_cannot_be_written_is_exit_2),
         cmocka_unit_test(without_address_space_the_tool_ends),
         cmocka_unit_test(a_file_of_another_width_is_an_error_before_it_is_read),
     };

@@ -26,7 +26,7 @@ expected_summary="compared 330 of 349 pairs: 330 passed (93 of them explained), 
 
 steps=(
     "parity:the matrix, as the README runs it, with the exact number of comparisons"
-    "workflow:cmake --workflow, with CMake 3.25 and with the newest"
+    "workflow:cmake --workflow, with CMake 3.25 and with the one of ci/requirements.txt"
     "gcc:all tests, gcc, warnings as errors"
     "clang:all tests, clang, warnings as errors"
     "format:clang-format"
@@ -63,6 +63,8 @@ build_and_test() {
     configure "$1" && cmake --build --preset "$1" && ctest --preset "$1" --no-label-summary
 }
 
+pinned() { grep "^$1==" ci/requirements.txt; }
+
 step_parity() {
     configure parity && REFPARITY_MODELS=$root/build/no-models ci/parity.sh && build/parity/bin/refparity report build/parity | grep -F "$expected_summary"
 }
@@ -70,7 +72,7 @@ step_parity() {
 step_workflow() {
     local venv=$root/build/cmake-venv
     rm -rf build/parity && /usr/bin/cmake --version && /usr/bin/cmake --workflow --preset parity &&
-        python3 -m venv "$venv" && "$venv/bin/pip" install -q cmake &&
+        python3 -m venv "$venv" && "$venv/bin/pip" install -q "$(pinned cmake)" &&
         rm -rf build/parity && "$venv/bin/cmake" --version && "$venv/bin/cmake" --workflow --preset parity &&
         "$venv/bin/ctest" --preset parity -R tiny-qwen3-bf16
 }
@@ -124,7 +126,7 @@ step_smollm2() {
 
 step_readback() {
     local python
-    python=$(ci/record.sh --print-python) && "$python" -m pip install -q junitparser jsonschema &&
+    python=$(ci/record.sh --print-python) && "$python" -m pip install -q "$(pinned junitparser)" "$(pinned jsonschema)" &&
         "$python" cases/readback_test.py matrix build/parity/reports
 }
 

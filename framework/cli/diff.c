@@ -166,7 +166,9 @@ int rp_cli_diff(int argc, char **argv)
                                     &comparison.engine, &err);
     if (!status) {
         comparison.n_layers = count_layers(&comparison);
-        const int engine_layers = rp_tensor_set_n_layers(comparison.engine);
+        const int declared = rp_tensor_set_n_layers(comparison.engine);
+        const int seen = rp_tensor_set_n_layers_seen(comparison.engine);
+        const int engine_layers = seen > comparison.n_layers ? seen : declared;
         if (engine_layers >= 0 && engine_layers != comparison.n_layers)
             status = rp_fail(&err, RP_ERR_MISMATCH, options.dump, -1,
                              "the dump has %d layers, the reference %d", engine_layers,

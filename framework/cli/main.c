@@ -1,7 +1,9 @@
 /* The refparity program (see cli.h): finds the subcommand. */
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -54,9 +56,8 @@ static int print_help(void)
     return RP_EXIT_PASS;
 }
 
-int main(int argc, char **argv)
+static int run_command(int argc, char **argv)
 {
-    rp_report_mapped_faults();
     if (argc < 2)
         return rp_cli_usage_error("", "expected a command");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
@@ -69,4 +70,18 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], commands[i].name) == 0)
             return commands[i].run(argc - 1, argv + 1);
     return rp_cli_usage_error("", "no command \"%s\"", argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+    rp_report_mapped_faults();
+    const int code = run_command(argc, argv);
+    errno = 0;
+    const bool is_written = fflush(stdout) == 0 && !ferror(stdout);
+    if (is_written)
+        return code;
+    /* whoever reads a part of it, or nothing, must not take that for all */
+    fprintf(stderr, "refparity: error: the output could not be written%s%s\n", errno ? ": " : "",
+            errno ? strerror(errno) : "");
+    return RP_EXIT_ERROR;
 }

@@ -2,7 +2,9 @@
 #include "cli/cli.h"
 
 #include <getopt.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -15,8 +17,9 @@ static const char help[] =
     "usage: refparity report [--begin | --write-only | --markdown] [BUILD_DIR | CONFIG.json]\n"
     "\n"
     "Collects the results of the last ctest run in BUILD_DIR (the current folder unless\n"
-    "given), compares what ctest did not come to (after --stop-on-failure, say), writes\n"
-    "results.json and junit.xml into the reports folder, and prints a summary.\n"
+    "given), of each of its matrices, compares what ctest did not come to (after\n"
+    "--stop-on-failure, say), writes results.json and junit.xml into the reports folder,\n"
+    "and prints a summary.\n"
     "\n"
     "  --begin       begin a new run: results so far no longer count (ctest does this)\n"
     "  --write-only  exit with 0 once the reports are written, whatever they say, and note\n"
@@ -28,24 +31,55 @@ static const char help[] =
     "diverges, else 2 if ctest was stopped before its session/end or a file cannot be\n"
     "written, else 0\n";
 
-/* The config.json of the build tree, or the file itself. */
-static enum rp_status find_config(const char *argument, char *path, struct rp_error *err)
+/* What is reported: a config.json each, of one build tree. */
+struct configs {
+    char *
+        list; /* what refparity/matrices says, a path below refparity/ a line; NULL: the only one */
+    char only[RP_PATH_SIZE];
+    const char *build_dir;
+};
+
+static bool is_json(const char *path)
 {
-    const size_t length = strlen(argument);
-    if (length > 5 && strcmp(argument + length - 5, ".json") == 0) {
-        if ((size_t)snprintf(path, RP_PATH_SIZE, "%s", argument) < RP_PATH_SIZE)
+    const size_t length = strlen(path);
+    return length > 5 && strcmp(path + length - 5, ".json") == 0;
+}
+
+/* argument: a build tree, or the file itself. */
+static enum rp_status find_configs(const char *argument, struct configs *configs,
+                                   struct rp_error *err)
+{
+    size_t length;
+    *configs = (struct configs){.build_dir = argument};
+    if (is_json(argument)) {
+        if ((size_t)snprintf(configs->only, RP_PATH_SIZE, "%s", argument) < RP_PATH_SIZE)
             return RP_OK;
         return rp_fail(err, RP_ERR_ARGUMENT, argument, -1, "the path is too long");
     }
-    const enum rp_status status =
-        rp_path_join(path, RP_PATH_SIZE, argument, "refparity/config.json", err);
-    if (!status && !rp_path_exists(path))
-        return rp_fail(err, RP_ERR_MISSING, path, -1,
+    enum rp_status status =
+        rp_path_join(configs->only, RP_PATH_SIZE, argument, "refparity/matrices", err);
+    if (!status)
+        status = rp_file_read(configs->only, 1 << 20, &configs->list, &length, err);
+    if (status == RP_ERR_MISSING)
+        return rp_fail(err, RP_ERR_MISSING, configs->only, -1,
                        "no such file: expected the folder of a configured build tree");
     return status;
 }
 
-static int report(const struct rp_context *context, int write_only, int markdown)
+/* Writes the next one into path[RP_PATH_SIZE]; false when there are no more, or its path is too long. */
+static bool next_config(const struct configs *configs, size_t *at, char *path)
+{
+    if (!configs->list)
+        return (*at)++ == 0 && snprintf(path, RP_PATH_SIZE, "%s", configs->only) > 0;
+    const char *line = configs->list + *at;
+    const size_t n = strcspn(line, "\n");
+    *at += n + (line[n] == '\n');
+    return n > 0 && snprintf(path, RP_PATH_SIZE, "%s/refparity/%.*s", configs->build_dir, (int)n,
+                             line) < RP_PATH_SIZE;
+}
+
+/* n_pairs: how many the run had; not 0 after an error. */
+static int report(const struct rp_context *context, int write_only, int markdown, size_t *n_pairs)
 {
     struct rp_results results = {.root = NULL};
     struct rp_error err, no_mark = {.code = RP_OK};
@@ -58,15 +92,53 @@ static int report(const struct rp_context *context, int write_only, int markdown
     }
     if (!results.root)
         return rp_cli_error(&err);
-    if (markdown)
+    *n_pairs = results.n_pairs + (status != RP_OK);
+    if (results.n_pairs > 0 && markdown)
         rp_report_markdown(stdout, &results);
-    else
+    else if (results.n_pairs > 0)
         rp_results_summary(stdout, context, &results);
-    if (results.n_pairs == 0)
-        puts("no pair has been run: run ctest first");
     const int code = write_only ? RP_EXIT_PASS : rp_results_exit_code(&results);
     rp_results_free(&results);
     return status ? rp_cli_error(&err) : code;
+}
+
+static int begin_all(const struct configs *configs)
+{
+    char path[RP_PATH_SIZE], reports_dir[RP_PATH_SIZE];
+    struct rp_error err;
+    for (size_t at = 0; next_config(configs, &at, path);) {
+        if (rp_context_begin_session(path, reports_dir, &err))
+            return rp_cli_error(&err);
+        rp_remove_old_reports(reports_dir);
+    }
+    return RP_EXIT_PASS;
+}
+
+/* The worst exit code of all that had a run. */
+static int report_all(const struct configs *configs, int write_only, int markdown)
+{
+    char path[RP_PATH_SIZE];
+    struct rp_context context;
+    struct rp_error err;
+    int worst = RP_EXIT_PASS;
+    size_t n_pairs = 0;
+    for (size_t at = 0; next_config(configs, &at, path);) {
+        size_t n = 0;
+        int code;
+        if (rp_context_open(path, &context, &err)) {
+            code = rp_cli_error(&err);
+            n = 1; /* nobody knows */
+        } else {
+            code = report(&context, write_only, markdown, &n);
+            rp_context_close(&context);
+        }
+        n_pairs += n;
+        worst = n > 0 && code > worst ? code : worst;
+    }
+    if (n_pairs > 0)
+        return worst;
+    puts("no pair has been run: run ctest first");
+    return write_only ? RP_EXIT_PASS : RP_EXIT_ERROR;
 }
 
 int rp_cli_report(int argc, char **argv)
@@ -89,21 +161,11 @@ int rp_cli_report(int argc, char **argv)
     }
     if (argc - optind > 1)
         return rp_cli_usage_error("report", "expected one folder, found %d", argc - optind);
-    char path[RP_PATH_SIZE], reports_dir[RP_PATH_SIZE];
-    struct rp_context context;
+    struct configs configs;
     struct rp_error err;
-    enum rp_status status = find_config(optind < argc ? argv[optind] : ".", path, &err);
-    if (!status && begin) {
-        status = rp_context_begin_session(path, reports_dir, &err);
-        if (!status)
-            rp_remove_old_reports(reports_dir);
-        return status ? rp_cli_error(&err) : RP_EXIT_PASS;
-    }
-    if (!status)
-        status = rp_context_open(path, &context, &err);
-    if (status)
+    if (find_configs(optind < argc ? argv[optind] : ".", &configs, &err))
         return rp_cli_error(&err);
-    const int code = report(&context, write_only, markdown);
-    rp_context_close(&context);
+    const int code = begin ? begin_all(&configs) : report_all(&configs, write_only, markdown);
+    free(configs.list);
     return code;
 }

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/shell.h"
 #include "report/json.h"
 #include "report/junit.h"
 #include "report/replay.h"
@@ -26,6 +27,18 @@ char *rp_slot_test_name(const char *slot, int n_layers, char *out)
     else
         snprintf(out, RP_SLOT_NAME_SIZE, "%s", slot);
     return out;
+}
+
+char *rp_results_reproduce(const struct rp_context *context, const struct rp_pair *pair,
+                           const char *test, char *buf, size_t size)
+{
+    char folder[RP_PATH_SIZE + 64], tests[RP_PATH_SIZE], pattern[RP_PATH_SIZE + 64];
+    snprintf(tests, sizeof tests, "^%s%s/%s%s", context->prefix, pair->name, test ? test : "",
+             test ? "$" : "");
+    snprintf(buf, size, "ctest --test-dir %s --output-on-failure -R %s",
+             rp_shell_quote(context->build_dir, folder, sizeof folder),
+             rp_shell_quote(tests, pattern, sizeof pattern));
+    return buf;
 }
 
 static void utc_now(char *out, size_t size)
@@ -218,7 +231,7 @@ static enum rp_status make_pair(const struct rp_context *context, const struct r
                                 const char *lost, cJSON **json, enum rp_verdict *verdict,
                                 struct rp_error *err)
 {
-    char reproduce[RP_PATH_SIZE + 512];
+    char reproduce[2 * RP_PATH_SIZE + 256];
     struct rp_verdicts verdicts;
     struct rp_judge *judge = malloc(sizeof *judge);
     *json = NULL;
@@ -234,8 +247,7 @@ static enum rp_status make_pair(const struct rp_context *context, const struct r
     } else {
         struct rp_error second;
         *verdict = verdicts.verdict;
-        snprintf(reproduce, sizeof reproduce, "ctest --test-dir %s --output-on-failure -R '^%s%s/'",
-                 context->build_dir, context->prefix, pair->name);
+        rp_results_reproduce(context, pair, NULL, reproduce, sizeof reproduce);
         *json = pair_json(judge, &verdicts, reproduce);
         status = write_diff_file(judge, &verdicts, reproduce, err);
         if (write_json(judge->paths.result, *json, &second) && !status) {

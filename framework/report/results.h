@@ -40,6 +40,11 @@ int rp_results_exit_code(const struct rp_results *results);
 void rp_results_summary(FILE *out, const struct rp_context *context,
                         const struct rp_results *results);
 
+/* The command that runs one of the pair's tests again, for a shell, or all of them where test is NULL.
+ * Returns buf. */
+char *rp_results_reproduce(const struct rp_context *context, const struct rp_pair *pair,
+                           const char *test, char *buf, size_t size);
+
 /* Of one of results.json's pairs: the message of the first test that has the pair's own verdict. */
 const char *rp_results_reason(const cJSON *pair);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/process.h"
+#include "base/shell.h"
 #include "matrix/expand.h"
 
 void rp_command_free(struct rp_command *command)
@@ -142,77 +143,18 @@ enum rp_status rp_command_make(const struct rp_context *context, const struct rp
     return say_how_to_get(entry->engine, status, err);
 }
 
-/* In $'...', as POSIX has it since 2024: what would begin a line of its own, or act on a terminal, is
- * written as an escape. */
-static void append_escaped(char *buf, size_t size, size_t *used, const char *text)
-{
-    size_t n = *used;
-    if (n + 3 < size) {
-        buf[n++] = '$';
-        buf[n++] = '\'';
-    }
-    for (; *text && n + 6 < size; text++) {
-        const unsigned char byte = (unsigned char)*text;
-        if (byte == '\'' || byte == '\\')
-            buf[n++] = '\\';
-        if (byte < 32 || byte == 127)
-            n += (size_t)snprintf(buf + n, size - n, "\\%03o", byte);
-        else
-            buf[n++] = *text;
-    }
-    if (n + 1 < size)
-        buf[n++] = '\'';
-    buf[n] = '\0';
-    *used = n;
-}
-
-static int has_control(const char *text)
-{
-    for (; *text; text++)
-        if ((unsigned char)*text < 32 || *text == 127)
-            return 1;
-    return 0;
-}
-
-/* Appends text, in single quotes where a shell would read anything into it. */
-static void append_quoted(char *buf, size_t size, size_t *used, const char *text)
-{
-    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-                                "_-+=./:,@%";
-    const int quote = text[0] == '\0' || text[strspn(text, plain)] != '\0';
-    if (has_control(text)) {
-        append_escaped(buf, size, used, text);
-        return;
-    }
-    size_t n = *used;
-    if (quote && n + 1 < size)
-        buf[n++] = '\'';
-    for (; *text && n + 5 < size; text++) {
-        if (*text == '\'') {
-            memcpy(buf + n, "'\\''", 4);
-            n += 4;
-        } else {
-            buf[n++] = *text;
-        }
-    }
-    if (quote && n + 1 < size)
-        buf[n++] = '\'';
-    buf[n] = '\0';
-    *used = n;
-}
-
 static void append_word(char *buf, size_t size, size_t *used, const char *text)
 {
     if (*used + 1 < size)
         buf[(*used)++] = ' ';
-    append_quoted(buf, size, used, text);
+    rp_shell_append(buf, size, used, text);
 }
 
 const char *rp_command_text(const struct rp_command *command, const char *folder, char *buf,
                             size_t size)
 {
     size_t used = (size_t)snprintf(buf, size, "cd ");
-    append_quoted(buf, size, &used, folder);
+    rp_shell_append(buf, size, &used, folder);
     used += (size_t)snprintf(buf + used, size - used, " &&");
     used = used < size ? used : size - 1;
     for (size_t i = 0; command->env[i]; i++) {
@@ -221,7 +163,7 @@ const char *rp_command_text(const struct rp_command *command, const char *folder
         used += (size_t)snprintf(buf + used, size - used, " %.*s", (int)(value - command->env[i]),
                                  command->env[i]);
         used = used < size ? used : size - 1;
-        append_quoted(buf, size, &used, value);
+        rp_shell_append(buf, size, &used, value);
     }
     append_word(buf, size, &used, command->program);
     for (size_t i = 1; command->argv[0] && command->argv[i]; i++)

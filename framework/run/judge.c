@@ -80,9 +80,13 @@ enum rp_status rp_judge_open_dump(const struct rp_pair *run, const char *dump,
         return RP_OK;
     rp_tensor_set_close(*set);
     *set = NULL;
+    if (seen > entry->n_layers)
+        return rp_fail(err, RP_ERR_MISMATCH, dump, -1,
+                       "the dump has %d layers, h%d is its last, the matrix says n_layers %d", seen,
+                       seen - 1, entry->n_layers);
     return rp_fail(err, RP_ERR_MISMATCH, dump, -1,
-                   "the dump has %d layers, the matrix says n_layers %d",
-                   declared >= 0 ? declared : seen, entry->n_layers);
+                   "the dump has %d layers, the matrix says n_layers %d", declared,
+                   entry->n_layers);
 }
 
 /* The fixture, then the dump. A fixture that is missing does not keep the dump from being looked at:

@@ -40,7 +40,7 @@ static void make_folder(void)
     data[128] = '\0';
     int n = snprintf(npy, sizeof npy, "%cNUMPY%c%c%c%c%-69s\n%s", 0x93, 1, 0, 70, 0,
                      "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 8), }", data);
-    if (n != 10 + 70 + 128 || mkdir(folder, 0700) != 0 || atexit(remove_folder) != 0)
+    if (n != 10 + 70 + 128 || !mkdtemp(folder) || atexit(remove_folder) != 0)
         abort();
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         write_file(names[i], npy, 10 + 70 + 128);
@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     struct rp_error err;
     char text[2200];
     if (!folder[0]) {
-        snprintf(folder, sizeof folder, "/tmp/refparity-dump-fuzz-%ld", (long)getpid());
+        snprintf(folder, sizeof folder, "/tmp/refparity-dump-fuzz-XXXXXX");
         make_folder();
     }
     write_file("dump.json", bytes, n);

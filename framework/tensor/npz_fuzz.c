@@ -35,9 +35,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     struct rp_tensor_set *set;
     struct rp_error err;
-    char path[64], text[2200];
-    snprintf(path, sizeof path, "/tmp/refparity-npz-fuzz-%ld", (long)getpid());
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    char path[] = "/tmp/refparity-npz-fuzz-XXXXXX", text[2200];
+    int fd = mkstemp(path);
     if (fd < 0 || write(fd, bytes, n) != (ssize_t)n)
         abort();
     close(fd);
