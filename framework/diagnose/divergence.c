@@ -1,4 +1,4 @@
-/* The first divergence (see refparity/diagnose.h): which slot, which position, which sub-stage.
+/* The first divergence (see refparity/diagnose.h): which slot, which position, which slot inside the layer.
  * Reads metrics only; what a layer computes is not known here. */
 #include "refparity/diagnose.h"
 
@@ -69,8 +69,9 @@ static void append(char *list, size_t size, const char *separator, const char *t
 static void walk_layer(const struct rp_comparison *comparison, struct rp_divergence *d,
                        double input, double output, double added)
 {
-    char close[RP_SLOT_NAME_SIZE] = "its input", operations[256] = "", absent[256] = "";
+    char close[RP_SLOT_NAME_SIZE], operations[256] = "", absent[256] = "";
     double at_close = input, here = output;
+    snprintf(close, sizeof close, "the input of layer %d", d->layer);
     for (size_t i = 0; i < N_WALK; i++) {
         char name[RP_SLOT_NAME_SIZE];
         rp_slot_name(walk[i].part, d->layer, name);
@@ -85,19 +86,17 @@ static void walk_layer(const struct rp_comparison *comparison, struct rp_diverge
         }
         /* NaN comes in where it first stands */
         if (isnan(output) ? isnan(here) : here * here - input * input >= 0.25 * added) {
-            snprintf(d->sub_stage, sizeof d->sub_stage, "%s", name);
+            snprintf(d->inner_slot, sizeof d->inner_slot, "%s", name);
             break;
         }
         snprintf(close, sizeof close, "%s", name);
         at_close = here;
         operations[0] = absent[0] = '\0';
     }
-    snprintf(
-        d->explanation, sizeof d->explanation,
-        "at position %lld of layer %d %s has L2_rel %.3g, %s has %.3g: the error comes in with "
-        "%.200s",
-        (long long)d->position, d->layer, close, at_close,
-        d->sub_stage[0] ? d->sub_stage : "its output", here, operations);
+    snprintf(d->explanation, sizeof d->explanation,
+             "at position %lld %s has L2_rel %.3g, %s has %.3g: the error comes in with %.200s",
+             (long long)d->position, close, at_close,
+             d->inner_slot[0] ? d->inner_slot : "the output", here, operations);
     if (absent[0]) {
         const size_t used = strlen(d->explanation);
         snprintf(d->explanation + used, sizeof d->explanation - used, " (not compared: %.150s)",
@@ -105,10 +104,10 @@ static void walk_layer(const struct rp_comparison *comparison, struct rp_diverge
     }
 }
 
-/* A sub-stage brings the error in when what it adds to the input's error is at least a quarter (in
+/* A slot inside the layer brings the error in when what it adds to the input's error is at least a quarter (in
  * squares: independent errors add up so) of what the whole layer adds. Taking the first one over
  * the limit instead would name the FFN for an attention bug that the limit happens to let pass. */
-static void find_sub_stage(const struct rp_comparison *comparison, struct rp_divergence *d)
+static void find_inner_slot(const struct rp_comparison *comparison, struct rp_divergence *d)
 {
     double output = 0, input = 0;
     if (!l2_rel_at(comparison, d->slot, d->position, &output))
@@ -143,7 +142,7 @@ static void describe(const struct rp_comparison *comparison, const struct rp_slo
     if (comparison->gate != RP_GATE_STRICT && comparison->exact)
         own.reference = comparison->exact;
     if (part == RP_PART_OUTPUT)
-        find_sub_stage(&own, d);
+        find_inner_slot(&own, d);
     else
         snprintf(d->explanation, sizeof d->explanation, "it comes in with %s itself", first->slot);
 }

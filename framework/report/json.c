@@ -51,8 +51,8 @@ static cJSON *slot_json(const struct rp_slot_result *slot)
         cJSON *exact = cJSON_AddObjectToObject(object, "exact");
         add_number(exact, "own_error", slot->exact.own_error);
         add_number(exact, "own_position", (double)slot->exact.own_position);
-        add_number(exact, "floor", slot->exact.floor);
-        add_number(exact, "floor_position", (double)slot->exact.floor_position);
+        add_number(exact, "quantization_error", slot->exact.quantization_error);
+        add_number(exact, "quantization_position", (double)slot->exact.quantization_position);
         add_number(exact, "limit", slot->exact.limit);
         add_count(exact, "n_failing", slot->exact.n_failing);
     }
@@ -86,7 +86,7 @@ static void add_divergence(cJSON *object, const struct rp_divergence *divergence
     cJSON_AddStringToObject(d, "slot", divergence->slot);
     add_number(d, "layer", divergence->layer);
     add_number(d, "position", (double)divergence->position);
-    cJSON_AddStringToObject(d, "sub_stage", divergence->sub_stage);
+    cJSON_AddStringToObject(d, "inner_slot", divergence->inner_slot);
     cJSON_AddStringToObject(d, "explanation", divergence->explanation);
 }
 

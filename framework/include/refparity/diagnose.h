@@ -1,4 +1,4 @@
-/* Where engine and reference part: the first failing slot, its first position, its sub-stage.
+/* Where engine and reference part: the first failing slot, its first position, the slot inside the layer.
  * A diagnosis explains verdicts (compare.h) and never changes one. */
 #ifndef REFPARITY_DIAGNOSE_H
 #define REFPARITY_DIAGNOSE_H
@@ -25,9 +25,9 @@ struct rp_divergence {
     int layer;                    /* -1 for emb, post_norm and logits */
     int64_t position;             /* the first position at which it fails */
     size_t n_not_compared;        /* required slots before it that could not be compared */
-    /* The first sub-stage that brings the error in at that position; "" when the two sides do not
+    /* The first slot inside the layer that brings the error in at that position; "" when the two sides do not
      * both have it, or when it came in before the layer. */
-    char sub_stage[RP_SLOT_NAME_SIZE];
+    char inner_slot[RP_SLOT_NAME_SIZE];
     struct rp_departure departure; /* also where no slot fails */
     char explanation[512];         /* one sentence, with the numbers that it rests on */
 };
