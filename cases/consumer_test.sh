@@ -42,7 +42,7 @@ try_consumer() { # NAME CMAKE-ARGUMENT...
     says 'parity/good/p1/logits .*Passed'
     says 'parity/bad/p0/emb .*Passed'
     says 'parity/bad/p0/h00 .*Failed'
-    says 'sub-stage: h0_postattn'
+    says 'slot: h0_postattn'
     says 'parity/absent/p0/h00 .*Skipped'
     says '100%|[0-9]+% tests passed'
     tool=$(find "$tree" "$work/install/bin" -name refparity -type f -perm -u+x 2>/dev/null | head -n 1)

@@ -145,13 +145,13 @@ says 'scheme/broken/p0/h02 .*Failed'
 says 'scheme/broken/p0/h03 .*Failed'
 says "matrix.json:[0-9]+: error: h02: L2_rel [0-9.e+-]+ at position 0, limit 0.05"
 says 'first divergence: every required slot before h2 is within its limit'
-says 'sub-stage: h2_ffnout'
+says 'slot: h2_ffnout'
 says 'downstream of h2, which diverges first'
 says "reproduce: ctest --test-dir .* -R '\\^scheme/broken/p0/h02\\$'"
 expect 1 "$tool" report "$config"
-says 'FAIL     broken/p0: first divergence h2 at position 0, sub-stage h2_ffnout'
+says 'FAIL     broken/p0: first divergence h2 at position 0, slot h2_ffnout'
 [ -f "$reports/broken__p0.diff" ] || fail "no .diff report"
-grep -q '^first divergence: h2 at position 0, sub-stage h2_ffnout$' "$reports/broken__p0.diff" || fail ".diff lacks the divergence"
+grep -q '^first divergence: h2 at position 0, slot h2_ffnout$' "$reports/broken__p0.diff" || fail ".diff lacks the divergence"
 expect 8 run_ctest --rerun-failed
 says 'scheme/broken/p0/h02 .*Failed'
 says_not 'scheme/broken/p0/h01 '
@@ -187,7 +187,7 @@ says 'scheme/absent/p0/h00 .*Failed'
 rm -f "$reports"/*
 expect 8 run_ctest --stop-on-failure -R '^scheme/broken/p1/'
 expect 1 "$tool" report "$config"
-says 'FAIL     broken/p1: first divergence h2 at position 0, sub-stage h2_ffnout'
+says 'FAIL     broken/p1: first divergence h2 at position 0, slot h2_ffnout'
 for report in broken__p1.diff junit.xml; do
     [ -f "$reports/$report" ] || fail "refparity report made no $report"
 done
@@ -221,10 +221,10 @@ says 'two/modal/batched-32-vs-per-token/p0/h00 .*Passed'
 says 'two/modal/batched-32-vs-per-token/p0/h01 .*Failed'
 says 'two/modal/batched-32-vs-per-token/p0/report .*Passed'
 says 'modes.json:[0-9]+: error: h01: batched:32 against per-token: L2_rel [0-9.e+-]+ at position 1, limit 0.05'
-says '  sub-stage: h1_postattn'
+says '  slot: h1_postattn'
 modes_config=$tree/refparity/two_/config.json
 expect 1 "$tool" report "$modes_config"
-says 'FAIL     modal/batched-32-vs-per-token/p0: first divergence h1 at position 1, sub-stage h1_postattn'
+says 'FAIL     modal/batched-32-vs-per-token/p0: first divergence h1 at position 1, slot h1_postattn'
 says 'compared 1 of 3 pairs: 0 passed, 1 failed, 0 errors, 2 skipped'
 [ -f "$tree/reports/two_/modal__batched-32-vs-per-token__p0.diff" ] || fail "no .diff report of the modes"
 grep -q '<testsuite name="modal/batched-32-vs-per-token/p0" tests="8" failures="[1-9]' "$tree/reports/two_/junit.xml" ||

@@ -287,7 +287,7 @@ static void a_bug_in_the_batched_path_alone_is_found_without_any_fixture(void **
                     "batched-vs-per-token");
     assert_int_equal(v.verdict, RP_FAIL);
     assert_string_equal(v.divergence.slot, "h1");
-    assert_string_equal(v.divergence.sub_stage, "h1_postattn");
+    assert_string_equal(v.divergence.inner_slot, "h1_postattn");
     assert_int_equal(rp_slot_of(&v, "h0")->verdict, RP_PASS);
     assert_contains(rp_slot_of(&v, "h1")->message, "batched against per-token: L2_rel ");
     assert_string_equal(rp_slot_of(&v, "h2")->downstream_of, "h1");

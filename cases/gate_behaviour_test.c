@@ -81,7 +81,7 @@ static void explained_passes_it_and_shows_what_is_the_engines_and_what_is_quanti
             assert_int_equal(slot->exact.n_compared, slot->n_compared);
             /* one C model twice, in the two modes: rounding of FP32 */
             assert_true(slot->exact.own_error <= 1e-5);
-            assert_true(slot->verdict == RP_PASS || slot->exact.floor >= 0.05);
+            assert_true(slot->verdict == RP_PASS || slot->exact.quantization_error >= 0.05);
         }
         assert_contains(rp_slot_of(&v, "h3")->message, "is quantization: that alone is 0.");
         rp_verdicts_free(&v);
@@ -95,7 +95,7 @@ static void a_bug_far_below_what_quantization_does_fails(void **state)
         struct rp_verdicts v = judge_q4(architectures[i], WITH_BUGS(SMALL_BUG), EXPLAINED);
         const struct rp_slot_result *last = rp_slot_of(&v, "post_norm");
         assert_int_equal(v.verdict, RP_FAIL);
-        assert_true(last->exact.own_error < 0.05 * last->exact.floor);
+        assert_true(last->exact.own_error < 0.05 * last->exact.quantization_error);
         assert_int_equal(last->verdict, RP_FAIL);
         assert_contains(last->message, "of which quantization is 0.");
         assert_contains(last->message, ": the engine's own error is ");
@@ -110,7 +110,7 @@ static void the_first_divergence_is_found_beside_the_exact_reference(void **stat
         judge_q4("qwen3", WITH_BUGS("\"--bug\", \"qk-norm-off\", \"--layer\", \"1\""), EXPLAINED);
     assert_int_equal(v.verdict, RP_FAIL);
     assert_string_equal(v.divergence.slot, "h1");
-    assert_string_equal(v.divergence.sub_stage, "h1_postattn");
+    assert_string_equal(v.divergence.inner_slot, "h1_postattn");
     assert_contains(v.divergence.explanation, "the input of layer 1 has L2_rel 0");
     rp_verdicts_free(&v);
 }

@@ -274,7 +274,7 @@ echo "options and errors are as documented"
 "$python" - "$work/diff" "${#models[@]}" <<'END'
 import collections, json, pathlib, re, sys
 
-# Limits on L2_rel of every slot, sub-stages included. F32: rounding alone, of two summation orders.
+# Limits on L2_rel of every slot, evidence included. F32: rounding alone, of two summation orders.
 # Dequantized: activations are rounded to 8 bits in every product. Against the original weights: what
 # 4 bits do to random weights; that it is compared at all is the point.
 LIMITS = {"f32": 1e-5, "f32-operations": 1e-5, "wide-f32": 1e-5, "q4_k_m-dequantized": 0.1, "q4_k_m": 0.6}

@@ -240,7 +240,7 @@ static void the_report_has_what_each_step_introduces_and_inherits(void **state)
     const cJSON *h3 = cJSON_GetArrayItem(array, 4);
     assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(h3, "verdict")),
                         "FAIL");
-    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(h3, "steps")), 18);
+    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(h3, "slots")), 18);
     assert_true(cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(h3, "inherited")));
     cJSON_Delete(array);
     rp_verdicts_free(&v);

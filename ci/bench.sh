@@ -117,7 +117,7 @@ measure_compare() {
     rm -rf "$work/compare"
 }
 
-# The shape of an 8B model: 36 layers with their sub-stages, dim 4096, a vocabulary of 151936.
+# The shape of an 8B model: 36 layers with the slots inside them, dim 4096, a vocabulary of 151936.
 measure_memory() {
     build_tools
     local bytes most seconds

@@ -105,15 +105,15 @@ static int exit_code_of_diff(struct rp_scratch_pair *scratch)
 
 static void assert_layer_is_found(const struct trial *trial, const struct rp_verdicts *v)
 {
-    char slot[RP_SLOT_NAME_SIZE], sub_stage[RP_SLOT_NAME_SIZE], what[600];
+    char slot[RP_SLOT_NAME_SIZE], inner_slot[RP_SLOT_NAME_SIZE], what[600];
     rp_slot_name(RP_PART_OUTPUT, trial->layer, slot);
-    rp_slot_name(rp_bug_shown_in(trial->bug->first_part, RP_SLOTS_LAYERS), trial->layer, sub_stage);
+    rp_slot_name(rp_bug_shown_in(trial->bug->first_part, RP_SLOTS_LAYERS), trial->layer, inner_slot);
     snprintf(what, sizeof what, "expected %s at %s, found %s at %s, position %lld: %.200s", slot,
-             sub_stage, v->divergence.slot, v->divergence.sub_stage,
+             inner_slot, v->divergence.slot, v->divergence.inner_slot,
              (long long)v->divergence.position, v->divergence.explanation);
     expect(trial, v->verdict == RP_FAIL && v->pair.tokens.verdict == RP_PASS, what);
     expect(trial, strcmp(v->divergence.slot, slot) == 0, what);
-    expect(trial, strcmp(v->divergence.sub_stage, sub_stage) == 0, what);
+    expect(trial, strcmp(v->divergence.inner_slot, inner_slot) == 0, what);
     expect(trial, rp_slot_of(v, slot)->first.position == v->divergence.position, what);
     expect(trial, !trial->bug->spares_position_0 || v->divergence.position > 0,
            "expected position 0 to be spared");

@@ -17,7 +17,7 @@ static const char help[] =
     "\n"
     "Compares every slot that the reference (an .npz) and the engine's dump (a folder of\n"
     ".npy or .bin files, or another .npz) have in common. emb, h0, h1 ..., post_norm have\n"
-    "to be within the limit on L2_rel, logits above the limit on the cosine; sub-stages\n"
+    "to be within the limit on L2_rel, logits above the limit on the cosine; other slots\n"
     "are shown. A required slot that only the reference has is an error; what else could not\n"
     "be compared is counted.\n"
     "\n"

@@ -55,7 +55,7 @@ struct rp_damage_memory {
 void rp_damage_memory_free(struct rp_damage_memory *memory);
 
 /* Examines a slot whose verdict is FAIL: where its file is damaged, verdict becomes ERROR and the message
- * the evidence. Any other verdict stays as it is. Of sub-stages, which fail nothing, only the encoding is
+ * the evidence. Any other verdict stays as it is. Of other slots, which fail nothing, only the encoding is
  * looked at. memory: NULL for a slot by itself. What cannot be read or allocated leaves the FAIL. */
 void rp_damage_examine(const struct rp_comparison *comparison, struct rp_damage_memory *memory,
                        struct rp_slot_result *result);

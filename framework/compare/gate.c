@@ -19,7 +19,7 @@ struct triangle {
     struct rp_position_metrics total; /* engine beside reference */
     double own;                       /* ||engine - exact|| / ||exact|| */
     double own_side;                  /* the same over ||reference|| */
-    double floor;                     /* ||exact - reference|| / ||reference|| */
+    double quantization;              /* ||exact - reference|| / ||reference|| */
     int over;                         /* 1: over the limit against the reference */
 };
 
@@ -38,7 +38,7 @@ static int is_larger(double a, double b) /* NaN is larger than all */
 static int is_explained(const struct triangle *t, double limit)
 {
     const double total = t->total.metrics.l2_rel;
-    return t->own <= limit && total <= (t->own_side + t->floor) * (1 + ROUNDING) + ROUNDING;
+    return t->own <= limit && total <= (t->own_side + t->quantization) * (1 + ROUNDING) + ROUNDING;
 }
 
 static void note(struct rp_exact_result *exact, struct finding *found, const struct triangle *here)
@@ -48,9 +48,9 @@ static void note(struct rp_exact_result *exact, struct finding *found, const str
         exact->own_error = here->own;
         exact->own_position = position;
     }
-    if (exact->n_compared == 0 || is_larger(here->floor, exact->floor)) {
-        exact->floor = here->floor;
-        exact->floor_position = position;
+    if (exact->n_compared == 0 || is_larger(here->quantization, exact->quantization_error)) {
+        exact->quantization_error = here->quantization;
+        exact->quantization_position = position;
     }
     exact->n_compared++;
     if (!(here->own <= exact->limit) && exact->n_failing++ == 0)
@@ -63,13 +63,13 @@ static struct triangle measure(const struct rp_row_pair *row, const void *exact,
                                const struct rp_slot_result *result, int is_logits)
 {
     const struct rp_metrics own = rp_metrics_row(exact, row->engine, result->dim);
-    const struct rp_metrics floor = rp_metrics_row(row->ref, exact, result->dim);
+    const struct rp_metrics quantized = rp_metrics_row(row->ref, exact, result->dim);
     const struct rp_metrics total = rp_metrics_row(row->ref, row->engine, result->dim);
     const int passes = is_logits ? total.cosine > result->limit : total.l2_rel < result->limit;
     return (struct triangle){.total = {row->position, total},
                              .own = own.l2_rel,
-                             .own_side = own.l2_rel * own.norm_ref / floor.norm_ref,
-                             .floor = floor.l2_rel,
+                             .own_side = own.l2_rel * own.norm_ref / quantized.norm_ref,
+                             .quantization = quantized.l2_rel,
                              .over = !passes};
 }
 
@@ -139,15 +139,15 @@ static void decide_explained(struct rp_slot_result *result, const struct finding
         SAY(result,
             "L2_rel %.4g at worst, at position %lld, is quantization: that alone is %.4g, the "
             "engine's own error %.3g, limit %g",
-            result->worst.metrics.l2_rel, (long long)result->worst.position, exact->floor,
-            exact->own_error, exact->limit);
+            result->worst.metrics.l2_rel, (long long)result->worst.position,
+            exact->quantization_error, exact->own_error, exact->limit);
     } else if (here->total.metrics.engine_finite) {
         set_first(result, here);
         SAY(result,
             "L2_rel %.4g at position %lld, of which quantization is %.4g: the engine's own error "
             "is %.4g, limit %g",
-            here->total.metrics.l2_rel, (long long)here->total.position, here->floor, here->own,
-            exact->limit);
+            here->total.metrics.l2_rel, (long long)here->total.position, here->quantization,
+            here->own, exact->limit);
     } else if (here->total.position != result->first.position) {
         set_first(result, here);
         SAY(result, "NaN or infinity at position %lld", (long long)here->total.position);

@@ -78,7 +78,7 @@ static void within_the_limit_against_HF_nothing_changes_but_both_numbers_are_the
     assert_int_equal(r.verdict, RP_PASS);
     assert_int_equal(r.exact.n_compared, RP_TEST_POSITIONS);
     assert_near(r.exact.own_error, 0.04);
-    assert_near(r.exact.floor, 0);
+    assert_near(r.exact.quantization_error, 0);
 }
 
 static void over_it_is_MARGINAL_where_the_engine_lies_on_the_exact_reference(void **state)
@@ -90,8 +90,8 @@ static void over_it_is_MARGINAL_where_the_engine_lies_on_the_exact_reference(voi
     assert_int_equal(r.n_failing, 1);
     assert_near(r.exact.own_error, 0.0005 / 1.3005);
     assert_int_equal(r.exact.own_position, 3);
-    assert_near(r.exact.floor, 0.3005);
-    assert_int_equal(r.exact.floor_position, 3);
+    assert_near(r.exact.quantization_error, 0.3005);
+    assert_int_equal(r.exact.quantization_position, 3);
     assert_contains(r.message, "L2_rel 0.3 at worst, at position 3, is quantization: that alone is "
                                "0.3005, the engine's own error 0.000385, limit 0.001");
 }
@@ -173,11 +173,11 @@ static void evidence_is_explained_too(void **state)
 {
     (void)state;
     const struct rp_test_side *quantized =
-        SIDE(CHANGES({"h1_postattn", 3, 1.3f, 0, 0}), .with_sub_stages = 1);
+        SIDE(CHANGES({"h1_postattn", 3, 1.3f, 0, 0}), .with_inner_slots = 1);
     struct rp_test_sets sets, other;
     struct rp_slot_result r;
-    rp_test_sets_open(&sets, SIDE(.with_sub_stages = 1), quantized);
-    rp_test_sets_open(&other, SIDE(.with_sub_stages = 1), quantized);
+    rp_test_sets_open(&sets, SIDE(.with_inner_slots = 1), quantized);
+    rp_test_sets_open(&other, SIDE(.with_inner_slots = 1), quantized);
     sets.comparison.gate = RP_GATE_EXPLAINED;
     sets.comparison.exact = other.comparison.engine;
     sets.comparison.exact_limits.l2_rel = LIMIT;

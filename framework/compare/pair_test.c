@@ -44,51 +44,51 @@ static enum rp_verdict verdict_of(struct rp_test_sets *sets, const char *slot,
 
 static void open_sets(struct rp_test_sets *sets, const struct rp_test_side *reference)
 {
-    rp_test_sets_open(sets, reference, SIDE(.with_sub_stages = 1));
+    rp_test_sets_open(sets, reference, SIDE(.with_inner_slots = 1));
 }
 
-static void a_damaged_sub_stage_of_the_fixture_is_an_error_of_the_pair(void **state)
+static void a_damaged_inner_slot_of_the_fixture_is_an_error_of_the_pair(void **state)
 {
     (void)state;
     struct rp_test_sets sets;
     enum rp_verdict slot = RP_PASS;
-    open_sets(&sets, SIDE(.with_sub_stages = 1));
+    open_sets(&sets, SIDE(.with_inner_slots = 1));
     cut_short(&sets, REFERENCE, "h1_preffn");
     assert_int_equal(verdict_of(&sets, "h1_preffn", &slot), RP_ERROR);
     assert_int_equal(slot, RP_ERROR);
     rp_test_sets_close(&sets);
 }
 
-static void NaN_in_a_sub_stage_of_the_fixture_is_an_error_of_the_pair(void **state)
+static void NaN_in_a_inner_slot_of_the_fixture_is_an_error_of_the_pair(void **state)
 {
     (void)state;
     struct rp_test_sets sets;
     enum rp_verdict slot = RP_PASS;
     const struct rp_test_change change = {"h1_ffnout", 3, 0, NAN, 0};
-    open_sets(&sets, SIDE(.with_sub_stages = 1, .changes = &change, .n_changes = 1));
+    open_sets(&sets, SIDE(.with_inner_slots = 1, .changes = &change, .n_changes = 1));
     assert_int_equal(verdict_of(&sets, "h1_ffnout", &slot), RP_ERROR);
     assert_int_equal(slot, RP_ERROR);
     rp_test_sets_close(&sets);
 }
 
-static void a_damaged_sub_stage_of_the_engine_is_shown_and_fails_nothing(void **state)
+static void a_damaged_inner_slot_of_the_engine_is_shown_and_fails_nothing(void **state)
 {
     (void)state;
     struct rp_test_sets sets;
     enum rp_verdict slot = RP_PASS;
-    open_sets(&sets, SIDE(.with_sub_stages = 1));
+    open_sets(&sets, SIDE(.with_inner_slots = 1));
     cut_short(&sets, ENGINE, "h1_preffn");
     assert_int_equal(verdict_of(&sets, "h1_preffn", &slot), RP_PASS);
     assert_int_equal(slot, RP_ERROR);
     rp_test_sets_close(&sets);
 }
 
-static void of_two_dumps_a_damaged_sub_stage_fails_nothing(void **state)
+static void of_two_dumps_a_damaged_inner_slot_fails_nothing(void **state)
 {
     (void)state;
     struct rp_test_sets sets;
     enum rp_verdict slot = RP_PASS;
-    open_sets(&sets, SIDE(.with_sub_stages = 1));
+    open_sets(&sets, SIDE(.with_inner_slots = 1));
     sets.comparison.reference_is_dump = 1;
     cut_short(&sets, REFERENCE, "h1_preffn");
     assert_int_equal(verdict_of(&sets, "h1_preffn", &slot), RP_PASS);
@@ -99,10 +99,10 @@ static void of_two_dumps_a_damaged_sub_stage_fails_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_damaged_sub_stage_of_the_fixture_is_an_error_of_the_pair),
-        cmocka_unit_test(NaN_in_a_sub_stage_of_the_fixture_is_an_error_of_the_pair),
-        cmocka_unit_test(a_damaged_sub_stage_of_the_engine_is_shown_and_fails_nothing),
-        cmocka_unit_test(of_two_dumps_a_damaged_sub_stage_fails_nothing),
+        cmocka_unit_test(a_damaged_inner_slot_of_the_fixture_is_an_error_of_the_pair),
+        cmocka_unit_test(NaN_in_a_inner_slot_of_the_fixture_is_an_error_of_the_pair),
+        cmocka_unit_test(a_damaged_inner_slot_of_the_engine_is_shown_and_fails_nothing),
+        cmocka_unit_test(of_two_dumps_a_damaged_inner_slot_fails_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

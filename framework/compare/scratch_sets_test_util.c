@@ -78,7 +78,7 @@ static struct rp_tensor_set *write_side(const char *folder, const char *name,
     write_slot(dump, side, "emb");
     for (int l = 0; l < RP_TEST_LAYERS; l++)
         for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-            if (side->with_sub_stages || parts[i] == RP_PART_OUTPUT)
+            if (side->with_inner_slots || parts[i] == RP_PART_OUTPUT)
                 write_slot(dump, side, rp_slot_name(parts[i], l, slot));
     write_slot(dump, side, "post_norm");
     write_slot(dump, side, "logits");

@@ -25,7 +25,7 @@ struct rp_test_side {
     const struct rp_test_change *changes; /* [n_changes] */
     size_t n_changes;
     const char *without; /* a slot that is left out, or NULL */
-    int with_sub_stages;
+    int with_inner_slots;
     int n_positions; /* of every slot; 0: RP_TEST_POSITIONS */
     int first_position;
     int last_token; /* its id; 0: as the other side */

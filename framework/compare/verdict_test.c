@@ -142,7 +142,7 @@ static void a_slot_that_one_side_lacks_is_not_passed(void **state)
     r = compare(SIDE(.without = "h2"), SIDE(0), "h2");
     assert_int_equal(r.verdict, RP_SKIP);
     assert_string_equal(r.message, "not compared: the reference has no h2");
-    r = compare(SIDE(.with_sub_stages = 1), SIDE(0), "h2_preffn");
+    r = compare(SIDE(.with_inner_slots = 1), SIDE(0), "h2_preffn");
     assert_int_equal(r.verdict, RP_SKIP); /* evidence may be absent */
 }
 

@@ -1,11 +1,13 @@
-/* The first divergence (see refparity/diagnose.h): which slot, which position, which sub-stage.
+/* The first divergence (see refparity/diagnose.h): which slot, which position, which slot inside the layer.
  * Reads metrics only; what a layer computes is not known here. */
 #include "refparity/diagnose.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "compare/align.h"
+#include "diagnose/departure.h"
 
 /* L2_rel of slot at position; false when one side lacks it there, or it has none. */
 static int l2_rel_at(const struct rp_comparison *comparison, const char *slot, int64_t position,
@@ -45,12 +47,68 @@ static int error_of_input(const struct rp_comparison *comparison, int layer, int
     return l2_rel_at(comparison, name, position, l2_rel);
 }
 
-/* A sub-stage brings the error in when what it adds to the input's error is at least a quarter (in
+/* What lies before each of these slots and behind the one before it. */
+static const struct {
+    enum rp_slot_part part;
+    const char *operation;
+} walk[] = {{RP_PART_POSTATTN, "the attention or its residual add"},
+            {RP_PART_PREFFN, "the post-attention norm"},
+            {RP_PART_FFNOUT, "the FFN"},
+            {RP_PART_OUTPUT, "the last residual add"}};
+enum { N_WALK = sizeof walk / sizeof walk[0] };
+
+static void append(char *list, size_t size, const char *separator, const char *text)
+{
+    const size_t used = strlen(list);
+    if (used < size)
+        snprintf(list + used, size - used, "%s%s", used ? separator : "", text);
+}
+
+/* Says which operations lie between the last slot that is close and the first that is not: where slots
+ * between them were not compared, it may be any of these. */
+static void walk_layer(const struct rp_comparison *comparison, struct rp_divergence *d,
+                       double input, double output, double added)
+{
+    char close[RP_SLOT_NAME_SIZE], operations[256] = "", absent[256] = "";
+    double at_close = input, here = output;
+    snprintf(close, sizeof close, "the input of layer %d", d->layer);
+    for (size_t i = 0; i < N_WALK; i++) {
+        char name[RP_SLOT_NAME_SIZE];
+        rp_slot_name(walk[i].part, d->layer, name);
+        append(operations, sizeof operations, " or ", walk[i].operation);
+        if (walk[i].part == RP_PART_OUTPUT) {
+            here = output;
+            break;
+        }
+        if (!l2_rel_at(comparison, name, d->position, &here)) {
+            append(absent, sizeof absent, ", ", name);
+            continue;
+        }
+        /* NaN comes in where it first stands */
+        if (isnan(output) ? isnan(here) : here * here - input * input >= 0.25 * added) {
+            snprintf(d->inner_slot, sizeof d->inner_slot, "%s", name);
+            break;
+        }
+        snprintf(close, sizeof close, "%s", name);
+        at_close = here;
+        operations[0] = absent[0] = '\0';
+    }
+    snprintf(d->explanation, sizeof d->explanation,
+             "at position %lld %s has L2_rel %.3g, %s has %.3g: the error comes in with %.200s",
+             (long long)d->position, close, at_close,
+             d->inner_slot[0] ? d->inner_slot : "the output", here, operations);
+    if (absent[0]) {
+        const size_t used = strlen(d->explanation);
+        snprintf(d->explanation + used, sizeof d->explanation - used, " (not compared: %.150s)",
+                 absent);
+    }
+}
+
+/* A slot inside the layer brings the error in when what it adds to the input's error is at least a quarter (in
  * squares: independent errors add up so) of what the whole layer adds. Taking the first one over
  * the limit instead would name the FFN for an attention bug that the limit happens to let pass. */
-static void find_sub_stage(const struct rp_comparison *comparison, struct rp_divergence *d)
+static void find_inner_slot(const struct rp_comparison *comparison, struct rp_divergence *d)
 {
-    static const enum rp_slot_part parts[] = {RP_PART_POSTATTN, RP_PART_PREFFN, RP_PART_FFNOUT};
     double output = 0, input = 0;
     if (!l2_rel_at(comparison, d->slot, d->position, &output))
         return;
@@ -70,31 +128,7 @@ static void find_sub_stage(const struct rp_comparison *comparison, struct rp_div
                  d->slot, input, (long long)d->position, output);
         return;
     }
-    int any = 0;
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        char name[RP_SLOT_NAME_SIZE];
-        double here;
-        if (!l2_rel_at(comparison, rp_slot_name(parts[i], d->layer, name), d->position, &here))
-            continue;
-        any = 1;
-        if (isnan(output) ? !isnan(here) : here * here - input * input < 0.25 * added)
-            continue; /* NaN comes in where it first stands */
-        snprintf(d->sub_stage, sizeof d->sub_stage, "%s", name);
-        snprintf(d->explanation, sizeof d->explanation,
-                 "at position %lld the input of layer %d has L2_rel %.3g, %s has %.3g, the output "
-                 "%.3g: the error comes in %s",
-                 (long long)d->position, d->layer, input, name, here, output,
-                 parts[i] == RP_PART_POSTATTN ? "with the attention or its residual add"
-                 : parts[i] == RP_PART_PREFFN ? "with the post-attention norm"
-                                              : "with the FFN");
-        return;
-    }
-    snprintf(d->explanation, sizeof d->explanation,
-             any ? "at position %lld every sub-stage of layer %d is close (input L2_rel %.3g), the "
-                   "output has %.3g: the error comes in with the last residual add"
-                 : "at position %lld the input of layer %d has L2_rel %.3g, the output %.3g (no "
-                   "sub-stages on both sides)",
-             (long long)d->position, d->layer, input, output);
+    walk_layer(comparison, d, input, output, added);
 }
 
 static void describe(const struct rp_comparison *comparison, const struct rp_slot_result *first,
@@ -108,14 +142,23 @@ static void describe(const struct rp_comparison *comparison, const struct rp_slo
     if (comparison->gate != RP_GATE_STRICT && comparison->exact)
         own.reference = comparison->exact;
     if (part == RP_PART_OUTPUT)
-        find_sub_stage(&own, d);
+        find_inner_slot(&own, d);
     else
         snprintf(d->explanation, sizeof d->explanation, "it comes in with %s itself", first->slot);
 }
 
 static struct rp_divergence no_divergence(void)
 {
-    return (struct rp_divergence){.layer = -1, .position = -1};
+    return (struct rp_divergence){.layer = -1, .position = -1, .departure = {.position = -1}};
+}
+
+/* Beside the exact reference, where there is one: quantization is none of the engine's. */
+static void find_departure(const struct rp_comparison *comparison, struct rp_divergence *d)
+{
+    struct rp_comparison own = *comparison;
+    if (comparison->gate != RP_GATE_STRICT && comparison->exact)
+        own.reference = comparison->exact;
+    rp_find_departure(&own, &d->departure, NULL);
 }
 
 /* Errors and skips say nothing of the engine's numbers. */
@@ -141,6 +184,8 @@ void rp_diagnose_pair(const struct rp_comparison *comparison, struct rp_pair_res
             divergence->n_not_compared += !was_compared(slot);
         }
     }
+    if (pair->tokens.verdict != RP_FAIL)
+        find_departure(comparison, divergence);
 }
 
 void rp_diagnose_slot(const struct rp_comparison *comparison, struct rp_slot_result *result,
@@ -164,4 +209,5 @@ void rp_diagnose_slot(const struct rp_comparison *comparison, struct rp_slot_res
         return;
     }
     describe(comparison, result, divergence);
+    find_departure(comparison, divergence);
 }

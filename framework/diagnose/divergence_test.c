@@ -34,8 +34,8 @@ static struct compared compare(const struct rp_test_side *reference,
 
 static struct compared compare_changed(const struct rp_test_change *changes, size_t n)
 {
-    return compare(SIDE(.with_sub_stages = 1),
-                   SIDE(.with_sub_stages = 1, .changes = changes, .n_changes = n));
+    return compare(SIDE(.with_inner_slots = 1),
+                   SIDE(.with_inner_slots = 1, .changes = changes, .n_changes = n));
 }
 
 static const struct rp_slot_result *slot_of(const struct compared *c, const char *slot)
@@ -76,7 +76,7 @@ static void the_first_failing_slot_is_the_divergence_and_later_ones_are_downstre
     assert_string_equal(c.divergence.slot, "h1");
     assert_int_equal(c.divergence.layer, 1);
     assert_int_equal(c.divergence.position, 4);
-    assert_string_equal(c.divergence.sub_stage, "h1_ffnout");
+    assert_string_equal(c.divergence.inner_slot, "h1_ffnout");
     assert_string_equal(slot_of(&c, "h1")->downstream_of, "");
     assert_string_equal(slot_of(&c, "h2")->downstream_of, "h1");
     assert_string_equal(slot_of(&c, "post_norm")->downstream_of, "h1");
@@ -84,7 +84,7 @@ static void the_first_failing_slot_is_the_divergence_and_later_ones_are_downstre
 }
 
 /* The limit lets the attention's error of 3% pass, but it is where the layer's 6% come from. */
-static void a_sub_stage_below_the_limit_is_named_when_the_error_comes_in_there(void **state)
+static void a_inner_slot_below_the_limit_is_named_when_the_error_comes_in_there(void **state)
 {
     (void)state;
     const struct rp_test_change changes[] = {{"h0_postattn", 2, 1.04f, 0, 0},
@@ -92,7 +92,7 @@ static void a_sub_stage_below_the_limit_is_named_when_the_error_comes_in_there(v
                                              {"h0_ffnout", 2, 1.07f, 0, 0},
                                              {"h0", 2, 1.06f, 0, 0}};
     struct compared c = compare_changed(changes, N(changes));
-    assert_string_equal(c.divergence.sub_stage, "h0_postattn");
+    assert_string_equal(c.divergence.inner_slot, "h0_postattn");
     assert_contains(c.divergence.explanation, "with the attention or its residual add");
     rp_pair_result_free(&c.pair);
 }
@@ -103,18 +103,44 @@ static void the_norm_before_the_FFN_is_told_from_the_FFN(void **state)
     const struct rp_test_change changes[] = {
         {"h2_preffn", 1, 1.5f, 0, 0}, {"h2_ffnout", 1, 1.5f, 0, 0}, {"h2", 1, 1.2f, 0, 0}};
     struct compared c = compare_changed(changes, N(changes));
-    assert_string_equal(c.divergence.sub_stage, "h2_preffn");
+    assert_string_equal(c.divergence.inner_slot, "h2_preffn");
     rp_pair_result_free(&c.pair);
 }
 
-static void an_error_of_the_last_residual_add_is_no_sub_stage(void **state)
+static void an_error_of_the_last_residual_add_is_no_inner_slot(void **state)
 {
     (void)state;
     const struct rp_test_change changes[] = {{"h1", 1, 1.2f, 0, 0}};
     struct compared c = compare_changed(changes, N(changes));
     assert_string_equal(c.divergence.slot, "h1");
-    assert_string_equal(c.divergence.sub_stage, "");
+    assert_string_equal(c.divergence.inner_slot, "");
     assert_contains(c.divergence.explanation, "the last residual add");
+    rp_pair_result_free(&c.pair);
+}
+
+static void a_slot_that_was_not_dumped_is_not_called_close(void **state)
+{
+    (void)state;
+    const struct rp_test_change changes[] = {{"h1", 1, 1.2f, 0, 0}};
+    struct compared c =
+        compare(SIDE(.with_inner_slots = 1), SIDE(.with_inner_slots = 1, .changes = changes,
+                                                  .n_changes = 1, .without = "h1_ffnout"));
+    assert_string_equal(c.divergence.inner_slot, "");
+    assert_contains(
+        c.divergence.explanation,
+        "h1_preffn has L2_rel 0, the output has 0.2: the error comes in with the FFN or "
+        "the last residual add (not compared: h1_ffnout)");
+    rp_pair_result_free(&c.pair);
+    const struct rp_test_change more[] = {{"h1_preffn", 1, 1.2f, 0, 0}, {"h1", 1, 1.2f, 0, 0}};
+    c = compare(SIDE(.with_inner_slots = 1), SIDE(.with_inner_slots = 1, .changes = more,
+                                                  .n_changes = 2, .without = "h1_postattn"));
+    assert_string_equal(c.divergence.inner_slot, "h1_preffn");
+    assert_contains(c.divergence.explanation,
+                    "the attention or its residual add or the post-attention norm (not compared: "
+                    "h1_postattn)");
+    rp_pair_result_free(&c.pair);
+    c = compare(SIDE(0), SIDE(.changes = changes, .n_changes = 1));
+    assert_contains(c.divergence.explanation, "(not compared: h1_postattn, h1_preffn, h1_ffnout)");
     rp_pair_result_free(&c.pair);
 }
 
@@ -127,7 +153,7 @@ static void an_error_that_accumulated_before_the_layer_is_not_blamed_on_it(void 
                                              {"h1", 1, 1.051f, 0, 0}};
     struct compared c = compare_changed(changes, N(changes));
     assert_string_equal(c.divergence.slot, "h1");
-    assert_string_equal(c.divergence.sub_stage, "");
+    assert_string_equal(c.divergence.inner_slot, "");
     assert_contains(c.divergence.explanation, "the error accumulates before h1");
     rp_pair_result_free(&c.pair);
 }
@@ -138,7 +164,7 @@ static void NaN_is_named_where_it_first_stands(void **state)
     const struct rp_test_change changes[] = {{"h1_ffnout", 3, 0, NAN, 0}, {"h1", 3, 0, NAN, 0}};
     struct compared c = compare_changed(changes, N(changes));
     assert_string_equal(c.divergence.slot, "h1");
-    assert_string_equal(c.divergence.sub_stage, "h1_ffnout");
+    assert_string_equal(c.divergence.inner_slot, "h1_ffnout");
     rp_pair_result_free(&c.pair);
 }
 
@@ -210,9 +236,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equal_sets_pass_without_a_divergence),
         cmocka_unit_test(the_first_failing_slot_is_the_divergence_and_later_ones_are_downstream),
-        cmocka_unit_test(a_sub_stage_below_the_limit_is_named_when_the_error_comes_in_there),
+        cmocka_unit_test(a_inner_slot_below_the_limit_is_named_when_the_error_comes_in_there),
         cmocka_unit_test(the_norm_before_the_FFN_is_told_from_the_FFN),
-        cmocka_unit_test(an_error_of_the_last_residual_add_is_no_sub_stage),
+        cmocka_unit_test(an_error_of_the_last_residual_add_is_no_inner_slot),
+        cmocka_unit_test(a_slot_that_was_not_dumped_is_not_called_close),
         cmocka_unit_test(an_error_that_accumulated_before_the_layer_is_not_blamed_on_it),
         cmocka_unit_test(NaN_is_named_where_it_first_stands),
         cmocka_unit_test(evidence_alone_fails_nothing),

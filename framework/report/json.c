@@ -51,8 +51,8 @@ static cJSON *slot_json(const struct rp_slot_result *slot)
         cJSON *exact = cJSON_AddObjectToObject(object, "exact");
         add_number(exact, "own_error", slot->exact.own_error);
         add_number(exact, "own_position", (double)slot->exact.own_position);
-        add_number(exact, "floor", slot->exact.floor);
-        add_number(exact, "floor_position", (double)slot->exact.floor_position);
+        add_number(exact, "quantization_error", slot->exact.quantization_error);
+        add_number(exact, "quantization_position", (double)slot->exact.quantization_position);
         add_number(exact, "limit", slot->exact.limit);
         add_count(exact, "n_failing", slot->exact.n_failing);
     }
@@ -86,8 +86,23 @@ static void add_divergence(cJSON *object, const struct rp_divergence *divergence
     cJSON_AddStringToObject(d, "slot", divergence->slot);
     add_number(d, "layer", divergence->layer);
     add_number(d, "position", (double)divergence->position);
-    cJSON_AddStringToObject(d, "sub_stage", divergence->sub_stage);
+    cJSON_AddStringToObject(d, "inner_slot", divergence->inner_slot);
     cJSON_AddStringToObject(d, "explanation", divergence->explanation);
+}
+
+static void add_departure(cJSON *object, const struct rp_departure *departure)
+{
+    if (!departure->slot[0]) {
+        cJSON_AddNullToObject(object, "departure");
+        return;
+    }
+    cJSON *d = cJSON_AddObjectToObject(object, "departure");
+    cJSON_AddStringToObject(d, "slot", departure->slot);
+    cJSON_AddStringToObject(d, "operation_slot", departure->operation_slot);
+    add_number(d, "position", (double)departure->position);
+    add_number(d, "error", departure->error);
+    add_number(d, "noise", departure->noise);
+    cJSON_AddStringToObject(d, "explanation", departure->explanation);
 }
 
 void rp_report_json(cJSON *object, const struct rp_pair_result *pair,
@@ -96,6 +111,7 @@ void rp_report_json(cJSON *object, const struct rp_pair_result *pair,
     cJSON_AddStringToObject(object, "verdict", rp_verdict_name(pair->verdict));
     add_tokens(object, &pair->tokens);
     add_divergence(object, divergence);
+    add_departure(object, &divergence->departure);
     cJSON *slots = cJSON_AddArrayToObject(object, "slots");
     for (size_t i = 0; i < pair->n_slots; i++)
         cJSON_AddItemToArray(slots, slot_json(&pair->slots[i]));

@@ -95,15 +95,15 @@ static int line_of(const cJSON *pair)
 /* Of each operation that fails in a replay test, on a line of its own; false: there is none. */
 static bool write_explanations(FILE *out, const cJSON *judged)
 {
-    const cJSON *step;
+    const cJSON *slot;
     bool has_any = false;
-    cJSON_ArrayForEach(step, cJSON_GetObjectItemCaseSensitive(judged, "steps"))
+    cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(judged, "slots"))
     {
-        const cJSON *explanation = cJSON_GetObjectItemCaseSensitive(step, "explanation");
+        const cJSON *explanation = cJSON_GetObjectItemCaseSensitive(slot, "explanation");
         if (!cJSON_IsObject(explanation))
             continue;
         fputs("&#10;", out);
-        write_escaped(out, text_of(step, "slot"));
+        write_escaped(out, text_of(slot, "slot"));
         fputs(": ", out);
         write_escaped(out, text_of(explanation, "text"));
         has_any = true;
@@ -170,7 +170,7 @@ static void write_metrics(FILE *out, const cJSON *slot, const char *name)
         const char *key, *label;
     } metrics[] = {{worst, "l2_rel", "L2_rel"},       {worst, "cosine", "cosine"},
                    {worst, "max_abs", "max_abs"},     {worst, "position", "worst_position"},
-                   {exact, "own_error", "own_error"}, {exact, "floor", "quantized"}};
+                   {exact, "own_error", "own_error"}, {exact, "quantization_error", "quantized"}};
     for (size_t i = 0; i < sizeof metrics / sizeof metrics[0]; i++) {
         char label[RP_SLOT_NAME_SIZE + 32], value[32];
         const cJSON *number = cJSON_GetObjectItemCaseSensitive(metrics[i].of, metrics[i].key);

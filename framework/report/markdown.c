@@ -32,10 +32,10 @@ static void write_divergence(FILE *out, const cJSON *divergence)
 {
     const double position =
         cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(divergence, "position"));
-    const char *sub_stage = string_at(divergence, "sub_stage");
+    const char *inner_slot = string_at(divergence, "inner_slot");
     fprintf(out, "first divergence `%s` at position %.0f", string_at(divergence, "slot"), position);
-    if (sub_stage[0])
-        fprintf(out, ", sub-stage `%s`", sub_stage);
+    if (inner_slot[0])
+        fprintf(out, ", slot `%s`", inner_slot);
 }
 
 static int has_passed(const cJSON *pair)
@@ -118,7 +118,7 @@ static void write_passed(FILE *out, const cJSON *pairs, size_t n_passed)
                 strcmp(string_at(pair, "verdict"), "MARGINAL") == 0 ? " (explained)" : "",
                 string_at(slot, "slot"));
         write_optional(out, rp_results_largest(pair, "exact", "own_error"));
-        write_optional(out, rp_results_largest(pair, "exact", "floor"));
+        write_optional(out, rp_results_largest(pair, "exact", "quantization_error"));
         fputc('\n', out);
     }
     fputs("\n</details>\n", out);

@@ -467,9 +467,9 @@ static void write_problem(FILE *out, const cJSON *pair)
     fprintf(out, "  %-8s %s: ", verdict, string_at(pair, "pair"));
     if (cJSON_IsObject(divergence)) {
         const cJSON *position = cJSON_GetObjectItemCaseSensitive(divergence, "position");
-        const char *sub_stage = string_at(divergence, "sub_stage");
+        const char *inner_slot = string_at(divergence, "inner_slot");
         fprintf(out, "first divergence %s at position %.0f%s%s", string_at(divergence, "slot"),
-                cJSON_GetNumberValue(position), sub_stage[0] ? ", sub-stage " : "", sub_stage);
+                cJSON_GetNumberValue(position), inner_slot[0] ? ", slot " : "", inner_slot);
         if (strcmp(verdict, "ERROR") == 0)
             fprintf(out, "; %s", rp_results_reason(pair));
     } else {

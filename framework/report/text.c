@@ -44,7 +44,7 @@ static void write_exact(FILE *out, const struct rp_exact_result *exact)
         return;
     }
     write_number(out, 10, "%.3g", exact->own_error);
-    write_number(out, 10, "%.3g", exact->floor);
+    write_number(out, 10, "%.3g", exact->quantization_error);
 }
 
 static int has_exact(const struct rp_pair_result *pair)
@@ -108,11 +108,14 @@ static void write_notes(FILE *out, const struct rp_pair_result *pair)
 
 static void write_divergence(FILE *out, const struct rp_divergence *d)
 {
+    if (d->departure.slot[0])
+        fprintf(out, "\ndeparture: %s at position %lld: here the error begins\n  %s\n",
+                d->departure.slot, (long long)d->departure.position, d->departure.explanation);
     if (!d->slot[0])
         return;
     fprintf(out, "\nfirst divergence: %s at position %lld", d->slot, (long long)d->position);
-    if (d->sub_stage[0])
-        fprintf(out, ", sub-stage %s", d->sub_stage);
+    if (d->inner_slot[0])
+        fprintf(out, ", slot %s", d->inner_slot);
     fprintf(out, "\n  %s\n", d->explanation);
     if (d->n_not_compared)
         fprintf(out, "  %zu required slots before it could not be compared\n", d->n_not_compared);
@@ -184,10 +187,13 @@ void rp_report_failure(FILE *out, const struct rp_slot_result *slot,
                 slot->downstream_of, (long long)divergence->position);
     else
         write_before(out, divergence);
-    if (!slot->downstream_of[0] && divergence->sub_stage[0])
-        fprintf(out, "  sub-stage: %s\n", divergence->sub_stage);
+    if (!slot->downstream_of[0] && divergence->inner_slot[0])
+        fprintf(out, "  slot: %s\n", divergence->inner_slot);
     if (!slot->downstream_of[0] && divergence->explanation[0])
         fprintf(out, "  %s\n", divergence->explanation);
+    if (!slot->downstream_of[0] && divergence->departure.slot[0])
+        fprintf(out, "  departure: %s at position %lld: %s\n", divergence->departure.slot,
+                (long long)divergence->departure.position, divergence->departure.explanation);
     fprintf(out, "  positions: %zu of %zu over the limit, the first %lld, the worst %lld\n",
             slot->n_failing, slot->n_compared, (long long)slot->first.position,
             (long long)slot->worst.position);
@@ -203,5 +209,5 @@ void rp_report_failure(FILE *out, const struct rp_slot_result *slot,
                 "  against the exact reference: own error %.4g at worst, at position %lld (limit "
                 "%g, over at %zu of %zu positions); quantization alone %.4g at worst\n",
                 slot->exact.own_error, (long long)slot->exact.own_position, slot->exact.limit,
-                slot->exact.n_failing, slot->exact.n_compared, slot->exact.floor);
+                slot->exact.n_failing, slot->exact.n_compared, slot->exact.quantization_error);
 }

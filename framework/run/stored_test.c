@@ -85,8 +85,8 @@ static void make_slot(const char *name, struct rp_slot_result *slot)
     slot->exact.n_compared = 10;
     slot->exact.own_error = (double)NAN;
     slot->exact.own_position = 11;
-    slot->exact.floor = 1e-7;
-    slot->exact.floor_position = 12;
+    slot->exact.quantization_error = 1e-7;
+    slot->exact.quantization_position = 12;
     slot->exact.limit = 2e-7;
     slot->exact.n_failing = 13;
     snprintf(slot->downstream_of, sizeof slot->downstream_of, "h0");

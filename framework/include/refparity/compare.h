@@ -62,13 +62,13 @@ struct rp_position_metrics {
 /* A slot beside the exact reference, over the positions that engine, reference and exact all have. In
  * L2_rel, of logits too: it bounds their angle from above. */
 struct rp_exact_result {
-    size_t n_compared;      /* positions; 0: there is nothing to say, and the rest is not set */
-    double own_error;       /* the largest ||engine - exact|| / ||exact||; NaN if any is */
-    int64_t own_position;   /* where that is */
-    double floor;           /* the largest ||exact - reference|| / ||reference||: quantization */
-    int64_t floor_position; /* where that is */
-    double limit;           /* on the own error */
-    size_t n_failing;       /* positions with !(own error <= limit) */
+    size_t n_compared;         /* positions; 0: there is nothing to say, and the rest is not set */
+    double own_error;          /* the largest ||engine - exact|| / ||exact||; NaN if any is */
+    int64_t own_position;      /* where that is */
+    double quantization_error; /* the largest ||exact - reference|| / ||reference|| */
+    int64_t quantization_position; /* where that is */
+    double limit;                  /* on the own error */
+    size_t n_failing;              /* positions with !(own error <= limit) */
 };
 
 /* One slot's comparison. The message is one line, in the words of a failure report:
