@@ -53,7 +53,7 @@ static enum rp_status find_steps(struct rp_search *search, struct rp_error *err)
     }
     enum rp_status status =
         rp_replay_plan_open(&plan, search->replay->model, search->replay->dump, (size_t)slot->layer,
-                            search->replay->first_position, 0, err);
+                            search->replay->first_position, err);
     if (status != RP_OK)
         return status;
     const struct rp_planned_slot *planned = rp_replay_plan_slot(&plan, slot->part);
