@@ -1,0 +1,149 @@
+/* refparity replay, the program: what was not shown is exit code 2, and what was replayed is printed. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/process.h"
+#include "replay/engine_dump_test_util.h"
+
+/* Writes the dump, lets change alter its folder (NULL: not), and replays it. output[size]. */
+static int replay(const struct rp_test_dump_of *of, void (*change)(const char *folder),
+                  char *output, size_t size)
+{
+    struct rp_test_replayed replayed;
+    struct rp_process_result result;
+    struct rp_error err;
+    char model[512], log[512], *text;
+    size_t n;
+    rp_test_replayed_open(&replayed, of);
+    if (change)
+        change(replayed.folder);
+    snprintf(model, sizeof model, "%s/fixtures/tiny/%s/%s-bf16.gguf", RP_SOURCE_DIR, of->model,
+             of->model);
+    snprintf(log, sizeof log, "%s/log", replayed.folder);
+    char *argv[] = {(char *)RP_TOOL, (char *)"replay", model, replayed.folder, NULL};
+    const struct rp_process_spec spec = {.argv = argv, .log_path = log, .timeout_s = 60};
+    if (rp_process_run(&spec, &result, &err) || rp_file_read(log, 1 << 20, &text, &n, &err))
+        fail_msg("%s", err.message);
+    snprintf(output, size, "%s", text);
+    free(text);
+    rp_test_replayed_close(&replayed);
+    return result.exit_code;
+}
+
+static void assert_exit(const struct rp_test_dump_of *of, void (*change)(const char *), int code,
+                        const char *part)
+{
+    char output[16384];
+    const int found = replay(of, change, output, sizeof output);
+    if (found != code || !strstr(output, part))
+        fail_msg("exit code %d, expected %d and \"%s\":\n%s", found, code, part, output);
+}
+
+static bool keeps_required(const char *slot, int64_t position)
+{
+    (void)position;
+    return rp_slot_is_required(slot);
+}
+
+static bool keeps_two_layers(const char *slot, int64_t position)
+{
+    (void)position;
+    return rp_slot_is_required(slot) && strcmp(slot, "h2") != 0 && strcmp(slot, "h3") != 0;
+}
+
+static bool keeps_position_0(const char *slot, int64_t position)
+{
+    return rp_slot_is_required(slot) && position == 0;
+}
+
+static bool keeps_half(const char *slot, int64_t position)
+{
+    return rp_slot_is_required(slot) && position < 12;
+}
+
+static bool keeps_h1(const char *slot, int64_t position)
+{
+    (void)position;
+    return strcmp(slot, "h1") == 0;
+}
+
+/* As an engine leaves it that died before rp_dump_close. */
+static void break_off(const char *folder)
+{
+    char path[512], *text, *complete;
+    size_t n;
+    snprintf(path, sizeof path, "%s/dump.json", folder);
+    assert_int_equal(rp_file_read(path, 1 << 20, &text, &n, NULL), RP_OK);
+    complete = strstr(text, "\"complete\": true");
+    if (!complete)
+        complete = strstr(text, "\"complete\":true");
+    assert_non_null(complete);
+    memcpy(strstr(complete, "true"), "null", 4);
+    memcpy(complete, "\"complete\":false ", 16);
+    assert_int_equal(rp_file_write_atomic(path, text, n, NULL), RP_OK);
+    free(text);
+}
+
+static void one_buffer(const char *folder)
+{
+    char path[512], *bytes;
+    size_t n;
+    snprintf(path, sizeof path, "%s/h3.npy", folder);
+    assert_int_equal(rp_file_read(path, 1 << 24, &bytes, &n, NULL), RP_OK);
+    for (int l = 0; l < 3; l++) {
+        snprintf(path, sizeof path, "%s/h%d.npy", folder, l);
+        assert_int_equal(rp_file_write_atomic(path, bytes, n, NULL), RP_OK);
+    }
+    free(bytes);
+}
+
+static void a_whole_dump_passes(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of all = {.model = "qwen3"},
+                                 layers = {.model = "llama", .keeps = keeps_required};
+    assert_exit(&all, NULL, 0, "no operation that was replayed introduces an error");
+    assert_exit(&layers, NULL, 0, "7 slots replayed");
+}
+
+static void a_dump_that_is_not_whole_is_an_error(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of layers = {.model = "qwen3", .keeps = keeps_required},
+                                 two = {.model = "qwen3", .keeps = keeps_two_layers},
+                                 first = {.model = "qwen3", .keeps = keeps_position_0},
+                                 half = {.model = "qwen3", .keeps = keeps_half},
+                                 h1 = {.model = "qwen3", .keeps = keeps_h1};
+    assert_exit(&layers, break_off, 2, "its dump is not complete");
+    assert_exit(&layers, break_off, 2, "7 slots replayed");
+    assert_exit(&two, NULL, 2, "the dump has no h2, h3;");
+    assert_exit(&first, NULL, 2, "emb has position 0 alone, where RoPE, mask and cache change");
+    assert_exit(&half, NULL, 2, "emb has 12 of the prompt's 24 positions");
+    assert_exit(&h1, NULL, 2, "nothing could be replayed");
+}
+
+static void a_damaged_dump_is_an_error_and_no_bug(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_required};
+    assert_exit(&of, one_buffer, 2, "h0 and h1 hold the same bytes");
+    assert_exit(&of, one_buffer, 2, "no error of the engine's was found, and the dump is damaged");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_whole_dump_passes),
+        cmocka_unit_test(a_dump_that_is_not_whole_is_an_error),
+        cmocka_unit_test(a_damaged_dump_is_an_error_and_no_bug),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}
