@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "compare/align.h"
 
@@ -45,12 +46,69 @@ static int error_of_input(const struct rp_comparison *comparison, int layer, int
     return l2_rel_at(comparison, name, position, l2_rel);
 }
 
+/* What lies before each of these slots and behind the one before it. */
+static const struct {
+    enum rp_slot_part part;
+    const char *operation;
+} walk[] = {{RP_PART_POSTATTN, "the attention or its residual add"},
+            {RP_PART_PREFFN, "the post-attention norm"},
+            {RP_PART_FFNOUT, "the FFN"},
+            {RP_PART_OUTPUT, "the last residual add"}};
+enum { N_WALK = sizeof walk / sizeof walk[0] };
+
+static void append(char *list, size_t size, const char *separator, const char *text)
+{
+    const size_t used = strlen(list);
+    if (used < size)
+        snprintf(list + used, size - used, "%s%s", used ? separator : "", text);
+}
+
+/* Says which operations lie between the last slot that is close and the first that is not: where slots
+ * between them were not compared, it may be any of these. */
+static void walk_layer(const struct rp_comparison *comparison, struct rp_divergence *d,
+                       double input, double output, double added)
+{
+    char close[RP_SLOT_NAME_SIZE] = "its input", operations[256] = "", absent[256] = "";
+    double at_close = input, here = output;
+    for (size_t i = 0; i < N_WALK; i++) {
+        char name[RP_SLOT_NAME_SIZE];
+        rp_slot_name(walk[i].part, d->layer, name);
+        append(operations, sizeof operations, " or ", walk[i].operation);
+        if (walk[i].part == RP_PART_OUTPUT) {
+            here = output;
+            break;
+        }
+        if (!l2_rel_at(comparison, name, d->position, &here)) {
+            append(absent, sizeof absent, ", ", name);
+            continue;
+        }
+        /* NaN comes in where it first stands */
+        if (isnan(output) ? isnan(here) : here * here - input * input >= 0.25 * added) {
+            snprintf(d->sub_stage, sizeof d->sub_stage, "%s", name);
+            break;
+        }
+        snprintf(close, sizeof close, "%s", name);
+        at_close = here;
+        operations[0] = absent[0] = '\0';
+    }
+    snprintf(
+        d->explanation, sizeof d->explanation,
+        "at position %lld of layer %d %s has L2_rel %.3g, %s has %.3g: the error comes in with "
+        "%.200s",
+        (long long)d->position, d->layer, close, at_close,
+        d->sub_stage[0] ? d->sub_stage : "its output", here, operations);
+    if (absent[0]) {
+        const size_t used = strlen(d->explanation);
+        snprintf(d->explanation + used, sizeof d->explanation - used, " (not compared: %.150s)",
+                 absent);
+    }
+}
+
 /* A sub-stage brings the error in when what it adds to the input's error is at least a quarter (in
  * squares: independent errors add up so) of what the whole layer adds. Taking the first one over
  * the limit instead would name the FFN for an attention bug that the limit happens to let pass. */
 static void find_sub_stage(const struct rp_comparison *comparison, struct rp_divergence *d)
 {
-    static const enum rp_slot_part parts[] = {RP_PART_POSTATTN, RP_PART_PREFFN, RP_PART_FFNOUT};
     double output = 0, input = 0;
     if (!l2_rel_at(comparison, d->slot, d->position, &output))
         return;
@@ -70,31 +128,7 @@ static void find_sub_stage(const struct rp_comparison *comparison, struct rp_div
                  d->slot, input, (long long)d->position, output);
         return;
     }
-    int any = 0;
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        char name[RP_SLOT_NAME_SIZE];
-        double here;
-        if (!l2_rel_at(comparison, rp_slot_name(parts[i], d->layer, name), d->position, &here))
-            continue;
-        any = 1;
-        if (isnan(output) ? !isnan(here) : here * here - input * input < 0.25 * added)
-            continue; /* NaN comes in where it first stands */
-        snprintf(d->sub_stage, sizeof d->sub_stage, "%s", name);
-        snprintf(d->explanation, sizeof d->explanation,
-                 "at position %lld the input of layer %d has L2_rel %.3g, %s has %.3g, the output "
-                 "%.3g: the error comes in %s",
-                 (long long)d->position, d->layer, input, name, here, output,
-                 parts[i] == RP_PART_POSTATTN ? "with the attention or its residual add"
-                 : parts[i] == RP_PART_PREFFN ? "with the post-attention norm"
-                                              : "with the FFN");
-        return;
-    }
-    snprintf(d->explanation, sizeof d->explanation,
-             any ? "at position %lld every sub-stage of layer %d is close (input L2_rel %.3g), the "
-                   "output has %.3g: the error comes in with the last residual add"
-                 : "at position %lld the input of layer %d has L2_rel %.3g, the output %.3g (no "
-                   "sub-stages on both sides)",
-             (long long)d->position, d->layer, input, output);
+    walk_layer(comparison, d, input, output, added);
 }
 
 static void describe(const struct rp_comparison *comparison, const struct rp_slot_result *first,

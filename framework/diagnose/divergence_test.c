@@ -118,6 +118,32 @@ static void an_error_of_the_last_residual_add_is_no_sub_stage(void **state)
     rp_pair_result_free(&c.pair);
 }
 
+static void a_slot_that_was_not_dumped_is_not_called_close(void **state)
+{
+    (void)state;
+    const struct rp_test_change changes[] = {{"h1", 1, 1.2f, 0, 0}};
+    struct compared c =
+        compare(SIDE(.with_sub_stages = 1), SIDE(.with_sub_stages = 1, .changes = changes,
+                                                 .n_changes = 1, .without = "h1_ffnout"));
+    assert_string_equal(c.divergence.sub_stage, "");
+    assert_contains(
+        c.divergence.explanation,
+        "h1_preffn has L2_rel 0, its output has 0.2: the error comes in with the FFN or "
+        "the last residual add (not compared: h1_ffnout)");
+    rp_pair_result_free(&c.pair);
+    const struct rp_test_change more[] = {{"h1_preffn", 1, 1.2f, 0, 0}, {"h1", 1, 1.2f, 0, 0}};
+    c = compare(SIDE(.with_sub_stages = 1), SIDE(.with_sub_stages = 1, .changes = more,
+                                                 .n_changes = 2, .without = "h1_postattn"));
+    assert_string_equal(c.divergence.sub_stage, "h1_preffn");
+    assert_contains(c.divergence.explanation,
+                    "the attention or its residual add or the post-attention norm (not compared: "
+                    "h1_postattn)");
+    rp_pair_result_free(&c.pair);
+    c = compare(SIDE(0), SIDE(.changes = changes, .n_changes = 1));
+    assert_contains(c.divergence.explanation, "(not compared: h1_postattn, h1_preffn, h1_ffnout)");
+    rp_pair_result_free(&c.pair);
+}
+
 static void an_error_that_accumulated_before_the_layer_is_not_blamed_on_it(void **state)
 {
     (void)state;
@@ -213,6 +239,7 @@ int main(void)
         cmocka_unit_test(a_sub_stage_below_the_limit_is_named_when_the_error_comes_in_there),
         cmocka_unit_test(the_norm_before_the_FFN_is_told_from_the_FFN),
         cmocka_unit_test(an_error_of_the_last_residual_add_is_no_sub_stage),
+        cmocka_unit_test(a_slot_that_was_not_dumped_is_not_called_close),
         cmocka_unit_test(an_error_that_accumulated_before_the_layer_is_not_blamed_on_it),
         cmocka_unit_test(NaN_is_named_where_it_first_stands),
         cmocka_unit_test(evidence_alone_fails_nothing),
