@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "compare/align.h"
+#include "diagnose/departure.h"
 
 /* L2_rel of slot at position; false when one side lacks it there, or it has none. */
 static int l2_rel_at(const struct rp_comparison *comparison, const char *slot, int64_t position,
@@ -149,7 +150,16 @@ static void describe(const struct rp_comparison *comparison, const struct rp_slo
 
 static struct rp_divergence no_divergence(void)
 {
-    return (struct rp_divergence){.layer = -1, .position = -1};
+    return (struct rp_divergence){.layer = -1, .position = -1, .departure = {.position = -1}};
+}
+
+/* Beside the exact reference, where there is one: quantization is none of the engine's. */
+static void find_departure(const struct rp_comparison *comparison, struct rp_divergence *d)
+{
+    struct rp_comparison own = *comparison;
+    if (comparison->gate != RP_GATE_STRICT && comparison->exact)
+        own.reference = comparison->exact;
+    rp_find_departure(&own, &d->departure, NULL);
 }
 
 /* Errors and skips say nothing of the engine's numbers. */
@@ -175,6 +185,8 @@ void rp_diagnose_pair(const struct rp_comparison *comparison, struct rp_pair_res
             divergence->n_not_compared += !was_compared(slot);
         }
     }
+    if (pair->tokens.verdict != RP_FAIL)
+        find_departure(comparison, divergence);
 }
 
 void rp_diagnose_slot(const struct rp_comparison *comparison, struct rp_slot_result *result,
@@ -198,4 +210,5 @@ void rp_diagnose_slot(const struct rp_comparison *comparison, struct rp_slot_res
         return;
     }
     describe(comparison, result, divergence);
+    find_departure(comparison, divergence);
 }

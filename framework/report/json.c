@@ -90,12 +90,28 @@ static void add_divergence(cJSON *object, const struct rp_divergence *divergence
     cJSON_AddStringToObject(d, "explanation", divergence->explanation);
 }
 
+static void add_departure(cJSON *object, const struct rp_departure *departure)
+{
+    if (!departure->slot[0]) {
+        cJSON_AddNullToObject(object, "departure");
+        return;
+    }
+    cJSON *d = cJSON_AddObjectToObject(object, "departure");
+    cJSON_AddStringToObject(d, "slot", departure->slot);
+    cJSON_AddStringToObject(d, "operation_slot", departure->operation_slot);
+    add_number(d, "position", (double)departure->position);
+    add_number(d, "error", departure->error);
+    add_number(d, "noise", departure->noise);
+    cJSON_AddStringToObject(d, "explanation", departure->explanation);
+}
+
 void rp_report_json(cJSON *object, const struct rp_pair_result *pair,
                     const struct rp_divergence *divergence)
 {
     cJSON_AddStringToObject(object, "verdict", rp_verdict_name(pair->verdict));
     add_tokens(object, &pair->tokens);
     add_divergence(object, divergence);
+    add_departure(object, &divergence->departure);
     cJSON *slots = cJSON_AddArrayToObject(object, "slots");
     for (size_t i = 0; i < pair->n_slots; i++)
         cJSON_AddItemToArray(slots, slot_json(&pair->slots[i]));

@@ -108,6 +108,9 @@ static void write_notes(FILE *out, const struct rp_pair_result *pair)
 
 static void write_divergence(FILE *out, const struct rp_divergence *d)
 {
+    if (d->departure.slot[0])
+        fprintf(out, "\ndeparture: %s at position %lld: here the error begins\n  %s\n",
+                d->departure.slot, (long long)d->departure.position, d->departure.explanation);
     if (!d->slot[0])
         return;
     fprintf(out, "\nfirst divergence: %s at position %lld", d->slot, (long long)d->position);
@@ -188,6 +191,9 @@ void rp_report_failure(FILE *out, const struct rp_slot_result *slot,
         fprintf(out, "  sub-stage: %s\n", divergence->sub_stage);
     if (!slot->downstream_of[0] && divergence->explanation[0])
         fprintf(out, "  %s\n", divergence->explanation);
+    if (!slot->downstream_of[0] && divergence->departure.slot[0])
+        fprintf(out, "  departure: %s at position %lld: %s\n", divergence->departure.slot,
+                (long long)divergence->departure.position, divergence->departure.explanation);
     fprintf(out, "  positions: %zu of %zu over the limit, the first %lld, the worst %lld\n",
             slot->n_failing, slot->n_compared, (long long)slot->first.position,
             (long long)slot->worst.position);

@@ -9,6 +9,17 @@
 extern "C" {
 #endif
 
+/* Where an error begins, whatever its size, judged by the jump: see diagnose/departure.h. */
+struct rp_departure {
+    char slot
+        [RP_SLOT_NAME_SIZE]; /* of the residual stream: "h0_postattn", "h3"; "" where none departs */
+    char operation_slot
+        [RP_SLOT_NAME_SIZE]; /* the first of that branch that shows it; "" not known */
+    int64_t position;
+    double error, noise; /* of what the branch adds, relative to that; and the largest before it */
+    char explanation[384]; /* one sentence */
+};
+
 struct rp_divergence {
     char slot[RP_SLOT_NAME_SIZE]; /* the first required slot that fails; "" when none does */
     int layer;                    /* -1 for emb, post_norm and logits */
@@ -17,7 +28,8 @@ struct rp_divergence {
     /* The first sub-stage that brings the error in at that position; "" when the two sides do not
      * both have it, or when it came in before the layer. */
     char sub_stage[RP_SLOT_NAME_SIZE];
-    char explanation[512]; /* one sentence, with the numbers that it rests on */
+    struct rp_departure departure; /* also where no slot fails */
+    char explanation[512];         /* one sentence, with the numbers that it rests on */
 };
 
 /* Finds the divergence in a compared pair and marks later failing slots as downstream of it. */
