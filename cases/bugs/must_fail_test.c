@@ -107,7 +107,8 @@ static void assert_layer_is_found(const struct trial *trial, const struct rp_ver
 {
     char slot[RP_SLOT_NAME_SIZE], inner_slot[RP_SLOT_NAME_SIZE], what[600];
     rp_slot_name(RP_PART_OUTPUT, trial->layer, slot);
-    rp_slot_name(rp_bug_shown_in(trial->bug->first_part, RP_SLOTS_LAYERS), trial->layer, inner_slot);
+    rp_slot_name(rp_bug_shown_in(trial->bug->first_part, RP_SLOTS_LAYERS), trial->layer,
+                 inner_slot);
     snprintf(what, sizeof what, "expected %s at %s, found %s at %s, position %lld: %.200s", slot,
              inner_slot, v->divergence.slot, v->divergence.inner_slot,
              (long long)v->divergence.position, v->divergence.explanation);

@@ -122,7 +122,7 @@ static void a_leak_at_one_position_is_named_with_the_position(void **state)
     assert_non_null(strstr(report.explanation.text, "at position 9 only"));
 }
 
-static void where_sub_stages_are_not_dumped_a_branch_is_still_told_from_the_other(void **state)
+static void where_inner_slots_are_not_dumped_a_branch_is_still_told_from_the_other(void **state)
 {
     (void)state;
     struct rp_test_engine engine = {.model = "qwen3",
@@ -152,7 +152,7 @@ int main(void)
         cmocka_unit_test(an_offset_and_a_bias_are_told_apart),
         cmocka_unit_test(rows_of_the_position_before_are_named),
         cmocka_unit_test(a_leak_at_one_position_is_named_with_the_position),
-        cmocka_unit_test(where_sub_stages_are_not_dumped_a_branch_is_still_told_from_the_other),
+        cmocka_unit_test(where_inner_slots_are_not_dumped_a_branch_is_still_told_from_the_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }
