@@ -85,21 +85,29 @@ struct rp_row_scan rp_metrics_scan(const void *r, const void *e, size_t dim)
     return scan;
 }
 
+typedef float four_floats __attribute__((vector_size(4 * sizeof(float))));
+typedef double four_doubles __attribute__((vector_size(4 * sizeof(double))));
+
 RP_LOOP void add_squares_loop(const unsigned char *row, size_t dim, double *sum)
 {
-    double sums[8] = {0};
-    float values[8];
+    four_doubles low = {0}, high = {0};
     size_t i = 0;
     for (; i + 8 <= dim; i += 8) {
-        memcpy(values, row + 4 * i, sizeof values);
-        for (size_t lane = 0; lane < 8; lane++)
-            sums[lane] += (double)values[lane] * (double)values[lane];
+        four_floats values;
+        memcpy(&values, row + 4 * i, sizeof values);
+        const four_doubles a = __builtin_convertvector(values, four_doubles);
+        memcpy(&values, row + 4 * i + sizeof values, sizeof values);
+        const four_doubles b = __builtin_convertvector(values, four_doubles);
+        low += a * a;
+        high += b * b;
     }
     for (; i < dim; i++)
-        sums[0] += (double)load(row, i) * (double)load(row, i);
+        low[0] += (double)load(row, i) * (double)load(row, i);
     *sum = 0;
-    for (size_t lane = 0; lane < 8; lane++)
-        *sum += sums[lane];
+    for (size_t lane = 0; lane < 4; lane++)
+        *sum += low[lane];
+    for (size_t lane = 0; lane < 4; lane++)
+        *sum += high[lane];
 }
 RP_COMPILE_TWICE(static, add_squares, (const unsigned char *row, size_t dim, double *sum),
                  (row, dim, sum))
