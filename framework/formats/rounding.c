@@ -76,52 +76,75 @@ static size_t smaller(size_t a, size_t b)
 
 /* ---- Q8_0, whole blocks: what block_of and integer_of give, many values at a time ---- */
 
-RP_LOOP void integers_q8_0(const float *x, float *scale, float *integers)
+#define LANES 8
+#define N_LANES (BLOCK / LANES)
+#define LARGE 0x1.8p23f /* added and taken away: to an integer, ties to even, below 2^22 */
+
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t lane_bits __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+/* to = from where mask is set. */
+RP_LOOP void replace(lanes *to, const lane_bits *mask, const lanes *from)
 {
-    float peaks[8] = {0}, peak = 0;
-    for (size_t i = 0; i < BLOCK; i += 8)
-        for (size_t lane = 0; lane < 8; lane++) {
-            const float size = fabsf(x[i + lane]);
-            peaks[lane] = size > peaks[lane] ? size : peaks[lane];
-        }
-    for (size_t lane = 0; lane < 8; lane++)
+    *to = (lanes)(((lane_bits)*from & *mask) | ((lane_bits)*to & ~*mask));
+}
+
+RP_LOOP void integers_q8_0(const float *x, float *scale, lanes *integers)
+{
+    const lane_bits no_sign = (lane_bits){0} + 0x7fffffff;
+    const lanes most = (lanes){0} + 127.0f, least = -most;
+    lanes peaks = {0};
+    float peak = 0;
+    for (size_t k = 0; k < N_LANES; k++) {
+        lanes values; /* a register: integers[k] would be written in halves */
+        memcpy(&values, x + LANES * k, sizeof values);
+        integers[k] = values;
+        const lanes size = (lanes)((lane_bits)values & no_sign);
+        const lane_bits is_larger = size > peaks;
+        replace(&peaks, &is_larger, &size);
+    }
+    for (size_t lane = 0; lane < LANES; lane++)
         peak = peaks[lane] > peak ? peaks[lane] : peak;
     const float inverse = peak != 0 ? 127.0f / peak : 0;
-    for (size_t i = 0; i < BLOCK; i++) {
-        const float integer = rintf(x[i] * inverse);
-        integers[i] = integer < -127.0f ? -127.0f : integer > 127.0f ? 127.0f : integer;
+    for (size_t k = 0; k < N_LANES; k++) {
+        const lanes exact = integers[k] * inverse;
+        integers[k] = (exact + LARGE) - LARGE;
+        const lane_bits is_low = integers[k]<least, is_high = integers[k]> most;
+        replace(&integers[k], &is_low, &least);
+        replace(&integers[k], &is_high, &most);
     }
     *scale = peak / 127.0f;
 }
 
-RP_LOOP void round_q8_0_loop(const float *x, size_t n_blocks, float *y)
+/* excess: NULL, or [n_blocks] as of rp_round_q8_1. */
+RP_LOOP void round_blocks_loop(const float *x, size_t n_blocks, float *y, float *excess)
 {
     for (size_t b = 0; b < n_blocks; b++, x += BLOCK, y += BLOCK) {
-        float scale, integers[BLOCK];
+        float scale, sum = 0;
+        lanes integers[N_LANES], sums = {0}; /* exact: at most 32 times 127 */
         integers_q8_0(x, &scale, integers);
         const float stored = rp_round_f16(scale);
-        for (size_t i = 0; i < BLOCK; i++)
-            y[i] = integers[i] * stored;
-    }
-}
-RP_COMPILE_TWICE(static, round_q8_0, (const float *x, size_t n_blocks, float *y), (x, n_blocks, y))
-
-RP_LOOP void block_sums_loop(const float *x, size_t n_blocks, float *excess)
-{
-    for (size_t b = 0; b < n_blocks; b++) {
-        float scale, integers[BLOCK], sums[8] = {0}, sum = 0;
-        integers_q8_0(x + b * BLOCK, &scale, integers);
-        for (size_t i = 0; i < BLOCK; i += 8)
-            for (size_t lane = 0; lane < 8; lane++)
-                sums[lane] += integers[i + lane]; /* exact: at most 32 times 127 */
-        for (size_t lane = 0; lane < 8; lane++)
+        for (size_t k = 0; k < N_LANES; k++) {
+            const lanes values = integers[k] * stored;
+            sums += integers[k];
+            memcpy(y + LANES * k, &values, sizeof values);
+        }
+        if (!excess)
+            continue;
+        for (size_t lane = 0; lane < LANES; lane++)
             sum += sums[lane];
-        excess[b] =
-            (float)((double)rp_round_f16(scale * sum) - (double)sum * (double)rp_round_f16(scale));
+        excess[b] = (float)((double)rp_round_f16(scale * sum) - (double)sum * (double)stored);
     }
 }
-RP_COMPILE_TWICE(static, block_sums, (const float *x, size_t n_blocks, float *excess),
-                 (x, n_blocks, excess))
+RP_COMPILE_TWICE(static, round_blocks, (const float *x, size_t n_blocks, float *y, float *excess),
+                 (x, n_blocks, y, excess))
+
+void rp_round_q8_1(const float *x, size_t n, float *y, float *excess)
+{
+    const size_t whole = n - n % BLOCK;
+    round_blocks(x, whole / BLOCK, y, excess);
+    rp_round_row(RP_GGML_Q8_0, x + whole, n - whole, y + whole);
+}
 
 void rp_round_row(uint32_t format, const float *x, size_t n, float *y)
 {
@@ -133,18 +156,13 @@ void rp_round_row(uint32_t format, const float *x, size_t n, float *y)
         memmove(y, x, n * sizeof *y);
     }
     const size_t whole = format == RP_GGML_Q8_0 ? n - n % BLOCK : 0;
-    round_q8_0(x, whole / BLOCK, y);
+    round_blocks(x, whole / BLOCK, y, NULL);
     for (size_t first = whole; size > 0 && first < n; first += size) {
         const size_t end = first + smaller(size, n - first);
         const struct block block = block_of(format, x + first, end - first);
         for (size_t i = first; i < end; i++)
             y[i] = integer_of(format, &block, x[i]) * block.stored;
     }
-}
-
-void rp_round_block_sums(const float *x, size_t n, float *excess)
-{
-    block_sums(x, n / BLOCK, excess);
 }
 
 /* ---- tips ---- */

@@ -12,8 +12,9 @@
 void rp_round_row(uint32_t format, const float *x, size_t n, float *y);
 
 /* Q8_1 is Q8_0 with the sum of each block, made with the scale before that is rounded, and stored in
- * F16. What it is above the sum of the block's rounded values: excess [n / 32], of x [n]. */
-void rp_round_block_sums(const float *x, size_t n, float *excess);
+ * F16. y [n] = x [n] rounded to Q8_0; excess [n / 32]: what the stored sum is above that of the block's
+ * rounded values. y may be x. */
+void rp_round_q8_1(const float *x, size_t n, float *y, float *excess);
 
 /* How many of the roundings of x [n] are to be expected to tip when x is moved to moved [n], its phase
  * between two rounded values being anything: the sum of |moved - x| over the step, at most 1 each; of

@@ -176,11 +176,12 @@ static enum rp_status rounded_linear(const struct rp_emulation *emulation,
             status = no_memory(site, args->n_in);
             break;
         }
-        rp_round_row(values, row, args->n_in, x + p * args->n_in);
+        if (n_blocks)
+            rp_round_q8_1(row, args->n_in, x + p * args->n_in, excess + p * n_blocks);
+        else
+            rp_round_row(values, row, args->n_in, x + p * args->n_in);
         if (watch)
             watch->after(watch->context, values, row, args->n_in, x + p * args->n_in);
-        if (n_blocks)
-            rp_round_block_sums(row, args->n_in, excess + p * n_blocks);
     }
     rounded.x = x;
     if (status == RP_OK)
