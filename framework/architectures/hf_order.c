@@ -62,22 +62,37 @@ static size_t own_index(const struct rp_model_config *config, enum rp_slot_part 
            (i - first) % width;
 }
 
+#define BLOCK 64 /* of values whose places are looked up once, for all rows */
+
+static size_t own_indices(const struct rp_model_config *config, enum rp_slot_part part,
+                          size_t first, size_t dim, size_t *at)
+{
+    const size_t n = dim - first < BLOCK ? dim - first : BLOCK;
+    for (size_t i = 0; i < n; i++)
+        at[i] = own_index(config, part, first + i);
+    return n;
+}
+
 void rp_hf_order_from_own(const struct rp_model_config *config, enum rp_slot_part part, size_t n,
                           size_t dim, const float *own, float *hf)
 {
-    for (size_t i = 0; i < dim; i++) {
-        const size_t at = own_index(config, part, i);
+    size_t at[BLOCK];
+    for (size_t first = 0; first < dim; first += BLOCK) {
+        const size_t n_values = own_indices(config, part, first, dim, at);
         for (size_t p = 0; p < n; p++)
-            hf[p * dim + i] = own[p * dim + at];
+            for (size_t i = 0; i < n_values; i++)
+                hf[p * dim + first + i] = own[p * dim + at[i]];
     }
 }
 
 void rp_hf_order_to_own(const struct rp_model_config *config, enum rp_slot_part part, size_t n,
                         size_t dim, const float *hf, float *own)
 {
-    for (size_t i = 0; i < dim; i++) {
-        const size_t at = own_index(config, part, i);
+    size_t at[BLOCK];
+    for (size_t first = 0; first < dim; first += BLOCK) {
+        const size_t n_values = own_indices(config, part, first, dim, at);
         for (size_t p = 0; p < n; p++)
-            own[p * dim + at] = hf[p * dim + i];
+            for (size_t i = 0; i < n_values; i++)
+                own[p * dim + at[i]] = hf[p * dim + first + i];
     }
 }

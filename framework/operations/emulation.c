@@ -133,22 +133,14 @@ static enum rp_status add_block_sums(const struct rp_site *site, const struct rp
 {
     const size_t n_blocks = args->n_in / BLOCK;
     float *minima = calloc(args->n_out * n_blocks + 1, sizeof *minima);
-    float *y = new_rows(site, args->n_out);
-    enum rp_status status = RP_OK;
-    if (!minima || !y) {
-        status = no_memory(site, args->n_out);
-        goto done;
-    }
+    if (!minima)
+        return no_memory(site, args->n_out);
     for (size_t i = 0; i < args->n_out; i++)
         minima_of(args->weight + i * args->n_in, n_blocks, minima + i * n_blocks);
-    rp_matmul(minima, args->n_out, n_blocks, excess, site->n_positions, y, args->n_out);
-    for (size_t p = 0; p < site->n_positions; p++)
-        for (size_t i = 0; i < args->n_out; i++)
-            args->y[p * args->y_stride + i] += y[p * args->n_out + i];
-done:
+    rp_matmul_add(minima, args->n_out, n_blocks, excess, site->n_positions, args->y,
+                  args->y_stride);
     free(minima);
-    free(y);
-    return status;
+    return RP_OK;
 }
 
 /* x is a value of the state already. */

@@ -13,6 +13,12 @@
 
 #define LANES 8
 #define POSITION_BLOCK 64 /* rows of x that stay in the cache while weight passes by */
+#define OUT_BLOCK 32      /* rows of weight whose products are added at a time */
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
 
 /* Two halves of 4, which every target has in one register. */
 typedef float half_lanes __attribute__((vector_size(4 * sizeof(float))));
@@ -164,7 +170,7 @@ void rp_matmul_plain(const float *weight, size_t n_out, size_t n_in, const float
                      float *y, size_t y_stride)
 {
     for (size_t p = 0; p < n; p += POSITION_BLOCK) {
-        size_t block = n - p < POSITION_BLOCK ? n - p : POSITION_BLOCK;
+        size_t block = smaller(n - p, POSITION_BLOCK);
         matmul_block(weight, n_out, n_in, x + p * n_in, block, y + p * y_stride, y_stride);
     }
 }
@@ -174,11 +180,20 @@ void rp_matmul_plain(const float *weight, size_t n_out, size_t n_in, const float
  * 20 to 30 rows of x on. Below CBLAS_MIN_PRODUCTS either takes no time. */
 #define CBLAS_MIN_POSITIONS 32
 #define CBLAS_MIN_PRODUCTS ((size_t)1 << 22)
+#define CBLAS_MIN_ADDED ((size_t)1 << 19) /* of products of few terms, beside a large one */
 
-static bool suits_cblas(size_t n_out, size_t n_in, size_t n, size_t y_stride)
+static bool suits_cblas(size_t n_out, size_t n_in, size_t n, size_t y_stride, size_t least)
 {
-    return n >= CBLAS_MIN_POSITIONS && n_in > 0 && n_out >= CBLAS_MIN_PRODUCTS / n / n_in &&
-           n <= INT_MAX && n_out <= INT_MAX && n_in <= INT_MAX && y_stride <= INT_MAX;
+    return n >= CBLAS_MIN_POSITIONS && n_in > 0 && n_out >= least / n / n_in && n <= INT_MAX &&
+           n_out <= INT_MAX && n_in <= INT_MAX && y_stride <= INT_MAX;
+}
+
+/* y = beta y + the product. */
+static void sgemm(const float *weight, size_t n_out, size_t n_in, const float *x, size_t n,
+                  float beta, float *y, size_t y_stride)
+{
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)n_out, (int)n_in, 1.0f, x,
+                (int)n_in, weight, (int)n_in, beta, y, (int)y_stride);
 }
 #endif
 
@@ -186,13 +201,35 @@ void rp_matmul(const float *weight, size_t n_out, size_t n_in, const float *x, s
                size_t y_stride)
 {
 #if defined(RP_HAVE_CBLAS)
-    if (suits_cblas(n_out, n_in, n, y_stride)) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)n_out, (int)n_in, 1.0f, x,
-                    (int)n_in, weight, (int)n_in, 0.0f, y, (int)y_stride);
+    if (suits_cblas(n_out, n_in, n, y_stride, CBLAS_MIN_PRODUCTS)) {
+        sgemm(weight, n_out, n_in, x, n, 0.0f, y, y_stride);
         return;
     }
 #endif
     rp_matmul_plain(weight, n_out, n_in, x, n, y, y_stride);
+}
+
+void rp_matmul_add(const float *weight, size_t n_out, size_t n_in, const float *x, size_t n,
+                   float *y, size_t y_stride)
+{
+    float sums[POSITION_BLOCK][OUT_BLOCK];
+#if defined(RP_HAVE_CBLAS)
+    if (suits_cblas(n_out, n_in, n, y_stride, CBLAS_MIN_ADDED)) {
+        sgemm(weight, n_out, n_in, x, n, 1.0f, y, y_stride);
+        return;
+    }
+#endif
+    for (size_t p = 0; p < n; p += POSITION_BLOCK) {
+        const size_t n_rows = smaller(n - p, POSITION_BLOCK);
+        for (size_t out = 0; out < n_out; out += OUT_BLOCK) {
+            const size_t n_sums = smaller(n_out - out, OUT_BLOCK);
+            matmul_block(weight + out * n_in, n_sums, n_in, x + p * n_in, n_rows, sums[0],
+                         OUT_BLOCK);
+            for (size_t row = 0; row < n_rows; row++)
+                for (size_t i = 0; i < n_sums; i++)
+                    y[(p + row) * y_stride + out + i] += sums[row][i];
+        }
+    }
 }
 
 void rp_matmul_one_thread(void)

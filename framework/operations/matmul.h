@@ -19,6 +19,10 @@ void rp_matmul(const float *weight, size_t n_out, size_t n_in, const float *x, s
 void rp_matmul_plain(const float *weight, size_t n_out, size_t n_in, const float *x, size_t n,
                      float *y, size_t y_stride);
 
+/* Adds the product to y, which the caller has set: y[p][o] += rp_matmul's. */
+void rp_matmul_add(const float *weight, size_t n_out, size_t n_in, const float *x, size_t n,
+                   float *y, size_t y_stride);
+
 /* For programs of which many run at once, as tests do: this process's CBLAS uses one thread. Only of
  * OpenBLAS, whose default is one per core; does nothing without it. */
 void rp_matmul_one_thread(void);

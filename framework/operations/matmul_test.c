@@ -105,6 +105,28 @@ static void both_paths_agree_to_rounding(void **state)
     free_product(&it);
 }
 
+/* Where CBLAS adds, sums of 20 terms of size 1/3 have another order. */
+static void a_product_is_added_to_what_stands_there(void **state)
+{
+    (void)state;
+    const size_t sizes[][3] = {{1, 3, 1}, {37, 18, 5}, {32, 8, 64}, {70, 9, 130}, {576, 20, 80}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct product it = make_product(sizes[i][0], sizes[i][1], sizes[i][2]);
+        for (size_t p = 0; p < it.n; p++)
+            for (size_t out = 0; out < it.n_out; out++)
+                it.y[p * it.y_stride + out] = (float)(p + out);
+        rp_matmul_add(it.weight, it.n_out, it.n_in, it.x, it.n, it.y, it.y_stride);
+        for (size_t p = 0; p < it.n; p++) {
+            for (size_t out = 0; out < it.n_out; out++) {
+                const float one = rp_dot(it.weight + out * it.n_in, it.x + p * it.n_in, it.n_in);
+                assert_float_equal(it.y[p * it.y_stride + out], (float)(p + out) + one, 1e-4);
+            }
+        }
+        assert_gaps_untouched(&it);
+        free_product(&it);
+    }
+}
+
 static void one_thread_gives_the_same_product(void **state)
 {
     (void)state;
@@ -124,6 +146,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_product_has_the_bits_of_single_dot_products),
         cmocka_unit_test(both_paths_agree_to_rounding),
+        cmocka_unit_test(a_product_is_added_to_what_stands_there),
         cmocka_unit_test(one_thread_gives_the_same_product),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
