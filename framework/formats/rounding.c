@@ -108,10 +108,13 @@ RP_LOOP void integers_q8_0(const float *x, float *scale, lanes *integers)
     const float inverse = peak != 0 ? 127.0f / peak : 0;
     for (size_t k = 0; k < N_LANES; k++) {
         const lanes exact = integers[k] * inverse;
-        integers[k] = (exact + LARGE) - LARGE;
-        const lane_bits is_low = integers[k]<least, is_high = integers[k]> most;
-        replace(&integers[k], &is_low, &least);
-        replace(&integers[k], &is_high, &most);
+        lanes integer = (exact + LARGE) - LARGE;
+        integer = (lanes)((lane_bits)integer | ((lane_bits)exact & ~no_sign)); /* -0, too */
+        const lane_bits is_low = integer < least;
+        const lane_bits is_high = integer > most;
+        replace(&integer, &is_low, &least);
+        replace(&integer, &is_high, &most);
+        integers[k] = integer;
     }
     *scale = peak / 127.0f;
 }
