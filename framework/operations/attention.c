@@ -1,9 +1,12 @@
 /* Softmax attention and what it reads: the cache. HF: eager_attention_forward. With a cache that is not
  * FP32: attention_f16.c, emulation.c; what may differ: attention_bound.c. */
 #include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/avx2.h"
+#include "operations/matmul.h"
 #include "operations/operations.h"
 
 enum rp_status rp_op_kv_store(void *context, const struct rp_site *site,
@@ -40,12 +43,10 @@ RP_COMPILE_TWICE(static, scores_of,
                   size_t kv_dim, float scale, float *restrict scores),
                  (q, keys, n, head_dim, kv_dim, scale, scores))
 
-/* y [head_dim] = weights [n] values [n][head_dim], key after key; values are kv_dim apart. */
-RP_LOOP void weighted_values_loop(const float *restrict weights, const float *restrict values,
-                                  size_t n, size_t head_dim, size_t kv_dim, float *restrict y)
+/* y [head_dim] += weights [n] values [n][head_dim], key after key; values are kv_dim apart. */
+RP_LOOP void add_values_loop(const float *restrict weights, const float *restrict values, size_t n,
+                             size_t head_dim, size_t kv_dim, float *restrict y)
 {
-    for (size_t i = 0; i < head_dim; i++)
-        y[i] = 0;
     size_t key = 0;
     for (; key + 4 <= n; key += 4) {
         const float *v0 = values + key * kv_dim, *v1 = v0 + kv_dim, *v2 = v1 + kv_dim,
@@ -59,7 +60,7 @@ RP_LOOP void weighted_values_loop(const float *restrict weights, const float *re
         for (size_t i = 0; i < head_dim; i++)
             y[i] += weights[key] * values[key * kv_dim + i];
 }
-RP_COMPILE_TWICE(static, weighted_values,
+RP_COMPILE_TWICE(static, add_values,
                  (const float *restrict weights, const float *restrict values, size_t n,
                   size_t head_dim, size_t kv_dim, float *restrict y),
                  (weights, values, n, head_dim, kv_dim, y))
@@ -80,35 +81,80 @@ static void softmax(float *x, size_t n)
         x[i] *= scale;
 }
 
-/* One head of one position; keys and values are the KV head's, rows kv_dim apart. */
-static void attention_head(const struct rp_attention *args, const float *q, const float *keys,
-                           const float *values, size_t n_visible, float *y)
+/* Positions whose common keys go through one matrix product, where that is faster. */
+#define BLOCK 32
+
+/* Of n positions from position first on, position i sees the first n_visible[i] keys, which ascends.
+ * scores [n][n_keys] is scratch. */
+static void attention_head(const struct rp_attention *args, size_t head, size_t first, size_t n,
+                           const size_t *n_visible, float *scores)
 {
-    size_t kv_dim = args->n_kv_heads * args->head_dim;
-    scores_of(q, keys, n_visible, args->head_dim, kv_dim, args->scale, args->scores);
-    softmax(args->scores, n_visible);
-    weighted_values(args->scores, values, n_visible, args->head_dim, kv_dim, y);
+    const size_t dim = args->head_dim, width = args->n_heads * dim;
+    const size_t kv_dim = args->n_kv_heads * dim;
+    const size_t kv_at = head / (args->n_heads / args->n_kv_heads) * dim;
+    const float *q = args->q + first * width + head * dim, *keys = args->keys + kv_at;
+    const float *values = args->values + kv_at;
+    float *y = args->y + first * width + head * dim;
+    const bool is_product =
+        rp_matmul_strided(&(struct rp_strided_product){.n_out = n_visible[0],
+                                                       .n_in = dim,
+                                                       .n = n,
+                                                       .weight = keys,
+                                                       .weight_stride = kv_dim,
+                                                       .x = q,
+                                                       .x_stride = width,
+                                                       .y = scores,
+                                                       .y_stride = args->n_keys});
+    const size_t n_common = is_product ? n_visible[0] : 0;
+    for (size_t p = 0; p < n; p++) {
+        float *row = scores + p * args->n_keys;
+        for (size_t key = 0; key < n_common; key++)
+            row[key] *= args->scale;
+        scores_of(q + p * width, keys + n_common * kv_dim, n_visible[p] - n_common, dim, kv_dim,
+                  args->scale, row + n_common);
+        if (n_visible[p] > 0)
+            softmax(row, n_visible[p]);
+        memset(y + p * width, 0, dim * sizeof *y);
+    }
+    if (is_product)
+        (void)rp_matmul_strided(&(struct rp_strided_product){.n_out = dim,
+                                                             .n_in = n_common,
+                                                             .n = n,
+                                                             .weight = values,
+                                                             .weight_stride = kv_dim,
+                                                             .is_transposed = true,
+                                                             .x = scores,
+                                                             .x_stride = args->n_keys,
+                                                             .y = y,
+                                                             .y_stride = width});
+    for (size_t p = 0; p < n; p++)
+        add_values(scores + p * args->n_keys + n_common, values + n_common * kv_dim,
+                   n_visible[p] - n_common, dim, kv_dim, y + p * width);
 }
 
 enum rp_status rp_op_attention(void *context, const struct rp_site *site,
                                const struct rp_attention *args)
 {
     (void)context;
-    size_t group = args->n_heads / args->n_kv_heads;
-    size_t n_visible = 0;
-    for (size_t p = 0; p < site->n_positions; p++) {
-        while (n_visible < args->n_keys &&
-               (!args->is_causal || args->key_positions[n_visible] <= site->positions[p]))
-            n_visible++;
-        for (size_t head = 0; head < args->n_heads; head++) {
-            size_t at = (p * args->n_heads + head) * args->head_dim;
-            size_t kv_at = head / group * args->head_dim;
-            if (n_visible > 0)
-                attention_head(args, args->q + at, args->keys + kv_at, args->values + kv_at,
-                               n_visible, args->y + at);
-            else
-                memset(args->y + at, 0, args->head_dim * sizeof *args->y);
+    const size_t n_rows = site->n_positions < BLOCK ? site->n_positions : BLOCK;
+    float *scores = NULL;
+    size_t n_visible[BLOCK], seen = 0;
+    if (args->n_keys <= SIZE_MAX / sizeof *scores / BLOCK - 1)
+        scores = malloc((n_rows * args->n_keys + 1) * sizeof *scores);
+    if (!scores)
+        return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu scores",
+                       args->n_keys);
+    for (size_t first = 0; first < site->n_positions; first += BLOCK) {
+        const size_t left = site->n_positions - first, n = left < BLOCK ? left : BLOCK;
+        for (size_t p = 0; p < n; p++) {
+            while (seen < args->n_keys &&
+                   (!args->is_causal || args->key_positions[seen] <= site->positions[first + p]))
+                seen++;
+            n_visible[p] = seen;
         }
+        for (size_t head = 0; head < args->n_heads; head++)
+            attention_head(args, head, first, n, n_visible, scores);
     }
+    free(scores);
     return RP_OK;
 }

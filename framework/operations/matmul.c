@@ -8,7 +8,6 @@
 #if defined(RP_HAVE_CBLAS)
 #include <cblas.h>
 #include <limits.h>
-#include <stdbool.h>
 #endif
 
 #define LANES 8
@@ -180,6 +179,7 @@ void rp_matmul_plain(const float *weight, size_t n_out, size_t n_in, const float
  * 20 to 30 rows of x on. Below CBLAS_MIN_PRODUCTS either takes no time. */
 #define CBLAS_MIN_POSITIONS 32
 #define CBLAS_MIN_PRODUCTS ((size_t)1 << 22)
+#define CBLAS_MIN_STRIDED ((size_t)1 << 17)
 #define CBLAS_MIN_ADDED ((size_t)1 << 19) /* of products of few terms, beside a large one */
 
 static bool suits_cblas(size_t n_out, size_t n_in, size_t n, size_t y_stride, size_t least)
@@ -230,6 +230,26 @@ void rp_matmul_add(const float *weight, size_t n_out, size_t n_in, const float *
                     y[(p + row) * y_stride + out + i] += sums[row][i];
         }
     }
+}
+
+bool rp_matmul_strided(const struct rp_strided_product *product)
+{
+#if defined(RP_HAVE_CBLAS)
+    const size_t n_out = product->n_out, n_in = product->n_in, n = product->n;
+    if (n_out == 0 || n_in == 0 || n_out > INT_MAX || n_in > INT_MAX || n > INT_MAX ||
+        product->x_stride > INT_MAX || product->weight_stride > INT_MAX ||
+        product->y_stride > INT_MAX || n < CBLAS_MIN_POSITIONS ||
+        n_out * n_in < CBLAS_MIN_STRIDED / n)
+        return false;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, product->is_transposed ? CblasNoTrans : CblasTrans,
+                (int)n, (int)n_out, (int)n_in, 1.0f, product->x, (int)product->x_stride,
+                product->weight, (int)product->weight_stride, 0.0f, product->y,
+                (int)product->y_stride);
+    return true;
+#else
+    (void)product;
+    return false;
+#endif
 }
 
 void rp_matmul_one_thread(void)

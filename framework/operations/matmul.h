@@ -3,6 +3,7 @@
 #ifndef REFPARITY_OPERATIONS_MATMUL_H
 #define REFPARITY_OPERATIONS_MATMUL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* sum of a[i] * b[i], in 8 partial sums. */
@@ -22,6 +23,21 @@ void rp_matmul_plain(const float *weight, size_t n_out, size_t n_in, const float
 /* Adds the product to y, which the caller has set: y[p][o] += rp_matmul's. */
 void rp_matmul_add(const float *weight, size_t n_out, size_t n_in, const float *x, size_t n,
                    float *y, size_t y_stride);
+
+/* A product of rows that do not lie side by side. */
+struct rp_strided_product {
+    size_t n_out, n_in, n;
+    const float *weight; /* [n_out][n_in]; is_transposed: [n_in][n_out] */
+    size_t weight_stride;
+    bool is_transposed;
+    const float *x; /* [n][n_in] */
+    size_t x_stride;
+    float *y; /* [n][n_out] */
+    size_t y_stride;
+};
+/* By CBLAS. false: nothing was done, as there is none, or it would not be faster; which depends on
+ * n_out n_in n alone, not on the order of n_out and n_in. */
+bool rp_matmul_strided(const struct rp_strided_product *product);
 
 /* For programs of which many run at once, as tests do: this process's CBLAS uses one thread. Only of
  * OpenBLAS, whose default is one per core; does nothing without it. */
