@@ -120,14 +120,15 @@ double rp_metrics_norm(const void *row, size_t dim)
 }
 
 /* All bits of the exponent are set in NaN and infinity alone. */
+typedef uint32_t eight_bits __attribute__((vector_size(8 * sizeof(uint32_t))));
+
 RP_LOOP void count_nonfinite_loop(const unsigned char *row, size_t dim, size_t *n)
 {
-    uint32_t counts[8] = {0}, bits[8];
+    eight_bits counts = {0}, bits;
     size_t i = 0;
     for (; i + 8 <= dim; i += 8) {
-        memcpy(bits, row + 4 * i, sizeof bits);
-        for (size_t lane = 0; lane < 8; lane++)
-            counts[lane] += (bits[lane] & 0x7f800000u) == 0x7f800000u;
+        memcpy(&bits, row + 4 * i, sizeof bits);
+        counts -= (eight_bits)((bits & 0x7f800000u) == 0x7f800000u); /* true is all bits, -1 */
     }
     *n = 0;
     for (size_t lane = 0; lane < 8; lane++)

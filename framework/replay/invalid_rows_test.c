@@ -7,9 +7,12 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
+#include "base/scratch_test_util.h"
 #include "replay/engine_dump_test_util.h"
 
 /* Replays one layer; free it with rp_replay_layer_free. first_failing points into it, so it stays. */
@@ -141,9 +144,62 @@ static void a_slot_that_cannot_be_read_is_an_error_of_its_own(void **state)
     rp_replay_layer_free(&layer);
 }
 
+/* ---- rows of zeros ---- */
+
+/* The tiny model with ffn_down of layer 1 zeroed, as expanded models have it. */
+static void write_zeroed_model(char folder[256], char path[300])
+{
+    struct rp_gguf *gguf;
+    struct rp_error err;
+    char *bytes;
+    size_t size;
+    snprintf(path, 300, "%s/fixtures/tiny/llama/llama-bf16.gguf", RP_SOURCE_DIR);
+    assert_int_equal(rp_file_read(path, 64 << 20, &bytes, &size, &err), RP_OK);
+    assert_int_equal(rp_gguf_open(path, &gguf, &err), RP_OK);
+    const struct rp_gguf_tensor *tensor = rp_gguf_find_tensor(gguf, "blk.1.ffn_down.weight");
+    assert_non_null(tensor);
+    memset(bytes + tensor->offset, 0, tensor->n_rows * tensor->row_bytes);
+    rp_gguf_close(gguf);
+    rp_test_make_folder(folder);
+    rp_test_write_file(folder, "zero.gguf", bytes, size);
+    snprintf(path, 300, "%s/zero.gguf", folder);
+    free(bytes);
+}
+
+static void spoil_a_zero(const char *slot, int64_t position, float *row, size_t dim)
+{
+    if (strcmp(slot, "h1_ffnout") == 0 && position == 3)
+        row[dim / 2] = 1e-30f;
+}
+
+/* The twin: a value where nothing is computed is an infinite error. */
+static void exact_zeros_pass_and_anything_else_in_their_place_fails(void **state)
+{
+    (void)state;
+    char folder[256], path[300];
+    write_zeroed_model(folder, path);
+    for (int run = 0; run < 3; run++) {
+        struct rp_replay_layer layer;
+        const struct rp_test_dump_of of = {.model = "llama",
+                                           .path = path,
+                                           .keeps = run == 1 ? keeps_layers : NULL,
+                                           .spoils = run == 2 ? spoil_a_zero : NULL};
+        replay_layer(&of, 1, &layer);
+        const struct rp_replay_slot *slot = rp_test_slot(&layer, "h1_ffnout");
+        assert_int_equal(layer.verdict, run == 2 ? RP_FAIL : RP_PASS);
+        assert_int_equal(slot->n_positions, 24);
+        assert_int_equal(slot->n_failing, run == 2 ? 1 : 0);
+        for (size_t i = 0; i < slot->n_positions; i++)
+            assert_true(isfinite(slot->limit[i]) && (i == 3 || slot->introduced[i] == 0));
+        rp_replay_layer_free(&layer);
+    }
+    rp_remove_tree(folder, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exact_zeros_pass_and_anything_else_in_their_place_fails),
         cmocka_unit_test(nan_fails_where_it_appears_and_is_not_blamed_on_what_follows),
         cmocka_unit_test(attention_is_replayed_up_to_an_input_that_is_not_finite),
         cmocka_unit_test(what_reads_a_row_that_is_not_finite_is_left_out),

@@ -1,9 +1,11 @@
 /* The tensors of an open GGUF file: lookup by name, types, and rows decoded to FP32.
  * What a block of a type looks like is in quants.c and quants_k.c. */
+#include <math.h>
 #include <stdlib.h>
 
-#include "weights/gguf_internal.h"
+#include "base/avx2.h"
 #include "formats/quants.h"
+#include "weights/gguf_internal.h"
 
 struct type_layout {
     const char *name; /* NULL: ggml has no such type, or no longer */
@@ -88,6 +90,46 @@ bool rp_ggml_type_is_readable(uint32_t type)
     return decoder(type) != NULL;
 }
 
+#define LANES 8
+#define EXPONENT 0x7f800000u /* NaN and infinity alone have all its bits set */
+
+typedef uint32_t lane_bits __attribute__((vector_size(LANES * sizeof(uint32_t))));
+
+RP_LOOP void are_all_finite_loop(const float *values, size_t n, bool *are_finite)
+{
+    lane_bits found = {0}, bits;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        memcpy(&bits, values + i, sizeof bits);
+        found |= (lane_bits)((bits & EXPONENT) == EXPONENT);
+    }
+    *are_finite = true;
+    for (size_t lane = 0; lane < LANES; lane++)
+        *are_finite &= found[lane] == 0;
+    for (; i < n; i++)
+        *are_finite &= isfinite(values[i]) != 0;
+}
+RP_COMPILE_TWICE(static, are_all_finite, (const float *values, size_t n, bool *are_finite),
+                 (values, n, are_finite))
+
+/* A weight that is no number is a fault of the file: an engine that computes with it is right. */
+static enum rp_status check_finite(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor,
+                                   size_t row, const float *values, struct rp_error *err)
+{
+    const size_t n = tensor->dims[0];
+    bool are_finite;
+    are_all_finite(values, n, &are_finite);
+    if (are_finite)
+        return RP_OK;
+    size_t first = 0;
+    while (isfinite(values[first]))
+        first++;
+    return rp_fail(
+        err, RP_ERR_FORMAT, gguf->path, (long long)tensor->offset,
+        "tensor '%s' is %g at element %zu (row %zu, column %zu), expected finite numbers",
+        tensor->name, (double)values[first], row * n + first, row, first);
+}
+
 enum rp_status rp_gguf_rows(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor,
                             size_t first, size_t n, float *out, struct rp_error *err)
 {
@@ -101,10 +143,13 @@ enum rp_status rp_gguf_rows(const struct rp_gguf *gguf, const struct rp_gguf_ten
         return rp_fail(err, RP_ERR_ARGUMENT, gguf->path, (long long)tensor->offset,
                        "%zu rows from row %zu of tensor '%s', which has %zu", n, first,
                        tensor->name, tensor->n_rows);
-    for (size_t row = 0; row < n; row++)
-        decode(tensor->data + (first + row) * tensor->row_bytes, tensor->dims[0],
-               out + row * tensor->dims[0]);
-    return RP_OK;
+    enum rp_status status = RP_OK;
+    for (size_t row = 0; row < n && status == RP_OK; row++) {
+        float *values = out + row * tensor->dims[0];
+        decode(tensor->data + (first + row) * tensor->row_bytes, tensor->dims[0], values);
+        status = check_finite(gguf, tensor, first + row, values, err);
+    }
+    return status;
 }
 
 enum rp_status rp_gguf_row(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor,

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <math.h>
 
 #include "weights/gguf_sample.h"
 
@@ -251,7 +252,11 @@ static void expect_row(uint32_t type, size_t n, const void *bytes, size_t n_byte
     struct gguf_bytes file = gguf_finish(&builder, NULL);
     struct rp_gguf *gguf = open_bytes(&file);
     float values[64];
-    assert_int_equal(rp_gguf_row(gguf, rp_gguf_tensor(gguf, 0), 0, values, NULL), RP_OK);
+    bool is_finite = true;
+    const enum rp_status status = rp_gguf_row(gguf, rp_gguf_tensor(gguf, 0), 0, values, NULL);
+    for (size_t i = 0; i < n; i++)
+        is_finite &= isfinite(values[i]) != 0;
+    assert_int_equal(status, is_finite ? RP_OK : RP_ERR_FORMAT); /* decoded all the same */
     memcpy(row, values, sizeof row);
     for (size_t i = 0; i < n; i++)
         assert_int_equal(row[i], bits[i]);
@@ -310,6 +315,33 @@ static void rows_that_are_not_there_are_refused(void **state)
     free(file.data);
 }
 
+/* The twin: the row before it is read. */
+static void a_weight_that_is_not_finite_is_an_error_of_the_file(void **state)
+{
+    (void)state;
+    const size_t columns[] = {0, 7, 9}; /* in whole lanes, and past them */
+    for (size_t i = 0; i < 3; i++) {
+        float values[30] = {0}, rows[30];
+        const uint64_t dims[2] = {10, 3};
+        struct rp_error err;
+        struct gguf_builder builder = {.version = 3};
+        char expected[64];
+        values[20 + columns[i]] = i == 1 ? -INFINITY : NAN;
+        gguf_add_tensor(&builder, "t", RP_GGML_F32, 2, dims, values, sizeof values);
+        struct gguf_bytes file = gguf_finish(&builder, NULL);
+        struct rp_gguf *gguf = open_bytes(&file);
+        const struct rp_gguf_tensor *tensor = rp_gguf_tensor(gguf, 0);
+        assert_int_equal(rp_gguf_rows(gguf, tensor, 0, 2, rows, &err), RP_OK);
+        assert_int_equal(rp_gguf_rows(gguf, tensor, 1, 2, rows, &err), RP_ERR_FORMAT);
+        snprintf(expected, sizeof expected, "at element %zu (row 2, column %zu)", 20 + columns[i],
+                 columns[i]);
+        assert_non_null(strstr(err.message, expected));
+        assert_non_null(strstr(err.message, "tensor 't'"));
+        rp_gguf_close(gguf);
+        free(file.data);
+    }
+}
+
 static void a_missing_file_is_an_error(void **state)
 {
     (void)state;
@@ -346,6 +378,7 @@ int main(void)
         cmocka_unit_test(rows_are_the_same_to_the_bit_as_the_gguf_packages),
         cmocka_unit_test(a_type_without_decoder_is_listed_but_its_rows_are_not_read),
         cmocka_unit_test(rows_that_are_not_there_are_refused),
+        cmocka_unit_test(a_weight_that_is_not_finite_is_an_error_of_the_file),
         cmocka_unit_test(a_missing_file_is_an_error),
         cmocka_unit_test(a_file_of_the_gguf_package_is_read),
     };

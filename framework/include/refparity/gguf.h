@@ -148,7 +148,8 @@ bool rp_ggml_type_is_readable(uint32_t type);
 
 /* Decodes rows first .. first + n - 1 to out [n][dims[0]], exactly as ggml's dequantize_row_* and
  * gguf.quants.dequantize do. tensor belongs to gguf. RP_ERR_UNSUPPORTED names a type that cannot
- * be read, RP_ERR_ARGUMENT rows that are not there. */
+ * be read, RP_ERR_ARGUMENT rows that are not there, RP_ERR_FORMAT the first element that is not
+ * finite; the rows up to it are decoded. */
 enum rp_status rp_gguf_rows(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor,
                             size_t first, size_t n, float *out, struct rp_error *err);
 /* One row, out [dims[0]]. */
