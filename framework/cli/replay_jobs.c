@@ -15,11 +15,18 @@ struct job {
     struct rp_replay_layer result;
 };
 
+/* A thread has its own dump and replay: neither is made to be shared. */
+struct worker {
+    struct rp_replay_jobs *jobs;
+    pthread_t thread;
+    struct rp_tensor_set *dump;
+    struct rp_replay *replay;
+};
+
 struct rp_replay_jobs {
-    const struct rp_model *model;
     struct rp_replay_jobs_options options;
-    pthread_t *threads; /* [options.n_threads], of which n_started run */
-    size_t n_started;
+    struct worker *workers; /* [n_workers], of which the threads of n_started run */
+    size_t n_workers, n_started;
     pthread_mutex_t lock;   /* of all below */
     pthread_cond_t is_done; /* a job is */
     struct job *jobs;       /* [n_jobs], in forward order */
@@ -57,27 +64,69 @@ static void run_job(struct rp_replay *replay, struct job *job)
         job->status = rp_replay_run_part(replay, job->part, &job->result, &job->err);
 }
 
-/* A thread has its own dump and replay: neither is made to be shared. */
 static void *work(void *context)
 {
-    struct rp_replay_jobs *jobs = context;
-    const struct rp_replay_jobs_options *options = &jobs->options;
-    struct rp_tensor_set *dump = NULL;
-    struct rp_replay *replay = NULL;
-    struct rp_error err = {.code = RP_OK};
-    enum rp_status status = rp_tensor_set_open(options->dump, options->layout, 0, &dump, &err);
-    if (status == RP_OK)
-        status = rp_replay_open(jobs->model, dump, options->replay, &replay, &err);
-    for (struct job *job = begin_job(jobs); job; job = begin_job(jobs)) {
-        job->status = status;
-        job->err = err;
-        if (status == RP_OK)
-            run_job(replay, job);
-        end_job(jobs, job);
+    const struct worker *worker = context;
+    if (worker->jobs->n_workers > 1)
+        rp_matmul_one_thread(); /* of an OpenBLAS with OpenMP each thread has its own number */
+    for (struct job *job = begin_job(worker->jobs); job; job = begin_job(worker->jobs)) {
+        run_job(worker->replay, job);
+        end_job(worker->jobs, job);
     }
-    rp_replay_close(replay);
-    rp_tensor_set_close(dump);
     return NULL;
+}
+
+static enum rp_status open_worker(struct rp_replay_jobs *jobs, const struct rp_model *model,
+                                  struct worker *worker, struct rp_error *err)
+{
+    const struct rp_replay_jobs_options *options = &jobs->options;
+    worker->jobs = jobs;
+    enum rp_status status =
+        rp_tensor_set_open(options->dump, options->layout, 0, &worker->dump, err);
+    if (status == RP_OK)
+        status = rp_replay_open(model, worker->dump, options->replay, &worker->replay, err);
+    return status;
+}
+
+/* A layer's weights in FP32, and its rows. */
+static size_t bytes_of_layer(const struct rp_model *model, struct rp_tensor_set *dump, size_t layer)
+{
+    size_t n_positions = 0, width = 0;
+    for (size_t i = 0; i < rp_tensor_set_n_slots(dump); i++) {
+        const size_t n = rp_tensor_set_slot(dump, i)->n_positions;
+        n_positions = n > n_positions ? n : n_positions;
+    }
+    for (int part = 0; part < RP_PART_OTHER; part++)
+        if (part != RP_PART_LOGITS)
+            width += rp_model_slot_width(model, (enum rp_slot_part)part, layer);
+    return rp_layer_bytes(model, layer) + n_positions * width * sizeof(float);
+}
+
+/* Fewer threads than asked for where all of them together would take more than MOST_BYTES. */
+#define MOST_BYTES ((size_t)4 << 30)
+
+static size_t most_workers(const struct rp_replay_jobs *jobs, const struct rp_model *model)
+{
+    const struct rp_replay_jobs_options *options = &jobs->options;
+    size_t largest = 1;
+    for (size_t layer = options->first_layer; layer <= options->last_layer; layer++) {
+        const size_t bytes = bytes_of_layer(model, jobs->workers[0].dump, layer);
+        largest = bytes > largest ? bytes : largest;
+    }
+    return largest < MOST_BYTES ? MOST_BYTES / largest : 1;
+}
+
+/* Before any thread runs, as cJSON keeps what it last failed on in a variable of the process. */
+static enum rp_status open_workers(struct rp_replay_jobs *jobs, const struct rp_model *model,
+                                   struct rp_error *err)
+{
+    const size_t asked = jobs->n_workers;
+    jobs->n_workers = 1;
+    enum rp_status status = open_worker(jobs, model, &jobs->workers[0], err);
+    const size_t most = status == RP_OK ? most_workers(jobs, model) : 1;
+    while (status == RP_OK && jobs->n_workers < asked && jobs->n_workers < most)
+        status = open_worker(jobs, model, &jobs->workers[jobs->n_workers++], err);
+    return status;
 }
 
 static void list_jobs(struct rp_replay_jobs *jobs)
@@ -102,20 +151,28 @@ enum rp_status rp_replay_jobs_start(const struct rp_model *model,
     *out = NULL;
     if (!jobs)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu layers", n_jobs);
-    *jobs = (struct rp_replay_jobs){.model = model, .options = *options};
+    *jobs = (struct rp_replay_jobs){.options = *options};
     pthread_mutex_init(&jobs->lock, NULL);
     pthread_cond_init(&jobs->is_done, NULL);
     jobs->jobs = calloc(n_jobs, sizeof *jobs->jobs);
-    jobs->threads = calloc(options->n_threads + 1, sizeof *jobs->threads);
-    if (!jobs->jobs || !jobs->threads) {
+    enum rp_status status = RP_OK;
+    if (jobs->jobs)
+        list_jobs(jobs);
+    jobs->n_workers = options->n_threads < jobs->n_jobs ? options->n_threads : jobs->n_jobs;
+    jobs->workers = calloc(jobs->n_workers, sizeof *jobs->workers);
+    if (!jobs->jobs || !jobs->workers)
+        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu layers", n_jobs);
+    if (status == RP_OK)
+        status = open_workers(jobs, model, err);
+    if (status != RP_OK) {
         rp_replay_jobs_stop(jobs);
-        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu layers", n_jobs);
+        return status;
     }
-    list_jobs(jobs);
-    if (options->n_threads > 1)
+    if (jobs->n_workers > 1)
         rp_matmul_one_thread();
-    while (jobs->n_started < options->n_threads &&
-           pthread_create(&jobs->threads[jobs->n_started], NULL, work, jobs) == 0)
+    while (jobs->n_started < jobs->n_workers &&
+           pthread_create(&jobs->workers[jobs->n_started].thread, NULL, work,
+                          &jobs->workers[jobs->n_started]) == 0)
         jobs->n_started++;
     if (jobs->n_started == 0) {
         rp_replay_jobs_stop(jobs);
@@ -153,12 +210,16 @@ void rp_replay_jobs_stop(struct rp_replay_jobs *jobs)
     jobs->is_stopped = true;
     pthread_mutex_unlock(&jobs->lock);
     for (size_t i = 0; i < jobs->n_started; i++)
-        pthread_join(jobs->threads[i], NULL);
+        pthread_join(jobs->workers[i].thread, NULL);
+    for (size_t i = 0; jobs->workers && i < jobs->n_workers; i++) {
+        rp_replay_close(jobs->workers[i].replay);
+        rp_tensor_set_close(jobs->workers[i].dump);
+    }
     for (size_t i = 0; i < jobs->n_jobs; i++)
         rp_replay_layer_free(&jobs->jobs[i].result);
     pthread_cond_destroy(&jobs->is_done);
     pthread_mutex_destroy(&jobs->lock);
     free(jobs->jobs);
-    free(jobs->threads);
+    free(jobs->workers);
     free(jobs);
 }

@@ -227,21 +227,26 @@ static enum rp_status alloc_weights(size_t n, float **floats, struct rp_error *e
     return RP_OK;
 }
 
-enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct rp_layer *weights,
-                             struct rp_error *err)
+size_t rp_layer_bytes(const struct rp_model *model, size_t layer)
 {
     size_t total = 0;
-    enum rp_status status = RP_OK;
-    struct rp_layer loaded = {.owned = NULL};
-    if (layer >= model->config.n_layers)
-        return rp_fail(err, RP_ERR_ARGUMENT, rp_gguf_path(model->gguf), -1,
-                       "layer %zu of a model with %zu", layer, model->config.n_layers);
     /* Every element takes at least a quarter of a byte of the file, so the sum cannot overflow. */
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];
         total += tensor ? tensor->dims[0] * tensor->n_rows : 0;
     }
-    status = alloc_weights(total, &loaded.owned, err);
+    return total * sizeof(float);
+}
+
+enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct rp_layer *weights,
+                             struct rp_error *err)
+{
+    enum rp_status status = RP_OK;
+    struct rp_layer loaded = {.owned = NULL};
+    if (layer >= model->config.n_layers)
+        return rp_fail(err, RP_ERR_ARGUMENT, rp_gguf_path(model->gguf), -1,
+                       "layer %zu of a model with %zu", layer, model->config.n_layers);
+    status = alloc_weights(rp_layer_bytes(model, layer) / sizeof(float), &loaded.owned, err);
     float *at = loaded.owned;
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS && status == RP_OK; i++) {
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];

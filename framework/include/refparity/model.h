@@ -39,6 +39,8 @@ uint32_t rp_model_output_type(const struct rp_model *model);
 enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct rp_layer *weights,
                              struct rp_error *err);
 void rp_layer_free(struct rp_layer *weights); /* a zeroed one is allowed */
+/* What rp_layer_load takes; layer is less than n_layers. */
+size_t rp_layer_bytes(const struct rp_model *model, size_t layer);
 
 /* What a layer remembers of earlier positions: its KV cache, or its convolution's last inputs and
  * its recurrent state. */
