@@ -30,6 +30,7 @@ struct rounded_row {
     uint32_t format;
     double tips;     /* to be expected, once compared */
     size_t previous; /* an earlier row of the list that is the same one; SIZE_MAX: none */
+    size_t beside;   /* the row before it of the same position; SIZE_MAX: none */
 };
 
 enum watch_mode { WATCH_RECORD, WATCH_COMPARE, WATCH_TIP, WATCH_REDRAW };
@@ -38,6 +39,7 @@ struct watcher {
     const struct rp_replay_plan *plan;
     enum watch_mode mode;
     struct rounded_row *rows; /* [n_rows] */
+    size_t *last;             /* [plan->n] of rows, the last one of each position; SIZE_MAX: none */
     size_t n_rows, capacity, at;
     float *followed; /* scratch of the row that is shown */
     size_t n_followed;
@@ -52,6 +54,7 @@ static void watcher_free(struct watcher *watcher)
     for (size_t i = 0; i < watcher->n_rows; i++)
         free(watcher->rows[i].x);
     free(watcher->rows);
+    free(watcher->last);
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++)
         free(watcher->columns[i]);
     free(watcher->followed);
@@ -95,6 +98,34 @@ static bool is_same_row(const struct rounded_row *one, const struct rounded_row 
            (one->n == other->n && memcmp(one->x, other->x, one->n * sizeof *one->x) == 0);
 }
 
+static size_t index_of(const struct rp_replay_plan *plan, int64_t position)
+{
+    size_t low = 0, high = plan->n;
+    while (low + 1 < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (plan->positions[middle] <= position)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Of the rows of one position there are as many as a layer rounds. */
+static void link_row(struct watcher *watcher, struct rounded_row *row)
+{
+    row->beside = watcher->last[row->index];
+    row->previous = row->beside;
+    while (row->previous != SIZE_MAX) {
+        const struct rounded_row *other = &watcher->rows[row->previous];
+        if (other->reads == row->reads && other->is_cache == row->is_cache &&
+            other->format == row->format && is_same_row(other, row))
+            break;
+        row->previous = other->beside;
+    }
+    watcher->last[row->index] = watcher->n_rows;
+}
+
 static bool record(struct watcher *watcher, const struct rp_site *site, enum rp_weight_id which,
                    bool is_cache, int64_t position, uint32_t format, const float *x, size_t n)
 {
@@ -109,6 +140,7 @@ static bool record(struct watcher *watcher, const struct rp_site *site, enum rp_
     struct rounded_row row = {.x = malloc((n + 1) * sizeof(float)),
                               .n = n,
                               .step = site->step,
+                              .index = index_of(watcher->plan, position),
                               .which = which,
                               .reads = is_cache ? which : row_read_by(which),
                               .is_cache = is_cache,
@@ -116,16 +148,7 @@ static bool record(struct watcher *watcher, const struct rp_site *site, enum rp_
     if (!row.x)
         return false;
     memcpy(row.x, x, n * sizeof *x);
-    while (row.index + 1 < watcher->plan->n && watcher->plan->positions[row.index] != position)
-        row.index++;
-    row.previous = watcher->n_rows;
-    while (row.previous-- > 0) { /* wraps to SIZE_MAX */
-        const struct rounded_row *other = &watcher->rows[row.previous];
-        if (other->index == row.index && other->reads == row.reads &&
-            other->is_cache == row.is_cache && other->format == row.format &&
-            is_same_row(other, &row))
-            break;
-    }
+    link_row(watcher, &row);
     watcher->rows[watcher->n_rows++] = row;
     return true;
 }
@@ -342,6 +365,11 @@ enum rp_status rp_carried_measure(struct rp_carried *carried, const struct rp_re
     if (status != RP_OK || carried->n_slots == 0)
         goto done;
     status = open_plain(carried, plan->n, &comparison.plain, err);
+    watcher.last = malloc((plan->n + 1) * sizeof *watcher.last);
+    if (status == RP_OK && !watcher.last)
+        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", plan->n);
+    for (size_t i = 0; watcher.last && i < plan->n; i++)
+        watcher.last[i] = SIZE_MAX;
     if (status == RP_OK && !steps)
         status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu steps", plan->n_steps);
     if (status != RP_OK)

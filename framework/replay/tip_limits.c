@@ -23,38 +23,46 @@ double rp_tips_limit(double worth, double own)
     return worth * sqrt(fmax(k, 1));
 }
 
-/* P(at least k of n independent positions), position i with probability p[i]: exactly, position by
- * position. count [k + 1] is scratch. */
-static double at_least(const double *p, size_t n, size_t k, double *count)
+static size_t most_of(const bool *is_over, size_t n)
 {
-    if (k == 0)
-        return 1;
-    for (size_t j = 0; j <= k; j++)
-        count[j] = j == 0;
-    for (size_t i = 0; i < n; i++) {
-        count[k] += count[k - 1] * p[i]; /* k and more stay there */
-        for (size_t j = k; j-- > 0;)
-            count[j] = count[j] * (1 - p[i]) + (j > 0 ? count[j - 1] * p[i] : 0);
-    }
-    return count[k];
+    size_t most = 0;
+    for (size_t i = 0; i < n; i++)
+        most += is_over[i];
+    return most;
+}
+
+/* Takes one position more: it has a tip of its own with probability p. count [most + 1]: P(so many of the
+ * positions so far), the last: so many and more. */
+static void add_position(double *count, size_t most, double p)
+{
+    if (most > 0)
+        count[most] += count[most - 1] * p;
+    for (size_t k = most; k-- > 0;)
+        count[k] = count[k] * (1 - p) + (k > 0 ? count[k - 1] * p : 0);
 }
 
 /* Either no earlier row has tipped up to position j, and those over before it are tips of their own; or
- * one has, and every later position may be over. The likeliest j decides. */
+ * one has, and every later position may be over. The likeliest j decides. The positions are independent,
+ * and their numbers of tips are counted exactly, one position after the other: n times the number over. */
 bool rp_tips_explain(const double *own, const double *earlier, const bool *is_over, size_t n)
 {
-    double *p = calloc(2 * n + 2, sizeof *p), *count = p + n;
+    const size_t most = most_of(is_over, n);
+    double *count = calloc(most + 2, sizeof *count);
     size_t n_over = 0;
     bool is_likely = false;
-    if (!p)
+    if (!count)
         return true; /* nothing can be said */
-    for (size_t i = 0; i < n; i++)
-        p[i] = -expm1(-RP_TIPS_MARGIN * own[i]);
+    count[0] = 1;
     for (size_t j = 0; j <= n && !is_likely; j++) {
         const double tipped = j < n ? -expm1(-RP_TIPS_MARGIN * earlier[j]) : 1;
-        is_likely = tipped >= UNLIKELY && tipped * at_least(p, j, n_over, count) >= UNLIKELY;
+        double at_least = 0;
+        for (size_t k = n_over; k <= most && tipped >= UNLIKELY; k++)
+            at_least += count[k];
+        is_likely = tipped * at_least >= UNLIKELY;
+        if (j < n && most > 0)
+            add_position(count, most, -expm1(-RP_TIPS_MARGIN * own[j]));
         n_over += j < n && is_over[j];
     }
-    free(p);
+    free(count);
     return is_likely;
 }

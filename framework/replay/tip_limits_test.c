@@ -185,6 +185,22 @@ static void all_positions_from_the_first_on_are_not(void **state)
     assert_false(rp_tips_explain(own, earlier, is_over, MANY));
 }
 
+/* A long prompt, all of it over: the work grows with the square of its length, or this takes minutes. */
+static void long_prompts_are_judged(void **state)
+{
+    (void)state;
+    enum { LONG = 4096 };
+    static double own[LONG], earlier[LONG];
+    static bool is_over[LONG];
+    for (size_t i = 0; i < LONG; i++) {
+        own[i] = 0.1;
+        is_over[i] = true;
+    }
+    assert_false(rp_tips_explain(own, earlier, is_over, LONG));
+    fill(own, LONG, 10); /* the twin */
+    assert_true(rp_tips_explain(own, earlier, is_over, LONG));
+}
+
 /* ---- draws ---- */
 
 static double next(uint64_t *seed)
@@ -228,6 +244,7 @@ int main(void)
         cmocka_unit_test(thirty_percent_are_explained_where_ten_are_expected_and_fifty_are_not),
         cmocka_unit_test(all_positions_from_one_on_are_explained_by_an_earlier_row),
         cmocka_unit_test(all_positions_from_the_first_on_are_not),
+        cmocka_unit_test(long_prompts_are_judged),
         cmocka_unit_test(what_is_drawn_as_expected_is_explained),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
