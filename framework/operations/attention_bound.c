@@ -102,7 +102,7 @@ static void fill_row(const struct rp_attention_row *row, size_t n_common)
         const float dot = row->scores[key];
         row->scores[key] = dot * scale;
         if (row->key_norms)
-            square += q_norm * row->key_norms[2 * key * row->args->n_kv_heads] / (float)dim;
+            square += q_norm * row->key_norms[key * row->args->n_kv_heads] / (float)dim;
         row->errors[key] = of_terms * (square + dot * dot / 3.0f);
         max = row->scores[key] > max ? row->scores[key] : max;
     }
@@ -270,7 +270,7 @@ static struct rp_attention_row row_of(const struct bound *bound, const struct bl
                                      .keys = args->keys + kv_head * dim,
                                      .values = args->values + kv_head * dim,
                                      .key_norms = bound->is_quantized && bound->cache.k_size
-                                                      ? bound->cache.norms + 2 * kv_head
+                                                      ? bound->cache.norms + kv_head
                                                       : NULL,
                                      .y = args->y + (block->first + p) * width + head * dim,
                                      .scores = bound->scores + p * args->n_keys,
@@ -491,15 +491,13 @@ static enum rp_status bound_block(struct bound *bound, struct block *block, doub
         if (block->has_f16_sums[p])
             tips[p] +=
                 sqrt(rp_rare_sum(bound->expected + p * width, bound->rare + p * width, width));
-        if (bound->is_quantized)
-            tips[p] += rp_cache_tips_unknown(&bound->cache, block->n_visible[p]);
     }
     return RP_OK;
 }
 
-enum rp_status rp_attention_bound_of(const struct rp_numerics *numerics, const struct rp_site *site,
-                                     const struct rp_attention *args, const float *k,
-                                     const float *v, float *sigma, double *tips)
+enum rp_status rp_attention_bound(const struct rp_numerics *numerics, const struct rp_site *site,
+                                  const struct rp_attention *args, const float *k, const float *v,
+                                  float *sigma, double *tips)
 {
     const size_t width = args->n_heads * args->head_dim;
     size_t seen = 0;
@@ -521,10 +519,4 @@ enum rp_status rp_attention_bound_of(const struct rp_numerics *numerics, const s
     }
     close_bound(&bound);
     return status;
-}
-
-enum rp_status rp_attention_bound(const struct rp_numerics *numerics, const struct rp_site *site,
-                                  const struct rp_attention *args, float *sigma, double *flips)
-{
-    return rp_attention_bound_of(numerics, site, args, NULL, NULL, sigma, flips);
 }

@@ -19,7 +19,7 @@ static size_t rows_over(const struct rp_numerics *numerics, enum rp_mode mode, s
     static float y[CALL_POSITIONS * CALL_WIDTH];
     size_t n_over = 0;
     for (unsigned seed = 0; seed < N_CALLS; seed++) {
-        attention_call_make(&call, n, seed, numerics, mode, true);
+        attention_call_make(&call, n, seed, numerics, mode);
         attention_engine_run(engine, &call, y);
         n_over += attention_rows_over(&call, y, share, is_sigma_alone);
     }
@@ -125,9 +125,9 @@ static void flash_attention_in_a_large_batch_has_the_bound_of_fp32(void **state)
     static float y[CALL_POSITIONS * CALL_WIDTH];
     const struct attention_engine right = {.is_one_pass = true},
                                   wrong = {.is_one_pass = true, .q_in_f16 = true};
-    attention_call_make(&call, CALL_POSITIONS, 1, &flash_f16, RP_MODE_BATCHED, false);
+    attention_call_make(&call, CALL_POSITIONS, 1, &flash_f16, RP_MODE_BATCHED);
     for (size_t p = 0; p < call.n; p++)
-        assert_true(call.flips[p] == 0);
+        assert_true(call.tips[p] == 0);
     attention_engine_run(&right, &call, y);
     assert_int_equal(attention_rows_over(&call, y, 1, false), 0);
     attention_engine_run(&wrong, &call, y);
@@ -142,7 +142,7 @@ static void a_position_that_sees_no_key_may_not_be_off(void **state)
     const struct rp_site site = {.config = &config, .n_positions = 1, .positions = &position};
     const float one = 1, zero = 0;
     float sigma = 1, scores, y = zero;
-    double flips = 1;
+    double tips = 1;
     const struct rp_attention args = {.n_heads = 1,
                                       .n_kv_heads = 1,
                                       .head_dim = 1,
@@ -155,8 +155,8 @@ static void a_position_that_sees_no_key_may_not_be_off(void **state)
                                       .key_positions = &later,
                                       .scores = &scores,
                                       .y = &y};
-    assert_int_equal(rp_attention_bound(&fp32, &site, &args, &sigma, &flips), RP_OK);
-    assert_true(sigma == 0 && flips == 0);
+    assert_int_equal(rp_attention_bound(&fp32, &site, &args, NULL, NULL, &sigma, &tips), RP_OK);
+    assert_true(sigma == 0 && tips == 0);
 }
 
 int main(void)

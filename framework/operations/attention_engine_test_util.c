@@ -32,7 +32,7 @@ static void fill(float *x, size_t n, uint64_t seed)
 }
 
 void attention_call_make(struct attention_call *call, size_t n, unsigned seed,
-                         const struct rp_numerics *numerics, enum rp_mode mode, bool is_known)
+                         const struct rp_numerics *numerics, enum rp_mode mode)
 {
     static int64_t positions[CALL_POSITIONS];
     static float scores[CALL_POSITIONS];
@@ -66,13 +66,9 @@ void attention_call_make(struct attention_call *call, size_t n, unsigned seed,
     rp_emulation_open(&emulation, numerics, NULL);
     assert_int_equal(emulation.overlay.ops.kv_store(&emulation, &site, &store), RP_OK);
     assert_int_equal(emulation.overlay.ops.attention(&emulation, &site, &args), RP_OK);
-    if (is_known)
-        assert_int_equal(rp_attention_bound_of(numerics, &site, &args, call->k, call->v,
-                                               call->sigma, call->flips),
-                         RP_OK);
-    else
-        assert_int_equal(rp_attention_bound(numerics, &site, &args, call->sigma, call->flips),
-                         RP_OK);
+    assert_int_equal(
+        rp_attention_bound(numerics, &site, &args, call->k, call->v, call->sigma, call->tips),
+        RP_OK);
 }
 
 size_t attention_rows_over(const struct attention_call *call, const float *y, double share,
@@ -85,7 +81,7 @@ size_t attention_rows_over(const struct attention_call *call, const float *y, do
             error += pow((double)y[i] - (double)call->y[i], 2);
             sigma += (double)call->sigma[i] * (double)call->sigma[i];
         }
-        const double limit = 3 * sqrt(sigma) + (is_sigma_alone ? 0 : call->flips[p]);
+        const double limit = 3 * sqrt(sigma) + (is_sigma_alone ? 0 : call->tips[p]);
         n_over += !(sqrt(error) <= share * limit);
     }
     return n_over;

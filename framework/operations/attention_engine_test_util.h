@@ -25,7 +25,7 @@ struct attention_call {
     float keys[CALL_POSITIONS * CALL_KV_WIDTH], values[CALL_POSITIONS * CALL_KV_WIDTH];
     float y[CALL_POSITIONS * CALL_WIDTH];
     float sigma[CALL_POSITIONS * CALL_WIDTH];
-    double flips[CALL_POSITIONS];
+    double tips[CALL_POSITIONS];
 };
 
 enum sum_order { SUM_FORWARD, SUM_REVERSE, SUM_PAIRWISE, SUM_DOUBLE, N_SUM_ORDERS };
@@ -44,16 +44,15 @@ struct attention_engine { /* NOLINT(clang-analyzer-optin.performance.Padding) */
                              * is one step off */
 };
 
-/* Deterministic values; K and V go through the cache, and attention and its bound are run.
- * is_known: the bound gets K and V as they were. */
+/* Deterministic values; K and V go through the cache, and attention and its bound are run. */
 void attention_call_make(struct attention_call *call, size_t n, unsigned seed,
-                         const struct rp_numerics *numerics, enum rp_mode mode, bool is_known);
+                         const struct rp_numerics *numerics, enum rp_mode mode);
 
 /* y [n][CALL_WIDTH] as the engine computes it. */
 void attention_engine_run(const struct attention_engine *engine, const struct attention_call *call,
                           float *y);
 
-/* How many positions are over share times their limit; is_sigma_alone: of 3 sigma without flips. */
+/* How many positions are over share times their limit; is_sigma_alone: of 3 sigma without tips. */
 size_t attention_rows_over(const struct attention_call *call, const float *y, double share,
                            bool is_sigma_alone);
 

@@ -16,7 +16,7 @@ struct rp_attention_row {
     const float *q;         /* [head_dim], as it is multiplied */
     const float *keys;      /* [n_visible][head_dim], rows kv_dim apart */
     const float *values;    /* [n_visible][head_dim], rows kv_dim apart */
-    const float *key_norms; /* |K|^2, 2 * n_kv_heads apart; NULL: Q and K were not turned */
+    const float *key_norms; /* |K|^2, n_kv_heads apart; NULL: Q and K were not turned */
     const float *y;         /* [head_dim] */
     float *scores;          /* [n_visible], scaled */
     float *errors;          /* [n_visible]: sigma of ln weight before the sum, in u */

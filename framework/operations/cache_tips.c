@@ -8,9 +8,6 @@
 #include "formats/hadamard.h"
 #include "formats/rounding.h"
 
-#define MEAN_SIZE 0.8
-#define F16_STEP 0x1p-10
-
 /* Of each of n values that come of one turn, in the root mean square over them: the columns of the matrix
  * are orthogonal, so that the sums of the first j terms have the squares of the first j values; in
  * sequence from either end. */
@@ -102,26 +99,12 @@ static void collect_cache(struct rp_cache_tips *tips, const float *k, const floa
     tips->n_cache = tips->n_tips;
 }
 
-/* Of what is stored, turned again: the largest value is 127 or 8 steps. */
-static void measure_cache(struct rp_cache_tips *tips)
+/* Of what is stored; turning it again changes no norm. */
+static void measure_keys(struct rp_cache_tips *tips)
 {
     const struct rp_attention *args = tips->args;
-    const size_t dim = args->head_dim, width = args->n_kv_heads * dim;
-    const float steps = tips->format == RP_GGML_Q4_0 ? 8 : 127;
-    for (size_t i = 0; i < args->n_keys * args->n_kv_heads * 2; i++) {
-        const bool is_value = i % 2 == 1;
-        const size_t head = i / 2 % args->n_kv_heads, key = i / 2 / args->n_kv_heads;
-        const size_t size = is_value ? tips->v_size : tips->k_size;
-        float largest = 0;
-        memcpy(tips->row, (is_value ? args->values : args->keys) + key * width + head * dim,
-               dim * sizeof *tips->row);
-        if (size)
-            rp_hadamard(tips->row, dim, size);
-        for (size_t j = 0; j < dim; j++)
-            largest = fmaxf(largest, fabsf(tips->row[j]));
-        tips->steps[i] = largest / steps;
-        tips->norms[i] = (float)rp_square_of(tips->row, dim);
-    }
+    for (size_t i = 0; i < args->n_keys * args->n_kv_heads; i++)
+        tips->norms[i] = (float)rp_square_of(args->keys + i * args->head_dim, args->head_dim);
 }
 
 enum rp_status rp_cache_tips_open(struct rp_cache_tips *tips, uint32_t format,
@@ -129,27 +112,21 @@ enum rp_status rp_cache_tips_open(struct rp_cache_tips *tips, uint32_t format,
                                   struct rp_error *err)
 {
     const size_t heads = args->n_heads > args->n_kv_heads ? args->n_heads : args->n_kv_heads;
-    const size_t n = args->n_keys * args->n_kv_heads * 2;
+    const size_t n = args->n_keys * args->n_kv_heads;
     *tips = (struct rp_cache_tips){.format = format,
                                    .args = args,
                                    .k_size = rp_hadamard_size(args->head_dim, false),
                                    .v_size = rp_hadamard_size(args->head_dim, true),
-                                   .is_known = k && v,
                                    .err = err};
     tips->turned = calloc(heads * args->head_dim + 1, sizeof *tips->turned);
     tips->row = calloc(heads * args->head_dim + 1, sizeof *tips->row);
     tips->y = calloc(2 * args->head_dim + 1, sizeof *tips->y);
-    tips->steps = calloc(n + 1, sizeof *tips->steps);
     tips->norms = calloc(n + 1, sizeof *tips->norms);
-    tips->expected = calloc(n + 1, sizeof *tips->expected);
-    tips->square = calloc(n + 1, sizeof *tips->square);
-    if (!tips->turned || !tips->row || !tips->y || !tips->steps || !tips->norms ||
-        !tips->expected || !tips->square)
+    if (!tips->turned || !tips->row || !tips->y || !tips->norms)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for the tips of %zu keys",
                        args->n_keys);
-    measure_cache(tips);
-    if (tips->is_known)
-        collect_cache(tips, k, v);
+    measure_keys(tips);
+    collect_cache(tips, k, v);
     return tips->status;
 }
 
@@ -159,10 +136,7 @@ void rp_cache_tips_close(struct rp_cache_tips *tips)
     free(tips->turned);
     free(tips->row);
     free(tips->y);
-    free(tips->steps);
     free(tips->norms);
-    free(tips->expected);
-    free(tips->square);
     *tips = (struct rp_cache_tips){.tips = NULL};
 }
 
@@ -171,14 +145,12 @@ void rp_cache_tips_close(struct rp_cache_tips *tips)
 enum rp_status rp_cache_tips_read_q(struct rp_cache_tips *tips, const float *q, float *rounded)
 {
     const struct rp_attention *args = tips->args;
-    const size_t width = args->n_heads * args->head_dim, n = args->n_keys * args->n_kv_heads * 2;
+    const size_t width = args->n_heads * args->head_dim;
     tips->n_tips = tips->n_cache;
     collect_row(tips, RP_GGML_Q8_0, 0, false, q, width, tips->turned);
     memcpy(rounded, tips->turned, width * sizeof *rounded);
     if (tips->k_size)
         rp_hadamard(rounded, width, tips->k_size);
-    memset(tips->expected, 0, n * sizeof *tips->expected);
-    memset(tips->square, 0, n * sizeof *tips->square);
     return tips->status;
 }
 
@@ -241,44 +213,6 @@ static double worth_in_q(struct rp_cache_tips *tips, const struct rp_attention_r
     return sqrt(square) * (1 + sum);
 }
 
-/* Of each key: a value of K or V, or the scale of a block, tips. */
-static void add_unknown(struct rp_cache_tips *tips, const struct rp_attention_row *row)
-{
-    const size_t dim = row->args->head_dim, n_kv = row->args->n_kv_heads;
-    const float *q = tips->turned + row->head * dim;
-    const double steps = tips->format == RP_GGML_Q4_0 ? 8 : 127;
-    const double q_square = rp_square_of(q, dim), scale = (double)row->args->scale;
-    float q_largest = 0;
-    for (size_t i = 0; i < dim; i++)
-        q_largest = fmaxf(q_largest, fabsf(q[i]));
-    for (size_t key = 0; key < row->n_visible; key++) {
-        const size_t at = 2 * (key * n_kv + row->kv_head);
-        const double weight = (double)row->weights[key], moved = weight * away_of(row, key);
-        const double factors[2] = {pow(scale * moved, 2), weight * weight};
-        for (size_t i = 0; i < 2; i++) {
-            const double step = (double)tips->steps[at + i],
-                         norm = sqrt((double)tips->norms[at + i]);
-            const double parts = norm * F16_STEP, n = (double)dim;
-            const bool is_k = i == 0;
-            double noise = 2 * RP_UNIT_ROUNDOFF * norm, value, largest, blocks;
-            if (is_k ? tips->k_size : tips->v_size)
-                noise += RP_SCORE_ERROR * RP_UNIT_ROUNDOFF * norm * sqrt(2.0);
-            noise *= MEAN_SIZE;
-            value = noise * step * (is_k ? q_square : n);
-            largest = step * step * (is_k ? (double)q_largest * (double)q_largest : 1);
-            /* A block's scale is stored in F16; its part of q and k is at most all of them. */
-            blocks = parts * parts * (is_k ? q_square : 1);
-            if (tips->format == RP_GGML_Q4_0) { /* and another value becomes the largest */
-                value += noise * step * 32 * (is_k ? q_square : n / 32);
-                largest = 32 * step * step * (is_k ? q_square : 1);
-            }
-            value += step > 0 ? blocks * noise / step * 2048 / steps : 0;
-            tips->expected[at + i] += factors[i] * value;
-            tips->square[at + i] += factors[i] * fmax(largest, blocks);
-        }
-    }
-}
-
 double rp_cache_tips_worth(struct rp_cache_tips *tips, const struct rp_attention_row *row)
 {
     double worth = 0;
@@ -288,14 +222,5 @@ double rp_cache_tips_worth(struct rp_cache_tips *tips, const struct rp_attention
     for (size_t i = tips->n_cache; i < tips->n_tips; i++)
         if (tips->tips[i].head == row->head)
             worth += worth_in_q(tips, row, &tips->tips[i]);
-    if (!tips->is_known)
-        add_unknown(tips, row);
     return worth;
-}
-
-double rp_cache_tips_unknown(struct rp_cache_tips *tips, size_t n_visible)
-{
-    if (tips->is_known)
-        return 0;
-    return sqrt(rp_rare_sum(tips->expected, tips->square, n_visible * tips->args->n_kv_heads * 2));
 }

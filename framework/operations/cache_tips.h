@@ -20,22 +20,17 @@ struct rp_cache_tips {
     uint32_t format;
     const struct rp_attention *args;
     size_t k_size, v_size;     /* how many values are turned together; 0: none are */
-    bool is_known;             /* which of K and V may tip */
     struct rp_cache_tip *tips; /* [n_cache + n_q]: of K and V, by key; then of one position's Q */
     size_t n_tips, n_cache, capacity;
     float *turned; /* [n_heads][head_dim]: one position's Q, turned and rounded */
     float *row;    /* [max(n_heads, n_kv_heads)][head_dim], scratch */
     float *y;      /* [2][head_dim], scratch */
-    /* Not known: of each key and KV head, */
-    float *steps;              /* [n_keys][n_kv_heads][2]: of K and V */
-    float *norms;              /* [n_keys][n_kv_heads][2] */
-    double *expected, *square; /* [n_keys][n_kv_heads][2], see rp_rare_sum: of one position,
- where they are not known */
+    float *norms;  /* [n_keys][n_kv_heads]: |K|^2 */
     struct rp_error *err;
     enum rp_status status;
 };
 
-/* k and v as rp_attention_bound_of has them. RP_ERR_MEMORY; close in any case. */
+/* k and v as rp_attention_bound has them. RP_ERR_MEMORY; close in any case. */
 enum rp_status rp_cache_tips_open(struct rp_cache_tips *tips, uint32_t format,
                                   const struct rp_attention *args, const float *k, const float *v,
                                   struct rp_error *err);
@@ -44,10 +39,7 @@ void rp_cache_tips_close(struct rp_cache_tips *tips);
 /* A position begins: q [n_heads][head_dim], to rounded as it is multiplied. RP_ERR_MEMORY. */
 enum rp_status rp_cache_tips_read_q(struct rp_cache_tips *tips, const float *q, float *rounded);
 
-/* What the tips that are known change in a head's y, at most. */
+/* What the tips change in a head's y, at most. */
 double rp_cache_tips_worth(struct rp_cache_tips *tips, const struct rp_attention_row *row);
-
-/* What tips in K and V that are not known change in a position's y, after its heads. */
-double rp_cache_tips_unknown(struct rp_cache_tips *tips, size_t n_visible);
 
 #endif

@@ -18,14 +18,14 @@ static double sign_of(uint64_t *seed)
 }
 
 /* Of the operation that has just run: y [n_positions][dim], rows stride apart. sigma [n_positions][dim];
- * flips [n_positions]: what is rounded inside may tip, an upper limit; NULL: nothing is, but to the
+ * tips [n_positions]: what is rounded inside may tip, an upper limit; NULL: nothing is, but to the
  * state. */
 static void take(struct rp_noise *noise, const struct rp_site *site, float *y, size_t dim,
-                 size_t stride, const float *sigma, const double *flips)
+                 size_t stride, const float *sigma, const double *tips)
 {
     for (size_t p = 0; p < site->n_positions; p++) {
         const double limit =
-            (flips ? flips[p] : 0) + (p < noise->capacity ? sqrt(noise->tips[p]) : 0);
+            (tips ? tips[p] : 0) + (p < noise->capacity ? sqrt(noise->tips[p]) : 0);
         const double each = dim > 0 ? limit / RP_BOUND_SIGMAS / sqrt((double)dim) : 0;
         for (size_t i = 0; i < dim && noise->draws; i++)
             y[p * stride + i] =
@@ -106,20 +106,22 @@ static enum rp_status noisy_attention(void *context, const struct rp_site *site,
     struct rp_noise *noise = context;
     const struct rp_ops *below = noise->overlay.below;
     const size_t dim = args->n_heads * args->head_dim;
-    const bool has_all = noise->n_stored == args->n_keys;
     begin(noise);
     enum rp_status status = below->attention(below->context, site, args);
     float *sigma = new_sigma(site, dim);
-    double *flips = calloc(site->n_positions + 1, sizeof *flips);
-    if (status == RP_OK && (!sigma || !flips))
+    double *tips = calloc(site->n_positions + 1, sizeof *tips);
+    if (status == RP_OK && (!sigma || !tips))
         status = no_memory(site);
+    if (status == RP_OK && noise->n_stored != args->n_keys)
+        status = rp_fail(site->err, RP_ERR_ARGUMENT, NULL, -1,
+                         "attention's bound needs all %zu keys in one call, not %zu", args->n_keys,
+                         noise->n_stored);
     if (status == RP_OK)
-        status = rp_attention_bound_of(noise->numerics, site, args, has_all ? noise->k : NULL,
-                                       has_all ? noise->v : NULL, sigma, flips);
+        status = rp_attention_bound(noise->numerics, site, args, noise->k, noise->v, sigma, tips);
     if (status == RP_OK)
-        take(noise, site, args->y, dim, dim, sigma, flips);
+        take(noise, site, args->y, dim, dim, sigma, tips);
     free(sigma);
-    free(flips);
+    free(tips);
     return status;
 }
 
