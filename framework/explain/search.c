@@ -54,7 +54,7 @@ static enum rp_status find_steps(struct rp_slot_search *own, struct rp_error *er
     }
     enum rp_status status =
         rp_replay_plan_open(&plan, own->replay->model, own->replay->dump, (size_t)slot->layer,
-                            own->replay->first_position, 0, err);
+                            own->replay->first_position, err);
     if (status != RP_OK)
         return status;
     const struct rp_planned_slot *planned = rp_replay_plan_slot(&plan, slot->part);

@@ -127,7 +127,7 @@ static void measure(struct measured *measured, const struct rp_test_dump_of *of,
     struct rp_error err = {.code = RP_OK};
     rp_test_replayed_open(&measured->replayed, of);
     assert_int_equal(rp_replay_plan_open(&measured->plan, measured->replayed.model,
-                                         measured->replayed.dump, layer, 0, 0, &err),
+                                         measured->replayed.dump, layer, 0, &err),
                      RP_OK);
     assert_int_equal(rp_replay_weights(measured->replayed.replay, layer, &weights, &err), RP_OK);
     const struct rp_numerics numerics = rp_replay_numerics(measured->replayed.replay);

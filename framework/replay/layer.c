@@ -175,7 +175,7 @@ enum rp_status rp_replay_run_layer(struct rp_replay *replay, size_t layer,
     struct work work = {.plan = &plan, .numerics = &numerics};
     const struct rp_layer *weights;
     enum rp_status status = rp_replay_plan_open(&plan, replay->model, replay->dump, layer,
-                                                replay->first_position, 0, err);
+                                                replay->first_position, err);
     if (status != RP_OK)
         return status;
     status = rp_replay_weights(replay, layer, &weights, err);
@@ -254,7 +254,7 @@ enum rp_status rp_replay_layer_rows(struct rp_replay *replay, const struct rp_re
 {
     struct rp_replay_plan plan;
     enum rp_status status = rp_replay_plan_open(
-        &plan, replay->model, replay->dump, (size_t)slot->layer, replay->first_position, 0, err);
+        &plan, replay->model, replay->dump, (size_t)slot->layer, replay->first_position, err);
     if (status != RP_OK)
         return status;
     struct wanted wanted = {.plan = &plan, .slot = slot, .rows = rows};

@@ -30,8 +30,7 @@ static void append_positions(struct rp_replay_plan *plan, const struct rp_dumped
     plan->n += tensor->n_positions;
 }
 
-static enum rp_status collect_positions(struct rp_replay_plan *plan, size_t max_rows,
-                                        struct rp_error *err)
+static enum rp_status collect_positions(struct rp_replay_plan *plan, struct rp_error *err)
 {
     size_t capacity = plan->before.tensor.n_positions, n = 0;
     for (size_t k = 0; k < plan->n_slots; k++)
@@ -48,7 +47,7 @@ static enum rp_status collect_positions(struct rp_replay_plan *plan, size_t max_
         if (n == 0 || plan->positions[i] != plan->positions[n - 1])
             plan->positions[n++] = plan->positions[i];
     }
-    plan->n = max_rows > 0 && n > max_rows ? max_rows : n;
+    plan->n = n;
     return RP_OK;
 }
 
@@ -266,7 +265,7 @@ static enum rp_status alloc_rows(struct rp_replay_plan *plan, struct rp_error *e
 
 enum rp_status rp_replay_plan_open(struct rp_replay_plan *plan, const struct rp_model *model,
                                    struct rp_tensor_set *dump, size_t layer, int64_t first_position,
-                                   size_t max_rows, struct rp_error *err)
+                                   struct rp_error *err)
 {
     const struct rp_layer_plan *layer_plan = rp_layer_plan_of(model, layer);
     *plan = (struct rp_replay_plan){.model = model,
@@ -282,7 +281,7 @@ enum rp_status rp_replay_plan_open(struct rp_replay_plan *plan, const struct rp_
     rp_dumped_check(&plan->before);
     enum rp_status status = open_slots(plan, dump, err);
     if (status == RP_OK)
-        status = collect_positions(plan, max_rows, err);
+        status = collect_positions(plan, err);
     if (status == RP_OK)
         status = alloc_rows(plan, err);
     if (status == RP_OK)

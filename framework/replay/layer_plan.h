@@ -42,11 +42,10 @@ struct rp_replay_plan {
     bool gap_is_invalid; /* its input is dumped, but not finite */
 };
 
-/* first_position: of the sequence; -1: not known. max_rows: the first so many rows of the dump, 0: all.
- * RP_ERR_MEMORY. */
+/* first_position: of the sequence; -1: not known. RP_ERR_MEMORY. */
 enum rp_status rp_replay_plan_open(struct rp_replay_plan *plan, const struct rp_model *model,
                                    struct rp_tensor_set *dump, size_t layer, int64_t first_position,
-                                   size_t max_rows, struct rp_error *err);
+                                   struct rp_error *err);
 void rp_replay_plan_close(struct rp_replay_plan *plan); /* a zeroed one is allowed */
 
 /* NULL when the layer has none. */

@@ -18,12 +18,12 @@ struct planned {
 };
 
 static void open_plan(struct planned *planned, const struct rp_test_dump_of *of, size_t layer,
-                      int64_t first_position, size_t max_rows)
+                      int64_t first_position)
 {
     struct rp_error err = {.code = RP_OK};
     rp_test_replayed_open(&planned->replayed, of);
     if (rp_replay_plan_open(&planned->plan, planned->replayed.model, planned->replayed.dump, layer,
-                            first_position, max_rows, &err) != RP_OK)
+                            first_position, &err) != RP_OK)
         fail_msg("%s", err.message);
 }
 
@@ -97,7 +97,7 @@ static void of_a_full_dump_each_slot_is_one_operation_from_own_slots(void **stat
     for (size_t i = 0; i < 3; i++) {
         for (size_t layer = 0; layer < 4; layer++) {
             struct planned planned;
-            open_plan(&planned, &(struct rp_test_dump_of){.model = models[i]}, layer, 0, 0);
+            open_plan(&planned, &(struct rp_test_dump_of){.model = models[i]}, layer, 0);
             const struct rp_replay_plan *plan = &planned.plan;
             assert_int_equal(plan->n, 24);
             assert_int_equal(plan->gap, -1);
@@ -149,7 +149,7 @@ static void what_only_copies_belongs_to_the_operation_that_reads_it(void **state
     };
     for (size_t layer = 1; layer <= 3; layer += 2) {
         struct planned planned;
-        open_plan(&planned, &(struct rp_test_dump_of){.model = "qwen35"}, layer, 0, 0);
+        open_plan(&planned, &(struct rp_test_dump_of){.model = "qwen35"}, layer, 0);
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             if (cases[i].layer == layer)
                 assert_string_equal(marked(&planned.plan, slot_of(&planned, cases[i].part)->steps),
@@ -163,8 +163,7 @@ static void between_layers_slots_the_steps_of_a_branch_are_needed(void **state)
 {
     (void)state;
     struct planned planned;
-    open_plan(&planned, &(struct rp_test_dump_of){.model = "llama", .keeps = keeps_layers}, 2, 0,
-              0);
+    open_plan(&planned, &(struct rp_test_dump_of){.model = "llama", .keeps = keeps_layers}, 2, 0);
     const struct rp_planned_slot *slot = slot_of(&planned, RP_PART_POSTATTN);
     assert_string_equal(
         marked(&planned.plan, slot->steps),
@@ -189,7 +188,7 @@ static void with_required_slots_alone_a_layer_is_one_chain(void **state)
 {
     (void)state;
     struct planned planned;
-    open_plan(&planned, &(struct rp_test_dump_of){.model = "qwen35", .keeps = keeps_required}, 1, 0,
+    open_plan(&planned, &(struct rp_test_dump_of){.model = "qwen35", .keeps = keeps_required}, 1,
               0);
     const struct rp_planned_slot *slot = slot_of(&planned, RP_PART_OUTPUT);
     assert_string_equal(marked(&planned.plan, slot->steps),
@@ -214,8 +213,7 @@ static void only_what_lies_behind_a_missing_slot_is_carried(void **state)
     (void)state;
     struct planned planned;
     left_out = "h1_krope";
-    open_plan(&planned, &(struct rp_test_dump_of){.model = "qwen3", .keeps = keeps_others}, 1, 0,
-              0);
+    open_plan(&planned, &(struct rp_test_dump_of){.model = "qwen3", .keeps = keeps_others}, 1, 0);
     for (size_t k = 0; k < planned.plan.n_slots; k++) {
         const struct rp_planned_slot *slot = &planned.plan.slots[k];
         assert_int_equal(slot->is_own, slot->part != RP_PART_KROPE);
@@ -229,8 +227,7 @@ static void only_what_lies_behind_a_missing_slot_is_carried(void **state)
     close_plan(&planned);
     /* The twin: of Q only the position's own row is read. */
     left_out = "h1_qrope";
-    open_plan(&planned, &(struct rp_test_dump_of){.model = "qwen3", .keeps = keeps_others}, 1, 0,
-              0);
+    open_plan(&planned, &(struct rp_test_dump_of){.model = "qwen3", .keeps = keeps_others}, 1, 0);
     attn = slot_of(&planned, RP_PART_ATTN);
     assert_string_equal(marked(&planned.plan, attn->steps), "rope_q store attention");
     assert_string_equal(marked(&planned.plan, attn->earlier), "store");
@@ -256,7 +253,7 @@ static void positions_are_those_of_any_slot_up_to_a_gap(void **state)
     (void)state;
     struct planned planned;
     const struct rp_test_dump_of of = {.model = "llama", .keeps = keeps_some_of_each};
-    open_plan(&planned, &of, 1, 0, 0);
+    open_plan(&planned, &of, 1, 0);
     const struct rp_replay_plan *plan = &planned.plan;
     assert_int_equal(plan->n, 16); /* 0 to 11, 20 to 23 */
     assert_int_equal(plan->positions[11], 11);
@@ -272,10 +269,6 @@ static void positions_are_those_of_any_slot_up_to_a_gap(void **state)
     }
     assert_false(slot_of(&planned, RP_PART_PREFFN)->is_own);
     close_plan(&planned);
-    open_plan(&planned, &of, 1, 0, 5);
-    assert_int_equal(planned.plan.n, 5);
-    assert_int_equal(planned.plan.gap, -1);
-    close_plan(&planned);
 }
 
 static void where_the_sequence_begins_elsewhere_nothing_of_attention_is_founded(void **state)
@@ -285,7 +278,7 @@ static void where_the_sequence_begins_elsewhere_nothing_of_attention_is_founded(
     const struct rp_test_dump_of of = {.model = "llama"};
     static const int64_t beginnings[] = {-1, 3};
     for (size_t k = 0; k < 2; k++) {
-        open_plan(&planned, &of, 1, beginnings[k], 0);
+        open_plan(&planned, &of, 1, beginnings[k]);
         for (size_t i = 0; i < planned.plan.n; i++) {
             assert_false(slot_of(&planned, RP_PART_ATTN)->founded[i]);
             assert_true(slot_of(&planned, RP_PART_ATTNOUT)->founded[i]);
@@ -305,7 +298,7 @@ static void a_row_that_is_not_finite_is_not_a_ground(void **state)
     (void)state;
     struct planned planned;
     const struct rp_test_dump_of of = {.model = "qwen3", .spoils = make_invalid};
-    open_plan(&planned, &of, 1, 0, 0);
+    open_plan(&planned, &of, 1, 0);
     assert_false(slot_of(&planned, RP_PART_V)->is_own);
     for (size_t i = 0; i < planned.plan.n; i++) {
         assert_true(slot_of(&planned, RP_PART_V)->founded[i]);

@@ -69,7 +69,7 @@ static void open_session(struct session *session, const char *model, const char 
     session->numerics = numerics;
     rp_test_replayed_open(&session->replayed, &of);
     assert_int_equal(rp_replay_plan_open(&session->plan, session->replayed.model,
-                                         session->replayed.dump, layer, 0, 0, NULL),
+                                         session->replayed.dump, layer, 0, NULL),
                      RP_OK);
     assert_int_equal(rp_replay_weights(session->replayed.replay, layer, &session->weights, NULL),
                      RP_OK);
