@@ -11,12 +11,18 @@
 #include "weights/gguf_computed.h"
 
 #define NAME_SIZE 256
+/* exp of another library: 4 units in the last place of FP32. */
+#define EXP_TOLERANCE 0x1p-21
+/* pow of another library is off by as much; the factor of llama3 scaling follows a frequency's error
+ * multiplied by itself, some tens: Llama 3.2's is 32, low_freq_factor 1, high_freq_factor 4. */
+#define ROPE_TOLERANCE 0x1p-16
 
 /* How one tensor of the GGUF is made. */
 struct made {
     const struct rp_checkpoint_tensor *source; /* NULL: rope_freqs */
     size_t n_rows, n_columns;
     enum rp_value_change change;
+    bool has_heads_order;   /* of V heads; else of rotated pairs */
     size_t *rows, *columns; /* [n_rows], [n_columns]: HF's index of each; NULL: the same */
     float *values;          /* [n_columns], of rope_freqs; else NULL */
 };
@@ -93,6 +99,25 @@ static void forget_tensor(const void *context, size_t index)
     const struct rp_checkpoint_tensor *source = conversion->made[index].source;
     if (source)
         rp_safetensors_forget(source->file, source->tensor);
+}
+
+static struct rp_gguf_origin origin_of(const void *context, size_t index)
+{
+    const struct conversion *conversion = context;
+    const struct made *made = &conversion->made[index];
+    const bool is_ordered = made->rows || made->columns;
+    return (struct rp_gguf_origin){
+        .name = made->source ? made->source->tensor->name : "",
+        .rows = made->rows,
+        .columns = made->columns,
+        .order = !is_ordered             ? ""
+                 : made->has_heads_order ? "the V heads dealt out over the K heads"
+                                         : "the two values of a rotated pair side by side",
+        .added = made->change == RP_CHANGE_PLUS_ONE ? 1.0f : 0.0f,
+        .is_minus_exp = made->change == RP_CHANGE_MINUS_EXP,
+        .tolerance = !made->source                         ? ROPE_TOLERANCE
+                     : made->change == RP_CHANGE_MINUS_EXP ? EXP_TOLERANCE
+                                                           : 0};
 }
 
 /* ---- tensors ---- */
@@ -204,6 +229,7 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
     enum rp_status status = make_map(conversion, kind, source->rows, made.n_rows, &made.rows, err);
     if (status == RP_OK)
         status = make_map(conversion, kind, source->columns, made.n_columns, &made.columns, err);
+    made.has_heads_order = source->rows != RP_PART_Q && source->rows != RP_PART_K;
     if (status == RP_OK)
         list_tensor(conversion, source->which, layer, &made);
     else
@@ -408,7 +434,7 @@ enum rp_status rp_gguf_open_checkpoint(const char *folder, struct rp_gguf **out,
     if (status == RP_OK)
         status = refuse_unused(conversion, err);
     if (status == RP_OK) {
-        const struct rp_gguf_source source = {make_rows, forget_tensor, free_conversion,
+        const struct rp_gguf_source source = {make_rows, forget_tensor, origin_of, free_conversion,
                                               conversion};
         put_metadata(conversion, &metadata);
         return rp_gguf_open_computed(folder, &metadata, conversion->tensors, conversion->n_tensors,

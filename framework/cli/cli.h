@@ -7,6 +7,7 @@
 /* argv[0] is the subcommand's name. Returns the program's exit code. */
 int rp_cli_diff(int argc, char **argv);
 int rp_cli_replay(int argc, char **argv);
+int rp_cli_weights(int argc, char **argv);
 int rp_cli_show(int argc, char **argv);
 int rp_cli_check_matrix(int argc, char **argv);
 int rp_cli_report(int argc, char **argv);

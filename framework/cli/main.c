@@ -20,6 +20,7 @@ static const struct {
 } commands[] = {
     {"diff", "compare a fixture with an engine's dump, slot by slot", rp_cli_diff},
     {"replay", "find the layers of a dump that introduce an error of their own", rp_cli_replay},
+    {"weights", "compare a GGUF with the checkpoint that it was converted from", rp_cli_weights},
     {"show", "list what is in an npz, npy, dump folder or GGUF", rp_cli_show},
     {"check-matrix", "check a matrix.json", rp_cli_check_matrix},
     {"report", "summarize the last ctest run and write its reports", rp_cli_report},

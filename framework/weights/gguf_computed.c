@@ -132,3 +132,9 @@ enum rp_status rp_gguf_open_computed(const char *path, struct rp_gguf_metadata *
         rp_gguf_close(gguf);
     return status;
 }
+
+struct rp_gguf_origin rp_gguf_origin(const struct rp_gguf *gguf,
+                                     const struct rp_gguf_tensor *tensor)
+{
+    return gguf->source.origin(gguf->source.context, (size_t)(tensor - gguf->tensors));
+}

@@ -22,12 +22,24 @@ void rp_gguf_metadata_ints(struct rp_gguf_metadata *metadata, const char *key,
 void rp_gguf_metadata_bools(struct rp_gguf_metadata *metadata, const char *key, const bool *values,
                             size_t n);
 
+/* How a computed tensor is made of another one. */
+struct rp_gguf_origin {
+    const char *name; /* of the other one; "" where it is none */
+    /* Row r (column c) is the other's row rows[r]; NULL: r. [n_rows], [dims[0]] */
+    const size_t *rows, *columns;
+    const char *order; /* what that order is for, a noun phrase; "" */
+    float added;       /* to every value */
+    bool is_minus_exp; /* -exp(x) of each value x */
+    double tolerance;  /* how far the same formula elsewhere may be off, relative to each value */
+};
+
 /* Where the tensors' values come from. */
 struct rp_gguf_source {
     /* As rp_gguf_rows, of tensor number index. Called from several threads. */
     enum rp_status (*rows)(const void *context, size_t index, size_t first, size_t n, float *out,
                            struct rp_error *err);
     void (*forget)(const void *context, size_t index); /* the tensor has been read */
+    struct rp_gguf_origin (*origin)(const void *context, size_t index);
     void (*close)(void *context);
     void *context;
 };
@@ -39,5 +51,9 @@ enum rp_status rp_gguf_open_computed(const char *path, struct rp_gguf_metadata *
                                      struct rp_gguf_tensor *tensors, size_t n,
                                      struct rp_gguf_source source, struct rp_gguf **out,
                                      struct rp_error *err);
+
+/* tensor belongs to gguf, which is a computed one. */
+struct rp_gguf_origin rp_gguf_origin(const struct rp_gguf *gguf,
+                                     const struct rp_gguf_tensor *tensor);
 
 #endif

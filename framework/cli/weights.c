@@ -1,0 +1,167 @@
+/* refparity weights: is the GGUF the checkpoint that it was converted from? */
+#include "cli/cli.h"
+
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cjson/cJSON.h>
+
+#include "refparity/compare.h"
+#include "refparity/weights.h"
+
+static const char help[] =
+    "usage: refparity weights [OPTION ...] GGUF CHECKPOINT\n"
+    "\n"
+    "Compares a GGUF with the Hugging Face checkpoint that it was converted from, a folder with\n"
+    "config.json and safetensors: each tensor row by row, to what its type's rounding may cost;\n"
+    "each metadata value that config.json fixes; missing and surplus tensors. What is not the\n"
+    "checkpoint's is explained where it is the same as something else: rows in another order,\n"
+    "another tensor, transposed, off by a constant, scaled, never written. Runs no engine.\n"
+    "\n"
+    "  --verbose   print what is right, too\n"
+    "  --json      print JSON\n"
+    "  --help\n"
+    "\n"
+    "exit codes: 0 the file is the checkpoint, 1 it is not, 2 error\n";
+
+struct printer {
+    const char *model, *checkpoint;
+    bool is_verbose;
+    cJSON *findings; /* NULL without --json */
+    size_t n_tensors, n_rows, n_values, n_wrong;
+    double worst; /* of right tensors: l2_rel / limit */
+    char worst_name[128];
+};
+
+static void add_finding(cJSON *findings, const struct rp_weights_finding *finding)
+{
+    cJSON *item = cJSON_CreateObject();
+    cJSON_AddStringToObject(item, "name", finding->name);
+    cJSON_AddBoolToObject(item, "right", finding->is_right);
+    cJSON_AddBoolToObject(item, "metadata", finding->is_metadata);
+    cJSON_AddStringToObject(item, "type", finding->type);
+    cJSON_AddNumberToObject(item, "n_rows", (double)finding->n_rows);
+    cJSON_AddNumberToObject(item, "n_failing", (double)finding->n_failing);
+    if (!finding->is_metadata && finding->n_rows > 0) {
+        cJSON_AddNumberToObject(item, "worst_row", (double)finding->worst_row);
+        cJSON_AddItemToObject(item, "l2_rel",
+                              isfinite(finding->l2_rel) ? cJSON_CreateNumber(finding->l2_rel)
+                                                        : cJSON_CreateNull());
+        cJSON_AddNumberToObject(item, "limit", finding->limit);
+    }
+    cJSON_AddStringToObject(item, "message", finding->message);
+    cJSON_AddStringToObject(item, "cause", finding->cause);
+    cJSON_AddStringToObject(item, "next", finding->next);
+    cJSON_AddItemToArray(findings, item);
+}
+
+static void print_finding(const struct printer *printer, const struct rp_weights_finding *finding)
+{
+    if (!finding->is_right) {
+        printf("%s: %s\n", printer->model, finding->message);
+        printf("    %s\n", finding->cause[0] ? finding->cause : "unexplained");
+        printf("    next: %s\n", finding->next);
+    } else if (printer->is_verbose && finding->is_metadata) {
+        printf("%s: right\n", finding->name);
+    } else if (printer->is_verbose) {
+        printf("%s (%s): right: %zu rows, the worst %zu: L2_rel %.3g, its rounding may cost %.3g\n",
+               finding->name, finding->type, finding->n_rows, finding->worst_row, finding->l2_rel,
+               finding->limit);
+    }
+}
+
+static void see(void *context, const struct rp_weights_finding *finding)
+{
+    struct printer *printer = context;
+    const double share = finding->limit > 0 ? finding->l2_rel / finding->limit : 0;
+    printer->n_values += finding->is_metadata;
+    printer->n_tensors += !finding->is_metadata;
+    printer->n_rows += finding->is_metadata ? 0 : finding->n_rows;
+    printer->n_wrong += !finding->is_right;
+    if (finding->is_right && share > printer->worst) {
+        printer->worst = share;
+        snprintf(printer->worst_name, sizeof printer->worst_name, "%s", finding->name);
+    }
+    if (printer->findings)
+        add_finding(printer->findings, finding);
+    else
+        print_finding(printer, finding);
+}
+
+static void print_end(const struct printer *printer, cJSON *root)
+{
+    if (!root) {
+        printf("%zu tensors, %zu rows, %zu metadata values compared", printer->n_tensors,
+               printer->n_rows, printer->n_values);
+        if (printer->worst > 0)
+            printf("; of what is right, the nearest to its limit is %s, at %.2f of it",
+                   printer->worst_name, printer->worst);
+        if (printer->n_wrong > 0)
+            printf("\n%zu are not the checkpoint's\n", printer->n_wrong);
+        else
+            puts("\nthe file is the checkpoint");
+        return;
+    }
+    cJSON_AddStringToObject(root, "model", printer->model);
+    cJSON_AddStringToObject(root, "checkpoint", printer->checkpoint);
+    cJSON_AddStringToObject(root, "verdict", printer->n_wrong > 0 ? "FAIL" : "PASS");
+    cJSON_AddNumberToObject(root, "n_tensors", (double)printer->n_tensors);
+    cJSON_AddNumberToObject(root, "n_rows", (double)printer->n_rows);
+    char *text = cJSON_Print(root);
+    puts(text ? text : "{}");
+    free(text);
+}
+
+/* -1 to go on, else the exit code. */
+static int parse_options(int argc, char **argv, struct printer *printer, bool *is_json)
+{
+    static const struct option known[] = {{"verbose", no_argument, NULL, 'v'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
+        switch (option) {
+        case 'v': printer->is_verbose = true; break;
+        case 'j': *is_json = true; break;
+        case 'h': fputs(help, stdout); return RP_EXIT_PASS;
+        default: return rp_cli_usage_error("weights", "unknown option %s", argv[optind - 1]);
+        }
+    }
+    if (argc - optind != 2)
+        return rp_cli_usage_error("weights", "expected GGUF and CHECKPOINT, found %d arguments",
+                                  argc - optind);
+    printer->model = argv[optind];
+    printer->checkpoint = argv[optind + 1];
+    return -1;
+}
+
+int rp_cli_weights(int argc, char **argv)
+{
+    struct printer printer = {.model = NULL};
+    bool is_json = false;
+    const int code = parse_options(argc, argv, &printer, &is_json);
+    if (code >= 0)
+        return code;
+    struct rp_gguf *file = NULL, *checkpoint = NULL;
+    struct rp_error err;
+    cJSON *root = is_json ? cJSON_CreateObject() : NULL;
+    printer.findings = root ? cJSON_AddArrayToObject(root, "findings") : NULL;
+    enum rp_status status = rp_gguf_open(printer.model, &file, &err);
+    if (status == RP_OK)
+        status = rp_gguf_open_checkpoint(printer.checkpoint, &checkpoint, &err);
+    if (status == RP_OK)
+        status = rp_weights_compare(file, checkpoint, see, &printer, &err);
+    int result = printer.n_wrong > 0 ? RP_EXIT_FAIL : RP_EXIT_PASS;
+    if (status == RP_OK)
+        print_end(&printer, root);
+    else
+        result = rp_cli_error(&err);
+    cJSON_Delete(root);
+    rp_gguf_close(file);
+    rp_gguf_close(checkpoint);
+    return result;
+}

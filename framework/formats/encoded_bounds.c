@@ -1,0 +1,263 @@
+/* See formats/encoded_bounds.h. Layouts of the blocks as in quants.c and quants_k.c; how ggml's quantizers
+ * make them: quantize_row_*_ref and quantize_row_*_impl of ggml-quants.c. */
+#include "formats/encoded_bounds.h"
+
+#include <math.h>
+
+#include "formats/half.h"
+#include "formats/quants.h"
+#include "weights/gguf_internal.h"
+
+#define BLOCK 32
+#define SUPER_BLOCK 256
+#define HALF_UNIT 0x1p-11f  /* F16: half a unit in the last place, of 1 */
+#define HALF_LEAST 0x1p-25f /* half of the smallest F16 */
+#define FITTED 2.8284272f   /* half of sqrt(32): see reach */
+/* A scale of a group is rounded to a multiple of its factor, which F16 rounds in its turn, by 63 * 2^-11 of
+ * it at most (Q6_K: 128 * 2^-11). */
+#define GROUP_SCALE 0.5625f
+
+static float half_at(const unsigned char *in)
+{
+    return fabsf(rp_float_from_half(rp_load_u16(in)));
+}
+
+/* What an F16 of that size was rounded by. */
+static float half_error(float value)
+{
+    return value * HALF_UNIT + HALF_LEAST;
+}
+
+static void exact(size_t n, float *bound, float *reach)
+{
+    for (size_t i = 0; i < n; i++)
+        bound[i] = reach[i] = 0;
+}
+
+static void half_steps(double (*step)(float), rp_decode_fn *decode, const unsigned char *row,
+                       size_t n, float *bound, float *reach)
+{
+    decode(row, n, reach);
+    for (size_t i = 0; i < n; i++)
+        bound[i] = reach[i] = (float)(0.5 * step(reach[i]));
+}
+
+/* Q8_0: quants of the unrounded scale, the nearest ones, whose largest is 127. */
+static void q8_0(const unsigned char *in, float *bound, float *reach)
+{
+    const float step = half_at(in), scale_error = half_error(step);
+    for (size_t i = 0; i < BLOCK; i++) {
+        const float quant = fabsf((float)(signed char)in[2 + i]);
+        bound[i] = reach[i] = 0.5001f * step + quant * scale_error;
+    }
+}
+
+/* The number that a value of 4 or 5 bits has in its block. high: fifth bits; NULL: it has four. */
+static unsigned number_at(const unsigned char *low, const unsigned char *high, size_t i)
+{
+    const unsigned nibble = i < BLOCK / 2 ? low[i] & 0x0fu : low[i - BLOCK / 2] >> 4;
+    return high ? nibble | (rp_load_u32(high) >> i & 1u) << 4 : nibble;
+}
+
+/* Q4_0, Q5_0: scale = the largest value / -largest, so that of the other sign one is cut off by up to a
+ * step. largest: 8 or 16. */
+static void symmetric(const unsigned char *in, unsigned largest, float *bound, float *reach)
+{
+    const float step = half_at(in), scale_error = half_error(step);
+    const unsigned char *high = largest == 16 ? in + 2 : NULL, *low = high ? in + 6 : in + 2;
+    for (size_t i = 0; i < BLOCK; i++) {
+        const unsigned number = number_at(low, high, i);
+        const float quant = fabsf((float)number - (float)largest);
+        const float rounding = number == 2 * largest - 1 ? 1.0f : 0.5001f;
+        bound[i] = rounding * step + quant * scale_error;
+        reach[i] = bound[i] + FITTED * step;
+    }
+}
+
+/* Q4_1, Q5_1: from the least to the largest value of the block. */
+static void with_minimum(const unsigned char *in, bool has_five_bits, float *bound, float *reach)
+{
+    const float step = half_at(in), scale_error = half_error(step);
+    const float minimum_error = half_error(half_at(in + 2));
+    const unsigned char *high = has_five_bits ? in + 4 : NULL, *low = high ? in + 8 : in + 4;
+    for (size_t i = 0; i < BLOCK; i++) {
+        const float quant = (float)number_at(low, high, i);
+        bound[i] = 0.5001f * step + quant * scale_error + minimum_error;
+        reach[i] = bound[i] + FITTED * step;
+    }
+}
+
+/* IQ4_NL: half way to the further neighbour; at both ends all of it. */
+static void iq4_nl(const unsigned char *in, float *bound, float *reach)
+{
+    static const float values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                     1,    13,   25,  38,  53,  69,  89,  113};
+    const float scale = half_at(in), scale_error = half_error(scale);
+    for (size_t i = 0; i < BLOCK; i++) {
+        const unsigned number = number_at(in + 2, NULL, i);
+        const float below = number > 0 ? values[number] - values[number - 1] : 23.0f;
+        const float above = number < 15 ? values[number + 1] - values[number] : 24.0f;
+        const float gap = below > above ? below : above;
+        const bool is_end = number == 0 || number == 15;
+        bound[i] = (is_end ? gap : 0.5001f * gap) * scale + fabsf(values[number]) * scale_error;
+        reach[i] = bound[i] + FITTED * gap * scale;
+    }
+}
+
+/* One value of a K-quant: the nearest one to the group's stored scale and minimum; at the end of the range,
+ * and where the group's scale is 0, the rounding of scale and minimum shows, too. */
+struct group {
+    float step, factor, min_factor; /* the group's step, what scales and minima are multiples of */
+    float largest;                  /* the last number's distance from 0 */
+};
+
+static void k_value(const struct group *group, bool is_end, float *bound, float *reach)
+{
+    *bound = *reach = 0.5001f * group->step;
+    if (!is_end && group->step > 0)
+        return;
+    *bound = group->step + GROUP_SCALE * (group->largest * group->factor + group->min_factor);
+    *reach = *bound + FITTED * group->step;
+}
+
+static void q2_k(const unsigned char *in, float *bound, float *reach)
+{
+    struct group group = {.factor = half_at(in + 80), .min_factor = half_at(in + 82), .largest = 3};
+    for (size_t i = 0; i < SUPER_BLOCK; i++) {
+        const unsigned number = in[16 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3u;
+        group.step = group.factor * (float)(in[i / 16] & 0x0f);
+        k_value(&group, number == 0 || number == 3, &bound[i], &reach[i]);
+    }
+}
+
+static void q3_k(const unsigned char *in, float *bound, float *reach)
+{
+    struct group group = {.factor = half_at(in + 108), .largest = 4};
+    for (size_t i = 0; i < SUPER_BLOCK; i++) {
+        const size_t at = i / 16;
+        const unsigned char *scales = in + 96;
+        const int low = at < 8 ? scales[at] & 0x0f : scales[at - 8] >> 4;
+        const int scale = (low | (scales[8 + at % 4] >> at / 4 * 2 & 3) << 4) - 32;
+        const unsigned two = in[32 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3u;
+        const bool is_high = in[i % 32] >> i / 32 & 1;
+        group.step = group.factor * fabsf((float)scale);
+        k_value(&group, (two == 0 && !is_high) || (two == 3 && is_high), &bound[i], &reach[i]);
+    }
+}
+
+/* Q4_K and Q5_K. high: NULL, or 32 bytes of fifth bits. */
+static void q4_k(const unsigned char *in, const unsigned char *high, const unsigned char *low,
+                 float *bound, float *reach)
+{
+    const unsigned last = high ? 31 : 15;
+    struct group group = {
+        .factor = half_at(in), .min_factor = half_at(in + 2), .largest = (float)last};
+    for (size_t i = 0; i < SUPER_BLOCK; i++) {
+        const size_t at = i / 32;
+        const unsigned char *scales = in + 4;
+        const unsigned scale = at < 4
+                                   ? scales[at] & 0x3fu
+                                   : (scales[4 + at] & 0x0fu) | (unsigned)scales[at - 4] >> 6 << 4;
+        unsigned number = low[i / 64 * 32 + i % 32] >> i % 64 / 32 * 4 & 0x0fu;
+        if (high)
+            number |= (high[i % 32] >> at & 1u) << 4;
+        group.step = group.factor * (float)scale;
+        k_value(&group, number == 0 || number == last, &bound[i], &reach[i]);
+    }
+}
+
+static void q6_k(const unsigned char *in, float *bound, float *reach)
+{
+    struct group group = {.factor = half_at(in + 208), .largest = 32};
+    for (size_t i = 0; i < SUPER_BLOCK; i++) {
+        const unsigned low = in[i / 128 * 64 + i % 64] >> i % 128 / 64 * 4 & 0x0fu;
+        const unsigned high = in[128 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3u;
+        const unsigned number = low | high << 4;
+        group.step = group.factor * fabsf((float)(signed char)in[192 + i / 16]);
+        k_value(&group, number == 0 || number == 63, &bound[i], &reach[i]);
+    }
+}
+
+/* False: not a type of blocks. */
+static bool block_bounds(uint32_t type, const unsigned char *in, float *bound, float *reach)
+{
+    switch (type) {
+    case RP_GGML_Q8_0: q8_0(in, bound, reach); return true;
+    case RP_GGML_Q4_0: symmetric(in, 8, bound, reach); return true;
+    case RP_GGML_Q5_0: symmetric(in, 16, bound, reach); return true;
+    case RP_GGML_Q4_1: with_minimum(in, false, bound, reach); return true;
+    case RP_GGML_Q5_1: with_minimum(in, true, bound, reach); return true;
+    case RP_GGML_IQ4_NL: iq4_nl(in, bound, reach); return true;
+    case RP_GGML_Q2_K: q2_k(in, bound, reach); return true;
+    case RP_GGML_Q3_K: q3_k(in, bound, reach); return true;
+    case RP_GGML_Q4_K: q4_k(in, NULL, in + 16, bound, reach); return true;
+    case RP_GGML_Q5_K: q4_k(in, in + 16, in + 48, bound, reach); return true;
+    case RP_GGML_Q6_K: q6_k(in, bound, reach); return true;
+    default: return false;
+    }
+}
+
+bool rp_encoded_bounds(uint32_t type, const unsigned char *row, size_t n, float *bound,
+                       float *reach)
+{
+    size_t block_values, block_bytes;
+    switch (type) {
+    case RP_GGML_F32: exact(n, bound, reach); return true;
+    case RP_GGML_F16: half_steps(rp_step_f16, rp_decode_f16, row, n, bound, reach); return true;
+    case RP_GGML_BF16: half_steps(rp_step_bf16, rp_decode_bf16, row, n, bound, reach); return true;
+    default: break;
+    }
+    if (!rp_ggml_type_is_readable(type) || !rp_ggml_type_layout(type, &block_values, &block_bytes))
+        return false;
+    for (size_t i = 0; i + block_values <= n; i += block_values, row += block_bytes)
+        if (!block_bounds(type, row, bound + i, reach + i))
+            return false;
+    return true;
+}
+
+/* From the least to the largest of x [n], 0 among them; both ways where symmetric. */
+static float range_of(const float *x, size_t n, bool is_symmetric)
+{
+    float low = 0, high = 0;
+    for (size_t i = 0; i < n; i++) {
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
+    }
+    return is_symmetric ? 2 * (high > -low ? high : -low) : high - low;
+}
+
+void rp_widest_steps(uint32_t type, const float *x, size_t n, float *step)
+{
+    /* n_steps over the range of a group; of K-quants, whose scales and minima are rounded to fractions of
+     * the block's largest, another half step of the block at most: see GROUP_SCALE. */
+    static const struct {
+        uint32_t type;
+        size_t block, group;
+        float n_steps;
+        bool is_symmetric;
+    } layouts[] = {
+        {RP_GGML_Q8_0, 32, 32, 254, true},  {RP_GGML_Q4_0, 32, 32, 15, true},
+        {RP_GGML_Q5_0, 32, 32, 31, true},   {RP_GGML_Q4_1, 32, 32, 15, false},
+        {RP_GGML_Q5_1, 32, 32, 31, false},  {RP_GGML_IQ4_NL, 32, 32, 8, true},
+        {RP_GGML_Q2_K, 256, 16, 3, false},  {RP_GGML_Q3_K, 256, 16, 7, true},
+        {RP_GGML_Q4_K, 256, 32, 15, false}, {RP_GGML_Q5_K, 256, 32, 31, false},
+        {RP_GGML_Q6_K, 256, 16, 63, true},
+    };
+    size_t at = 0;
+    while (at < sizeof layouts / sizeof *layouts && layouts[at].type != type)
+        at++;
+    for (size_t i = 0; i < n; i++)
+        step[i] = INFINITY;
+    if (at == sizeof layouts / sizeof *layouts)
+        return;
+    const size_t block = layouts[at].block, group = layouts[at].group;
+    const bool is_symmetric = layouts[at].is_symmetric;
+    for (size_t i = 0; i + group <= n; i += group) {
+        const size_t first = i / block * block;
+        float widest = range_of(x + i, group, is_symmetric) / layouts[at].n_steps;
+        if (block > group)
+            widest += 0.6f * range_of(x + first, block, is_symmetric) / layouts[at].n_steps;
+        for (size_t k = 0; k < group; k++)
+            step[i + k] = widest + HALF_LEAST * layouts[at].n_steps;
+    }
+}

@@ -1,0 +1,27 @@
+/* How far the values that a row was quantized from may lie from the values that it holds: what follows from
+ * the encoded row alone. Not for what an engine rounds at run time: that is rounding.h. */
+#ifndef REFPARITY_FORMATS_ENCODED_BOUNDS_H
+#define REFPARITY_FORMATS_ENCODED_BOUNDS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* row: n encoded values of ggml's type.
+ * bound [n]: what rounding to the nearest value costs at most: half a step; with it what the block's scale
+ *   and minimum are rounded by; a whole step at the end of the range, where values are cut off. Over a row,
+ *   the root of the sum of the squared errors is below that of the squared bounds; the expected one is
+ *   1/sqrt(3) of it, step/sqrt(12) per value.
+ * reach [n]: how far a single value can be off. That is bound where each value is the nearest one. Where a
+ *   quantizer fits the scale to the block's values by least squares, the fit may move one value further,
+ *   but the squares of all 32 together only down: by half a step times sqrt(32).
+ * F32: both are 0. False, and nothing is written: a type whose rows are not read. */
+bool rp_encoded_bounds(uint32_t type, const unsigned char *row, size_t n, float *bound,
+                       float *reach);
+
+/* step [n]: the widest step that a quantizer has reason to take for values x [n], from the range of each
+ * block: a file with wider ones is not well quantized, whatever its own step allows. Infinite for F32, F16
+ * and BF16. */
+void rp_widest_steps(uint32_t type, const float *x, size_t n, float *step);
+
+#endif

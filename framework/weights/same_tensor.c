@@ -1,0 +1,145 @@
+/* See weights/same_tensor.h. */
+#include "weights/same_tensor.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "formats/encoded_bounds.h"
+#include "formats/half.h"
+#include "weights/gguf_internal.h"
+
+#define BLOCK_VALUES ((size_t)1 << 20) /* of the checkpoint's that are read at a time */
+#define WIDEST_REACH \
+    4 /* steps: one of rounding, and half of sqrt(32): see formats/encoded_bounds.h */
+
+enum rp_status rp_file_row_alloc(const struct rp_gguf_tensor *tensor, struct rp_file_row *row,
+                                 struct rp_error *err)
+{
+    row->type = tensor->type;
+    row->n = tensor->dims[0];
+    row->values = calloc(row->n, 4 * sizeof *row->values);
+    if (!row->values)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for a row of %zu values", row->n);
+    row->bound = row->values + row->n;
+    row->reach = row->bound + row->n;
+    row->widest = row->reach + row->n;
+    return RP_OK;
+}
+
+void rp_file_row_free(struct rp_file_row *row)
+{
+    free(row->values);
+    *row = (struct rp_file_row){.values = NULL};
+}
+
+enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf_tensor *tensor,
+                                size_t index, struct rp_file_row *row, struct rp_error *err)
+{
+    enum rp_status status = rp_gguf_row(file, tensor, index, row->values, err);
+    if (status == RP_OK &&
+        !rp_encoded_bounds(tensor->type, tensor->data + index * tensor->row_bytes, row->n,
+                           row->bound, row->reach))
+        status = rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(file), (long long)tensor->offset,
+                         "tensor '%s' is of type %s, whose rounding is not known", tensor->name,
+                         rp_ggml_type_name(tensor->type));
+    return status;
+}
+
+/* What a value's limit is for the value x: limit as the file alone has it, at most factor of the widest
+ * steps. F16 and BF16 hold the nearest value: of what they can hold, the value itself. */
+static double limit_at(const struct rp_file_row *row, size_t i, float x, float limit, double factor)
+{
+    if (row->type == RP_GGML_F16 || row->type == RP_GGML_BF16) {
+        const float nearest = row->type == RP_GGML_F16 ? rp_round_f16(x) : rp_round_bf16(x);
+        return fabs((double)nearest - (double)x);
+    }
+    return fmin((double)limit, factor * (double)row->widest[i]);
+}
+
+struct rp_row_distance rp_row_distance(const struct rp_file_row *row, const float *expected,
+                                       double tolerance)
+{
+    double error_square = 0, bound_square = 0, norm_square = 0, worst_ratio = -1;
+    struct rp_row_distance distance = {.is_same = true};
+    rp_widest_steps(row->type, expected, row->n, row->widest);
+    for (size_t i = 0; i < row->n; i++) {
+        const double x = (double)expected[i], error = fabs((double)row->values[i] - x);
+        const double slack = tolerance * fabs(x);
+        const double bound = limit_at(row, i, expected[i], row->bound[i], 1) + slack;
+        const double reach = limit_at(row, i, expected[i], row->reach[i], WIDEST_REACH) + slack;
+        error_square += error * error;
+        bound_square += bound * bound;
+        norm_square += x * x;
+        if (!(error <= reach))
+            distance.is_same = false;
+        const double ratio = error > 0 ? error / (reach > 0 ? reach : 0x1p-149) : 0;
+        if (!(ratio <= worst_ratio)) {
+            worst_ratio = ratio;
+            distance.worst = i;
+        }
+    }
+    const double norm = norm_square > 0 ? sqrt(norm_square) : 1;
+    distance.error = sqrt(error_square) / norm;
+    distance.limit = sqrt(bound_square) / norm;
+    if (!(error_square <= bound_square))
+        distance.is_same = false;
+    return distance;
+}
+
+/* Whether a is worse than b. */
+static bool is_worse(const struct rp_row_distance *a, const struct rp_row_distance *b)
+{
+    if (a->is_same != b->is_same)
+        return !a->is_same;
+    /* error / limit, where either limit may be 0 */
+    return !(a->error * b->limit <= b->error * a->limit) ||
+           (a->limit == 0 && b->limit == 0 && a->error > b->error);
+}
+
+static void take_row(struct rp_tensor_rows *rows, size_t index,
+                     const struct rp_row_distance *distance)
+{
+    if (rows->n_rows++ == 0 || is_worse(distance, &rows->worst)) {
+        rows->worst = *distance;
+        rows->worst_row = index;
+    }
+    if (distance->is_same)
+        return;
+    if (rows->n_failing++ == 0)
+        rows->first_failing = index;
+    rows->last_failing = index;
+}
+
+enum rp_status rp_compare_tensor_rows(const struct rp_gguf *file,
+                                      const struct rp_gguf_tensor *tensor,
+                                      const struct rp_gguf *checkpoint,
+                                      const struct rp_gguf_tensor *expected,
+                                      struct rp_tensor_rows *rows, struct rp_error *err)
+{
+    const size_t width = tensor->dims[0];
+    const size_t step = width < BLOCK_VALUES ? BLOCK_VALUES / width : 1;
+    const double tolerance = rp_gguf_origin(checkpoint, expected).tolerance;
+    struct rp_file_row row = {.values = NULL};
+    float *block = calloc(step < tensor->n_rows ? step : tensor->n_rows, width * sizeof *block);
+    enum rp_status status =
+        block ? rp_file_row_alloc(tensor, &row, err)
+              : rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for rows of %zu values", width);
+    *rows = (struct rp_tensor_rows){.n_rows = 0};
+    for (size_t first = 0; first < tensor->n_rows && status == RP_OK; first += step) {
+        const size_t n = tensor->n_rows - first < step ? tensor->n_rows - first : step;
+        status = rp_gguf_rows(checkpoint, expected, first, n, block, err);
+        for (size_t i = 0; i < n && status == RP_OK; i++) {
+            status = rp_file_row_read(file, tensor, first + i, &row, err);
+            if (status != RP_OK)
+                break;
+            const struct rp_row_distance distance =
+                rp_row_distance(&row, block + i * width, tolerance);
+            take_row(rows, first + i, &distance);
+        }
+        rp_gguf_forget_rows(file, tensor, first, n);
+    }
+    rp_gguf_forget_rows(checkpoint, expected, 0, expected->n_rows);
+    rp_file_row_free(&row);
+    free(block);
+    return status;
+}

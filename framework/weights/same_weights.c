@@ -1,0 +1,168 @@
+/* See refparity/weights.h: walks the tensors, and says what is wrong with them. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "refparity/weights.h"
+#include "weights/gguf_internal.h"
+#include "weights/same_metadata.h"
+#include "weights/tensor_cause.h"
+
+struct comparison {
+    const struct rp_gguf *file, *checkpoint;
+    rp_weights_fn *see;
+    void *context;
+    struct rp_error *err;
+};
+
+static const char *shape_text(const struct rp_gguf_tensor *tensor, char text[96])
+{
+    size_t at = 0;
+    text[0] = '\0';
+    for (unsigned i = tensor->n_dims; i > 0 && at < 90; i--)
+        at += (size_t)snprintf(text + at, 96 - at, "[%zu]", tensor->dims[i - 1]);
+    return text;
+}
+
+static void begin(struct rp_weights_finding *finding, const struct rp_gguf_tensor *tensor,
+                  bool is_in_file)
+{
+    *finding =
+        (struct rp_weights_finding){.type = is_in_file ? rp_ggml_type_name(tensor->type) : ""};
+    snprintf(finding->name, sizeof finding->name, "%s", tensor->name);
+    snprintf(finding->next, sizeof finding->next,
+             "convert again with a converter of this architecture, and compare the tensor's code");
+}
+
+static void see_missing(const struct comparison *comparison, const struct rp_gguf_tensor *expected)
+{
+    struct rp_weights_finding finding;
+    const char *origin = rp_gguf_origin(comparison->checkpoint, expected).name;
+    begin(&finding, expected, false);
+    snprintf(finding.message, sizeof finding.message, "%s is missing (checkpoint: %s)",
+             expected->name, origin[0] ? origin : "rope scaling in config.json");
+    if (!origin[0])
+        snprintf(finding.cause, sizeof finding.cause,
+                 "rope scaling was not converted: readers then rotate by the unscaled frequencies");
+    comparison->see(comparison->context, &finding);
+}
+
+static void see_shape(const struct comparison *comparison, const struct rp_gguf_tensor *tensor,
+                      const struct rp_gguf_tensor *expected)
+{
+    struct rp_weights_finding finding;
+    char found[96], wanted[96];
+    begin(&finding, tensor, true);
+    snprintf(finding.message, sizeof finding.message, "%s is %s, the checkpoint's is %s",
+             tensor->name, shape_text(tensor, found), shape_text(expected, wanted));
+    if (tensor->n_dims == 2 && tensor->dims[0] == expected->dims[1] &&
+        tensor->dims[1] == expected->dims[0])
+        snprintf(finding.cause, sizeof finding.cause, "it is transposed");
+    comparison->see(comparison->context, &finding);
+}
+
+static void describe(struct rp_weights_finding *finding, const struct rp_tensor_rows *rows)
+{
+    char range[96] = "";
+    if (rows->n_failing < rows->n_rows)
+        snprintf(range, sizeof range, ", all from row %zu to row %zu", rows->first_failing,
+                 rows->last_failing);
+    snprintf(
+        finding->message, sizeof finding->message,
+        "%s (%s): %zu of %zu rows are not the checkpoint's%s; row %zu: L2_rel %.4g, its rounding "
+        "may cost %.3g; its value furthest off is in column %zu",
+        finding->name, finding->type, rows->n_failing, rows->n_rows, range, rows->worst_row,
+        rows->worst.error, rows->worst.limit, rows->worst.worst);
+}
+
+static enum rp_status compare_tensor(const struct comparison *comparison,
+                                     const struct rp_gguf_tensor *tensor,
+                                     const struct rp_gguf_tensor *expected)
+{
+    struct rp_weights_finding finding;
+    struct rp_tensor_rows rows;
+    enum rp_status status = rp_compare_tensor_rows(comparison->file, tensor, comparison->checkpoint,
+                                                   expected, &rows, comparison->err);
+    if (status != RP_OK)
+        return status;
+    begin(&finding, tensor, true);
+    finding.is_right = rows.n_failing == 0;
+    finding.n_rows = rows.n_rows;
+    finding.n_failing = rows.n_failing;
+    finding.first = rows.first_failing;
+    finding.last = rows.last_failing;
+    finding.worst_row = rows.worst_row;
+    finding.l2_rel = rows.worst.error;
+    finding.limit = rows.worst.limit;
+    if (finding.is_right)
+        finding.next[0] = '\0';
+    else
+        describe(&finding, &rows);
+    if (!finding.is_right)
+        status = rp_tensor_cause(comparison->file, tensor, comparison->checkpoint, expected, &rows,
+                                 finding.cause, comparison->err);
+    if (status == RP_OK)
+        comparison->see(comparison->context, &finding);
+    return status;
+}
+
+/* A copy of the embeddings where the output is tied to them, and factors of 1, change nothing. */
+static const struct rp_gguf_tensor *tied_to(const struct comparison *comparison,
+                                            const struct rp_gguf_tensor *tensor)
+{
+    if (strcmp(tensor->name, "output.weight") != 0)
+        return NULL;
+    return rp_gguf_find_tensor(comparison->checkpoint, "token_embd.weight");
+}
+
+static void see_surplus(const struct comparison *comparison, const struct rp_gguf_tensor *tensor)
+{
+    struct rp_weights_finding finding;
+    char shape[96];
+    begin(&finding, tensor, true);
+    snprintf(finding.message, sizeof finding.message,
+             "%s (%s, %s) is surplus: the checkpoint has nothing of it", tensor->name, finding.type,
+             shape_text(tensor, shape));
+    comparison->see(comparison->context, &finding);
+}
+
+static bool has_shape_of(const struct rp_gguf_tensor *a, const struct rp_gguf_tensor *b)
+{
+    return memcmp(a->dims, b->dims, sizeof a->dims) == 0;
+}
+
+static enum rp_status compare_found(const struct comparison *comparison,
+                                    const struct rp_gguf_tensor *tensor,
+                                    const struct rp_gguf_tensor *expected)
+{
+    if (has_shape_of(tensor, expected))
+        return compare_tensor(comparison, tensor, expected);
+    see_shape(comparison, tensor, expected);
+    return RP_OK;
+}
+
+enum rp_status rp_weights_compare(const struct rp_gguf *file, const struct rp_gguf *checkpoint,
+                                  rp_weights_fn *see, void *context, struct rp_error *err)
+{
+    const struct comparison comparison = {file, checkpoint, see, context, err};
+    enum rp_status status = rp_compare_metadata(file, checkpoint, see, context, err);
+    for (size_t i = 0; i < rp_gguf_n_tensors(checkpoint) && status == RP_OK; i++) {
+        const struct rp_gguf_tensor *expected = rp_gguf_tensor(checkpoint, i);
+        const struct rp_gguf_tensor *tensor = rp_gguf_find_tensor(file, expected->name);
+        if (tensor)
+            status = compare_found(&comparison, tensor, expected);
+        else
+            see_missing(&comparison, expected);
+    }
+    for (size_t i = 0; i < rp_gguf_n_tensors(file) && status == RP_OK; i++) {
+        const struct rp_gguf_tensor *tensor = rp_gguf_tensor(file, i);
+        if (rp_gguf_find_tensor(checkpoint, tensor->name))
+            continue;
+        const struct rp_gguf_tensor *tied = tied_to(&comparison, tensor);
+        if (tied)
+            status = compare_found(&comparison, tensor, tied);
+        else
+            see_surplus(&comparison, tensor);
+    }
+    return status;
+}
