@@ -248,13 +248,39 @@ static void fit(const struct search *search, struct line *offset, struct line *f
     *factor = (struct line){square > 0 ? product / square : 0, 0};
 }
 
+/* The numbers that a fitted factor may stand for, as what a coarse type cuts off at the end of its range
+ * makes it smaller; then the fitted one. */
+static enum rp_status try_factors(struct search *search, double fitted)
+{
+    int exponent;
+    const double mantissa = frexp(fitted, &exponent);
+    const double factors[] = {
+        round(fitted),
+        copysign(ldexp(1, fabs(mantissa) > 0.7071 ? exponent : exponent - 1), fitted), fitted};
+    bool holds = false;
+    enum rp_status status = RP_OK;
+    for (size_t i = 0; i < sizeof factors / sizeof *factors && status == RP_OK && !holds; i++) {
+        const struct line line = {factors[i], 0};
+        if (!(fabs(line.factor - 1) > 4 * search->tolerance) || line.factor == 0)
+            continue;
+        status = check(search, make_line, &line, &holds);
+        if (holds)
+            say(search, "every value is multiplied by %.6g", line.factor);
+    }
+    return status;
+}
+
 static enum rp_status try_line(struct search *search)
 {
     struct line offset, factor;
     bool holds = false;
-    /* FP32 rounds the sum; a fit is as good as its values are. */
     const double tolerance = search->tolerance;
-    search->tolerance = tolerance + 0x1p-20;
+    /* FP32 rounds the sum. A factor is fitted to values that rounding moved: of thousands of them, by half a
+     * step each, it is known to some 1e-4. */
+    const bool is_quantized = search->tensor->type != RP_GGML_F32 &&
+                              search->tensor->type != RP_GGML_F16 &&
+                              search->tensor->type != RP_GGML_BF16;
+    search->tolerance = tolerance + (is_quantized ? 0x1p-10 : 0x1p-20);
     fit(search, &offset, &factor);
     if (fabs(offset.offset - round(offset.offset)) < 1e-3)
         offset.offset = round(offset.offset);
@@ -268,11 +294,7 @@ static enum rp_status try_line(struct search *search)
                                          "this one does not"
                                        : "");
     } else if (status == RP_OK) {
-        status = check(search, make_line, &factor, &holds);
-        if (holds && factor.factor == 0)
-            say(search, "all values are 0: never written");
-        else if (holds && fabs(factor.factor - 1) > 1e-6)
-            say(search, "every value is multiplied by %.6g", factor.factor);
+        status = try_factors(search, factor.factor);
     }
     search->tolerance = tolerance;
     return status;
