@@ -9,6 +9,8 @@
 #   <pair>/replay/emb, replay/h00 .. replay/logits   for entries with replay
 #   <pair>/report    FIXTURES_CLEANUP: collects what the tests found and writes the reports
 #
+#   <entry>/weights   is the entry's GGUF the checkpoint that its hf_model names? Runs no engine
+#
 # and where an entry has compare_modes, <entry>/<mode>-vs-<mode>/<prompt> with tokens, slots and
 # report, which need the run of both modes and no fixture; all of it
 # between session/begin and session/end, which keep this ctest run's results apart from older ones
@@ -307,6 +309,12 @@ function(_refparity_add_entry entry_json)
   else()
     set(replay none)
   endif()
+
+  # Is the entry's GGUF the checkpoint? Once an entry, without an engine.
+  set(weights "${arg_PREFIX}${entry}/weights")
+  add_test(NAME "${weights}" COMMAND refparity::tool weights --config "${config}" --entry "${entry}")
+  set_tests_properties("${weights}" PROPERTIES SKIP_RETURN_CODE 77 DISABLED ${disabled}
+    LABELS "${entry};weights;${arg_LABELS}" DEF_SOURCE_LINE "${matrix}:${entry_line}")
 
   _refparity_slots(${n_layers} slot_names slot_functions slot_tests)
   set(modes "")

@@ -10,24 +10,28 @@
 
 #include "refparity/compare.h"
 #include "refparity/weights.h"
+#include "run/judge_weights.h"
 
 static const char help[] =
     "usage: refparity weights [OPTION ...] GGUF CHECKPOINT\n"
+    "       refparity weights --config CONFIG --entry ENTRY\n"
     "\n"
     "Compares a GGUF with the Hugging Face checkpoint that it was converted from, a folder with\n"
     "config.json and safetensors: each tensor row by row, to what its type's rounding may cost;\n"
     "each metadata value that config.json fixes; missing and surplus tensors. What is not the\n"
     "checkpoint's is explained where it is the same as something else: rows in another order,\n"
     "another tensor, transposed, off by a constant, scaled, never written. Runs no engine.\n"
+    "The second form is the test ENTRY/weights of a build tree, whose config.json is CONFIG.\n"
     "\n"
     "  --verbose   print what is right, too\n"
     "  --json      print JSON\n"
     "  --help\n"
     "\n"
-    "exit codes: 0 the file is the checkpoint, 1 it is not, 2 error\n";
+    "exit codes: 0 the file is the checkpoint, 1 it is not, 2 error; of a test also 77, skipped\n";
 
 struct printer {
     const char *model, *checkpoint;
+    const char *config, *entry; /* of a test; else NULL */
     bool is_verbose;
     cJSON *findings; /* NULL without --json */
     size_t n_tensors, n_rows, n_values, n_wrong;
@@ -117,26 +121,57 @@ static void print_end(const struct printer *printer, cJSON *root)
 /* -1 to go on, else the exit code. */
 static int parse_options(int argc, char **argv, struct printer *printer, bool *is_json)
 {
-    static const struct option known[] = {{"verbose", no_argument, NULL, 'v'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option known[] = {
+        {"verbose", no_argument, NULL, 'v'},      {"json", no_argument, NULL, 'j'},
+        {"config", required_argument, NULL, 'c'}, {"entry", required_argument, NULL, 'e'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
         switch (option) {
         case 'v': printer->is_verbose = true; break;
         case 'j': *is_json = true; break;
+        case 'c': printer->config = optarg; break;
+        case 'e': printer->entry = optarg; break;
         case 'h': fputs(help, stdout); return RP_EXIT_PASS;
         default: return rp_cli_usage_error("weights", "unknown option %s", argv[optind - 1]);
         }
     }
+    if (printer->config && printer->entry && argc == optind && !*is_json)
+        return -1;
+    if (printer->config || printer->entry)
+        return rp_cli_usage_error("weights", "--config and --entry go together, and alone");
     if (argc - optind != 2)
         return rp_cli_usage_error("weights", "expected GGUF and CHECKPOINT, found %d arguments",
                                   argc - optind);
     printer->model = argv[optind];
     printer->checkpoint = argv[optind + 1];
     return -1;
+}
+
+/* The test of an entry: what a case prints, and its exit codes. */
+static int run_test(struct printer *printer)
+{
+    struct rp_context context;
+    struct rp_error err;
+    char message[RP_WEIGHTS_MESSAGE_SIZE];
+    if (rp_context_open(printer->config, &context, &err) != RP_OK)
+        return rp_cli_error(&err);
+    const struct rp_entry *entry = rp_matrix_find_entry(context.matrix, printer->entry);
+    if (!entry) {
+        rp_context_close(&context);
+        return rp_cli_usage_error("weights", "no entry \"%s\" in the matrix", printer->entry);
+    }
+    printer->model = "weights";
+    const enum rp_verdict verdict = rp_judge_weights(&context, entry, see, printer, message);
+    if (verdict == RP_SKIP)
+        printf("refparity: SKIP: weights: %s\n", message);
+    else if (verdict == RP_FAIL || verdict == RP_ERROR)
+        printf("%s:%d: error: weights: %s\n", rp_matrix_path(context.matrix), entry->line, message);
+    else
+        printf("weights: %s: %s\n", rp_verdict_name(verdict), message);
+    rp_context_close(&context);
+    return verdict == RP_SKIP ? RP_EXIT_SKIP : rp_verdict_exit_code(verdict);
 }
 
 int rp_cli_weights(int argc, char **argv)
@@ -146,6 +181,8 @@ int rp_cli_weights(int argc, char **argv)
     const int code = parse_options(argc, argv, &printer, &is_json);
     if (code >= 0)
         return code;
+    if (printer.config)
+        return run_test(&printer);
     struct rp_gguf *file = NULL, *checkpoint = NULL;
     struct rp_error err;
     cJSON *root = is_json ? cJSON_CreateObject() : NULL;

@@ -1,0 +1,19 @@
+/* Is an entry's engine_gguf the checkpoint that its hf_model names? One test an entry, which needs no
+ * engine and no fixture. Not for how they are compared: that is refparity/weights.h. */
+#ifndef REFPARITY_RUN_JUDGE_WEIGHTS_H
+#define REFPARITY_RUN_JUDGE_WEIGHTS_H
+
+#include "refparity/compare.h"
+#include "refparity/weights.h"
+#include "run/context.h"
+
+#define RP_WEIGHTS_MESSAGE_SIZE 3072
+
+/* Calls see with what was found, and says the verdict in message. SKIP: there is no engine_gguf or no
+ * checkpoint, or they are of a kind that is not read; with REFPARITY_REQUIRE that is an ERROR. The checkpoint
+ * is looked for below $REFPARITY_CHECKPOINTS, then in the GGUF's folder, by hf_model and there itself. */
+enum rp_verdict rp_judge_weights(const struct rp_context *context, const struct rp_entry *entry,
+                                 rp_weights_fn *see, void *see_context,
+                                 char message[RP_WEIGHTS_MESSAGE_SIZE]);
+
+#endif
