@@ -4,7 +4,6 @@
 
 #include <math.h>
 
-#include "formats/half.h"
 #include "formats/quants.h"
 #include "weights/gguf_internal.h"
 
@@ -32,14 +31,6 @@ static void exact(size_t n, float *bound, float *reach)
 {
     for (size_t i = 0; i < n; i++)
         bound[i] = reach[i] = 0;
-}
-
-static void half_steps(double (*step)(float), rp_decode_fn *decode, const unsigned char *row,
-                       size_t n, float *bound, float *reach)
-{
-    decode(row, n, reach);
-    for (size_t i = 0; i < n; i++)
-        bound[i] = reach[i] = (float)(0.5 * step(reach[i]));
 }
 
 /* Q8_0: quants of the unrounded scale, the nearest ones, whose largest is 127. */
@@ -202,9 +193,9 @@ bool rp_encoded_bounds(uint32_t type, const unsigned char *row, size_t n, float 
 {
     size_t block_values, block_bytes;
     switch (type) {
-    case RP_GGML_F32: exact(n, bound, reach); return true;
-    case RP_GGML_F16: half_steps(rp_step_f16, rp_decode_f16, row, n, bound, reach); return true;
-    case RP_GGML_BF16: half_steps(rp_step_bf16, rp_decode_bf16, row, n, bound, reach); return true;
+    case RP_GGML_F32:
+    case RP_GGML_F16:
+    case RP_GGML_BF16: exact(n, bound, reach); return true;
     default: break;
     }
     if (!rp_ggml_type_is_readable(type) || !rp_ggml_type_layout(type, &block_values, &block_bytes))

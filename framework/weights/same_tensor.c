@@ -45,15 +45,19 @@ enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf
     return status;
 }
 
-/* What a value's limit is for the value x: limit as the file alone has it, at most factor of the widest
- * steps. F16 and BF16 hold the nearest value: of what they can hold, the value itself. */
-static double limit_at(const struct rp_file_row *row, size_t i, float x, float limit, double factor)
+/* Sets what each value may be off by: what the file alone allows, at most a factor of the widest steps; F16
+ * and BF16 hold the nearest value, and of what they can hold the value itself. */
+static void limits_at(const struct rp_file_row *row, size_t i, float x, double *bound,
+                      double *reach)
 {
     if (row->type == RP_GGML_F16 || row->type == RP_GGML_BF16) {
         const float nearest = row->type == RP_GGML_F16 ? rp_round_f16(x) : rp_round_bf16(x);
-        return fabs((double)nearest - (double)x);
+        /* beyond F16's range nothing is near */
+        *bound = *reach = isfinite(nearest) ? fabs((double)nearest - (double)x) : 0;
+        return;
     }
-    return fmin((double)limit, factor * (double)row->widest[i]);
+    *bound = fmin((double)row->bound[i], (double)row->widest[i]);
+    *reach = fmin((double)row->reach[i], WIDEST_REACH * (double)row->widest[i]);
 }
 
 struct rp_row_distance rp_row_distance(const struct rp_file_row *row, const float *expected,
@@ -65,8 +69,10 @@ struct rp_row_distance rp_row_distance(const struct rp_file_row *row, const floa
     for (size_t i = 0; i < row->n; i++) {
         const double x = (double)expected[i], error = fabs((double)row->values[i] - x);
         const double slack = tolerance * fabs(x);
-        const double bound = limit_at(row, i, expected[i], row->bound[i], 1) + slack;
-        const double reach = limit_at(row, i, expected[i], row->reach[i], WIDEST_REACH) + slack;
+        double bound, reach;
+        limits_at(row, i, expected[i], &bound, &reach);
+        bound += slack;
+        reach += slack;
         error_square += error * error;
         bound_square += bound * bound;
         norm_square += x * x;

@@ -1,0 +1,152 @@
+/* How far a quantizer's values may lie from what it read: the step that is taken from the encoded row is the
+ * one that its decoded values lie apart, and what a plain quantizer writes is within the bounds. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <string.h>
+
+#include "formats/encoded_bounds.h"
+#include "formats/quants.h"
+#include "refparity/gguf.h"
+
+#define N 256
+
+static uint32_t random_bits = 1;
+
+static uint32_t next_random(void)
+{
+    random_bits = random_bits * 1664525u + 1013904223u;
+    return random_bits >> 8;
+}
+
+/* bound is 0.5001 steps inside the range; what is added at its end, and for a fitted scale, is more. */
+static void steps_are_those_of_the_decoded_values(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t type;
+        rp_decode_fn *decode;
+        size_t n_bytes, group;
+        size_t scales[2]; /* where the F16 factors are */
+    } types[] = {
+        {RP_GGML_Q2_K, rp_decode_q2_k, 84, 16, {80, 82}},
+        {RP_GGML_Q3_K, rp_decode_q3_k, 110, 16, {108, 108}},
+        {RP_GGML_Q4_K, rp_decode_q4_k, 144, 32, {0, 2}},
+        {RP_GGML_Q5_K, rp_decode_q5_k, 176, 32, {0, 2}},
+        {RP_GGML_Q6_K, rp_decode_q6_k, 210, 16, {208, 208}},
+    };
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        unsigned char row[256];
+        float values[N], bound[N], reach[N];
+        size_t n_checked = 0;
+        for (size_t i = 0; i < sizeof row; i++)
+            row[i] = (unsigned char)next_random();
+        for (size_t i = 0; i < 2; i++)
+            memcpy(row + types[t].scales[i], "\x00\x3c", 2); /* 1 */
+        types[t].decode(row, N, values);
+        assert_true(rp_encoded_bounds(types[t].type, row, N, bound, reach));
+        for (size_t i = 0; i < N; i++) {
+            const float step = bound[i] / 0.5001f;
+            assert_true(reach[i] >= bound[i] && bound[i] > 0);
+            for (size_t k = i / types[t].group * types[t].group; k < i; k++) {
+                const float apart = fabsf(values[i] - values[k]) / step;
+                /* the same bound: both lie inside the range */
+                if (bound[k] != bound[i] || reach[i] != bound[i])
+                    continue;
+                assert_true(fabsf(apart - roundf(apart)) < 1e-3f);
+                n_checked++;
+            }
+        }
+        assert_true(n_checked > 50);
+    }
+}
+
+static uint16_t half_of(float x) /* a power of 2 */
+{
+    int exponent;
+    (void)frexpf(x, &exponent);
+    return (uint16_t)((exponent + 14) << 10);
+}
+
+/* Scales that F16 holds, so that a block's own quantizer is the nearest value. */
+static void what_a_quantizer_writes_is_within_its_bounds(void **state)
+{
+    (void)state;
+    for (unsigned round = 0; round < 200; round++) {
+        const float step = ldexpf(1, (int)(next_random() % 8) - 8);
+        unsigned char q8_0[34], q4_0[18] = {0}, q4_1[20] = {0};
+        float x[32], bound[32], reach[32], values[32];
+        const uint16_t scale = half_of(step);
+        for (size_t i = 0; i < 32; i++)
+            x[i] = step * 7.4f * (float)((int)(next_random() % 2001) - 1000) / 1000;
+        memcpy(q8_0, &scale, 2);
+        memcpy(q4_0, &scale, 2);
+        memcpy(q4_1, &scale, 2);
+        memcpy(q4_1 + 2, "\0\0", 2);
+        for (size_t i = 0; i < 32; i++) {
+            q8_0[2 + i] = (unsigned char)(signed char)roundf(x[i] / step);
+            q4_0[2 + i % 16] |= (unsigned char)((int)roundf(x[i] / step + 8) << (i < 16 ? 0 : 4));
+            q4_1[4 + i % 16] |=
+                (unsigned char)((int)roundf(fabsf(x[i]) / step) << (i < 16 ? 0 : 4));
+        }
+        struct {
+            uint32_t type;
+            rp_decode_fn *decode;
+            const unsigned char *row;
+            bool is_magnitude;
+        } const rows[] = {{RP_GGML_Q8_0, rp_decode_q8_0, q8_0, false},
+                          {RP_GGML_Q4_0, rp_decode_q4_0, q4_0, false},
+                          {RP_GGML_Q4_1, rp_decode_q4_1, q4_1, true}};
+        for (size_t k = 0; k < 3; k++) {
+            rows[k].decode(rows[k].row, 32, values);
+            assert_true(rp_encoded_bounds(rows[k].type, rows[k].row, 32, bound, reach));
+            for (size_t i = 0; i < 32; i++) {
+                const float wanted = rows[k].is_magnitude ? fabsf(x[i]) : x[i];
+                assert_true(fabsf(values[i] - wanted) <= bound[i]);
+                assert_true(bound[i] <= 1.01f * step);
+                assert_true(bound[i] >= 0.5f * step);
+            }
+        }
+    }
+}
+
+static void the_widest_steps_follow_the_range(void **state)
+{
+    (void)state;
+    float x[N] = {0}, step[N];
+    x[3] = 127;
+    rp_widest_steps(RP_GGML_Q8_0, x, N, step);
+    assert_true(fabsf(step[0] - 1) < 1e-3f && step[32] < 1e-3f);
+    x[7] = -15;
+    rp_widest_steps(RP_GGML_Q4_1, x, N, step);
+    assert_true(fabsf(step[0] - 142.0f / 15) < 1e-3f);
+    rp_widest_steps(RP_GGML_F32, x, N, step);
+    assert_true(isinf(step[0]));
+}
+
+static void types_that_are_not_read_have_no_bounds(void **state)
+{
+    (void)state;
+    const unsigned char row[128] = {0};
+    float bound[32] = {1}, reach[32] = {1};
+    assert_false(rp_encoded_bounds(RP_GGML_Q8_1, row, 32, bound, reach));
+    assert_false(rp_encoded_bounds(26, row, 32, bound, reach)); /* I32 */
+    assert_false(rp_encoded_bounds(9999, row, 32, bound, reach));
+    assert_true(rp_encoded_bounds(RP_GGML_BF16, row, 32, bound, reach));
+    assert_true(bound[0] == 0 && reach[0] == 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(steps_are_those_of_the_decoded_values),
+        cmocka_unit_test(what_a_quantizer_writes_is_within_its_bounds),
+        cmocka_unit_test(the_widest_steps_follow_the_range),
+        cmocka_unit_test(types_that_are_not_read_have_no_bounds),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}
