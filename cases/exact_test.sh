@@ -102,6 +102,7 @@ if [ -x "$built/bin/refparity-llamacpp-quantize" ]; then
                 exit 1
             }
             compare "$work" "wide/$model" "$gguf" "$work/p1.txt" "$work/p4.txt"
+            "$built/bin/refparity" weights "$gguf" "$folder" | tail -n 2
         done
     done
     [ $((n_compared - n_before)) -ge 36 ] # 3 models, 2 types, 2 prompts, 3 modes
