@@ -49,6 +49,7 @@ add_subdirectory("$root" refparity EXCLUDE_FROM_ALL)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/matrix.json" PREFIX scheme/
   STORE "$root/fixtures/store" LABELS scheme)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/modes.json" PREFIX two/)
+refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/weights.json" PREFIX file/)
 END
 run='"--model", "{gguf}", "--tokens", "{tokens_file}", "--dump", "{dump}"'
 entry() { # NAME ENGINE
@@ -74,6 +75,17 @@ cat >"$work/project/modes.json" <<END
              "layout": "npy"}},
  "tests": [{"name": "modal", "hf_model": "nobody/has-it", "n_layers": 4, $modes,
             "engine_gguf": "$root/fixtures/tiny/qwen3/qwen3-bf16.gguf", "prompts": ["The quick"]}]}
+END
+# a right GGUF, and one whose converter forgot rope_theta, away from their checkpoint
+mkdir "$work/models"
+cp "$root/fixtures/tiny/qwen3/qwen3-q8_0.gguf" "$work/models/right.gguf"
+sed 's/qwen3.rope.freq_base/qwen3.rope.fr3q_base/' "$work/models/right.gguf" >"$work/models/wrong.gguf"
+file() { # NAME
+    echo "{\"name\": \"$1\", \"hf_model\": \"tiny/qwen3\", \"n_layers\": 4,
+      \"engine_gguf\": \"$work/models/$1.gguf\", \"prompts\": [\"Hello\"]}"
+}
+cat >"$work/project/weights.json" <<END
+{"engines": {"none": {"argv": ["false", "{dump}"], "layout": "npy"}}, "tests": [$(file right), $(file wrong), $(file gone)]}
 END
 tree=$work/build
 tool=$built/bin/refparity
@@ -241,6 +253,22 @@ says 'compared 0 of 1 pairs: 0 passed, 0 failed, 0 errors, 1 skipped \(2 others'
 expect 8 run_ctest -L '^modes$'
 says 'two/modal/batched-32-vs-per-token/p0/tokens .*Passed'
 says_not 'two/modal/batched-32/p0/h01'
+
+# ---- is the file the checkpoint?
+expect 0 run_ctest -R '^scheme/ok/weights$' # the checkpoint lies beside it
+says 'scheme/ok/weights .*Passed'
+says_not 'scheme/ok/p0/run'
+expect 0 run_ctest --output-on-failure -R '^file/.*/weights$'
+says 'file/right/weights .*Skipped'
+says 'file/wrong/weights .*Skipped'
+expect 8 env REFPARITY_REQUIRE=1 ctest --test-dir "$tree" --output-on-failure -R '^file/.*/weights$'
+says 'weights.json:1: error: weights: there is no checkpoint of tiny/qwen3: set REFPARITY_CHECKPOINTS'
+expect 8 env REFPARITY_CHECKPOINTS="$root/fixtures" ctest --test-dir "$tree" --output-on-failure -R '^file/.*/weights$'
+says 'file/right/weights .*Passed'
+says 'file/wrong/weights .*Failed'
+says 'file/gone/weights .*Skipped'
+says 'weights.json:1: error: weights: 1 of .* are not the checkpoint.s: qwen3.rope.freq_base is missing, which readers take for 10000'
+says 'rope_theta was not converted'
 
 # ---- what CMake derives from an engine's declaration
 ctest --test-dir "$tree" --show-only=json-v1 >"$work/tests.json"

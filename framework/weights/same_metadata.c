@@ -26,6 +26,9 @@ static void read_prefix(const struct rp_gguf *gguf, char prefix[64])
     struct rp_gguf_string name = {"", 0};
     (void)rp_gguf_get_string(gguf, "general.architecture", &name, NULL);
     snprintf(prefix, 64, "%.*s.", (int)(name.length < 60 ? name.length : 60), name.data);
+    for (char *at = prefix; *at; at++) /* it goes into messages */
+        if ((unsigned char)*at < 0x20 || *at == 0x7f)
+            *at = '?';
 }
 
 /* The key as the file has it, and the file's value; NULL: it has none. */
