@@ -31,8 +31,10 @@ static int run(void (*act)(const char *path), const char *path, char *output, si
         _exit(0);
     }
     close(pipe_fds[1]);
-    const ssize_t n = read(pipe_fds[0], output, size - 1);
-    output[n > 0 ? n : 0] = '\0';
+    size_t used = 0;
+    for (ssize_t n; (n = read(pipe_fds[0], output + used, size - 1 - used)) > 0;)
+        used += (size_t)n;
+    output[used] = '\0';
     close(pipe_fds[0]);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     return status;
