@@ -97,7 +97,7 @@ static void no_process_that_leaves_its_session_survives_the_program(void **state
     (void)state;
     enum { N = 30 };
     char folder[256], path[300], script[1024];
-    long pids[2 * N];
+    long pids[2 * N] = {0};
     rp_test_make_folder(folder);
     snprintf(path, sizeof path, "%s/pids", folder);
     snprintf(script, sizeof script,

@@ -31,9 +31,11 @@ static void load(void)
 {
     sgemm_function *found_sgemm = NULL;
     set_threads_function *found_set = NULL;
-    void *library = dlopen(RP_BLAS_PATH, RTLD_NOW | RTLD_LOCAL);
-    if (!library && RP_BLAS_SONAME[0]) /* the path may be of a package for developers */
-        library = dlopen(RP_BLAS_SONAME, RTLD_NOW | RTLD_LOCAL);
+    /* the path may be of a package for developers, which is not there where the program runs */
+    static const char *const names[] = {RP_BLAS_PATH, RP_BLAS_SONAME};
+    void *library = NULL;
+    for (size_t i = 0; !library && i < sizeof names / sizeof names[0]; i++)
+        library = names[i][0] ? dlopen(names[i], RTLD_NOW | RTLD_LOCAL) : NULL;
     void *symbol = library ? dlsym(library, "cblas_sgemm") : NULL;
     memcpy(&found_sgemm, &symbol, sizeof symbol); /* ISO C has no cast for it */
     symbol = library ? dlsym(library, "openblas_set_num_threads") : NULL;
