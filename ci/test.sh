@@ -94,14 +94,14 @@ step_sanitize() { build_and_test sanitize; }
 # sanitizers' step has them.
 step_valgrind() {
     cmake --preset parity && cmake --build --preset parity || return 1
-    local test
+    local test check=(valgrind --quiet --suppressions=ci/valgrind.supp --num-callers=40 --error-exitcode=9 --leak-check=full)
     while read -r test; do
         echo "== $test"
-        valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=all "$test" || return 1
+        "${check[@]}" --errors-for-leak-kinds=all "$test" || return 1
     done < <(find build/parity/framework -maxdepth 1 -name '*_test' -type f -perm -u+x |
         grep -vE '/(explain|replay)_|_hypotheses_test$|_trials_test$|hf_parity_test$|mapped_fault_test$' | sort)
     echo "== the tool"
-    valgrind --quiet --error-exitcode=9 --leak-check=full build/parity/bin/refparity report build/parity
+    "${check[@]}" build/parity/bin/refparity report build/parity
 }
 
 step_ctest-scheme() { cases/ctest_scheme_test.sh build/parity; }
