@@ -21,7 +21,7 @@ static const char hostile[] =
     "\"2026-01-01T00:00:00\", \"engine_s\": 1.5, \"reproduce\": \"ctest -R '^e/p0/'\", "
     "\"engine_test\": {\"verdict\": \"ERROR\", \"message\": \"]]> \\u0001 \\u001b[31m <b>\"}, "
     "\"comparison\": {\"tokens\": {\"verdict\": \"SKIP\", \"message\": \"no \\\"ids\\\"\"}, "
-    "\"divergence\": {\"slot\": \"h0\", \"position\": 3, \"sub_stage\": \"h0_ffnout\", "
+    "\"divergence\": {\"slot\": \"h0\", \"position\": 3, \"inner_slot\": \"h0_ffnout\", "
     "\"explanation\": \"a < b\"}, \"n_required_compared\": 1, \"slots\": [{\"slot\": \"h0\", "
     "\"verdict\": "
     "\"FAIL\", \"required\": true, \"message\": \"L2_rel 0.5 & more\", \"worst\": {\"l2_rel\": "
@@ -134,8 +134,7 @@ static void markdown_keeps_its_table_whatever_the_texts_hold(void **state)
     rp_report_markdown(out, &results);
     assert_int_equal(fclose(out), 0);
     assert_has(text, "compared 1 of 1 pairs");
-    assert_has(text,
-               "| FAIL | e/p0 | first divergence `h0` at position 3, sub-stage `h0_ffnout` |\n");
+    assert_has(text, "| FAIL | e/p0 | first divergence `h0` at position 3, slot `h0_ffnout` |\n");
     assert_has_not(text, "<details>");
     free(text);
     rp_results_free(&results);
@@ -149,9 +148,10 @@ static const char explained[] =
     "\"engine_test\": {\"verdict\": \"PASS\"}, \"comparison\": {\"tokens\": {\"verdict\": "
     "\"PASS\"}, \"divergence\": null, \"n_required_compared\": 1, \"slots\": [{\"slot\": \"h0\", "
     "\"verdict\": \"MARGINAL\", \"required\": true, \"message\": \"L2_rel 0.3 is quantization\", "
-    "\"worst\": {\"l2_rel\": 0.3}, \"exact\": {\"own_error\": 2e-6, \"floor\": 0.3}}]}, "
+    "\"worst\": {\"l2_rel\": 0.3}, \"exact\": {\"own_error\": 2e-6, \"quantization_error\": "
+    "0.3}}]}, "
     "\"replay\": [{\"slot\": \"h0\", \"verdict\": \"FAIL\", \"message\": \"h0_ffnout introduces "
-    "0.5\", \"steps\": [{\"slot\": \"h0_ffnout\", \"explanation\": {\"text\": \"a factor of "
+    "0.5\", \"slots\": [{\"slot\": \"h0_ffnout\", \"explanation\": {\"text\": \"a factor of "
     "0.5\"}}]}]}]}";
 
 static void what_is_explained_passes_in_junit_and_is_shown(void **state)
@@ -199,19 +199,24 @@ static void explained_pairs_are_counted_among_those_that_passed(void **state)
     rp_json_free(doc);
 }
 
+/* of what ctest has run to its end, or not */
+static int code_of(struct rp_results results, bool has_ended)
+{
+    results.has_ended = has_ended;
+    return rp_results_exit_code(&results);
+}
+
 static void exit_codes_fold_errors_over_failures_and_nothing_compared_is_an_error(void **state)
 {
     (void)state;
-    const struct rp_results passed = {.n_compared = 2, .n_passed = 2, .has_ended = true};
-    assert_int_equal(rp_results_exit_code(&passed), 0);
-    /* A run that was stopped. */
-    assert_int_equal(rp_results_exit_code(&(struct rp_results){.n_compared = 2, .n_passed = 2}), 2);
-    assert_int_equal(rp_results_exit_code(&(struct rp_results){.n_compared = 2, .n_failed = 1}), 1);
+    assert_int_equal(code_of((struct rp_results){.n_compared = 2, .n_passed = 2}, true), 0);
+    assert_int_equal(code_of((struct rp_results){.n_compared = 2, .n_passed = 2}, false), 2);
+    assert_int_equal(code_of((struct rp_results){.n_compared = 2, .n_failed = 1}, true), 1);
+    assert_int_equal(code_of((struct rp_results){.n_compared = 2, .n_failed = 1}, false), 1);
     assert_int_equal(
-        rp_results_exit_code(&(struct rp_results){.n_compared = 2, .n_failed = 1, .n_errors = 1}),
-        2);
-    assert_int_equal(rp_results_exit_code(&(struct rp_results){.n_skipped = 3}), 2);
-    assert_int_equal(rp_results_exit_code(&(struct rp_results){0}), 2);
+        code_of((struct rp_results){.n_compared = 2, .n_failed = 1, .n_errors = 1}, true), 2);
+    assert_int_equal(code_of((struct rp_results){.n_skipped = 3}, true), 2);
+    assert_int_equal(code_of((struct rp_results){0}, true), 2);
 }
 
 static void test_names_sort_by_layer(void **state)
