@@ -36,6 +36,8 @@ enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf
                                 size_t index, struct rp_file_row *row, struct rp_error *err)
 {
     enum rp_status status = rp_gguf_row(file, tensor, index, row->values, err);
+    if (status == RP_ERR_FORMAT) /* decoded, but not finite: what is to be found, no error */
+        status = RP_OK;
     if (status == RP_OK &&
         !rp_encoded_bounds(tensor->type, tensor->data + index * tensor->row_bytes, row->n,
                            row->bound, row->reach))
