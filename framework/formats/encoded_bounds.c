@@ -160,11 +160,11 @@ static void q3_k(const unsigned char *in, float *bound, float *reach)
     }
 }
 
-/* Q4_K and Q5_K. high: NULL, or 32 bytes of fifth bits. */
-static void q4_k(const unsigned char *in, const unsigned char *high, const unsigned char *low,
-                 float *bound, float *reach)
+/* Q4_K; Q5_K has 32 bytes of fifth bits before the others. */
+static void q4_k(const unsigned char *in, bool has_five_bits, float *bound, float *reach)
 {
-    const unsigned last = high ? 31 : 15;
+    const unsigned last = has_five_bits ? 31 : 15;
+    const unsigned char *high = in + 16, *low = has_five_bits ? in + 48 : in + 16;
     struct group group = {
         .factor = half_at(in), .min_factor = half_at(in + 2), .largest = (float)last};
     for (size_t i = 0; i < SUPER_BLOCK; i++) {
@@ -174,7 +174,7 @@ static void q4_k(const unsigned char *in, const unsigned char *high, const unsig
                                    ? scales[at] & 0x3fu
                                    : (scales[4 + at] & 0x0fu) | (unsigned)scales[at - 4] >> 6 << 4;
         unsigned number = low[i / 64 * 32 + i % 32] >> i % 64 / 32 * 4 & 0x0fu;
-        if (high)
+        if (has_five_bits)
             number |= (high[i % 32] >> at & 1u) << 4;
         group.step = group.factor * (float)scale;
         k_value(&group, number == 0 || number == last, &bound[i], &reach[i]);
@@ -205,8 +205,8 @@ static bool block_bounds(uint32_t type, const unsigned char *in, float *bound, f
     case RP_GGML_IQ4_NL: iq4_nl(in, bound, reach); return true;
     case RP_GGML_Q2_K: q2_k(in, bound, reach); return true;
     case RP_GGML_Q3_K: q3_k(in, bound, reach); return true;
-    case RP_GGML_Q4_K: q4_k(in, NULL, in + 16, bound, reach); return true;
-    case RP_GGML_Q5_K: q4_k(in, in + 16, in + 48, bound, reach); return true;
+    case RP_GGML_Q4_K: q4_k(in, false, bound, reach); return true;
+    case RP_GGML_Q5_K: q4_k(in, true, bound, reach); return true;
     case RP_GGML_Q6_K: q6_k(in, bound, reach); return true;
     default: return false;
     }
