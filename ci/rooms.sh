@@ -9,7 +9,7 @@ rooms='base tensor formats weights operations architectures model compare diagno
 matrix run report cli'
 public='status:base dump:tensor tensor_set:tensor gguf:formats ops:operations overlay:operations
 numerics:operations model:model compare:compare metrics:compare limits:compare diagnose:diagnose
-replay:replay explain:explain matrix:matrix'
+replay:replay explain:explain matrix:matrix weights:weights'
 
 cd "${1:-$(dirname "${BASH_SOURCE[0]}")/../framework}"
 find . -name '*.[ch]' ! -name '*_test.c' ! -name '*_test_util.[ch]' ! -name '*_fuzz.c' ! -name '*_builder.[ch]' \

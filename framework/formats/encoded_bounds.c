@@ -4,8 +4,9 @@
 
 #include <math.h>
 
+#include "base/little_endian.h"
 #include "formats/quants.h"
-#include "weights/gguf_internal.h"
+#include "refparity/gguf.h"
 
 #define BLOCK 32
 #define SUPER_BLOCK 256
@@ -15,6 +16,29 @@
 /* A scale of a group is rounded to a multiple of its factor, which F16 rounds in its turn, by 63 * 2^-11 of
  * it at most (Q6_K: 128 * 2^-11). */
 #define GROUP_SCALE 0.5625f
+
+/* Blocks of values; groups that share a scale, and the steps over a group's range. */
+static const struct layout {
+    uint32_t type;
+    size_t block, n_bytes, group;
+    float n_steps;
+    bool is_symmetric;
+} layouts[] = {
+    {RP_GGML_Q8_0, 32, 34, 32, 254, true},   {RP_GGML_Q4_0, 32, 18, 32, 15, true},
+    {RP_GGML_Q5_0, 32, 22, 32, 31, true},    {RP_GGML_Q4_1, 32, 20, 32, 15, false},
+    {RP_GGML_Q5_1, 32, 24, 32, 31, false},   {RP_GGML_IQ4_NL, 32, 18, 32, 8, true},
+    {RP_GGML_Q2_K, 256, 84, 16, 3, false},   {RP_GGML_Q3_K, 256, 110, 16, 7, true},
+    {RP_GGML_Q4_K, 256, 144, 32, 15, false}, {RP_GGML_Q5_K, 256, 176, 32, 31, false},
+    {RP_GGML_Q6_K, 256, 210, 16, 63, true},
+};
+
+static const struct layout *layout_of(uint32_t type)
+{
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++)
+        if (layouts[i].type == type)
+            return &layouts[i];
+    return NULL;
+}
 
 static float half_at(const unsigned char *in)
 {
@@ -136,11 +160,11 @@ static void q3_k(const unsigned char *in, float *bound, float *reach)
     }
 }
 
-/* Q4_K and Q5_K. high: NULL, or 32 bytes of fifth bits. */
-static void q4_k(const unsigned char *in, const unsigned char *high, const unsigned char *low,
-                 float *bound, float *reach)
+/* Q4_K; Q5_K has 32 bytes of fifth bits before the others. */
+static void q4_k(const unsigned char *in, bool has_five_bits, float *bound, float *reach)
 {
-    const unsigned last = high ? 31 : 15;
+    const unsigned last = has_five_bits ? 31 : 15;
+    const unsigned char *high = in + 16, *low = has_five_bits ? in + 48 : in + 16;
     struct group group = {
         .factor = half_at(in), .min_factor = half_at(in + 2), .largest = (float)last};
     for (size_t i = 0; i < SUPER_BLOCK; i++) {
@@ -150,7 +174,7 @@ static void q4_k(const unsigned char *in, const unsigned char *high, const unsig
                                    ? scales[at] & 0x3fu
                                    : (scales[4 + at] & 0x0fu) | (unsigned)scales[at - 4] >> 6 << 4;
         unsigned number = low[i / 64 * 32 + i % 32] >> i % 64 / 32 * 4 & 0x0fu;
-        if (high)
+        if (has_five_bits)
             number |= (high[i % 32] >> at & 1u) << 4;
         group.step = group.factor * (float)scale;
         k_value(&group, number == 0 || number == last, &bound[i], &reach[i]);
@@ -181,8 +205,8 @@ static bool block_bounds(uint32_t type, const unsigned char *in, float *bound, f
     case RP_GGML_IQ4_NL: iq4_nl(in, bound, reach); return true;
     case RP_GGML_Q2_K: q2_k(in, bound, reach); return true;
     case RP_GGML_Q3_K: q3_k(in, bound, reach); return true;
-    case RP_GGML_Q4_K: q4_k(in, NULL, in + 16, bound, reach); return true;
-    case RP_GGML_Q5_K: q4_k(in, in + 16, in + 48, bound, reach); return true;
+    case RP_GGML_Q4_K: q4_k(in, false, bound, reach); return true;
+    case RP_GGML_Q5_K: q4_k(in, true, bound, reach); return true;
     case RP_GGML_Q6_K: q6_k(in, bound, reach); return true;
     default: return false;
     }
@@ -191,19 +215,15 @@ static bool block_bounds(uint32_t type, const unsigned char *in, float *bound, f
 bool rp_encoded_bounds(uint32_t type, const unsigned char *row, size_t n, float *bound,
                        float *reach)
 {
-    size_t block_values, block_bytes;
-    switch (type) {
-    case RP_GGML_F32:
-    case RP_GGML_F16:
-    case RP_GGML_BF16: exact(n, bound, reach); return true;
-    default: break;
+    if (type == RP_GGML_F32 || type == RP_GGML_F16 || type == RP_GGML_BF16) {
+        exact(n, bound, reach);
+        return true;
     }
-    if (!rp_ggml_type_is_readable(type) || !rp_ggml_type_layout(type, &block_values, &block_bytes))
-        return false;
-    for (size_t i = 0; i + block_values <= n; i += block_values, row += block_bytes)
+    const struct layout *layout = layout_of(type);
+    for (size_t i = 0; layout && i + layout->block <= n; i += layout->block, row += layout->n_bytes)
         if (!block_bounds(type, row, bound + i, reach + i))
             return false;
-    return true;
+    return layout != NULL;
 }
 
 /* From the least to the largest of x [n], 0 among them; both ways where symmetric. */
@@ -219,36 +239,20 @@ static float range_of(const float *x, size_t n, bool is_symmetric)
 
 void rp_widest_steps(uint32_t type, const float *x, size_t n, float *step)
 {
-    /* n_steps over the range of a group; of K-quants, whose scales and minima are rounded to fractions of
-     * the block's largest, another half step of the block at most: see GROUP_SCALE. */
-    static const struct {
-        uint32_t type;
-        size_t block, group;
-        float n_steps;
-        bool is_symmetric;
-    } layouts[] = {
-        {RP_GGML_Q8_0, 32, 32, 254, true},  {RP_GGML_Q4_0, 32, 32, 15, true},
-        {RP_GGML_Q5_0, 32, 32, 31, true},   {RP_GGML_Q4_1, 32, 32, 15, false},
-        {RP_GGML_Q5_1, 32, 32, 31, false},  {RP_GGML_IQ4_NL, 32, 32, 8, true},
-        {RP_GGML_Q2_K, 256, 16, 3, false},  {RP_GGML_Q3_K, 256, 16, 7, true},
-        {RP_GGML_Q4_K, 256, 32, 15, false}, {RP_GGML_Q5_K, 256, 32, 31, false},
-        {RP_GGML_Q6_K, 256, 16, 63, true},
-    };
-    size_t at = 0;
-    while (at < sizeof layouts / sizeof *layouts && layouts[at].type != type)
-        at++;
     for (size_t i = 0; i < n; i++)
         step[i] = INFINITY;
-    if (at == sizeof layouts / sizeof *layouts)
+    const struct layout *layout = layout_of(type);
+    if (!layout)
         return;
-    const size_t block = layouts[at].block, group = layouts[at].group;
-    const bool is_symmetric = layouts[at].is_symmetric;
+    const size_t block = layout->block, group = layout->group;
+    const bool is_symmetric = layout->is_symmetric;
     for (size_t i = 0; i + group <= n; i += group) {
         const size_t first = i / block * block;
-        float widest = range_of(x + i, group, is_symmetric) / layouts[at].n_steps;
+        float widest = range_of(x + i, group, is_symmetric) / layout->n_steps;
+        /* scales and minima of K-quants are multiples of fractions of the block's: see GROUP_SCALE */
         if (block > group)
-            widest += 0.6f * range_of(x + first, block, is_symmetric) / layouts[at].n_steps;
+            widest += 0.6f * range_of(x + first, block, is_symmetric) / layout->n_steps;
         for (size_t k = 0; k < group; k++)
-            step[i + k] = widest + HALF_LEAST * layouts[at].n_steps;
+            step[i + k] = widest + HALF_LEAST * layout->n_steps;
     }
 }

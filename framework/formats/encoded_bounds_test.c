@@ -40,13 +40,14 @@ static void steps_are_those_of_the_decoded_values(void **state)
         {RP_GGML_Q6_K, rp_decode_q6_k, 210, 16, {208, 208}},
     };
     for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        static const unsigned char one[2] = {0x00, 0x3c}; /* F16 */
         unsigned char row[256];
         float values[N], bound[N], reach[N];
         size_t n_checked = 0;
         for (size_t i = 0; i < sizeof row; i++)
             row[i] = (unsigned char)next_random();
         for (size_t i = 0; i < 2; i++)
-            memcpy(row + types[t].scales[i], "\x00\x3c", 2); /* 1 */
+            memcpy(row + types[t].scales[i], one, sizeof one);
         types[t].decode(row, N, values);
         assert_true(rp_encoded_bounds(types[t].type, row, N, bound, reach));
         for (size_t i = 0; i < N; i++) {
@@ -86,7 +87,6 @@ static void what_a_quantizer_writes_is_within_its_bounds(void **state)
         memcpy(q8_0, &scale, 2);
         memcpy(q4_0, &scale, 2);
         memcpy(q4_1, &scale, 2);
-        memcpy(q4_1 + 2, "\0\0", 2);
         for (size_t i = 0; i < 32; i++) {
             q8_0[2 + i] = (unsigned char)(signed char)roundf(x[i] / step);
             q4_0[2 + i % 16] |= (unsigned char)((int)roundf(x[i] / step + 8) << (i < 16 ? 0 : 4));

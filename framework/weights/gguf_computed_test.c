@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,7 +45,7 @@ static struct rp_gguf_tensor *two_tensors(const char *second)
     for (size_t i = 0; i < 2; i++) {
         tensors[i] = (struct rp_gguf_tensor){
             .n_dims = 2, .dims = {3, 4, 1, 1}, .type = RP_GGML_F32, .n_rows = 4};
-        strcpy(tensors[i].name, i == 0 ? "b" : second);
+        snprintf(tensors[i].name, sizeof tensors[i].name, "%s", i == 0 ? "b" : second);
     }
     return tensors;
 }

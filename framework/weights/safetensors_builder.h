@@ -17,7 +17,8 @@ static inline unsigned char *safetensors_make(const char *header, const void *da
         abort();
     for (unsigned i = 0; i < 8; i++)
         bytes[i] = (unsigned char)((uint64_t)length >> 8 * i);
-    memcpy(bytes + 8, header, length);
+    for (size_t i = 0; i < length; i++)
+        bytes[8 + i] = (unsigned char)header[i];
     if (n > 0)
         memcpy(bytes + 8 + length, data, n);
     *size = 8 + length + n;

@@ -304,7 +304,8 @@ static void pack_neighbours(const struct subject *subject, const char *name)
 
 static void write_nan(const struct subject *subject, const char *name)
 {
-    memcpy(bytes_of(subject, name) + 4 * 5, "\0\0\xc0\x7f", 4);
+    const float value = NAN;
+    memcpy(bytes_of(subject, name) + 4 * 5, &value, sizeof value);
 }
 
 /* One value of Q8_0 two steps off. */
@@ -400,8 +401,9 @@ static void a_coarse_quantization_is_not_excused_by_its_own_step(void **state)
     for (size_t at = 0; at < tensor->n_rows * tensor->row_bytes; at += 34) {
         unsigned char *block = bytes_of(&subject, name) + at;
         for (size_t i = 2; i < 34; i++) {
-            const int value = (signed char)block[i];
-            block[i] = (unsigned char)(value > 63 ? 1 : value < -63 ? -1 : 0);
+            const bool is_low = block[i] > 127 && block[i] < 256 - 63; /* of int8: below -63 */
+            const bool is_high = block[i] > 63 && block[i] <= 127;
+            block[i] = is_high ? 1 : is_low ? 255 : 0;
         }
         block[1] = (unsigned char)(block[1] + 4 * 7); /* times 128 */
     }
