@@ -105,6 +105,18 @@ static void one_buffer(const char *folder)
     free(bytes);
 }
 
+/* h1's values under a name that nothing reads. */
+static void misspell(const char *folder)
+{
+    char path[512], *bytes;
+    size_t n;
+    snprintf(path, sizeof path, "%s/h1.npy", folder);
+    assert_int_equal(rp_file_read(path, 1 << 24, &bytes, &n, NULL), RP_OK);
+    snprintf(path, sizeof path, "%s/h1_atnout.npy", folder);
+    assert_int_equal(rp_file_write_atomic(path, bytes, n, NULL), RP_OK);
+    free(bytes);
+}
+
 static void a_whole_dump_passes(void **state)
 {
     (void)state;
@@ -138,12 +150,20 @@ static void a_damaged_dump_is_an_error_and_no_bug(void **state)
     assert_exit(&of, one_buffer, 2, "no error of the engine's was found, and the dump is damaged");
 }
 
+static void a_misspelt_slot_is_said(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_required};
+    assert_exit(&of, misspell, 0, "not used: h1_atnout: no slot has that name");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_whole_dump_passes),
         cmocka_unit_test(a_dump_that_is_not_whole_is_an_error),
         cmocka_unit_test(a_damaged_dump_is_an_error_and_no_bug),
+        cmocka_unit_test(a_misspelt_slot_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

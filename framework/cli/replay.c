@@ -70,6 +70,8 @@ struct counts {
     bool is_broken_off;  /* the engine did not finish its dump */
     char positions[256]; /* what the dump lacks of them; "" when it lacks none */
     char missing[256];   /* required slots that the dump has not, the first of them */
+    size_t n_unknown;    /* names in the dump that are no slot's */
+    char unknown[256];   /* the first of them */
     char first_failing[RP_SLOT_NAME_SIZE];
 };
 
@@ -343,6 +345,27 @@ static int exit_code(const struct counts *counts)
     return counts->n_failing > 0 ? RP_EXIT_FAIL : RP_EXIT_PASS;
 }
 
+/* Adds a name to a list of them, while there is room. */
+static void add_name(char *list, size_t size, const char *name)
+{
+    const size_t used = strlen(list);
+    if (used + strlen(name) + 3 < size)
+        snprintf(list + used, size - used, "%s%s", used ? ", " : "", name);
+}
+
+/* A misspelt slot is not replayed, and nobody would see that. */
+static void find_unknown(const struct rp_tensor_set *dump, struct counts *counts)
+{
+    for (size_t i = 0; i < rp_tensor_set_n_slots(dump); i++) {
+        const char *name = rp_tensor_set_slot(dump, i)->name;
+        int layer;
+        if (rp_slot_parse(name, &layer) != RP_PART_OTHER)
+            continue;
+        add_name(counts->unknown, sizeof counts->unknown, name);
+        counts->n_unknown++;
+    }
+}
+
 /* Required slots have to be there, of the layers that are replayed and of the one before. */
 static void find_missing(const struct options *options, struct rp_tensor_set *dump, int n_layers,
                          struct counts *counts)
@@ -362,16 +385,16 @@ static void find_missing(const struct options *options, struct rp_tensor_set *du
                                                             i <= (size_t)options->last_layer + 1);
         if (!is_wanted || rp_tensor_set_find(dump, name))
             continue;
-        const size_t used = strlen(counts->missing);
-        if (used + sizeof name < sizeof counts->missing)
-            snprintf(counts->missing + used, sizeof counts->missing - used, "%s%s",
-                     counts->n_missing ? ", " : "", name);
+        add_name(counts->missing, sizeof counts->missing, name);
         counts->n_missing++;
     }
 }
 
 static void print_unshown(const struct counts *counts)
 {
+    if (counts->n_unknown > 0)
+        printf("not used: %s: %s, as h0_attnout is (README: slots)\n", counts->unknown,
+               counts->n_unknown == 1 ? "no slot has that name" : "no slots have such names");
     if (counts->n_missing > 0)
         printf("not shown: the dump has no %s; every required slot has to be there\n",
                counts->missing);
@@ -420,6 +443,7 @@ static void print_json(const struct options *options, const struct printer *prin
                             : exit_code(counts) == RP_EXIT_FAIL ? "FAIL"
                                                                 : "ERROR");
     cJSON_AddStringToObject(root, "missing", counts->missing);
+    cJSON_AddStringToObject(root, "unknown", counts->unknown);
     cJSON_AddStringToObject(root, "missing_positions", counts->positions);
     cJSON_AddNumberToObject(root, "n_partial", (double)counts->n_partial);
     cJSON_AddBoolToObject(root, "complete", !counts->is_broken_off);
@@ -564,6 +588,7 @@ int rp_cli_replay(int argc, char **argv)
         status = rp_replay_open(model, dump, &options.replay, &replay, &err);
     if (status == RP_OK) {
         find_missing(&options, dump, (int)rp_model_config(model)->n_layers, &printer.counts);
+        find_unknown(dump, &printer.counts);
         status = run_all(replay, &printer, &err);
     }
     int result = exit_code(&printer.counts);

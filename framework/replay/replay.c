@@ -75,6 +75,20 @@ static int64_t find_first_position(const struct rp_replay *replay)
     return -1;
 }
 
+/* A token that the model has no embedding of: another tokenizer's, or another model's. */
+static enum rp_status check_tokens(const struct rp_replay *replay, struct rp_error *err)
+{
+    const size_t n_vocab = rp_model_config(replay->model)->vocab_size;
+    for (size_t i = 0; i < replay->n_tokens; i++) {
+        if (replay->tokens[i] < 0 || (uint64_t)replay->tokens[i] >= n_vocab)
+            return rp_fail(err, RP_ERR_MISMATCH, NULL, -1,
+                           "token %lld at position %zu; the model's vocabulary has 0 to %zu: are "
+                           "the tokens those of this model?",
+                           (long long)replay->tokens[i], i, n_vocab - 1);
+    }
+    return RP_OK;
+}
+
 enum rp_status rp_replay_open(const struct rp_model *model, struct rp_tensor_set *dump,
                               const struct rp_replay_options *options, struct rp_replay **out,
                               struct rp_error *err)
@@ -95,6 +109,8 @@ enum rp_status rp_replay_open(const struct rp_model *model, struct rp_tensor_set
         status = check_layers(replay, err);
     if (status == RP_OK)
         status = check_widths(replay, err);
+    if (status == RP_OK)
+        status = check_tokens(replay, err);
     if (status != RP_OK) {
         rp_replay_close(replay);
         return status;

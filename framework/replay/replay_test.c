@@ -294,6 +294,12 @@ static void model_and_dump_have_to_belong_together(void **state)
                      RP_ERR_MISMATCH);
     assert_string_equal(err.message, "the dump says that it has 8 layers, the model has 4");
     assert_null(replay_of);
+    const int64_t tokens[] = {1, 2, (int64_t)rp_model_config(small.model)->vocab_size};
+    const struct rp_replay_options foreign = {
+        .mode = RP_MODE_BATCHED, .tokens = tokens, .n_tokens = 3};
+    assert_int_equal(rp_replay_open(small.model, small.dump, &foreign, &replay_of, &err),
+                     RP_ERR_MISMATCH);
+    assert_non_null(strstr(err.message, "at position 2; the model's vocabulary has 0 to "));
     assert_int_equal(open_with(small.model, "h1_preffn", 64, &err), RP_OK);
     assert_int_equal(open_with(small.model, "h1_preffn", 63, &err), RP_ERR_MISMATCH);
     assert_string_equal(err.message, "h1_preffn is 63 wide in the dump, 64 in the model");
