@@ -13,11 +13,10 @@
 #include <malloc.h>
 #endif
 
-#include <cjson/cJSON.h>
-
 #include "base/file.h"
 #include "base/numbers.h"
 #include "cli/replay_jobs.h"
+#include "cli/replay_output.h"
 #include "explain/damaged_dump.h"
 #include "refparity/explain.h"
 #include "refparity/replay.h"
@@ -65,21 +64,10 @@ struct options {
     struct rp_replay_options replay;
 };
 
-struct counts {
-    size_t n_slots, n_failing, n_skipped, n_errors, n_carried, n_partial, n_missing;
-    bool is_broken_off;  /* the engine did not finish its dump */
-    char positions[256]; /* what the dump lacks of them; "" when it lacks none */
-    char missing[256];   /* required slots that the dump has not, the first of them */
-    size_t n_unknown;    /* names in the dump that are no slot's */
-    char unknown[256];   /* the first of them */
-    char first_failing[RP_SLOT_NAME_SIZE];
-};
-
-struct printer {
+struct run {
     const struct options *options;
-    struct counts counts;
-    cJSON *slots, *explanations; /* NULL without --json */
-    int n_lines, n_explained;
+    struct rp_replay_output output;
+    int n_explained;
 };
 
 /* ---- options ---- */
@@ -243,107 +231,7 @@ static enum rp_status read_tokens(const char *path, int64_t **ids, size_t *n, st
     return status;
 }
 
-/* ---- output ---- */
-
-static void add_number(cJSON *object, const char *name, double value)
-{
-    if (isfinite(value))
-        cJSON_AddNumberToObject(object, name, value);
-    else
-        cJSON_AddNullToObject(object, name);
-}
-
-static void add_slot(cJSON *slots, const struct rp_replay_slot *slot)
-{
-    cJSON *item = cJSON_CreateObject();
-    cJSON *positions = cJSON_AddArrayToObject(item, "positions");
-    cJSON *introduced = cJSON_AddArrayToObject(item, "introduced");
-    cJSON *limit = cJSON_AddArrayToObject(item, "limit");
-    cJSON *bound = cJSON_AddArrayToObject(item, "bound");
-    cJSON_AddStringToObject(item, "slot", slot->slot);
-    cJSON_AddStringToObject(item, "operation", slot->operation);
-    cJSON_AddStringToObject(item, "from", slot->from);
-    cJSON_AddBoolToObject(item, "carried", slot->is_carried);
-    cJSON_AddStringToObject(item, "verdict", rp_verdict_name(slot->verdict));
-    cJSON_AddStringToObject(item, "message", slot->message);
-    cJSON_AddNumberToObject(item, "n_left_out", (double)slot->n_left_out);
-    cJSON_AddNumberToObject(item, "n_failing", (double)slot->n_failing);
-    cJSON_AddNumberToObject(item, "n_over", (double)slot->n_over);
-    cJSON_AddNumberToObject(item, "n_expected", slot->n_expected);
-    if (slot->first < slot->n_positions) {
-        cJSON_AddNumberToObject(item, "first_position", (double)slot->positions[slot->first]);
-        cJSON_AddNumberToObject(item, "worst_channel", (double)slot->worst_channel);
-    }
-    for (size_t i = 0; i < slot->n_positions; i++) {
-        cJSON_AddItemToArray(positions, cJSON_CreateNumber((double)slot->positions[i]));
-        cJSON_AddItemToArray(introduced, isfinite(slot->introduced[i])
-                                             ? cJSON_CreateNumber(slot->introduced[i])
-                                             : cJSON_CreateNull());
-        cJSON_AddItemToArray(limit, cJSON_CreateNumber(slot->limit[i]));
-        cJSON_AddItemToArray(bound, cJSON_CreateNumber(slot->bound[i]));
-    }
-    cJSON_AddItemToArray(slots, item);
-}
-
-static void print_slot(struct printer *printer, const struct rp_replay_slot *slot)
-{
-    if (printer->n_lines++ == 0)
-        printf("%-14s %-26s %10s %10s %9s  %-7s %s\n", "slot", "operation", "introduced", "limit",
-               "position", "verdict", "from");
-    if (slot->n_positions > 0)
-        printf("%-14s %-26s %10.2e %10.2e %9lld  %-7s %s\n", slot->slot, slot->operation,
-               slot->introduced[slot->worst], slot->limit[slot->worst],
-               (long long)slot->positions[slot->worst], rp_verdict_name(slot->verdict), slot->from);
-    else
-        printf("%-14s %-26s %10s %10s %9s  %-7s %s\n", slot->slot, slot->operation, "-", "-", "-",
-               rp_verdict_name(slot->verdict), slot->from);
-    if (printer->options->verbose || slot->verdict != RP_PASS)
-        printf("    %s\n", slot->message);
-}
-
-static void take_slot(struct printer *printer, const struct rp_replay_slot *slot)
-{
-    struct counts *counts = &printer->counts;
-    counts->n_slots += slot->n_positions > 0;
-    counts->n_failing += slot->verdict == RP_FAIL;
-    counts->n_skipped += slot->verdict == RP_SKIP;
-    counts->n_errors += slot->verdict == RP_ERROR;
-    /* Without tokens emb is SKIP, and the last line counts it. */
-    counts->n_partial += slot->n_left_out > 0 && slot->part != RP_PART_EMB;
-    counts->n_carried += slot->is_carried && slot->n_positions > 0;
-    if (printer->slots)
-        add_slot(printer->slots, slot);
-    else
-        print_slot(printer, slot);
-    if (slot->verdict == RP_FAIL && !counts->first_failing[0])
-        snprintf(counts->first_failing, sizeof counts->first_failing, "%s", slot->slot);
-}
-
-static void take_explanation(struct printer *printer, const struct rp_replay_slot *slot,
-                             const struct rp_explanation *explanation)
-{
-    if (!printer->explanations) {
-        printf("    %s\n", explanation->text);
-        return;
-    }
-    cJSON *item = cJSON_CreateObject();
-    cJSON_AddStringToObject(item, "slot", slot->slot);
-    cJSON_AddStringToObject(item, "name", explanation->name);
-    cJSON_AddStringToObject(item, "text", explanation->text);
-    cJSON_AddStringToObject(item, "or_else", explanation->or_else);
-    add_number(item, "share", explanation->share);
-    add_number(item, "parameter", explanation->parameter);
-    cJSON_AddItemToArray(printer->explanations, item);
-}
-
-/* What was not shown is no pass. */
-static int exit_code(const struct counts *counts)
-{
-    if (counts->n_errors > 0 || counts->n_slots == 0 || counts->n_missing > 0 ||
-        counts->n_partial > 0 || counts->is_broken_off || counts->positions[0])
-        return RP_EXIT_ERROR;
-    return counts->n_failing > 0 ? RP_EXIT_FAIL : RP_EXIT_PASS;
-}
+/* ---- what the dump lacks ---- */
 
 /* Adds a name to a list of them, while there is room. */
 static void add_name(char *list, size_t size, const char *name)
@@ -354,7 +242,7 @@ static void add_name(char *list, size_t size, const char *name)
 }
 
 /* A misspelt slot is not replayed, and nobody would see that. */
-static void find_unknown(const struct rp_tensor_set *dump, struct counts *counts)
+static void find_unknown(const struct rp_tensor_set *dump, struct rp_replay_counts *counts)
 {
     for (size_t i = 0; i < rp_tensor_set_n_slots(dump); i++) {
         const char *name = rp_tensor_set_slot(dump, i)->name;
@@ -368,7 +256,7 @@ static void find_unknown(const struct rp_tensor_set *dump, struct counts *counts
 
 /* Required slots have to be there, of the layers that are replayed and of the one before. */
 static void find_missing(const struct options *options, struct rp_tensor_set *dump, int n_layers,
-                         struct counts *counts)
+                         struct rp_replay_counts *counts)
 {
     char name[RP_SLOT_NAME_SIZE];
     const int64_t *ids;
@@ -390,70 +278,6 @@ static void find_missing(const struct options *options, struct rp_tensor_set *du
     }
 }
 
-static void print_unshown(const struct counts *counts)
-{
-    if (counts->n_unknown > 0)
-        printf("not used: %s: %s, as h0_attnout is (README: slots)\n", counts->unknown,
-               counts->n_unknown == 1 ? "no slot has that name" : "no slots have such names");
-    if (counts->n_missing > 0)
-        printf("not shown: the dump has no %s; every required slot has to be there\n",
-               counts->missing);
-    if (counts->n_partial > 0)
-        printf(
-            "not shown: some positions of %zu slot%s, whose inputs are not dumped or not finite: "
-            "--verbose says which\n",
-            counts->n_partial, counts->n_partial == 1 ? "" : "s");
-    if (counts->positions[0])
-        printf("not shown: %s\n", counts->positions);
-    if (counts->is_broken_off)
-        puts("not shown: what the engine did not come to: its dump is not complete "
-             "(rp_dump_finish was not called)");
-}
-
-static void print_end(const struct counts *counts)
-{
-    if (counts->n_slots == 0)
-        puts("nothing could be replayed");
-    else if (counts->n_failing > 0)
-        printf("the first slot that introduces an error: %s\n", counts->first_failing);
-    else if (counts->n_errors > 0)
-        puts(
-            "no error of the engine's was found, and the dump is damaged: mend it, then run again");
-    else
-        puts("no operation that was replayed introduces an error");
-    printf("%zu slots replayed, %zu of them carried from further back, %zu over the limit, %zu not "
-           "replayed, %zu damaged\n",
-           counts->n_slots, counts->n_carried, counts->n_failing, counts->n_skipped,
-           counts->n_errors);
-    print_unshown(counts);
-}
-
-static void print_json(const struct options *options, const struct printer *printer, cJSON *root)
-{
-    const struct counts *counts = &printer->counts;
-    const struct rp_numerics *numerics = &options->replay.numerics;
-    cJSON_AddStringToObject(root, "model", options->model);
-    cJSON_AddStringToObject(root, "dump", options->dump);
-    cJSON_AddStringToObject(root, "activations", rp_activations_name(numerics->activations));
-    cJSON_AddStringToObject(root, "kv_cache", rp_kv_cache_name(numerics->kv_cache));
-    cJSON_AddStringToObject(root, "attention", rp_attention_name(numerics->attention));
-    cJSON_AddStringToObject(root, "state", rp_state_name(numerics->state));
-    cJSON_AddStringToObject(root, "verdict",
-                            exit_code(counts) == RP_EXIT_PASS   ? "PASS"
-                            : exit_code(counts) == RP_EXIT_FAIL ? "FAIL"
-                                                                : "ERROR");
-    cJSON_AddStringToObject(root, "missing", counts->missing);
-    cJSON_AddStringToObject(root, "unknown", counts->unknown);
-    cJSON_AddStringToObject(root, "missing_positions", counts->positions);
-    cJSON_AddNumberToObject(root, "n_partial", (double)counts->n_partial);
-    cJSON_AddBoolToObject(root, "complete", !counts->is_broken_off);
-    if (counts->first_failing[0])
-        cJSON_AddStringToObject(root, "first_failing", counts->first_failing);
-    char *text = cJSON_Print(root);
-    puts(text ? text : "{}");
-    free(text);
-}
-
 /* ---- the run ---- */
 
 /* A line on stderr each second, once two have passed. */
@@ -470,7 +294,7 @@ static void show_progress(time_t began, time_t *shown, size_t layer, size_t n_la
 #define MOST_EXPLAINED 40
 
 static enum rp_status explain(struct rp_replay *replay, const struct rp_replay_layer *layer,
-                              const struct rp_replay_slot *slot, struct printer *printer,
+                              const struct rp_replay_slot *slot, struct run *run,
                               struct rp_error *err)
 {
     struct rp_explanation explanation = {.share = (double)NAN, .parameter = (double)NAN};
@@ -479,41 +303,40 @@ static enum rp_status explain(struct rp_replay *replay, const struct rp_replay_l
     if (status == RP_OK && damage[0]) {
         snprintf(explanation.name, sizeof explanation.name, "damaged-dump");
         snprintf(explanation.text, sizeof explanation.text, "%.390s", damage);
-        printer->counts.n_errors++;
-        printer->counts.n_failing--; /* it is no error of the engine's */
-        if (strcmp(printer->counts.first_failing, slot->slot) == 0)
-            printer->counts.first_failing[0] = '\0';
-    } else if (status == RP_OK && !printer->options->no_explain &&
-               printer->n_explained++ < MOST_EXPLAINED) {
+        run->output.counts.n_errors++;
+        run->output.counts.n_failing--; /* it is no error of the engine's */
+        if (strcmp(run->output.counts.first_failing, slot->slot) == 0)
+            run->output.counts.first_failing[0] = '\0';
+    } else if (status == RP_OK && !run->options->no_explain &&
+               run->n_explained++ < MOST_EXPLAINED) {
         status = rp_explain_slot(replay, slot, &explanation, err);
-    } else if (status == RP_OK && !printer->options->no_explain) {
+    } else if (status == RP_OK && !run->options->no_explain) {
         snprintf(explanation.text, sizeof explanation.text,
                  "not explained, as %d slots before it were: --layers explains others",
                  MOST_EXPLAINED);
     }
     if (status == RP_OK && explanation.text[0])
-        take_explanation(printer, slot, &explanation);
+        rp_replay_output_explanation(&run->output, slot, &explanation);
     return status;
 }
 
 /* Each slot that fails is explained: in two of them are two bugs. */
 static enum rp_status take_result(struct rp_replay *replay, struct rp_replay_layer *result,
-                                  struct printer *printer, struct rp_error *err)
+                                  struct run *run, struct rp_error *err)
 {
     enum rp_status status = RP_OK;
     for (size_t i = 0; i < result->n_slots && status == RP_OK; i++) {
-        take_slot(printer, &result->slots[i]);
+        rp_replay_output_slot(&run->output, &result->slots[i]);
         if (result->slots[i].verdict == RP_FAIL)
-            status = explain(replay, result, &result->slots[i], printer, err);
+            status = explain(replay, result, &result->slots[i], run, err);
     }
     rp_replay_layer_free(result);
     return status;
 }
 
-static enum rp_status run_all(struct rp_replay *replay, struct printer *printer,
-                              struct rp_error *err)
+static enum rp_status run_all(struct rp_replay *replay, struct run *run, struct rp_error *err)
 {
-    const struct options *options = printer->options;
+    const struct options *options = run->options;
     const size_t n_layers = rp_model_config(rp_replay_model(replay))->n_layers;
     const bool is_whole = options->first_layer < 0;
     const struct rp_replay_jobs_options jobs_options = {
@@ -541,7 +364,7 @@ static enum rp_status run_all(struct rp_replay *replay, struct printer *printer,
         if (status == RP_OK && result.layer >= 0)
             show_progress(began, &shown, (size_t)result.layer, n_layers);
         if (status == RP_OK)
-            status = take_result(replay, &result, printer, err);
+            status = take_result(replay, &result, run, err);
     }
     rp_replay_jobs_stop(jobs);
     return status;
@@ -563,19 +386,15 @@ int rp_cli_replay(int argc, char **argv)
     const int code = parse_options(argc, argv, &options);
     if (code >= 0)
         return code;
-    struct printer printer = {.options = &options};
+    struct run run = {.options = &options};
     keep_memory();
     struct rp_model *model = NULL;
     struct rp_tensor_set *dump = NULL;
     struct rp_replay *replay = NULL;
     int64_t *tokens = NULL;
-    cJSON *root = options.json ? cJSON_CreateObject() : NULL;
     struct rp_error err;
     enum rp_status status = RP_OK;
-    if (root) {
-        printer.slots = cJSON_AddArrayToObject(root, "slots");
-        printer.explanations = cJSON_AddArrayToObject(root, "explanations");
-    }
+    rp_replay_output_open(&run.output, options.json, options.verbose);
     if (options.tokens_file) {
         status = read_tokens(options.tokens_file, &tokens, &options.replay.n_tokens, &err);
         options.replay.tokens = tokens;
@@ -587,18 +406,15 @@ int rp_cli_replay(int argc, char **argv)
     if (status == RP_OK)
         status = rp_replay_open(model, dump, &options.replay, &replay, &err);
     if (status == RP_OK) {
-        find_missing(&options, dump, (int)rp_model_config(model)->n_layers, &printer.counts);
-        find_unknown(dump, &printer.counts);
-        status = run_all(replay, &printer, &err);
+        find_missing(&options, dump, (int)rp_model_config(model)->n_layers, &run.output.counts);
+        find_unknown(dump, &run.output.counts);
+        status = run_all(replay, &run, &err);
     }
-    int result = exit_code(&printer.counts);
-    if (status != RP_OK)
-        result = rp_cli_error(&err);
-    else if (root)
-        print_json(&options, &printer, root);
-    else
-        print_end(&printer.counts);
-    cJSON_Delete(root);
+    const int result = status == RP_OK
+                           ? rp_replay_output_end(&run.output, options.model, options.dump,
+                                                  &options.replay.numerics)
+                           : rp_cli_error(&err);
+    rp_replay_output_close(&run.output);
     rp_replay_close(replay);
     rp_tensor_set_close(dump);
     rp_model_close(model);

@@ -1,0 +1,200 @@
+/* See cli/replay_output.h. */
+#include "cli/replay_output.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli/cli.h"
+
+static void add_number(cJSON *object, const char *name, double value)
+{
+    if (isfinite(value))
+        cJSON_AddNumberToObject(object, name, value);
+    else
+        cJSON_AddNullToObject(object, name);
+}
+
+static void add_slot(cJSON *slots, const struct rp_replay_slot *slot)
+{
+    cJSON *item = cJSON_CreateObject();
+    cJSON *positions = cJSON_AddArrayToObject(item, "positions");
+    cJSON *introduced = cJSON_AddArrayToObject(item, "introduced");
+    cJSON *limit = cJSON_AddArrayToObject(item, "limit");
+    cJSON *bound = cJSON_AddArrayToObject(item, "bound");
+    cJSON_AddStringToObject(item, "slot", slot->slot);
+    cJSON_AddStringToObject(item, "operation", slot->operation);
+    cJSON_AddStringToObject(item, "from", slot->from);
+    cJSON_AddBoolToObject(item, "carried", slot->is_carried);
+    cJSON_AddStringToObject(item, "verdict", rp_verdict_name(slot->verdict));
+    cJSON_AddStringToObject(item, "message", slot->message);
+    cJSON_AddNumberToObject(item, "n_left_out", (double)slot->n_left_out);
+    cJSON_AddNumberToObject(item, "n_failing", (double)slot->n_failing);
+    cJSON_AddNumberToObject(item, "n_over", (double)slot->n_over);
+    cJSON_AddNumberToObject(item, "n_expected", slot->n_expected);
+    if (slot->first < slot->n_positions) {
+        cJSON_AddNumberToObject(item, "first_position", (double)slot->positions[slot->first]);
+        cJSON_AddNumberToObject(item, "worst_channel", (double)slot->worst_channel);
+    }
+    for (size_t i = 0; i < slot->n_positions; i++) {
+        cJSON_AddItemToArray(positions, cJSON_CreateNumber((double)slot->positions[i]));
+        cJSON_AddItemToArray(introduced, isfinite(slot->introduced[i])
+                                             ? cJSON_CreateNumber(slot->introduced[i])
+                                             : cJSON_CreateNull());
+        cJSON_AddItemToArray(limit, cJSON_CreateNumber(slot->limit[i]));
+        cJSON_AddItemToArray(bound, cJSON_CreateNumber(slot->bound[i]));
+    }
+    cJSON_AddItemToArray(slots, item);
+}
+
+static void print_slot(struct rp_replay_output *output, const struct rp_replay_slot *slot)
+{
+    if (output->n_lines++ == 0)
+        printf("%-14s %-26s %10s %10s %9s  %-7s %s\n", "slot", "operation", "introduced", "limit",
+               "position", "verdict", "from");
+    if (slot->n_positions > 0)
+        printf("%-14s %-26s %10.2e %10.2e %9lld  %-7s %s\n", slot->slot, slot->operation,
+               slot->introduced[slot->worst], slot->limit[slot->worst],
+               (long long)slot->positions[slot->worst], rp_verdict_name(slot->verdict), slot->from);
+    else
+        printf("%-14s %-26s %10s %10s %9s  %-7s %s\n", slot->slot, slot->operation, "-", "-", "-",
+               rp_verdict_name(slot->verdict), slot->from);
+    if (output->is_verbose || slot->verdict != RP_PASS)
+        printf("    %s\n", slot->message);
+}
+
+void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_replay_slot *slot)
+{
+    struct rp_replay_counts *counts = &output->counts;
+    counts->n_slots += slot->n_positions > 0;
+    counts->n_failing += slot->verdict == RP_FAIL;
+    counts->n_skipped += slot->verdict == RP_SKIP;
+    counts->n_errors += slot->verdict == RP_ERROR;
+    /* Without tokens emb is SKIP, and the last line counts it. */
+    counts->n_partial += slot->n_left_out > 0 && slot->part != RP_PART_EMB;
+    counts->n_carried += slot->is_carried && slot->n_positions > 0;
+    if (output->slots)
+        add_slot(output->slots, slot);
+    else
+        print_slot(output, slot);
+    if (slot->verdict == RP_FAIL && !counts->first_failing[0])
+        snprintf(counts->first_failing, sizeof counts->first_failing, "%s", slot->slot);
+}
+
+void rp_replay_output_explanation(struct rp_replay_output *output,
+                                  const struct rp_replay_slot *slot,
+                                  const struct rp_explanation *explanation)
+{
+    if (!output->explanations) {
+        printf("    %s\n", explanation->text);
+        return;
+    }
+    cJSON *item = cJSON_CreateObject();
+    cJSON_AddStringToObject(item, "slot", slot->slot);
+    cJSON_AddStringToObject(item, "name", explanation->name);
+    cJSON_AddStringToObject(item, "text", explanation->text);
+    cJSON_AddStringToObject(item, "or_else", explanation->or_else);
+    add_number(item, "share", explanation->share);
+    add_number(item, "parameter", explanation->parameter);
+    cJSON_AddItemToArray(output->explanations, item);
+}
+
+/* What was not shown is no pass. */
+static int code_of(const struct rp_replay_counts *counts)
+{
+    if (counts->n_errors > 0 || counts->n_slots == 0 || counts->n_missing > 0 ||
+        counts->n_partial > 0 || counts->is_broken_off || counts->positions[0])
+        return RP_EXIT_ERROR;
+    return counts->n_failing > 0 ? RP_EXIT_FAIL : RP_EXIT_PASS;
+}
+
+static void print_unshown(const struct rp_replay_counts *counts)
+{
+    if (counts->n_unknown > 0)
+        printf("not used: %s: %s, as h0_attnout is (README: slots)\n", counts->unknown,
+               counts->n_unknown == 1 ? "no slot has that name" : "no slots have such names");
+    if (counts->n_missing > 0)
+        printf("not shown: the dump has no %s; every required slot has to be there\n",
+               counts->missing);
+    if (counts->n_partial > 0)
+        printf(
+            "not shown: some positions of %zu slot%s, whose inputs are not dumped or not finite: "
+            "--verbose says which\n",
+            counts->n_partial, counts->n_partial == 1 ? "" : "s");
+    if (counts->positions[0])
+        printf("not shown: %s\n", counts->positions);
+    if (counts->is_broken_off)
+        puts("not shown: what the engine did not come to: its dump is not complete "
+             "(rp_dump_finish was not called)");
+}
+
+static void print_end(const struct rp_replay_counts *counts)
+{
+    if (counts->n_slots == 0)
+        puts("nothing could be replayed");
+    else if (counts->n_failing > 0)
+        printf("the first slot that introduces an error: %s\n", counts->first_failing);
+    else if (counts->n_errors > 0)
+        puts(
+            "no error of the engine's was found, and the dump is damaged: mend it, then run again");
+    else
+        puts("no operation that was replayed introduces an error");
+    printf("%zu slots replayed, %zu of them carried from further back, %zu over the limit, %zu not "
+           "replayed, %zu damaged\n",
+           counts->n_slots, counts->n_carried, counts->n_failing, counts->n_skipped,
+           counts->n_errors);
+    print_unshown(counts);
+}
+
+static void print_json(struct rp_replay_output *output, const char *model, const char *dump,
+                       const struct rp_numerics *numerics)
+{
+    const struct rp_replay_counts *counts = &output->counts;
+    cJSON *root = output->root;
+    cJSON_AddStringToObject(root, "model", model);
+    cJSON_AddStringToObject(root, "dump", dump);
+    cJSON_AddStringToObject(root, "activations", rp_activations_name(numerics->activations));
+    cJSON_AddStringToObject(root, "kv_cache", rp_kv_cache_name(numerics->kv_cache));
+    cJSON_AddStringToObject(root, "attention", rp_attention_name(numerics->attention));
+    cJSON_AddStringToObject(root, "state", rp_state_name(numerics->state));
+    cJSON_AddStringToObject(root, "verdict",
+                            code_of(counts) == RP_EXIT_PASS   ? "PASS"
+                            : code_of(counts) == RP_EXIT_FAIL ? "FAIL"
+                                                              : "ERROR");
+    cJSON_AddStringToObject(root, "missing", counts->missing);
+    cJSON_AddStringToObject(root, "unknown", counts->unknown);
+    cJSON_AddStringToObject(root, "missing_positions", counts->positions);
+    cJSON_AddNumberToObject(root, "n_partial", (double)counts->n_partial);
+    cJSON_AddBoolToObject(root, "complete", !counts->is_broken_off);
+    if (counts->first_failing[0])
+        cJSON_AddStringToObject(root, "first_failing", counts->first_failing);
+    char *text = cJSON_Print(root);
+    puts(text ? text : "{}");
+    free(text);
+}
+
+void rp_replay_output_open(struct rp_replay_output *output, bool is_json, bool is_verbose)
+{
+    *output = (struct rp_replay_output){.is_verbose = is_verbose};
+    if (!is_json)
+        return;
+    output->root = cJSON_CreateObject();
+    output->slots = cJSON_AddArrayToObject(output->root, "slots");
+    output->explanations = cJSON_AddArrayToObject(output->root, "explanations");
+}
+
+int rp_replay_output_end(struct rp_replay_output *output, const char *model, const char *dump,
+                         const struct rp_numerics *numerics)
+{
+    if (output->root)
+        print_json(output, model, dump, numerics);
+    else
+        print_end(&output->counts);
+    return code_of(&output->counts);
+}
+
+void rp_replay_output_close(struct rp_replay_output *output)
+{
+    cJSON_Delete(output->root);
+    *output = (struct rp_replay_output){.root = NULL};
+}

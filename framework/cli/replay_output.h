@@ -1,0 +1,39 @@
+/* What refparity replay prints: a line for each slot, or JSON, then what was counted and what was not
+ * shown. Not for running anything. */
+#ifndef REFPARITY_CLI_REPLAY_OUTPUT_H
+#define REFPARITY_CLI_REPLAY_OUTPUT_H
+
+#include <cjson/cJSON.h>
+
+#include "refparity/explain.h"
+#include "refparity/replay.h"
+
+struct rp_replay_counts {
+    size_t n_slots, n_failing, n_skipped, n_errors, n_carried, n_partial, n_missing;
+    bool is_broken_off;  /* the engine did not finish its dump */
+    char positions[256]; /* what the dump lacks of them; "" when it lacks none */
+    char missing[256];   /* required slots that the dump has not, the first of them */
+    size_t n_unknown;    /* names in the dump that are no slot's */
+    char unknown[256];   /* the first of them */
+    char first_failing[RP_SLOT_NAME_SIZE];
+};
+
+struct rp_replay_output {
+    bool is_verbose;
+    struct rp_replay_counts counts;
+    cJSON *root, *slots, *explanations; /* NULL without JSON */
+    int n_lines;
+};
+
+void rp_replay_output_open(struct rp_replay_output *output, bool is_json, bool is_verbose);
+void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_replay_slot *slot);
+/* Of the slot before. */
+void rp_replay_output_explanation(struct rp_replay_output *output,
+                                  const struct rp_replay_slot *slot,
+                                  const struct rp_explanation *explanation);
+/* The end of the output; the exit code: what was not shown is no pass. */
+int rp_replay_output_end(struct rp_replay_output *output, const char *model, const char *dump,
+                         const struct rp_numerics *numerics);
+void rp_replay_output_close(struct rp_replay_output *output);
+
+#endif
