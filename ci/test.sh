@@ -32,6 +32,7 @@ steps=(
     "format:clang-format"
     "tidy:clang-tidy"
     "rooms:includes go one way"
+    "faults:each fault of docs/faults.md has its test"
     "shell:shellcheck"
     "sanitize:all tests under AddressSanitizer and UndefinedBehaviorSanitizer"
     "valgrind:unit tests under valgrind, but those that only compute"
@@ -86,6 +87,11 @@ step_rooms() {
     local wrong
     wrong=$(mktemp -d) && mkdir "$wrong/base" && echo '#include "cli/cli.h"' >"$wrong/base/wrong.c" &&
         ci/rooms.sh && ! ci/rooms.sh "$wrong"
+}
+step_faults() { # a page that names no test that there is must fail
+    local wrong
+    wrong=$(mktemp) && sed s/a_failed_write_leaves_nothing/no_such_test/ docs/faults.md >"$wrong" &&
+        ci/faults.sh && ! ci/faults.sh "$wrong"
 }
 step_shell() { git ls-files '*.sh' .ci/run | xargs shellcheck; }
 step_sanitize() { build_and_test sanitize; }
