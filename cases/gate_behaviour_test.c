@@ -14,6 +14,7 @@
 #include "base/scratch_test_util.h"
 #include "cases/scratch_pair_test_util.h"
 #include "base/sha256.h"
+#include "refparity/gguf.h"
 #include "run/judge_replay.h"
 #include "run/run.h"
 #include "tensor/npz_writer_test_util.h"
@@ -86,6 +87,52 @@ static void explained_passes_it_and_shows_what_is_the_engines_and_what_is_quanti
         assert_contains(rp_slot_of(&v, "h3")->message, "is quantization: that alone is 0.");
         rp_verdicts_free(&v);
     }
+}
+
+/* The healthy engine on a file whose converter exchanged two rows of a matrix: the engine lies on the exact
+ * reference of that file. */
+static void a_wrong_conversion_is_no_quantization(void **state)
+{
+    (void)state;
+    static const char right[] = RP_SOURCE_DIR "/fixtures/tiny/qwen3/qwen3-q4_0.gguf";
+    char folder[256], wrong[300], *bytes, row[4096];
+    size_t n;
+    struct rp_gguf *file;
+    rp_test_make_folder(folder);
+    snprintf(wrong, sizeof wrong, "%s/qwen3-q4_0.gguf", folder);
+    assert_int_equal(rp_file_read(right, 1 << 26, &bytes, &n, NULL), RP_OK);
+    assert_int_equal(rp_gguf_open(right, &file, NULL), RP_OK);
+    const struct rp_gguf_tensor *tensor = rp_gguf_find_tensor(file, "blk.1.ffn_down.weight");
+    assert_non_null(tensor);
+    assert_true(tensor->row_bytes <= sizeof row);
+    char *first = bytes + tensor->offset;
+    memcpy(row, first, tensor->row_bytes);
+    memcpy(first, first + tensor->row_bytes, tensor->row_bytes);
+    memcpy(first + tensor->row_bytes, row, tensor->row_bytes);
+    rp_gguf_close(file);
+    assert_int_equal(rp_file_write_atomic(wrong, bytes, n, NULL), RP_OK);
+    free(bytes);
+    struct rp_scratch_spec spec = {.gguf = wrong, .entry_extra = EXPLAINED NO_REPLAY};
+
+    /* without the checkpoint it looks like quantization, and says what was not checked */
+    struct rp_verdicts v = judge(&spec);
+    assert_int_equal(v.verdict, RP_MARGINAL);
+    assert_contains(rp_slot_of(&v, "h1")->message, "; not checked: whether the file is the ");
+    rp_verdicts_free(&v);
+
+    setenv("REFPARITY_CHECKPOINTS", RP_SOURCE_DIR "/fixtures", 1);
+    v = judge(&spec);
+    assert_int_equal(v.verdict, RP_FAIL);
+    assert_contains(rp_slot_of(&v, "h1")->message,
+                    "is no quantization: the engine's file is not the checkpoint: ");
+    assert_contains(rp_slot_of(&v, "h1")->message, "blk.1.ffn_down.weight");
+    rp_verdicts_free(&v);
+    spec.gguf = right;
+    v = judge(&spec);
+    assert_int_equal(v.verdict, RP_MARGINAL);
+    rp_verdicts_free(&v);
+    unsetenv("REFPARITY_CHECKPOINTS");
+    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
 }
 
 static void a_bug_far_below_what_quantization_does_fails(void **state)
@@ -391,6 +438,7 @@ int main(void)
         cmocka_unit_test(against_HF_alone_a_healthy_4_bit_engine_fails),
         cmocka_unit_test(
             explained_passes_it_and_shows_what_is_the_engines_and_what_is_quantization),
+        cmocka_unit_test(a_wrong_conversion_is_no_quantization),
         cmocka_unit_test(a_bug_far_below_what_quantization_does_fails),
         cmocka_unit_test(the_first_divergence_is_found_beside_the_exact_reference),
         cmocka_unit_test(exact_asks_for_the_tight_limit_alone),

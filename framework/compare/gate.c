@@ -126,7 +126,36 @@ static void append(struct rp_slot_result *result, const char *text)
     snprintf(result->message + used, sizeof result->message - used, "%s", text);
 }
 
-static void decide_explained(struct rp_slot_result *result, const struct finding *found)
+/* That the file's values are those of the checkpoint, to what their types may cost, is what makes the
+ * distance quantization. */
+static void check_weights(const struct rp_comparison *comparison, struct rp_slot_result *result)
+{
+    const char *why = comparison->weights_message ? comparison->weights_message : "";
+    const size_t used = strlen(result->message);
+    char *end = result->message + used;
+    const size_t left = sizeof result->message - used;
+    switch (comparison->weights) {
+    case RP_PASS:
+    case RP_MARGINAL: break;
+    case RP_SKIP:
+        snprintf(end, left, "; not checked: whether the file is the checkpoint (%.120s)", why);
+        break;
+    case RP_FAIL:
+        result->verdict = RP_FAIL;
+        SAY(result,
+            "L2_rel %.4g at position %lld is no quantization: the engine's file is not the "
+            "checkpoint: %.400s",
+            result->first.metrics.l2_rel, (long long)result->first.position, why);
+        break;
+    case RP_ERROR:
+        result->verdict = RP_ERROR;
+        SAY(result, "whether the engine's file is the checkpoint has to be known: %.400s", why);
+        break;
+    }
+}
+
+static void decide_explained(const struct rp_comparison *comparison, struct rp_slot_result *result,
+                             const struct finding *found)
 {
     const struct rp_exact_result *exact = &result->exact;
     const struct triangle *here = &found->unexplained;
@@ -141,6 +170,7 @@ static void decide_explained(struct rp_slot_result *result, const struct finding
             "engine's own error %.3g, limit %g",
             result->worst.metrics.l2_rel, (long long)result->worst.position,
             exact->quantization_error, exact->own_error, exact->limit);
+        check_weights(comparison, result);
     } else if (here->total.metrics.engine_finite) {
         set_first(result, here);
         SAY(result,
@@ -216,6 +246,6 @@ void rp_gate_slot(const struct rp_comparison *comparison, struct rp_slot_result 
     } else if (comparison->gate == RP_GATE_EXACT) {
         decide_exact(result, &found);
     } else {
-        decide_explained(result, &found);
+        decide_explained(comparison, result, &found);
     }
 }

@@ -21,6 +21,7 @@ struct options {
     const char *slot;
     int without_exact;
     const int64_t *positions; /* [1], or NULL */
+    enum rp_verdict weights;
 };
 
 /* What the gate says of slot; the reference is as the test sets have it. */
@@ -36,6 +37,8 @@ static struct rp_slot_result judge(const struct options *options, const struct r
     c->exact = options->without_exact ? NULL : other.comparison.engine;
     c->no_exact = "it is not known";
     c->exact_limits.l2_rel = LIMIT;
+    c->weights = options->weights;
+    c->weights_message = "blk.0.attn_q.weight is in another order";
     c->positions = options->positions;
     c->n_positions = options->positions != NULL;
     rp_compare_slot(c, options->slot, &result);
@@ -188,6 +191,25 @@ static void evidence_is_explained_too(void **state)
     assert_int_equal(r.verdict, RP_MARGINAL);
 }
 
+static void what_is_not_the_checkpoint_is_no_quantization(void **state)
+{
+    (void)state;
+    const struct rp_test_side *const far = SIDE(CHANGES({"h1", 3, 1.3f, 0, 0}));
+    struct options options = {.gate = RP_GATE_EXPLAINED, .slot = "h1", .weights = RP_FAIL};
+    struct rp_slot_result r = judge(&options, far, far);
+    assert_int_equal(r.verdict, RP_FAIL);
+    assert_contains(r.message, "is no quantization: the engine's file is not the checkpoint: "
+                               "blk.0.attn_q.weight is in another order");
+    options.weights = RP_SKIP;
+    r = judge(&options, far, far);
+    assert_int_equal(r.verdict, RP_MARGINAL);
+    assert_contains(r.message, "; not checked: whether the file is the checkpoint (blk.0.");
+    options.weights = RP_ERROR;
+    assert_int_equal(judge(&options, far, far).verdict, RP_ERROR);
+    options.weights = RP_FAIL; /* within 5%, it has nothing to explain */
+    assert_int_equal(judge(&options, SAME, SAME).verdict, RP_PASS);
+}
+
 static void a_pair_with_explained_slots_is_MARGINAL_as_a_whole(void **state)
 {
     (void)state;
@@ -283,6 +305,7 @@ int main(void)
         cmocka_unit_test(NaN_behind_an_explained_position_is_what_is_reported),
         cmocka_unit_test(a_slot_that_lacks_positions_is_an_error_also_where_its_rows_are_explained),
         cmocka_unit_test(evidence_is_explained_too),
+        cmocka_unit_test(what_is_not_the_checkpoint_is_no_quantization),
         cmocka_unit_test(a_pair_with_explained_slots_is_MARGINAL_as_a_whole),
         cmocka_unit_test(without_an_exact_reference_nothing_is_explained),
         cmocka_unit_test(a_slot_or_positions_that_it_lacks_explain_nothing),

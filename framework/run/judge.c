@@ -138,6 +138,8 @@ static enum rp_status open_exact(struct rp_judge *judge, struct rp_error *err)
     const struct rp_entry *entry = judge->pair->entry;
     c->gate = entry->gate;
     c->no_exact = judge->record.no_exact;
+    c->weights = judge->record.weights;
+    c->weights_message = judge->record.weights_message;
     if (entry->gate == RP_GATE_STRICT || !judge->record.exact[0])
         return RP_OK;
     enum rp_status status = rp_exact_reference_open(&judge->record, &c->exact, err);

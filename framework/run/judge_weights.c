@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json.h"
+#include "run/fingerprint.h"
 
 struct counter {
     rp_weights_fn *see;
@@ -94,29 +96,114 @@ static enum rp_verdict compare(const struct rp_context *context, const char *ggu
     return verdict;
 }
 
-enum rp_verdict rp_judge_weights(const struct rp_context *context, const struct rp_entry *entry,
-                                 rp_weights_fn *see, void *see_context,
-                                 char message[RP_WEIGHTS_MESSAGE_SIZE])
-{
+/* What is compared: both files, or why they are not: PASS where they are there. */
+struct sources {
     char gguf[RP_PATH_SIZE], folder[RP_PATH_SIZE];
+};
+
+static enum rp_verdict find_sources(const struct rp_context *context, const struct rp_entry *entry,
+                                    struct sources *sources, char message[RP_WEIGHTS_MESSAGE_SIZE])
+{
     struct rp_error err;
-    struct counter counter = {.see = see, .context = see_context};
     if (!entry->engine_gguf) {
         snprintf(message, RP_WEIGHTS_MESSAGE_SIZE, "the entry has no engine_gguf");
         return unavailable(context);
     }
-    const enum rp_status status =
-        rp_entry_gguf(context->matrix, entry, context->models_dir, gguf, sizeof gguf, &err);
+    const enum rp_status status = rp_entry_gguf(context->matrix, entry, context->models_dir,
+                                                sources->gguf, sizeof sources->gguf, &err);
     if (status != RP_OK) {
         snprintf(message, RP_WEIGHTS_MESSAGE_SIZE, "%s", err.message);
         return status == RP_ERR_MISSING ? unavailable(context) : RP_ERROR;
     }
-    if (!find_checkpoint(entry, gguf, folder)) {
+    if (!find_checkpoint(entry, sources->gguf, sources->folder)) {
         snprintf(message, RP_WEIGHTS_MESSAGE_SIZE,
                  "there is no checkpoint of %s: set REFPARITY_CHECKPOINTS to the folder that has "
                  "%s/config.json and its safetensors, or put them beside the GGUF",
                  entry->hf_model, entry->hf_model);
         return unavailable(context);
     }
-    return compare(context, gguf, folder, &counter, message);
+    return RP_PASS;
+}
+
+enum rp_verdict rp_judge_weights(const struct rp_context *context, const struct rp_entry *entry,
+                                 rp_weights_fn *see, void *see_context,
+                                 char message[RP_WEIGHTS_MESSAGE_SIZE])
+{
+    struct sources sources;
+    struct counter counter = {.see = see, .context = see_context};
+    const enum rp_verdict verdict = find_sources(context, entry, &sources, message);
+    return verdict == RP_PASS ? compare(context, sources.gguf, sources.folder, &counter, message)
+                              : verdict;
+}
+
+/* ---- kept ---- */
+
+static void see_nothing(void *context, const struct rp_weights_finding *finding)
+{
+    (void)context;
+    (void)finding;
+}
+
+/* PASS or FAIL, found earlier of the same two files. */
+static bool read_kept(const char *path, const char *state, enum rp_verdict *verdict, char *message,
+                      size_t size)
+{
+    struct rp_json *doc;
+    if (rp_json_parse_file(path, &doc, NULL) != RP_OK)
+        return false;
+    const cJSON *root = rp_json_root(doc);
+    const char *of = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "state"));
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "message"));
+    const cJSON *is_right = cJSON_GetObjectItemCaseSensitive(root, "is_checkpoint");
+    const bool is_known = of && text && cJSON_IsBool(is_right) && strcmp(of, state) == 0;
+    if (is_known) {
+        *verdict = cJSON_IsTrue(is_right) ? RP_PASS : RP_FAIL;
+        snprintf(message, size, "%s", text);
+    }
+    rp_json_free(doc);
+    return is_known;
+}
+
+/* Where it cannot be kept it is found again. */
+static void keep(const char *path, const char *state, enum rp_verdict verdict, const char *message)
+{
+    cJSON *root = cJSON_CreateObject();
+    cJSON_AddStringToObject(root, "state", state);
+    cJSON_AddBoolToObject(root, "is_checkpoint", verdict == RP_PASS);
+    cJSON_AddStringToObject(root, "message", message);
+    char *text = cJSON_Print(root);
+    if (text)
+        (void)rp_file_write_atomic(path, text, strlen(text), NULL);
+    free(text);
+    cJSON_Delete(root);
+}
+
+enum rp_verdict rp_judge_weights_once(const struct rp_context *context,
+                                      const struct rp_entry *entry, char *message, size_t size)
+{
+    char text[RP_WEIGHTS_MESSAGE_SIZE] = "", folder[RP_PATH_SIZE], name[96], path[RP_PATH_SIZE];
+    char file[RP_FINGERPRINT_SIZE], checkpoint[RP_FINGERPRINT_SIZE];
+    char state[2 * RP_FINGERPRINT_SIZE];
+    struct sources sources;
+    struct counter counter = {.see = see_nothing};
+    enum rp_verdict verdict = find_sources(context, entry, &sources, text);
+    if (verdict != RP_PASS) {
+        snprintf(message, size, "%s", text);
+        return verdict;
+    }
+    rp_fingerprint(sources.gguf, file);
+    rp_fingerprint(sources.folder, checkpoint);
+    snprintf(state, sizeof state, "%s%s", file, checkpoint);
+    snprintf(name, sizeof name, "%s.json", entry->name);
+    const bool has_place =
+        rp_path_join(folder, sizeof folder, context->work_dir, "weights", NULL) == RP_OK &&
+        rp_path_join(path, sizeof path, folder, name, NULL) == RP_OK &&
+        rp_make_dirs(folder, NULL) == RP_OK;
+    if (has_place && read_kept(path, state, &verdict, message, size))
+        return verdict;
+    verdict = compare(context, sources.gguf, sources.folder, &counter, text);
+    snprintf(message, size, "%s", verdict == RP_PASS ? "" : text);
+    if (has_place && (verdict == RP_PASS || verdict == RP_FAIL))
+        keep(path, state, verdict, message);
+    return verdict;
 }

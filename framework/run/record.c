@@ -36,6 +36,8 @@ enum rp_status rp_run_record_write(const char *path, const struct rp_run_record 
     cJSON_AddStringToObject(root, "no_exact", record->no_exact);
     cJSON_AddStringToObject(root, "exact_state", record->exact_state);
     cJSON_AddNumberToObject(root, "exact_s", record->exact_s);
+    cJSON_AddStringToObject(root, "weights", rp_verdict_name(record->weights));
+    cJSON_AddStringToObject(root, "weights_message", record->weights_message);
     cJSON_AddStringToObject(root, "command", record->command);
     char *text = cJSON_Print(root);
     cJSON_Delete(root);
@@ -84,6 +86,25 @@ static enum rp_status read_outcome(const struct rp_json *doc, enum rp_run_outcom
                                  "unknown outcome \"%s\"", text);
 }
 
+static enum rp_status read_weights(const struct rp_json *doc, struct rp_run_record *record,
+                                   struct rp_error *err)
+{
+    char name[16];
+    enum rp_status status = read_text(doc, "weights_message", record->weights_message,
+                                      sizeof record->weights_message, err);
+    if (!status)
+        status = read_text(doc, "weights", name, sizeof name, err);
+    for (int verdict = RP_PASS; !status && verdict <= RP_ERROR; verdict++) {
+        if (strcmp(name, rp_verdict_name((enum rp_verdict)verdict)) == 0) {
+            record->weights = (enum rp_verdict)verdict;
+            return RP_OK;
+        }
+    }
+    return status ? status
+                  : rp_json_fail(doc, rp_json_root(doc), err, RP_ERR_FORMAT,
+                                 "unknown verdict of the weights, \"%s\"", name);
+}
+
 enum rp_status rp_run_record_read(const char *path, struct rp_run_record *record,
                                   struct rp_error *err)
 {
@@ -124,6 +145,8 @@ enum rp_status rp_run_record_read(const char *path, struct rp_run_record *record
     if (!status)
         status =
             read_text(doc, "exact_state", record->exact_state, sizeof record->exact_state, err);
+    if (!status)
+        status = read_weights(doc, record, err);
     if (!status)
         status = read_text(doc, "command", record->command, sizeof record->command, err);
     for (size_t i = 0; !status && i < sizeof numbers / sizeof numbers[0]; i++)

@@ -4,6 +4,7 @@
 #define REFPARITY_RUN_RECORD_H
 
 #include "base/process.h"
+#include "refparity/compare.h"
 #include "run/context.h"
 #include "run/fingerprint.h"
 
@@ -33,6 +34,9 @@ struct rp_run_record {
     char no_exact[1024];
     char exact_state[RP_FINGERPRINT_SIZE];
     double exact_s; /* spent on it, part of harness_s; next to nothing where it was there already */
+    /* Is the engine's file the checkpoint? Of a pair whose gate is explained; else PASS, "". */
+    enum rp_verdict weights;
+    char weights_message[640];
     char command[8192]; /* the engine's, for a shell; "" when it could not be made */
 };
 

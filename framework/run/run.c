@@ -20,6 +20,7 @@
 #include "run/exact_reference.h"
 #include "run/fixture.h"
 #include "run/inputs.h"
+#include "run/judge_weights.h"
 #include "run/selection.h"
 
 /* The GGUF has to have the layers that the matrix declares; layers for multi-token prediction,
@@ -296,6 +297,17 @@ static void unlock(int lock)
         close(lock);
 }
 
+/* What <entry>/weights says, where the gate rests on it. */
+static void find_weights(const struct rp_context *context, const struct rp_entry *entry,
+                         struct rp_run_record *record)
+{
+    record->weights = RP_PASS;
+    record->weights_message[0] = '\0';
+    if (entry->gate == RP_GATE_EXPLAINED)
+        record->weights = rp_judge_weights_once(context, entry, record->weights_message,
+                                                sizeof record->weights_message);
+}
+
 enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pair *pair,
                            struct rp_run_record *record, struct rp_error *err)
 {
@@ -336,10 +348,12 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
     } else if (!status) {
         status = start_engine(context, pair, &paths, record, &failure);
     }
-    if (status)
+    if (status) {
         describe(&failure, record);
-    else
+    } else {
         rp_exact_reference_find(context, pair, command.gguf, record);
+        find_weights(context, pair->entry, record);
+    }
     record->harness_s =
         rp_clock_seconds() - start - (record->outcome == RP_RUN_RAN ? record->process.wall_s : 0);
     rp_command_free(&command);

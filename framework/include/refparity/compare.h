@@ -52,6 +52,10 @@ struct rp_comparison {
     struct rp_tensor_set *exact;
     const char *no_exact;
     struct rp_limits exact_limits; /* its l2_rel and slots */
+    /* Whether the engine's file is the checkpoint, for the gate explained: PASS; FAIL; SKIP where it was not
+     * checked; ERROR where it had to be and could not. weights_message: in a sentence, NULL where PASS. */
+    enum rp_verdict weights;
+    const char *weights_message;
 };
 
 struct rp_position_metrics {
