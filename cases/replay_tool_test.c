@@ -1,4 +1,4 @@
-/* refparity replay, the program: what was not shown is exit code 2, and what was replayed is printed. */
+/* refparity replay and diff, the program: what was not shown is exit code 2, and what was replayed is printed. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -13,29 +13,37 @@
 #include "base/process.h"
 #include "replay/engine_dump_test_util.h"
 
-/* Writes the dump, lets change alter its folder (NULL: not), and replays it. output[size]. */
+/* Runs the program; output [size] is what it prints. */
+static int run_tool(char *const argv[], const char *folder, char *output, size_t size)
+{
+    struct rp_process_result result;
+    struct rp_error err;
+    char log[512], *text = NULL;
+    size_t n;
+    snprintf(log, sizeof log, "%s/log", folder);
+    const struct rp_process_spec spec = {.argv = argv, .log_path = log, .timeout_s = 60};
+    if (rp_process_run(&spec, &result, &err) || rp_file_read(log, 1 << 20, &text, &n, &err))
+        fail_msg("%s", err.message);
+    snprintf(output, size, "%s", text ? text : "");
+    free(text);
+    return result.exit_code;
+}
+
+/* Writes the dump, lets change alter its folder (NULL: not), and replays it. output [size]. */
 static int replay(const struct rp_test_dump_of *of, void (*change)(const char *folder),
                   char *output, size_t size)
 {
     struct rp_test_replayed replayed;
-    struct rp_process_result result;
-    struct rp_error err;
-    char model[512], log[512], *text;
-    size_t n;
+    char model[512];
     rp_test_replayed_open(&replayed, of);
     if (change)
         change(replayed.folder);
     snprintf(model, sizeof model, "%s/fixtures/tiny/%s/%s-bf16.gguf", RP_SOURCE_DIR, of->model,
              of->model);
-    snprintf(log, sizeof log, "%s/log", replayed.folder);
     char *argv[] = {(char *)RP_TOOL, (char *)"replay", model, replayed.folder, NULL};
-    const struct rp_process_spec spec = {.argv = argv, .log_path = log, .timeout_s = 60};
-    if (rp_process_run(&spec, &result, &err) || rp_file_read(log, 1 << 20, &text, &n, &err))
-        fail_msg("%s", err.message);
-    snprintf(output, size, "%s", text);
-    free(text);
+    const int code = run_tool(argv, replayed.folder, output, size);
     rp_test_replayed_close(&replayed);
-    return result.exit_code;
+    return code;
 }
 
 static void assert_exit(const struct rp_test_dump_of *of, void (*change)(const char *), int code,
@@ -157,6 +165,43 @@ static void a_misspelt_slot_is_said(void **state)
     assert_exit(&of, misspell, 0, "not used: h1_atnout: no slot has that name");
 }
 
+static void write_nan(const char *folder)
+{
+    static const unsigned char nan_bits[4] = {0, 0, 0xc0, 0x7f};
+    char path[512], *bytes;
+    size_t n;
+    snprintf(path, sizeof path, "%s/h1.npy", folder);
+    assert_int_equal(rp_file_read(path, 1 << 24, &bytes, &n, NULL), RP_OK);
+    memcpy(bytes + n - 4, nan_bits, 4);
+    assert_int_equal(rp_file_write_atomic(path, bytes, n, NULL), RP_OK);
+    free(bytes);
+}
+
+/* What follows from it cannot be replayed; that is no error of the dump. */
+static void NaN_is_a_divergence(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_required};
+    assert_exit(&of, write_nan, 1, "the first slot that introduces an error: h1");
+}
+
+static void diff_of_a_dump_that_was_broken_off_is_an_error(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_required};
+    struct rp_test_replayed whole, cut;
+    char output[16384];
+    rp_test_replayed_open(&whole, &of);
+    rp_test_replayed_open(&cut, &of);
+    char *argv[] = {(char *)RP_TOOL, (char *)"diff", whole.folder, cut.folder, NULL};
+    assert_int_equal(run_tool(argv, cut.folder, output, sizeof output), 0);
+    break_off(cut.folder);
+    assert_int_equal(run_tool(argv, cut.folder, output, sizeof output), 2);
+    assert_non_null(strstr(output, "the dump is not complete"));
+    rp_test_replayed_close(&cut);
+    rp_test_replayed_close(&whole);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -164,6 +209,8 @@ int main(void)
         cmocka_unit_test(a_dump_that_is_not_whole_is_an_error),
         cmocka_unit_test(a_damaged_dump_is_an_error_and_no_bug),
         cmocka_unit_test(a_misspelt_slot_is_said),
+        cmocka_unit_test(NaN_is_a_divergence),
+        cmocka_unit_test(diff_of_a_dump_that_was_broken_off_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

@@ -175,10 +175,13 @@ static bool follow(struct pipes *p, pid_t supervisor, double timeout_s, struct l
         close_if_open(&p->lifeline[1]); /* ends the program */
         deadline = rp_clock_seconds() + supervisor_s;
     }
+    const bool is_reported = read_some(p->report[0], end, sizeof *end) == (ssize_t)sizeof *end;
+    if (!is_reported) /* the supervisor was killed, what it watched may still write */
+        (void)rp_end_orphans();
     /* Nobody is left to write: what is buffered is all. */
     while (open_pipe && poll(&ready[1], 1, 0) > 0)
         open_pipe = drain(p->output[0], log, log_failed);
-    return read_some(p->report[0], end, sizeof *end) == (ssize_t)sizeof *end;
+    return is_reported;
 }
 
 static enum rp_status take_end(const char *program, const struct rp_program_end *end,
@@ -239,14 +242,16 @@ static enum rp_status run_supervised(const struct rp_process_spec *spec, struct 
     while (waitpid(supervisor, NULL, 0) < 0 && errno == EINTR)
         ;
     result->output_bytes = log->total;
+    log_failed |= log_finish(log) != 0;
+    const int log_errno = errno;
     if (!reported)
         return rp_fail(err, RP_ERR_IO, spec->argv[0], -1,
                        "the process that watches it was killed, so how it ended is not known%s",
                        rp_end_orphans() ? "" : "; it left processes that could not be ended");
     const enum rp_status status = take_end(spec->argv[0], &end, exec_errno, result, err);
-    if (!status && (log_failed || log_finish(log)))
+    if (!status && log_failed)
         return rp_fail(err, RP_ERR_IO, spec->log_path, -1, "cannot be written: %s",
-                       strerror(errno));
+                       strerror(log_errno));
     return status;
 }
 

@@ -170,8 +170,14 @@ _Noreturn void rp_supervise(const struct rp_supervision *supervision)
         wanted = wait_for_news(supervision->lifeline, 0.01, &unblocked);
         more = reap(program, start, &ended, &end);
     }
+#ifdef __linux__
+    /* Its id may be a stranger's by now. What it has left is a child of ours. */
+    const pid_t running = ended ? 0 : program;
+#else
+    const pid_t running = program;
+#endif
     if (program > 0)
-        end_all(program, start, &unblocked, &end);
+        end_all(running, start, &unblocked, &end);
     (void)!write(supervision->report, &end, sizeof end);
     _exit(0);
 }

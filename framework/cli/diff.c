@@ -187,6 +187,12 @@ int rp_cli_diff(int argc, char **argv)
         print_result(&options, &pair, &divergence);
         result = exit_code(&pair);
         rp_pair_result_free(&pair);
+        if (!rp_tensor_set_complete(comparison.engine)) {
+            (void)rp_fail(&err, RP_ERR_MISMATCH, options.dump, -1,
+                          "the dump is not complete, rp_dump_close was not reached: what is there "
+                          "was compared");
+            result = rp_cli_error(&err);
+        }
     }
     rp_tensor_set_close(comparison.reference);
     rp_tensor_set_close(comparison.engine);

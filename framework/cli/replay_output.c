@@ -71,7 +71,8 @@ void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_repl
     counts->n_skipped += slot->verdict == RP_SKIP;
     counts->n_errors += slot->verdict == RP_ERROR;
     /* Without tokens emb is SKIP, and the last line counts it. */
-    counts->n_partial += slot->n_left_out > 0 && slot->part != RP_PART_EMB;
+    counts->n_partial +=
+        slot->n_left_out > 0 && !(slot->part == RP_PART_EMB && slot->verdict == RP_SKIP);
     counts->n_carried += slot->is_carried && slot->n_positions > 0;
     if (output->slots)
         add_slot(output->slots, slot);
@@ -103,9 +104,11 @@ void rp_replay_output_explanation(struct rp_replay_output *output,
 static int code_of(const struct rp_replay_counts *counts)
 {
     if (counts->n_errors > 0 || counts->n_slots == 0 || counts->n_missing > 0 ||
-        counts->n_partial > 0 || counts->is_broken_off || counts->positions[0])
+        counts->is_broken_off || counts->positions[0])
         return RP_EXIT_ERROR;
-    return counts->n_failing > 0 ? RP_EXIT_FAIL : RP_EXIT_PASS;
+    if (counts->n_failing > 0) /* also where what follows from a NaN could not be replayed */
+        return RP_EXIT_FAIL;
+    return counts->n_partial > 0 ? RP_EXIT_ERROR : RP_EXIT_PASS;
 }
 
 static void print_unshown(const struct rp_replay_counts *counts)
@@ -125,7 +128,7 @@ static void print_unshown(const struct rp_replay_counts *counts)
         printf("not shown: %s\n", counts->positions);
     if (counts->is_broken_off)
         puts("not shown: what the engine did not come to: its dump is not complete "
-             "(rp_dump_finish was not called)");
+             "(rp_dump_close was not reached)");
 }
 
 static void print_end(const struct rp_replay_counts *counts)

@@ -4,7 +4,7 @@
  * and depth grows that little. RP_EXACT_F32 leaves room for both.
  *
  * Where values are rounded on the way (activations, the KV cache), that difference decides now and then
- * to which side. Each such flip is as large as a rounding step and makes others further on: after a few
+ * to which side. Each such tip is as large as a rounding step and makes others further on: after a few
  * layers the two engines round like strangers. Their difference is at most what rounding does to one
  * plus what it does to the other. The first is measured: the C model runs once more with nothing
  * rounded. The other is a second draw, of which one position may be up to twice the largest of the

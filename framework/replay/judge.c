@@ -238,7 +238,11 @@ static enum rp_status test_share(const struct rp_replayed *replayed, struct rp_r
         is_over[at] = !(slot->introduced[at] <= slot->bound[at]);
         slot->n_expected += -expm1(-(own[at] + earlier[at]));
     }
-    if (slot->n_failing == 0 && !rp_tips_explain(own, earlier, is_over, n)) {
+    bool is_explained = true;
+    enum rp_status status = RP_OK;
+    if (slot->n_failing == 0)
+        status = rp_tips_explain(own, earlier, is_over, n, &is_explained, err);
+    if (!is_explained) {
         slot->verdict = RP_FAIL;
         slot->first = 0;
         while (!is_over[slot->first])
@@ -246,7 +250,7 @@ static enum rp_status test_share(const struct rp_replayed *replayed, struct rp_r
     }
     free(own);
     free(is_over);
-    return RP_OK;
+    return status;
 }
 
 static void name_slot(const struct rp_replayed *replayed, struct rp_replay_slot *slot)
@@ -324,9 +328,9 @@ void rp_replay_conclude(struct rp_replay_layer *result)
             result->verdict = slot->verdict;
         if (slot->verdict == RP_FAIL && !result->first_failing)
             result->first_failing = slot;
-        is_skipped |= slot->verdict == RP_SKIP && slot->n_left_out > 0;
+        is_skipped |= slot->n_left_out > 0;
     }
-    /* A slot that is dumped, and that nothing could be said of, keeps the layer from passing. */
+    /* Positions that are dumped, and that nothing could be said of, keep the layer from passing. */
     if (result->verdict == RP_PASS && is_skipped)
         result->verdict = RP_SKIP;
 }

@@ -174,8 +174,8 @@ enum rp_status rp_replay_run_layer(struct rp_replay *replay, size_t layer,
     struct rp_carried carried = {.n_slots = 0};
     struct work work = {.plan = &plan, .numerics = &numerics};
     const struct rp_layer *weights;
-    enum rp_status status = rp_replay_plan_open(&plan, replay->model, replay->dump, layer,
-                                                replay->first_position, err);
+    enum rp_status status =
+        rp_replay_plan_open(&plan, replay->model, replay->dump, layer, replay->first_position, err);
     if (status != RP_OK)
         return status;
     status = rp_replay_weights(replay, layer, &weights, err);
@@ -253,8 +253,8 @@ enum rp_status rp_replay_layer_rows(struct rp_replay *replay, const struct rp_re
                                     struct rp_error *err)
 {
     struct rp_replay_plan plan;
-    enum rp_status status = rp_replay_plan_open(
-        &plan, replay->model, replay->dump, (size_t)slot->layer, replay->first_position, err);
+    enum rp_status status = rp_replay_plan_open(&plan, replay->model, replay->dump,
+                                                (size_t)slot->layer, replay->first_position, err);
     if (status != RP_OK)
         return status;
     struct wanted wanted = {.plan = &plan, .slot = slot, .rows = rows};

@@ -325,6 +325,11 @@ enum rp_status rp_replay_part_rows(struct rp_replay *replay, const struct rp_rep
     enum rp_status status = part_open(&part, replay, slot->part, err);
     if (status != RP_OK)
         return status;
+    if (part.dumped.err.code != RP_OK) { /* it was read before, and is not the same any more */
+        *err = part.dumped.err;
+        part_close(&part);
+        return err->code;
+    }
     if (part.n <= SIZE_MAX / sizeof(float) / part.dim - 1)
         all = calloc(part.n * part.dim + 1, sizeof *all);
     if (!all)

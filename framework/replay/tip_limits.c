@@ -44,14 +44,15 @@ static void add_position(double *count, size_t most, double p)
 /* Either no earlier row has tipped up to position j, and those over before it are tips of their own; or
  * one has, and every later position may be over. The likeliest j decides. The positions are independent,
  * and their numbers of tips are counted exactly, one position after the other: n times the number over. */
-bool rp_tips_explain(const double *own, const double *earlier, const bool *is_over, size_t n)
+enum rp_status rp_tips_explain(const double *own, const double *earlier, const bool *is_over,
+                               size_t n, bool *is_explained, struct rp_error *err)
 {
     const size_t most = most_of(is_over, n);
     double *count = calloc(most + 2, sizeof *count);
     size_t n_over = 0;
     bool is_likely = false;
     if (!count)
-        return true; /* nothing can be said */
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", n);
     count[0] = 1;
     for (size_t j = 0; j <= n && !is_likely; j++) {
         const double tipped = j < n ? -expm1(-RP_TIPS_MARGIN * earlier[j]) : 1;
@@ -64,5 +65,6 @@ bool rp_tips_explain(const double *own, const double *earlier, const bool *is_ov
         n_over += j < n && is_over[j];
     }
     free(count);
-    return is_likely;
+    *is_explained = is_likely;
+    return RP_OK;
 }

@@ -11,6 +11,13 @@
 
 enum { MANY = 200 };
 
+static bool tips_explain(const double *own, const double *earlier, const bool *is_over, size_t n)
+{
+    bool is_explained = false;
+    assert_int_equal(rp_tips_explain(own, earlier, is_over, n, &is_explained, NULL), RP_OK);
+    return is_explained;
+}
+
 static bool is_near(double a, double b)
 {
     return fabs(a - b) <= 1e-12 * fabs(b);
@@ -73,11 +80,11 @@ static void where_none_is_over_nothing_is_to_be_explained(void **state)
     (void)state;
     double own[MANY] = {0}, earlier[MANY] = {0};
     bool is_over[MANY] = {false};
-    assert_true(rp_tips_explain(own, earlier, is_over, MANY));
-    assert_true(rp_tips_explain(own, earlier, is_over, 1));
-    assert_true(rp_tips_explain(own, earlier, is_over, 0));
+    assert_true(tips_explain(own, earlier, is_over, MANY));
+    assert_true(tips_explain(own, earlier, is_over, 1));
+    assert_true(tips_explain(own, earlier, is_over, 0));
     fill(own, MANY, 100);
-    assert_true(rp_tips_explain(own, earlier, is_over, MANY));
+    assert_true(tips_explain(own, earlier, is_over, MANY));
 }
 
 /* Of 200 positions with 1% each, times the margin, 6 are to be expected: P(>= 20) is 2.5e-6, P(>= 21)
@@ -91,7 +98,7 @@ static void as_many_as_are_likely_are_explained_and_no_more(void **state)
         bool is_over[MANY] = {false};
         for (size_t i = 0; i < n_over; i++)
             is_over[i * 37 % MANY] = true;
-        const bool is_explained = rp_tips_explain(own, earlier, is_over, MANY);
+        const bool is_explained = tips_explain(own, earlier, is_over, MANY);
         if (n_over <= 20)
             assert_true(is_explained);
         if (n_over >= 21)
@@ -105,11 +112,11 @@ static void what_nothing_rounds_is_not_explained(void **state)
     double own[MANY] = {0}, earlier[MANY] = {0};
     bool is_over[MANY] = {false};
     is_over[MANY - 1] = true;
-    assert_false(rp_tips_explain(own, earlier, is_over, MANY));
+    assert_false(tips_explain(own, earlier, is_over, MANY));
     own[MANY - 1] = 1e-4; /* the twin: there it is */
-    assert_true(rp_tips_explain(own, earlier, is_over, MANY));
+    assert_true(tips_explain(own, earlier, is_over, MANY));
     own[MANY - 1] = 1e-8; /* less than once in a million */
-    assert_false(rp_tips_explain(own, earlier, is_over, MANY));
+    assert_false(tips_explain(own, earlier, is_over, MANY));
 }
 
 /* A position that is likely to tip says nothing of one that is not. */
@@ -122,10 +129,10 @@ static void each_position_has_its_own_expectation(void **state)
         own[i] = i < MANY / 2 ? 10 : 1e-5;
         is_over[i] = i < MANY / 2;
     }
-    assert_true(rp_tips_explain(own, earlier, is_over, MANY));
+    assert_true(tips_explain(own, earlier, is_over, MANY));
     for (size_t i = 0; i < 5; i++) /* 200 * 3e-5 are to be expected */
         is_over[MANY - 1 - i] = true;
-    assert_false(rp_tips_explain(own + MANY / 2, earlier, is_over + MANY / 2, MANY / 2));
+    assert_false(tips_explain(own + MANY / 2, earlier, is_over + MANY / 2, MANY / 2));
 }
 
 /* With the margin of 3, 10% expected let 26% tip: of 200 that is 52, and P(>= 85) is 2.6e-7. */
@@ -140,11 +147,11 @@ static void thirty_percent_are_explained_where_ten_are_expected_and_fifty_are_no
         fifty[i] = i % 2 == 0;
         all[i] = true;
     }
-    assert_true(rp_tips_explain(own, earlier, thirty, MANY));
-    assert_false(rp_tips_explain(own, earlier, fifty, MANY));
-    assert_false(rp_tips_explain(own, earlier, all, MANY));
+    assert_true(tips_explain(own, earlier, thirty, MANY));
+    assert_false(tips_explain(own, earlier, fifty, MANY));
+    assert_false(tips_explain(own, earlier, all, MANY));
     fill(own, MANY, 0.001); /* the twin */
-    assert_false(rp_tips_explain(own, earlier, thirty, MANY));
+    assert_false(tips_explain(own, earlier, thirty, MANY));
 }
 
 /* A key's rounding that has tipped is read at each later position. */
@@ -158,14 +165,14 @@ static void all_positions_from_one_on_are_explained_by_an_earlier_row(void **sta
         earlier[i] = 1e-4 * (double)i;
         is_over[i] = i >= 50;
     }
-    assert_true(rp_tips_explain(own, earlier, is_over, MANY));
+    assert_true(tips_explain(own, earlier, is_over, MANY));
     /* The twins: no earlier row can tip; or it does so less than once in a million. */
     for (size_t i = 0; i < MANY; i++)
         earlier[i] = 0;
-    assert_false(rp_tips_explain(own, earlier, is_over, MANY));
+    assert_false(tips_explain(own, earlier, is_over, MANY));
     for (size_t i = 0; i < MANY; i++)
         earlier[i] = 1e-10 * (double)i;
-    assert_false(rp_tips_explain(own, earlier, is_over, MANY));
+    assert_false(tips_explain(own, earlier, is_over, MANY));
 }
 
 /* Position 0 reads no earlier one. */
@@ -180,9 +187,9 @@ static void all_positions_from_the_first_on_are_not(void **state)
         is_over[i] = true;
     }
     /* Once: position 0 by itself (3e-4), then a row of it (3e-2) for the rest. */
-    assert_true(rp_tips_explain(own, earlier, is_over, MANY));
+    assert_true(tips_explain(own, earlier, is_over, MANY));
     own[0] = own[1] = own[2] = 0;
-    assert_false(rp_tips_explain(own, earlier, is_over, MANY));
+    assert_false(tips_explain(own, earlier, is_over, MANY));
 }
 
 /* A long prompt, all of it over: the work grows with the square of its length, or this takes minutes. */
@@ -196,9 +203,9 @@ static void long_prompts_are_judged(void **state)
         own[i] = 0.1;
         is_over[i] = true;
     }
-    assert_false(rp_tips_explain(own, earlier, is_over, LONG));
+    assert_false(tips_explain(own, earlier, is_over, LONG));
     fill(own, LONG, 10); /* the twin */
-    assert_true(rp_tips_explain(own, earlier, is_over, LONG));
+    assert_true(tips_explain(own, earlier, is_over, LONG));
 }
 
 /* ---- draws ---- */
@@ -226,7 +233,7 @@ static void what_is_drawn_as_expected_is_explained(void **state)
             has_tipped |= i > 0 && next(&seed) < -expm1(-factor * size);
             is_over[i] = next(&seed) < -expm1(-factor * size) || has_tipped;
         }
-        n_alarms += !rp_tips_explain(own, earlier, is_over, MANY);
+        n_alarms += !tips_explain(own, earlier, is_over, MANY);
     }
     assert_int_equal(n_alarms, 0);
 }

@@ -268,26 +268,30 @@ static enum rp_status compare_value(const struct comparison *comparison,
 /* Keys that change the result, where the checkpoint has nothing of the kind. */
 static void find_surplus(const struct comparison *comparison)
 {
-    static const char *const names[] = {"rope.scaling.factor",
-                                        "rope.scaling.attn_factor",
-                                        "rope.scale_linear",
-                                        "expert_count",
-                                        "expert_used_count",
-                                        "attention.sliding_window",
-                                        "attention.scale",
-                                        "attention.clamp_kqv",
-                                        "attention.logit_softcapping",
-                                        "final_logit_softcapping",
-                                        "logit_scale",
-                                        "residual_scale",
-                                        "embedding_scale",
-                                        "nextn_predict_layers",
-                                        "attention.max_alibi_bias"};
+    static const struct {
+        const char *name;
+        double neutral; /* what changes nothing, beside 0 */
+    } keys[] = {{"rope.scaling.factor", 1},
+                {"rope.scaling.attn_factor", 1},
+                {"rope.scale_linear", 1},
+                {"expert_count", 0},
+                {"expert_used_count", 0},
+                {"attention.sliding_window", 0},
+                {"attention.scale", 0},
+                {"attention.clamp_kqv", 0},
+                {"attention.logit_softcapping", 0},
+                {"final_logit_softcapping", 0},
+                {"logit_scale", 1},
+                {"residual_scale", 1},
+                {"embedding_scale", 1},
+                {"nextn_predict_layers", 0},
+                {"attention.max_alibi_bias", 0}};
     char key[KEY_SIZE], text[TEXT_SIZE];
     struct rp_gguf_string scaling;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const struct rp_gguf_value *value = find(comparison, names[i], key);
-        if (value && number_at(comparison->file, key) != 0)
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const struct rp_gguf_value *value = find(comparison, keys[i].name, key);
+        const double found = value ? number_at(comparison->file, key) : 0;
+        if (found != 0 && found != keys[i].neutral)
             report(comparison, key, false, text_of(comparison->file, value, text), "nothing of it",
                    "");
     }

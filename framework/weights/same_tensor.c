@@ -80,8 +80,8 @@ struct rp_row_distance rp_row_distance(const struct rp_file_row *row, const floa
         norm_square += x * x;
         if (!(error <= reach))
             distance.is_same = false;
-        const double ratio = error > 0 ? error / (reach > 0 ? reach : 0x1p-149) : 0;
-        if (!(ratio <= worst_ratio)) {
+        const double ratio = error == 0 ? 0 : error / (reach > 0 ? reach : 0x1p-149);
+        if (!isnan(worst_ratio) && !(ratio <= worst_ratio)) { /* the first NaN is the worst */
             worst_ratio = ratio;
             distance.worst = i;
         }
@@ -99,6 +99,8 @@ static bool is_worse(const struct rp_row_distance *a, const struct rp_row_distan
 {
     if (a->is_same != b->is_same)
         return !a->is_same;
+    if (isnan(b->error))
+        return false;
     /* error / limit, where either limit may be 0 */
     return !(a->error * b->limit <= b->error * a->limit) ||
            (a->limit == 0 && b->limit == 0 && a->error > b->error);

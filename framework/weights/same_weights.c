@@ -106,7 +106,7 @@ static enum rp_status compare_tensor(const struct comparison *comparison,
     return status;
 }
 
-/* A copy of the embeddings where the output is tied to them, and factors of 1, change nothing. */
+/* A copy of the embeddings where the output is tied to them changes nothing. */
 static const struct rp_gguf_tensor *tied_to(const struct comparison *comparison,
                                             const struct rp_gguf_tensor *tensor)
 {
