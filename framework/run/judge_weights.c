@@ -39,18 +39,30 @@ static bool find_below(const char *parent, const char *name, char folder[RP_PATH
     return rp_path_join(folder, RP_PATH_SIZE, parent, name, NULL) == RP_OK && is_checkpoint(folder);
 }
 
-static bool find_checkpoint(const struct rp_entry *entry, const char *gguf,
-                            char folder[RP_PATH_SIZE])
+/* The folder that path is in; false where it names none. */
+static bool folder_of(const char *path, char folder[RP_PATH_SIZE])
+{
+    snprintf(folder, RP_PATH_SIZE, "%s", path);
+    char *slash = strrchr(folder, '/');
+    if (!slash)
+        return false;
+    *slash = '\0';
+    return true;
+}
+
+static bool find_checkpoint(const struct rp_context *context, const struct rp_entry *entry,
+                            const char *gguf, char folder[RP_PATH_SIZE])
 {
     char beside[RP_PATH_SIZE];
     const char *root = getenv("REFPARITY_CHECKPOINTS");
     if (root && root[0] && find_below(root, entry->hf_model, folder))
         return true;
-    snprintf(beside, sizeof beside, "%s", gguf);
-    char *slash = strrchr(beside, '/');
-    if (!slash)
+    for (size_t i = 0; i < context->n_stores; i++) { /* fixtures/store and fixtures/tiny/qwen3 */
+        if (folder_of(context->stores[i], beside) && find_below(beside, entry->hf_model, folder))
+            return true;
+    }
+    if (!folder_of(gguf, beside))
         return false;
-    *slash = '\0';
     if (find_below(beside, entry->hf_model, folder))
         return true;
     snprintf(folder, RP_PATH_SIZE, "%s", beside);
@@ -115,7 +127,7 @@ static enum rp_verdict find_sources(const struct rp_context *context, const stru
         snprintf(message, RP_WEIGHTS_MESSAGE_SIZE, "%s", err.message);
         return status == RP_ERR_MISSING ? unavailable(context) : RP_ERROR;
     }
-    if (!find_checkpoint(entry, sources->gguf, sources->folder)) {
+    if (!find_checkpoint(context, entry, sources->gguf, sources->folder)) {
         snprintf(message, RP_WEIGHTS_MESSAGE_SIZE,
                  "there is no checkpoint of %s: set REFPARITY_CHECKPOINTS to the folder that has "
                  "%s/config.json and its safetensors, or put them beside the GGUF",

@@ -11,7 +11,8 @@
 
 /* Calls see with what was found, and says the verdict in message. SKIP: there is no engine_gguf or no
  * checkpoint, or they are of a kind that is not read; with REFPARITY_REQUIRE that is an ERROR. The checkpoint
- * is looked for below $REFPARITY_CHECKPOINTS, then in the GGUF's folder, by hf_model and there itself. */
+ * is looked for below $REFPARITY_CHECKPOINTS, beside the stores (fixtures/<hf_model>, as the recorder does),
+ * then in the GGUF's folder, by hf_model and there itself. */
 enum rp_verdict rp_judge_weights(const struct rp_context *context, const struct rp_entry *entry,
                                  rp_weights_fn *see, void *see_context,
                                  char message[RP_WEIGHTS_MESSAGE_SIZE]);
