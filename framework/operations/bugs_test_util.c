@@ -184,7 +184,7 @@ static enum rp_status run_with_weight(struct rp_test_bug *bug, const struct rp_s
                                       const struct rp_rms_norm *args, float *weight)
 {
     struct rp_rms_norm wrong = *args;
-    if (is_here(bug, site) && args->which == bug->which)
+    if (is_here(bug, site) && (args->which == bug->which || bug->which == RP_N_WEIGHTS))
         wrong.weight = weight;
     const enum rp_status status = BELOW(bug, rms_norm, site, &wrong);
     free(weight);

@@ -21,13 +21,20 @@ enum option {
     MEAN_SUBTRACTED,
     GROUPED, /* the mean over `value` values, where they are side by side; 0: all heads */
     AFTER_ROPE,
-    OTHER_INPUT /* rows */
+    OTHER_INPUT,       /* rows */
+    EVERY_NORM = 0x100 /* added to one of these: of all norms on the way, not of `which` alone */
 };
+
+static int option_of(const struct rp_candidate *what)
+{
+    return what->option & ~EVERY_NORM;
+}
 
 static bool is_here(const struct rp_change *change, enum rp_weight_id which)
 {
-    return change->what.which == which || (change->what.which == RP_N_WEIGHTS &&
-                                           (which == RP_ATTN_Q_NORM || which == RP_ATTN_K_NORM));
+    return (change->what.option & EVERY_NORM) || change->what.which == which ||
+           (change->what.which == RP_N_WEIGHTS &&
+            (which == RP_ATTN_Q_NORM || which == RP_ATTN_K_NORM));
 }
 
 /* y = x / sqrt(mean over `group` values of x^2 + eps) * weight; outside: / (sqrt(mean) + eps). */
@@ -61,11 +68,11 @@ static void subtract_mean(const struct rp_rms_norm *args, float *x)
 
 static float changed_weight(const struct rp_candidate *what, float weight)
 {
-    if (what->option == WEIGHT_OFFSET)
+    if (option_of(what) == WEIGHT_OFFSET)
         return weight + (float)what->value;
-    if (what->option == NO_WEIGHT)
+    if (option_of(what) == NO_WEIGHT)
         return 1;
-    if (what->option == WEIGHT_TWICE)
+    if (option_of(what) == WEIGHT_TWICE)
         return weight * weight;
     return rp_round_mantissa(weight, (int)what->value);
 }
@@ -79,10 +86,10 @@ static enum rp_status run_on_copies(const struct rp_change *change, const struct
     enum rp_status status = RP_OK;
     if (!x || !weight) {
         status = rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for a norm's arguments");
-    } else if (change->what.option == MEAN_SUBTRACTED) {
+    } else if (option_of(&change->what) == MEAN_SUBTRACTED) {
         subtract_mean(args, x);
         wrong.x = x;
-    } else if (change->what.option == OTHER_INPUT) {
+    } else if (option_of(&change->what) == OTHER_INPUT) {
         memcpy(x, args->x, args->n_rows * args->dim * sizeof *x);
         rp_change_rows(change, site, args->dim, x);
         wrong.x = x;
@@ -106,7 +113,7 @@ static enum rp_status rms_norm(void *context, const struct rp_site *site,
     size_t group = (size_t)change->what.value;
     if (!is_here(change, args->which))
         return RP_RUN_BELOW(change, rms_norm, site, args);
-    switch (change->what.option) {
+    switch (option_of(&change->what)) {
     case NO_WEIGHT:
     case WEIGHT_OFFSET:
     case WEIGHT_TWICE:
@@ -163,17 +170,18 @@ struct norm {
     enum rp_weight_id which; /* RP_N_WEIGHTS: Q's and K's */
     const char *text;
     size_t dim, n_heads;
+    int every; /* EVERY_NORM or 0 */
 };
 
 static bool is_qk(const struct norm *norm)
 {
-    return norm->which == RP_ATTN_Q_NORM || norm->which == RP_ATTN_K_NORM ||
-           norm->which == RP_N_WEIGHTS;
+    return !norm->every && (norm->which == RP_ATTN_Q_NORM || norm->which == RP_ATTN_K_NORM ||
+                            norm->which == RP_N_WEIGHTS);
 }
 
 static struct rp_candidate make(const struct norm *norm, const char *name, enum option option)
 {
-    return rp_candidate_make(name, install, (int)option, norm->which);
+    return rp_candidate_make(name, install, (int)option | norm->every, norm->which);
 }
 
 static void collect_fixed(struct rp_search *search, const struct norm *norm)
@@ -193,6 +201,7 @@ static void collect_fixed(struct rp_search *search, const struct norm *norm)
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
         struct rp_candidate candidate = rp_candidate_of(fixed[i], install);
         candidate.which = norm->which;
+        candidate.option |= norm->every;
         rp_search_add(search, candidate, "%s %s", norm->text, fixed[i].text);
     }
 }
@@ -204,11 +213,13 @@ static void collect_eps(struct rp_search *search, const struct norm *norm)
     static const struct rp_fit fit = RP_FIT(true, 1e-20, 1e4, grid);
     const double own = (double)search->config->rms_norm_eps;
     struct rp_candidate candidate = make(norm, "norm-eps-placement", EPS);
-    candidate.value = own / (double)norm->dim;
-    rp_search_add(search, candidate, "%s with eps added before the mean is taken", norm->text);
-    candidate.value = own * (double)norm->dim;
-    rp_search_add(search, candidate, "%s with eps counted once per value when the mean is taken",
-                  norm->text);
+    if (!norm->every) { /* they have more than one dim */
+        candidate.value = own / (double)norm->dim;
+        rp_search_add(search, candidate, "%s with eps added before the mean is taken", norm->text);
+        candidate.value = own * (double)norm->dim;
+        rp_search_add(search, candidate,
+                      "%s with eps counted once per value when the mean is taken", norm->text);
+    }
     candidate.name = "norm-eps";
     candidate.reports_value = true;
     for (size_t i = 0; i <= sizeof known / sizeof *known; i++) {
@@ -332,16 +343,35 @@ static void collect_read_off(struct rp_search *search, const struct norm *norm)
                   norm->text, (double)ratio[0], (double)ratio[1], (double)ratio[2]);
 }
 
+static size_t n_norms(const struct rp_search *search)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < search->n_steps; i++)
+        n += search->steps[i].kind == RP_STEP_RMS_NORM;
+    return n;
+}
+
+/* An engine has one function for all of its norms. */
+static void collect_every(struct rp_search *search)
+{
+    const struct norm every = {RP_N_WEIGHTS, "each norm", search->config->hidden_size, 1,
+                               EVERY_NORM};
+    if (n_norms(search) < 2)
+        return;
+    collect_fixed(search, &every);
+    collect_eps(search, &every);
+}
+
 void rp_collect_rms_norm(struct rp_search *search)
 {
     const struct rp_model_config *config = search->config;
     const struct norm norms[] = {
-        {RP_ATTN_NORM, "the norm before attention", config->hidden_size, 1},
-        {RP_FFN_NORM, "the norm before the FFN", config->hidden_size, 1},
-        {RP_OUTPUT_NORM, "the last norm", config->hidden_size, 1},
-        {RP_N_WEIGHTS, "QK-norm", config->head_dim, config->n_heads},
-        {RP_ATTN_Q_NORM, "Q's norm", config->head_dim, config->n_heads},
-        {RP_ATTN_K_NORM, "K's norm", config->head_dim, config->n_kv_heads},
+        {RP_ATTN_NORM, "the norm before attention", config->hidden_size, 1, 0},
+        {RP_FFN_NORM, "the norm before the FFN", config->hidden_size, 1, 0},
+        {RP_OUTPUT_NORM, "the last norm", config->hidden_size, 1, 0},
+        {RP_N_WEIGHTS, "QK-norm", config->head_dim, config->n_heads, 0},
+        {RP_ATTN_Q_NORM, "Q's norm", config->head_dim, config->n_heads, 0},
+        {RP_ATTN_K_NORM, "K's norm", config->head_dim, config->n_kv_heads, 0},
     };
     static void (*const kinds[])(struct rp_search *, const struct norm *) = {
         collect_fixed,   collect_eps,   collect_offset,   collect_swapped,
@@ -355,4 +385,5 @@ void rp_collect_rms_norm(struct rp_search *search)
         for (size_t k = 0; has_it && k < sizeof kinds / sizeof *kinds; k++)
             kinds[k](search, &norms[i]);
     }
+    collect_every(search);
 }

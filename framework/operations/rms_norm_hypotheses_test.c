@@ -66,6 +66,21 @@ static void a_rounded_weight_is_named_with_its_bits(void **state)
     assert_named(engine, "weights-rounded", 7, "h1_preffn");
 }
 
+/* MLX-LM again: all of them, and the dump has layers alone. */
+static void a_bug_of_every_norm_is_named_as_such(void **state)
+{
+    (void)state;
+    struct rp_test_engine engine = {
+        .install = rp_test_norm_rounded, .which = RP_N_WEIGHTS, .model = "qwen35", .layer = 3};
+    struct rp_test_report report = rp_test_explain(RP_SOURCE_DIR, &engine);
+    assert_string_equal(report.explanation.name, "weights-rounded");
+    assert_non_null(strstr(report.explanation.text, "each norm with its weight rounded to BF16"));
+    engine.which = RP_ATTN_NORM; /* one of them alone is told from all */
+    report = rp_test_explain(RP_SOURCE_DIR, &engine);
+    assert_string_equal(report.explanation.name, "weights-rounded");
+    assert_non_null(strstr(report.explanation.text, "the norm before attention with its weight"));
+}
+
 static void a_weight_of_no_tensor_is_read_off(void **state)
 {
     (void)state;
@@ -119,6 +134,7 @@ int main(void)
         cmocka_unit_test(another_eps_at_one_position_is_told_from_a_factor),
         cmocka_unit_test(missing_norms_and_offset_weights_are_named),
         cmocka_unit_test(a_rounded_weight_is_named_with_its_bits),
+        cmocka_unit_test(a_bug_of_every_norm_is_named_as_such),
         cmocka_unit_test(a_weight_of_no_tensor_is_read_off),
         cmocka_unit_test(a_missing_qk_norm_is_named_also_at_one_position),
         cmocka_unit_test(the_last_norms_bugs_are_named),
