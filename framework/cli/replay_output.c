@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/cli.h"
 
@@ -74,6 +75,12 @@ void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_repl
     counts->n_partial +=
         slot->n_left_out > 0 && !(slot->part == RP_PART_EMB && slot->verdict == RP_SKIP);
     counts->n_carried += slot->is_carried && slot->n_positions > 0;
+    const char *resolution = strstr(slot->message, "right to ");
+    if (slot->verdict == RP_PASS && resolution &&
+        slot->limit[slot->worst] > counts->coarsest_limit) {
+        counts->coarsest_limit = slot->limit[slot->worst];
+        snprintf(counts->coarsest, sizeof counts->coarsest, "%s is %s", slot->slot, resolution);
+    }
     if (output->slots)
         add_slot(output->slots, slot);
     else
@@ -86,6 +93,11 @@ void rp_replay_output_explanation(struct rp_replay_output *output,
                                   const struct rp_replay_slot *slot,
                                   const struct rp_explanation *explanation)
 {
+    struct rp_replay_counts *counts = &output->counts;
+    const bool is_of_numerics = strncmp(explanation->name, "numerics-", 9) == 0;
+    counts->n_explained += explanation->name[0] != '\0';
+    if (is_of_numerics && counts->n_numerics++ == 0)
+        snprintf(counts->numerics, sizeof counts->numerics, "%s", explanation->text);
     if (!output->explanations) {
         printf("    %s\n", explanation->text);
         return;
@@ -146,6 +158,11 @@ static void print_end(const struct rp_replay_counts *counts)
            "replayed, %zu damaged\n",
            counts->n_slots, counts->n_carried, counts->n_failing, counts->n_skipped,
            counts->n_errors);
+    if (counts->n_numerics > 1 && 2 * counts->n_numerics > counts->n_explained)
+        printf("hint: %zu of %zu explained slots: %s; see --activations, --kv-cache, --attention\n",
+               counts->n_numerics, counts->n_explained, counts->numerics);
+    if (counts->coarsest[0])
+        printf("resolution: %s\n", counts->coarsest);
     print_unshown(counts);
 }
 

@@ -16,6 +16,12 @@ struct rp_replay_counts {
     size_t n_unknown;    /* names in the dump that are no slot's */
     char unknown[256];   /* the first of them */
     char first_failing[RP_SLOT_NAME_SIZE];
+    /* Explanations, and those of other numerics than declared; the first of them. */
+    size_t n_explained, n_numerics;
+    char numerics[400];
+    /* The slot that passes at the widest limit where roundings may tip: "h3: right to …"; "": none. */
+    double coarsest_limit;
+    char coarsest[600];
 };
 
 struct rp_replay_output {
