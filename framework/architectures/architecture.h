@@ -65,8 +65,8 @@ enum rp_value_change {
 
 /* How a weight is made from the checkpoint's tensor. */
 struct rp_source {
-    enum rp_weight_id which;
     const char *name; /* HF's, behind "model.layers.N." or "model." */
+    enum rp_weight_id which;
     enum rp_value_change change;
     enum rp_slot_part rows,
         columns; /* whose order they are in; RP_PART_OTHER: as in the checkpoint */

@@ -271,7 +271,7 @@ static enum rp_status add_rope_freqs(struct conversion *conversion, struct rp_er
 
 static enum rp_status add_globals(struct conversion *conversion, struct rp_error *err)
 {
-    static const struct rp_source output = {RP_OUTPUT, "lm_head.weight", RP_CHANGE_NONE,
+    static const struct rp_source output = {"lm_head.weight", RP_OUTPUT, RP_CHANGE_NONE,
                                             RP_PART_OTHER, RP_PART_OTHER};
     const struct rp_architecture *architecture = conversion->config.architecture;
     char name[NAME_SIZE];

@@ -1,5 +1,5 @@
 /* The words in which an architecture says how each of a GGUF's tensors is made from the checkpoint's. A
- * source is {weight, HF's name, change of the values, order of the rows, order of the columns}: an order is
+ * source is {HF's name, weight, change of the values, order of the rows, order of the columns}: an order is
  * that of a slot, whose values a GGUF may keep otherwise than HF (hf_order.h). Not for anything but the
  * tables of this folder. */
 #ifndef REFPARITY_ARCHITECTURES_SOURCES_H
@@ -8,10 +8,10 @@
 #include "architectures/architecture.h"
 
 /* clang-format off */
-#define AS_IT_IS(weight, name) {weight, name, RP_CHANGE_NONE, RP_PART_OTHER, RP_PART_OTHER}
-#define CHANGED(weight, name, change) {weight, name, change, RP_PART_OTHER, RP_PART_OTHER}
-#define ROWS(weight, name, part) {weight, name, RP_CHANGE_NONE, part, RP_PART_OTHER}
-#define COLUMNS(weight, name, change, part) {weight, name, change, RP_PART_OTHER, part}
+#define AS_IT_IS(weight, name) {name, weight, RP_CHANGE_NONE, RP_PART_OTHER, RP_PART_OTHER}
+#define CHANGED(weight, name, change) {name, weight, change, RP_PART_OTHER, RP_PART_OTHER}
+#define ROWS(weight, name, part) {name, weight, RP_CHANGE_NONE, part, RP_PART_OTHER}
+#define COLUMNS(weight, name, change, part) {name, weight, change, RP_PART_OTHER, part}
 /* What all layers have whose FFN is gated. */
 #define FFN_SOURCES                                       \
     AS_IT_IS(RP_FFN_GATE, "mlp.gate_proj.weight"),        \

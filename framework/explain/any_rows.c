@@ -249,7 +249,8 @@ static void collect_permutation(struct rp_search *search, const float *base)
     candidate.reports_value = true;
     if (is_of_heads(search, permutation)) {
         candidate.name = "attention-head-mapping";
-        candidate.value = (double)(first / head_dim);
+        const size_t head = first / head_dim;
+        candidate.value = (double)head;
         rp_search_add(search, candidate,
                       "heads are permuted: head %%v holds what belongs to head %zu",
                       from / head_dim);

@@ -139,7 +139,7 @@ static void q2_k(const unsigned char *in, float *bound, float *reach)
 {
     struct group group = {.factor = half_at(in + 80), .min_factor = half_at(in + 82), .largest = 3};
     for (size_t i = 0; i < SUPER_BLOCK; i++) {
-        const unsigned number = in[16 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3u;
+        const unsigned number = (unsigned)in[16 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3u;
         group.step = group.factor * (float)(in[i / 16] & 0x0f);
         k_value(&group, number == 0 || number == 3, &bound[i], &reach[i]);
     }
@@ -153,7 +153,7 @@ static void q3_k(const unsigned char *in, float *bound, float *reach)
         const unsigned char *scales = in + 96;
         const int low = at < 8 ? scales[at] & 0x0f : scales[at - 8] >> 4;
         const int scale = (low | (scales[8 + at % 4] >> at / 4 * 2 & 3) << 4) - 32;
-        const unsigned two = in[32 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3u;
+        const unsigned two = (unsigned)in[32 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3u;
         const bool is_high = in[i % 32] >> i / 32 & 1;
         group.step = group.factor * fabsf((float)scale);
         k_value(&group, (two == 0 && !is_high) || (two == 3 && is_high), &bound[i], &reach[i]);
@@ -173,9 +173,9 @@ static void q4_k(const unsigned char *in, bool has_five_bits, float *bound, floa
         const unsigned scale = at < 4
                                    ? scales[at] & 0x3fu
                                    : (scales[4 + at] & 0x0fu) | (unsigned)scales[at - 4] >> 6 << 4;
-        unsigned number = low[i / 64 * 32 + i % 32] >> i % 64 / 32 * 4 & 0x0fu;
+        unsigned number = (unsigned)low[i / 64 * 32 + i % 32] >> i % 64 / 32 * 4 & 0x0fu;
         if (has_five_bits)
-            number |= (high[i % 32] >> at & 1u) << 4;
+            number |= ((unsigned)high[i % 32] >> at & 1u) << 4;
         group.step = group.factor * (float)scale;
         k_value(&group, number == 0 || number == last, &bound[i], &reach[i]);
     }
@@ -185,8 +185,8 @@ static void q6_k(const unsigned char *in, float *bound, float *reach)
 {
     struct group group = {.factor = half_at(in + 208), .largest = 32};
     for (size_t i = 0; i < SUPER_BLOCK; i++) {
-        const unsigned low = in[i / 128 * 64 + i % 64] >> i % 128 / 64 * 4 & 0x0fu;
-        const unsigned high = in[128 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3u;
+        const unsigned low = (unsigned)in[i / 128 * 64 + i % 64] >> i % 128 / 64 * 4 & 0x0fu;
+        const unsigned high = (unsigned)in[128 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3u;
         const unsigned number = low | high << 4;
         group.step = group.factor * fabsf((float)(signed char)in[192 + i / 16]);
         k_value(&group, number == 0 || number == 63, &bound[i], &reach[i]);

@@ -505,9 +505,9 @@ enum rp_status rp_attention_bound(const struct rp_numerics *numerics, const stru
     enum rp_status status = open_bound(&bound, numerics, site, args, k, v);
     for (size_t first = 0; first < site->n_positions && status == RP_OK; first += bound.n_block) {
         const size_t left = site->n_positions - first;
-        struct block block = {.first = first,
-                              .n = left < bound.n_block ? left : bound.n_block,
-                              .sigma = sigma + first * width};
+        float *const rows = sigma + first * width;
+        struct block block = {
+            .first = first, .n = left < bound.n_block ? left : bound.n_block, .sigma = rows};
         for (size_t p = 0; p < block.n; p++) {
             while (seen < args->n_keys &&
                    (!args->is_causal || args->key_positions[seen] <= site->positions[first + p]))

@@ -184,9 +184,7 @@ static enum rp_status add_words(struct rp_sha256 *hash, const char *label, const
             strcmp(paths[i], inputs->tokens_file) == 0 ||
             strcmp(paths[i], inputs->prompt_file) == 0)
             continue;
-        if (is_script(paths[i]))
-            *known = 0;
-        else if (S_ISREG(info.st_mode))
+        if (S_ISREG(info.st_mode) && !is_script(paths[i]))
             status = add_file(hash, paths[i], inputs->cache_dir, err);
         else
             *known = 0;
