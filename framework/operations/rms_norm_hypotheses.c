@@ -168,9 +168,9 @@ static void install_after_rope(struct rp_ops *ops)
 
 struct norm {
     enum rp_weight_id which; /* RP_N_WEIGHTS: Q's and K's */
+    int every;               /* EVERY_NORM or 0 */
     const char *text;
     size_t dim, n_heads;
-    int every; /* EVERY_NORM or 0 */
 };
 
 static bool is_qk(const struct norm *norm)
@@ -354,8 +354,8 @@ static size_t n_norms(const struct rp_search *search)
 /* An engine has one function for all of its norms. */
 static void collect_every(struct rp_search *search)
 {
-    const struct norm every = {RP_N_WEIGHTS, "each norm", search->config->hidden_size, 1,
-                               EVERY_NORM};
+    const struct norm every = {RP_N_WEIGHTS, EVERY_NORM, "each norm", search->config->hidden_size,
+                               1};
     if (n_norms(search) < 2)
         return;
     collect_fixed(search, &every);
@@ -366,12 +366,12 @@ void rp_collect_rms_norm(struct rp_search *search)
 {
     const struct rp_model_config *config = search->config;
     const struct norm norms[] = {
-        {RP_ATTN_NORM, "the norm before attention", config->hidden_size, 1, 0},
-        {RP_FFN_NORM, "the norm before the FFN", config->hidden_size, 1, 0},
-        {RP_OUTPUT_NORM, "the last norm", config->hidden_size, 1, 0},
-        {RP_N_WEIGHTS, "QK-norm", config->head_dim, config->n_heads, 0},
-        {RP_ATTN_Q_NORM, "Q's norm", config->head_dim, config->n_heads, 0},
-        {RP_ATTN_K_NORM, "K's norm", config->head_dim, config->n_kv_heads, 0},
+        {RP_ATTN_NORM, 0, "the norm before attention", config->hidden_size, 1},
+        {RP_FFN_NORM, 0, "the norm before the FFN", config->hidden_size, 1},
+        {RP_OUTPUT_NORM, 0, "the last norm", config->hidden_size, 1},
+        {RP_N_WEIGHTS, 0, "QK-norm", config->head_dim, config->n_heads},
+        {RP_ATTN_Q_NORM, 0, "Q's norm", config->head_dim, config->n_heads},
+        {RP_ATTN_K_NORM, 0, "K's norm", config->head_dim, config->n_kv_heads},
     };
     static void (*const kinds[])(struct rp_search *, const struct norm *) = {
         collect_fixed,   collect_eps,   collect_offset,   collect_swapped,
