@@ -66,6 +66,18 @@ static bool has_address_space(void)
     return true;
 }
 
+/* OpenBLAS keeps its buffers: a thread that has multiplied so often has them. */
+#define PRODUCTS_WITH_ALL_BUFFERS 256
+
+static bool may_multiply(void)
+{
+    static _Thread_local unsigned n_products;
+    if (n_products == PRODUCTS_WITH_ALL_BUFFERS)
+        return true;
+    n_products++;
+    return has_address_space();
+}
+
 static void limit_threads(void)
 {
     set_threads_function *const set = atomic_load(&set_threads);
@@ -75,7 +87,7 @@ static void limit_threads(void)
 
 bool rp_blas_is_ready(void)
 {
-    if (atomic_load(&state) == NOT_THERE || !has_address_space())
+    if (atomic_load(&state) == NOT_THERE || !may_multiply())
         return false;
     if (atomic_load(&state) == NOT_LOADED) {
         load();
