@@ -94,7 +94,7 @@ static void break_off(const char *folder)
     if (!complete)
         complete = strstr(text, "\"complete\":true");
     assert_non_null(complete);
-    static const char broken_off[] = "\"complete\":false ";
+    static const char broken_off[] = "\"complete\":false";
     for (size_t i = 0; broken_off[i]; i++)
         complete[i] = broken_off[i];
     assert_int_equal(rp_file_write_atomic(path, text, n, NULL), RP_OK);

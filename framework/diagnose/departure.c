@@ -23,11 +23,12 @@ static void close_sides(struct sides *sides)
 
 static bool open_sides(const struct rp_comparison *c, const char *slot, struct sides *sides)
 {
+    const struct rp_slot_info *ref = rp_tensor_set_find(c->reference, slot);
+    const struct rp_slot_info *engine = rp_tensor_set_find(c->engine, slot);
     memset(sides, 0, sizeof *sides);
-    if (rp_tensor_set_find(c->reference, slot) && rp_tensor_set_find(c->engine, slot) &&
+    if (ref && engine && ref->dim == engine->dim &&
         !rp_tensor_load(c->reference, slot, &sides->ref, NULL) &&
-        !rp_tensor_load(c->engine, slot, &sides->engine, NULL) &&
-        sides->ref.dim == sides->engine.dim)
+        !rp_tensor_load(c->engine, slot, &sides->engine, NULL))
         return true;
     close_sides(sides);
     return false;
