@@ -34,22 +34,6 @@ static bool open_sides(const struct rp_comparison *c, const char *slot, struct s
     return false;
 }
 
-/* The row of position; NULL where there is none. */
-static const char *row_at(const struct rp_tensor *tensor, int64_t position)
-{
-    size_t low = 0, high = tensor->n_positions;
-    while (low < high) {
-        const size_t middle = low + (high - low) / 2;
-        if (tensor->positions[middle] < position)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == tensor->n_positions || tensor->positions[low] != position)
-        return NULL;
-    return (const char *)tensor->data + low * tensor->dim * sizeof(float);
-}
-
 static double value(const char *row, size_t i)
 {
     float v;
@@ -62,8 +46,10 @@ static double value(const char *row, size_t i)
 static bool branch_error(const struct sides *before, const struct sides *after, int64_t position,
                          double *error, double *noise)
 {
-    const char *rb = row_at(&before->ref, position), *ra = row_at(&after->ref, position);
-    const char *eb = row_at(&before->engine, position), *ea = row_at(&after->engine, position);
+    const char *rb = rp_tensor_row(&before->ref, position),
+               *ra = rp_tensor_row(&after->ref, position);
+    const char *eb = rp_tensor_row(&before->engine, position),
+               *ea = rp_tensor_row(&after->engine, position);
     double added = 0, off = 0, stream = 0;
     if (!rb || !ra || !eb || !ea || before->ref.dim != after->ref.dim)
         return false;
@@ -151,8 +137,8 @@ static double largest_before(const struct rp_comparison *c, const char *slot, in
     if (!open_sides(c, slot, &sides))
         return -1;
     for (size_t i = 0; i < sides.ref.n_positions && sides.ref.positions[i] < end; i++) {
-        const char *r = row_at(&sides.ref, sides.ref.positions[i]);
-        const char *e = row_at(&sides.engine, sides.ref.positions[i]);
+        const char *r = rp_tensor_row(&sides.ref, sides.ref.positions[i]);
+        const char *e = rp_tensor_row(&sides.engine, sides.ref.positions[i]);
         if (e && is_wanted(c, sides.ref.positions[i])) {
             const double l2_rel = rp_metrics_row(r, e, sides.ref.dim).l2_rel;
             largest = l2_rel > largest ? l2_rel : largest;
@@ -169,7 +155,8 @@ static double error_at(const struct rp_comparison *c, const char *slot, int64_t 
     double l2_rel = -1;
     if (!open_sides(c, slot, &sides))
         return -1;
-    const char *r = row_at(&sides.ref, position), *e = row_at(&sides.engine, position);
+    const char *r = rp_tensor_row(&sides.ref, position),
+               *e = rp_tensor_row(&sides.engine, position);
     if (r && e)
         l2_rel = rp_metrics_row(r, e, sides.ref.dim).l2_rel;
     close_sides(&sides);

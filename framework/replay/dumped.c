@@ -33,18 +33,7 @@ void rp_dumped_check(struct rp_dumped *dumped)
 
 const void *rp_dumped_row(const struct rp_dumped *dumped, int64_t position)
 {
-    const struct rp_tensor *tensor = &dumped->tensor;
-    size_t low = 0, high = tensor->n_positions;
-    while (low < high) {
-        const size_t middle = low + (high - low) / 2;
-        if (tensor->positions[middle] < position)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == tensor->n_positions || tensor->positions[low] != position)
-        return NULL;
-    return (const unsigned char *)tensor->data + low * tensor->dim * sizeof(float);
+    return rp_tensor_row(&dumped->tensor, position);
 }
 
 bool rp_dumped_is_finite(const struct rp_dumped *dumped, int64_t position)

@@ -421,6 +421,21 @@ enum rp_status rp_tensor_load(struct rp_tensor_set *set, const char *slot, struc
     return code;
 }
 
+const void *rp_tensor_row(const struct rp_tensor *tensor, int64_t position)
+{
+    size_t low = 0, high = tensor->n_positions;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (tensor->positions[middle] < position)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == tensor->n_positions || tensor->positions[low] != position)
+        return NULL;
+    return (const unsigned char *)tensor->data + low * tensor->dim * sizeof(float);
+}
+
 void rp_tensor_release(struct rp_tensor *tensor)
 {
     free(tensor->owned);

@@ -86,6 +86,8 @@ int rp_tensor_set_complete(const struct rp_tensor_set *set);
  * Release with rp_tensor_release (also allowed on a zeroed tensor). */
 enum rp_status rp_tensor_load(struct rp_tensor_set *set, const char *slot, struct rp_tensor *tensor,
                               struct rp_error *err);
+/* The row of position, [dim] FP32 that need not be aligned; NULL where there is none. */
+const void *rp_tensor_row(const struct rp_tensor *tensor, int64_t position);
 void rp_tensor_release(struct rp_tensor *tensor);
 
 /* ---- slot names ---- */
