@@ -128,6 +128,12 @@ RP_LOOP void rp_decode_q5_1_loop(const unsigned char *in, size_t n, float *out)
 }
 RP_COMPILE_TWICE(, rp_decode_q5_1, (const unsigned char *in, size_t n, float *out), (in, n, out))
 
+void rp_block_minima(const unsigned char *in, size_t n, size_t block_bytes, float *minima)
+{
+    for (size_t block = 0; block < n / BLOCK_VALUES; block++)
+        minima[block] = rp_float_from_half(rp_load_u16(in + block * block_bytes + 2));
+}
+
 /* As Q4_0, but the four bits number one of 16 values that lie unevenly. */
 void rp_decode_iq4_nl(const unsigned char *in, size_t n, float *out)
 {

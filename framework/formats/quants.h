@@ -15,6 +15,10 @@ rp_decode_fn rp_decode_f32, rp_decode_f16, rp_decode_bf16, rp_decode_q4_0, rp_de
 /* Blocks of 256 values. */
 rp_decode_fn rp_decode_q2_k, rp_decode_q3_k, rp_decode_q4_k, rp_decode_q5_k, rp_decode_q6_k;
 
+/* The minimum that each block of 32 values of Q4_1 or Q5_1 stores, and that a value of 0 stands for:
+ * minima [n / 32], of the n values at in; block_bytes is 20 or 24. */
+void rp_block_minima(const unsigned char *in, size_t n, size_t block_bytes, float *minima);
+
 /* Exact, subnormals included. */
 float rp_float_from_half(uint16_t half);
 

@@ -104,6 +104,26 @@ static void one_changed_bit_of_any_byte_changes_the_values(void **state)
                 fail_msg("%s: byte %zu of a block is not used", formats[i].name, byte);
 }
 
+/* A value of the integer 0 is decoded to its block's minimum. */
+static void minima_are_what_zeros_are_decoded_to(void **state)
+{
+    (void)state;
+    static unsigned char bytes[MAX_BYTES];
+    static float values[MAX_VALUES], minima[BLOCKS];
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        const struct format *format = &formats[i];
+        if (strcmp(format->name, "Q4_1") != 0 && strcmp(format->name, "Q5_1") != 0)
+            continue;
+        make_blocks(format, bytes);
+        rp_block_minima(bytes, BLOCKS * format->block_values, format->block_bytes, minima);
+        for (size_t block = 0; block < BLOCKS; block++)
+            memset(bytes + block * format->block_bytes + 4, 0, format->block_bytes - 4);
+        format->decode(bytes, BLOCKS * format->block_values, values);
+        for (size_t k = 0; k < BLOCKS * format->block_values; k++)
+            assert_true(values[k] == minima[k / format->block_values]);
+    }
+}
+
 static void halves_are_exact_from_the_smallest_to_infinity(void **state)
 {
     (void)state;
@@ -122,6 +142,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_format_is_decoded_as_gguf_py_does_to_the_bit),
         cmocka_unit_test(one_changed_bit_of_any_byte_changes_the_values),
+        cmocka_unit_test(minima_are_what_zeros_are_decoded_to),
         cmocka_unit_test(halves_are_exact_from_the_smallest_to_infinity),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

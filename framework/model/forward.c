@@ -96,6 +96,7 @@ static enum rp_status run_linear(struct pass *pass, const struct rp_step *step)
         .which = step->which,
         .type = weight->type,
         .weight = weight->data,
+        .loaded = weight,
         .n_out = weight->n_out,
         .n_in = weight->n_in,
         .x = pass->buffers[step->in],

@@ -230,13 +230,18 @@ static enum rp_status alloc_weights(size_t n, float **floats, struct rp_error *e
     return RP_OK;
 }
 
+static size_t n_minima(const struct rp_gguf_tensor *tensor)
+{
+    return rp_gguf_type_has_minima(tensor->type) ? tensor->dims[0] / 32 * tensor->n_rows : 0;
+}
+
 size_t rp_layer_bytes(const struct rp_model *model, size_t layer)
 {
     size_t total = 0;
     /* Every element takes at least a quarter of a byte of the file, so the sum cannot overflow. */
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];
-        total += tensor ? tensor->dims[0] * tensor->n_rows : 0;
+        total += tensor ? tensor->dims[0] * tensor->n_rows + n_minima(tensor) : 0;
     }
     return total * sizeof(float);
 }
@@ -255,10 +260,14 @@ enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct 
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];
         if (!tensor)
             continue;
-        loaded.weights[i] = (struct rp_weight){at, tensor->n_rows, tensor->dims[0], tensor->type};
+        float *minima = n_minima(tensor) ? at + tensor->n_rows * tensor->dims[0] : NULL;
+        loaded.weights[i] =
+            (struct rp_weight){at, tensor->n_rows, tensor->dims[0], tensor->type, minima};
         status = rp_gguf_rows(model->gguf, tensor, 0, tensor->n_rows, at, err);
+        if (status == RP_OK && minima)
+            rp_gguf_minima(tensor, 0, tensor->n_rows, minima);
         rp_gguf_forget_rows(model->gguf, tensor, 0, tensor->n_rows);
-        at += tensor->n_rows * tensor->dims[0];
+        at += tensor->n_rows * tensor->dims[0] + n_minima(tensor);
     }
     if (status == RP_OK)
         *weights = loaded;

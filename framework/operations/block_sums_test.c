@@ -42,19 +42,27 @@ static void make_product(struct product *product)
 
 static const int64_t positions[ROWS] = {0, 1, 2};
 
-static void multiply(struct rp_emulation *emulation, uint32_t type, struct product *product)
+/* loaded: what is said of where the weights are from; NULL: nothing. */
+static void multiply_loaded(struct rp_emulation *emulation, uint32_t type,
+                            const struct rp_weight *loaded, struct product *product)
 {
     const struct rp_model_config config = {.head_dim = 64};
     const struct rp_site site = {.config = &config, .n_positions = ROWS, .positions = positions};
     const struct rp_linear args = {.which = RP_FFN_DOWN,
                                    .type = type,
                                    .weight = product->weight,
+                                   .loaded = loaded,
                                    .n_out = N_OUT,
                                    .n_in = N_IN,
                                    .x = product->x,
                                    .y = product->y,
                                    .y_stride = N_OUT};
     assert_int_equal(emulation->overlay.ops.linear(emulation, &site, &args), RP_OK);
+}
+
+static void multiply(struct rp_emulation *emulation, uint32_t type, struct product *product)
+{
+    multiply_loaded(emulation, type, NULL, product);
 }
 
 /* The product as the kernel sums it, in double; rounds_sums: whether the sum of a block is F16. */
@@ -115,6 +123,26 @@ static void minima_are_multiplied_by_sums_in_f16(void **state)
     assert_true(largest_error(&product, false) < 5e-6);
 }
 
+/* A quantizer that weighs values may give none of a block the integer 0: its minimum is in the file alone.
+ * Of weights that were exchanged for others, the file's minima are not those. */
+static void minima_are_those_that_the_file_stores(void **state)
+{
+    (void)state;
+    static struct product product;
+    const struct rp_numerics by_weight = {.activations = RP_ACTIVATIONS_BY_WEIGHT};
+    struct rp_emulation emulation;
+    make_product(&product);
+    for (size_t i = 0; i < N_OUT * N_IN; i++)
+        product.weight[i] += 0.5f;
+    struct rp_weight loaded = {product.weight, N_OUT, N_IN, RP_GGML_Q4_1, product.minima};
+    rp_emulation_open(&emulation, &by_weight, NULL);
+    multiply_loaded(&emulation, RP_GGML_Q4_1, &loaded, &product);
+    assert_true(largest_error(&product, true) < 5e-6);
+    loaded.data = product.x;
+    multiply_loaded(&emulation, RP_GGML_Q4_1, &loaded, &product);
+    assert_true(largest_error(&product, true) > 1e-4);
+}
+
 /* Q8_1 is shown as Q8_0: its values are that, and the sum is of the row that the watch gave. */
 static const float *halve(void *context, const struct rp_site *site, enum rp_weight_id which,
                           bool is_cache, int64_t position, uint32_t format, const float *x,
@@ -164,6 +192,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(minima_are_multiplied_by_sums_in_f16),
+        cmocka_unit_test(minima_are_those_that_the_file_stores),
         cmocka_unit_test(the_sum_is_of_the_row_that_a_watch_puts_in_the_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -109,7 +109,8 @@ static float *new_rows(const struct rp_site *site, size_t width)
 
 /* ---- products ---- */
 
-/* The smallest value of a block is its minimum: quantizers give it the integer 0. minima [n_blocks]. */
+/* Of weights that were exchanged, whose blocks are not at hand: the smallest value of a block is its
+ * minimum where a quantizer gave it the integer 0, as ggml's does. minima [n_blocks]. */
 RP_LOOP void minima_of_loop(const float *weight, size_t n_blocks, float *minima)
 {
     for (size_t b = 0; b < n_blocks; b++, weight += BLOCK) {
@@ -132,14 +133,20 @@ static enum rp_status add_block_sums(const struct rp_site *site, const struct rp
                                      const float *excess)
 {
     const size_t n_blocks = args->n_in / BLOCK;
-    float *minima = calloc(args->n_out * n_blocks + 1, sizeof *minima);
-    if (!minima)
-        return no_memory(site, args->n_out);
-    for (size_t i = 0; i < args->n_out; i++)
-        minima_of(args->weight + i * args->n_in, n_blocks, minima + i * n_blocks);
+    const bool is_as_loaded = args->loaded && args->loaded->data == args->weight;
+    const float *minima = is_as_loaded ? args->loaded->minima : NULL;
+    float *computed = NULL;
+    if (!minima) {
+        computed = malloc((args->n_out * n_blocks + 1) * sizeof *computed);
+        if (!computed)
+            return no_memory(site, args->n_out);
+        for (size_t i = 0; i < args->n_out; i++)
+            minima_of(args->weight + i * args->n_in, n_blocks, computed + i * n_blocks);
+        minima = computed;
+    }
     rp_matmul_add(minima, args->n_out, n_blocks, excess, site->n_positions, args->y,
                   args->y_stride);
-    free(minima);
+    free(computed);
     return RP_OK;
 }
 

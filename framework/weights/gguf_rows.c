@@ -64,6 +64,19 @@ const struct rp_gguf_tensor *rp_gguf_find_tensor(const struct rp_gguf *gguf, con
     return found ? *found : NULL;
 }
 
+bool rp_gguf_type_has_minima(uint32_t type)
+{
+    return type == RP_GGML_Q4_1 || type == RP_GGML_Q5_1;
+}
+
+void rp_gguf_minima(const struct rp_gguf_tensor *tensor, size_t first, size_t n, float *minima)
+{
+    const size_t n_values = (size_t)tensor->dims[0], n_blocks = n_values / 32;
+    for (size_t row = 0; row < n; row++)
+        rp_block_minima(tensor->data + (first + row) * tensor->row_bytes, n_values,
+                        tensor->row_bytes / (n_blocks ? n_blocks : 1), minima + row * n_blocks);
+}
+
 static rp_decode_fn *decoder(uint32_t type)
 {
     switch (type) {

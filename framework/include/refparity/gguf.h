@@ -143,6 +143,11 @@ const struct rp_gguf_tensor *rp_gguf_find_tensor(const struct rp_gguf *gguf, con
 
 /* "BF16", "Q4_K", …; NULL for a number that ggml does not define. */
 const char *rp_ggml_type_name(uint32_t type);
+/* Whether the type stores a minimum beside each block's scale: Q4_1 and Q5_1. */
+bool rp_gguf_type_has_minima(uint32_t type);
+/* Those of n rows from row first, in minima [n][row's values / 32]; the tensor's type has them, and the
+ * rows are within it. Not looked at for NaN: the rows' values are. */
+void rp_gguf_minima(const struct rp_gguf_tensor *tensor, size_t first, size_t n, float *minima);
 /* Whether rp_gguf_rows can decode it. */
 bool rp_ggml_type_is_readable(uint32_t type);
 

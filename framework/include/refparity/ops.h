@@ -103,6 +103,8 @@ struct rp_weight {
     const float *data;  /* [n_out][n_in]; a norm's is [1][n_in]; NULL: the layer has none */
     size_t n_out, n_in; /* 0 where data is NULL */
     uint32_t type;      /* ggml's, of the weight in the file */
+    const float
+        *minima; /* [n_out][n_in / 32], those that blocks of Q4_1 and Q5_1 store; else NULL */
 };
 
 /* A layer's weights, decoded. The caller may exchange entries, as long as the shapes stay. */
@@ -145,8 +147,9 @@ struct rp_rms_norm {
 /* y = x weight^T. */
 struct rp_linear {
     enum rp_weight_id which;
-    uint32_t type;       /* ggml's, of the weight in the file */
-    const float *weight; /* [n_out][n_in], decoded */
+    uint32_t type;                  /* ggml's, of the weight in the file */
+    const float *weight;            /* [n_out][n_in], decoded */
+    const struct rp_weight *loaded; /* where weight is from; NULL, or with other data: not known */
     size_t n_out, n_in;
     size_t
         first_out;  /* of RP_OUTPUT, which comes in blocks of rows: the first one's index; else 0 */
