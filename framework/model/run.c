@@ -59,39 +59,98 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+/* Some rows of the output matrix, and what they are read for. */
+struct output_block {
+    const struct rp_forward *forward;
+    size_t n;                 /* positions */
+    const int64_t *positions; /* [n] */
+    size_t chunk;             /* positions per call */
+    const float *normed;      /* [n][hidden_size] */
+    float *weight;            /* [OUTPUT_BLOCK_ROWS][hidden_size], owned; then their minima */
+    size_t first, n_rows;     /* those in weight */
+};
+
+static enum rp_status open_block(struct output_block *block, struct rp_error *err)
+{
+    const struct rp_model_config *config = &block->forward->model->config;
+    if (block->chunk == 0)
+        block->chunk = block->n;
+    return rp_float_alloc(smaller(OUTPUT_BLOCK_ROWS, config->vocab_size),
+                          config->hidden_size + config->hidden_size / 32, &block->weight, err);
+}
+
+/* y [n][n_rows], rows y_stride apart, from rows first .. first + n_rows - 1 of the output matrix. */
+static enum rp_status run_block(struct output_block *block, size_t first, float *y, size_t y_stride,
+                                struct rp_error *err)
+{
+    const struct rp_model *model = block->forward->model;
+    const struct rp_ops *ops = ops_of(block->forward);
+    const size_t dim = model->config.hidden_size;
+    block->first = first;
+    block->n_rows = smaller(OUTPUT_BLOCK_ROWS, model->config.vocab_size - first);
+    float *minima =
+        rp_gguf_type_has_minima(model->output->type) ? block->weight + block->n_rows * dim : NULL;
+    const struct rp_weight loaded = {block->weight, block->n_rows, dim, model->output->type,
+                                     minima};
+    enum rp_status status =
+        rp_gguf_rows(model->gguf, model->output, first, block->n_rows, block->weight, err);
+    if (status == RP_OK && minima)
+        rp_gguf_minima(model->output, first, block->n_rows, minima);
+    rp_gguf_forget_rows(model->gguf, model->output, first, block->n_rows);
+    for (size_t p = 0; p < block->n && status == RP_OK; p += block->chunk) {
+        struct rp_site site = rp_site_make(block->forward, -1, smaller(block->chunk, block->n - p),
+                                           block->positions + p, err);
+        struct rp_linear args = {.which = RP_OUTPUT,
+                                 .type = loaded.type,
+                                 .weight = loaded.data,
+                                 .loaded = &loaded,
+                                 .n_out = block->n_rows,
+                                 .n_in = dim,
+                                 .first_out = first,
+                                 .x = block->normed + p * dim,
+                                 .y = y + p * y_stride,
+                                 .y_stride = y_stride};
+        status = ops->linear(ops->context, &site, &args);
+    }
+    return status;
+}
+
 enum rp_status rp_model_logits(const struct rp_forward *forward, size_t n, const int64_t *positions,
                                size_t chunk, const float *normed, float *logits,
                                struct rp_error *err)
 {
-    const struct rp_model *model = forward->model;
-    const struct rp_ops *ops = ops_of(forward);
-    size_t dim = model->config.hidden_size, vocab = model->config.vocab_size;
-    size_t step = chunk ? chunk : n;
-    float *weight;
-    enum rp_status status = rp_float_alloc(smaller(OUTPUT_BLOCK_ROWS, vocab), dim, &weight, err);
-    for (size_t row = 0; row < vocab && status == RP_OK; row += OUTPUT_BLOCK_ROWS) {
-        size_t n_rows = smaller(OUTPUT_BLOCK_ROWS, vocab - row);
-        status = rp_gguf_rows(model->gguf, model->output, row, n_rows, weight, err);
-        rp_gguf_forget_rows(model->gguf, model->output, row, n_rows);
-        for (size_t p = 0; p < n && status == RP_OK; p += step) {
-            struct rp_site site =
-                rp_site_make(forward, -1, smaller(step, n - p), positions + p, err);
-            struct rp_linear args = {.which = RP_OUTPUT,
-                                     .type = model->output->type,
-                                     .weight = weight,
-                                     .n_out = n_rows,
-                                     .n_in = dim,
-                                     .first_out = row,
-                                     .x = normed + p * dim,
-                                     .y = logits + p * vocab + row,
-                                     .y_stride = vocab};
-            status = ops->linear(ops->context, &site, &args);
-        }
+    const size_t vocab = forward->model->config.vocab_size;
+    struct output_block block = {
+        .forward = forward, .n = n, .positions = positions, .chunk = chunk, .normed = normed};
+    enum rp_status status = open_block(&block, err);
+    for (size_t row = 0; row < vocab && status == RP_OK; row += block.n_rows)
+        status = run_block(&block, row, logits + row, vocab, err);
+    for (size_t p = 0; p < n && status == RP_OK; p += block.chunk)
+        status = rp_tap_emit(forward, RP_PART_LOGITS, -1, smaller(block.chunk, n - p),
+                             positions + p, vocab, logits + p * vocab, err);
+    free(block.weight);
+    return status;
+}
+
+enum rp_status rp_model_logits_by_block(const struct rp_forward *forward, size_t n,
+                                        const int64_t *positions, const float *normed,
+                                        rp_logits_block_fn *take, void *context,
+                                        struct rp_error *err)
+{
+    const size_t vocab = forward->model->config.vocab_size;
+    struct output_block block = {
+        .forward = forward, .n = n, .positions = positions, .normed = normed};
+    float *y = NULL;
+    enum rp_status status = open_block(&block, err);
+    if (status == RP_OK)
+        status = rp_float_alloc(n, smaller(OUTPUT_BLOCK_ROWS, vocab), &y, err);
+    for (size_t row = 0; row < vocab && status == RP_OK; row += block.n_rows) {
+        status = run_block(&block, row, y, smaller(OUTPUT_BLOCK_ROWS, vocab - row), err);
+        if (status == RP_OK)
+            take(context, row, block.n_rows, y);
     }
-    for (size_t p = 0; p < n && status == RP_OK; p += step)
-        status = rp_tap_emit(forward, RP_PART_LOGITS, -1, smaller(step, n - p), positions + p,
-                             vocab, logits + p * vocab, err);
-    free(weight);
+    free(y);
+    free(block.weight);
     return status;
 }
 

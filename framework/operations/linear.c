@@ -7,6 +7,7 @@
 #include "base/avx2.h"
 #include "operations/matmul.h"
 #include "operations/operations.h"
+#include "refparity/metrics.h"
 
 enum rp_status rp_op_linear(void *context, const struct rp_site *site, const struct rp_linear *args)
 {
@@ -122,29 +123,60 @@ RP_COMPILE_TWICE(static, weighted_square,
                   double *restrict sum),
                  (x, by, n, sum))
 
+static enum rp_status open_profile(const struct rp_site *site, const struct rp_linear *args,
+                                   struct profile *profile)
+{
+    *profile = (struct profile){.column_square = calloc(args->n_in + 1, sizeof(float)),
+                                .row_share = calloc(args->n_out + 1, sizeof(float))};
+    if (!profile->column_square || !profile->row_share)
+        return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for a product's profile");
+    make_profile(args, profile);
+    return RP_OK;
+}
+
+static void close_profile(struct profile *profile)
+{
+    free(profile->column_square);
+    free(profile->row_share);
+}
+
+static double sum_error_of(const struct rp_linear *args)
+{
+    return RP_UNIT_ROUNDOFF * RP_SUM_ERROR * sqrt((double)args->n_in);
+}
+
 /* 0.42 u sqrt(n) sqrt(T^2 + y^2 / 3) + u y for a sum of n terms that comes to y. T is the usual size
  * of such a sum: its terms with random signs. It is taken from the columns' and the row's mean
  * squares, as n_out times n_in terms for each position would cost as much as the product. */
 enum rp_status rp_sigma_linear(const struct rp_site *site, const struct rp_linear *args,
                                float *sigma)
 {
-    struct profile profile = {.column_square = calloc(args->n_in + 1, sizeof(float)),
-                              .row_share = calloc(args->n_out + 1, sizeof(float))};
-    enum rp_status status = RP_OK;
-    if (!profile.column_square || !profile.row_share) {
-        status = rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for a product's profile");
-        goto done;
-    }
-    make_profile(args, &profile);
-    const float sum_error = (float)(RP_UNIT_ROUNDOFF * RP_SUM_ERROR * sqrt((double)args->n_in));
-    for (size_t p = 0; p < site->n_positions; p++) {
+    struct profile profile;
+    const enum rp_status status = open_profile(site, args, &profile);
+    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
         double square;
         weighted_square(args->x + p * args->n_in, profile.column_square, args->n_in, &square);
         sigma_row(args->y + p * args->y_stride, profile.row_share, args->n_out, (float)sqrt(square),
-                  sum_error, sigma + p * args->n_out);
+                  (float)sum_error_of(args), sigma + p * args->n_out);
     }
-done:
-    free(profile.column_square);
-    free(profile.row_share);
+    close_profile(&profile);
+    return status;
+}
+
+/* The shares' squares have the mean 1, so that the T^2 of a row of outputs sum up to n_out times the
+ * input's part. */
+enum rp_status rp_sigma_norm_linear(const struct rp_site *site, const struct rp_linear *args,
+                                    double *norm)
+{
+    struct profile profile;
+    const enum rp_status status = open_profile(site, args, &profile);
+    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
+        const double y = rp_metrics_norm(args->y + p * args->y_stride, args->n_out);
+        double square;
+        weighted_square(args->x + p * args->n_in, profile.column_square, args->n_in, &square);
+        norm[p] = sum_error_of(args) * sqrt((double)args->n_out * square + ALIGNED * y * y) +
+                  RP_UNIT_ROUNDOFF * y;
+    }
+    close_profile(&profile);
     return status;
 }

@@ -63,6 +63,11 @@ RP_OPERATION(ffn_activation)
 RP_OPERATION(residual_add)
 #undef RP_OPERATION
 
+/* norm [n_positions]: the L2 norm of each row of rp_sigma_linear, or a little more (the root of a sum of
+ * squares is no more than the sum of the roots); in a fraction of the time. */
+enum rp_status rp_sigma_norm_linear(const struct rp_site *site, const struct rp_linear *args,
+                                    double *norm);
+
 /* They copy, or have their error in the operation that reads them; attention's is in
  * operations/attention_bound.h. */
 enum rp_status rp_op_embed(void *context, const struct rp_site *site, const struct rp_embed *args);

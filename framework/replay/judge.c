@@ -53,37 +53,72 @@ static bool is_plain_row(const float *replayed, const void *engine, size_t dim, 
     return true;
 }
 
+/* Value by value. first: of the piece within its row. */
+static void add_values(const struct rp_numerics *numerics, struct rp_row_pieces *pieces,
+                       size_t first, const float *replayed, const void *engine, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float value;
+        memcpy(&value, (const unsigned char *)engine + i * sizeof value, sizeof value);
+        pieces->norm_square += (double)replayed[i] * (double)replayed[i];
+        if (!isfinite(value)) {
+            if (pieces->n_nan + pieces->n_inf == 0)
+                pieces->first_bad = first + i;
+            pieces->n_nan += isnan(value) != 0;
+            pieces->n_inf += isinf(value) != 0;
+            continue;
+        }
+        const double excess = excess_of(numerics->state, replayed[i], value);
+        pieces->square += excess * excess;
+        if (excess > pieces->largest) {
+            pieces->largest = excess;
+            pieces->channel = first + i;
+        }
+    }
+}
+
+void rp_row_piece_add(const struct rp_numerics *numerics, struct rp_row_pieces *pieces,
+                      size_t first, const float *replayed, const void *engine, size_t n)
+{
+    const struct rp_metrics m = rp_metrics_row(replayed, engine, n);
+    if (numerics->state != RP_STATE_F32 || !m.ref_finite || !m.engine_finite || !(m.norm_ref > 0)) {
+        add_values(numerics, pieces, first, replayed, engine, n);
+        return;
+    }
+    pieces->square += m.l2_rel * m.norm_ref * m.l2_rel * m.norm_ref;
+    pieces->norm_square += m.norm_ref * m.norm_ref;
+    if (m.max_abs > pieces->largest) {
+        pieces->largest = m.max_abs;
+        pieces->channel = first + rp_metrics_scan(replayed, engine, n).max_abs_index;
+    }
+}
+
+struct rp_row_error rp_row_error_of_pieces(const struct rp_row_pieces *pieces)
+{
+    const double norm = pieces->norm_square;
+    struct rp_row_error error = {.introduced = (double)NAN,
+                                 .norm = sqrt(norm),
+                                 .channel = pieces->channel,
+                                 .n_nan = pieces->n_nan,
+                                 .n_inf = pieces->n_inf};
+    if (pieces->n_nan + pieces->n_inf > 0)
+        error.channel = pieces->first_bad;
+    else if (isfinite(norm))
+        error.introduced = norm > 0             ? sqrt(pieces->square / norm)
+                           : pieces->square > 0 ? (double)INFINITY
+                                                : 0;
+    return error;
+}
+
 struct rp_row_error rp_row_error_of(const struct rp_numerics *numerics, const float *replayed,
                                     const void *engine, size_t dim, double bound)
 {
     struct rp_row_error error = {.introduced = (double)NAN};
+    struct rp_row_pieces pieces = {.square = 0};
     if (numerics->state == RP_STATE_F32 && is_plain_row(replayed, engine, dim, bound, &error))
         return error;
-    double square = 0, norm = 0, largest = -1;
-    size_t first_bad = dim;
-    for (size_t i = 0; i < dim; i++) {
-        float value;
-        memcpy(&value, (const unsigned char *)engine + i * sizeof value, sizeof value);
-        norm += (double)replayed[i] * (double)replayed[i];
-        if (!isfinite(value)) {
-            error.n_nan += isnan(value) != 0;
-            error.n_inf += isinf(value) != 0;
-            first_bad = first_bad < i ? first_bad : i;
-            continue;
-        }
-        const double excess = excess_of(numerics->state, replayed[i], value);
-        square += excess * excess;
-        if (excess > largest) {
-            largest = excess;
-            error.channel = i;
-        }
-    }
-    error.norm = sqrt(norm);
-    if (first_bad < dim)
-        error.channel = first_bad;
-    else if (isfinite(norm))
-        error.introduced = norm > 0 ? sqrt(square / norm) : square > 0 ? (double)INFINITY : 0;
-    return error;
+    add_values(numerics, &pieces, 0, replayed, engine, dim);
+    return rp_row_error_of_pieces(&pieces);
 }
 
 /* ---- messages ---- */

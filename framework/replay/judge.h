@@ -21,6 +21,18 @@ struct rp_row_error {
 struct rp_row_error rp_row_error_of(const struct rp_numerics *numerics, const float *replayed,
                                     const void *engine, size_t dim, double bound);
 
+/* The same of a row that comes in pieces; zeroed before the first. */
+struct rp_row_pieces {
+    double square, norm_square; /* of the differences, of the replayed values */
+    double largest;             /* difference, which is in channel */
+    size_t channel;
+    size_t first_bad, n_nan, n_inf;
+};
+/* Adds n values from channel first on; engine [n] need not be aligned. */
+void rp_row_piece_add(const struct rp_numerics *numerics, struct rp_row_pieces *pieces,
+                      size_t first, const float *replayed, const void *engine, size_t n);
+struct rp_row_error rp_row_error_of_pieces(const struct rp_row_pieces *pieces);
+
 /* Where a rounding lies between a slot and what it is computed from: what tips are to be expected. */
 struct rp_expected_tips {
     const double *worth;   /* [n] relative: what one tip of each rounding, the largest, changes */

@@ -17,6 +17,12 @@ static double sign_of(uint64_t *seed)
     return *seed >> 63 ? 1.0 : -1.0;
 }
 
+/* What rounding to the state inside the operation may have moved row p by. */
+static double tipped(const struct rp_noise *noise, size_t p)
+{
+    return p < noise->capacity ? sqrt(noise->tips[p]) : 0;
+}
+
 /* Of the operation that has just run: y [n_positions][dim], rows stride apart. sigma [n_positions][dim];
  * tips [n_positions]: what is rounded inside may tip, an upper limit; NULL: nothing is, but to the
  * state. */
@@ -24,8 +30,7 @@ static void take(struct rp_noise *noise, const struct rp_site *site, float *y, s
                  size_t stride, const float *sigma, const double *tips)
 {
     for (size_t p = 0; p < site->n_positions; p++) {
-        const double limit =
-            (tips ? tips[p] : 0) + (p < noise->capacity ? sqrt(noise->tips[p]) : 0);
+        const double limit = (tips ? tips[p] : 0) + tipped(noise, p);
         const double each = dim > 0 ? limit / RP_BOUND_SIGMAS / sqrt((double)dim) : 0;
         for (size_t i = 0; i < dim && noise->draws; i++)
             y[p * stride + i] =
@@ -87,6 +92,27 @@ NOISY(gated_norm, args->y, site->n_positions ? args->n_rows / site->n_positions 
 NOISY(ffn_activation, args->y, args->dim, dim)
 NOISY(residual_add, args->hidden, args->dim, dim)
 /* clang-format on */
+
+/* Where nothing is drawn, the bound needs no more than the rows' norms. */
+static enum rp_status noisy_or_bounded_linear(void *context, const struct rp_site *site,
+                                              const struct rp_linear *args)
+{
+    struct rp_noise *noise = context;
+    const struct rp_ops *below = noise->overlay.below;
+    if (noise->draws)
+        return noisy_linear(context, site, args);
+    begin(noise);
+    enum rp_status status = below->linear(below->context, site, args);
+    double *norm = malloc((site->n_positions + 1) * sizeof *norm);
+    if (status == RP_OK && !norm)
+        status = no_memory(site);
+    if (status == RP_OK)
+        status = rp_sigma_norm_linear(site, args, norm);
+    for (size_t p = 0; p < site->n_positions && p < noise->capacity && status == RP_OK; p++)
+        noise->bound[p] = RP_BOUND_SIGMAS * norm[p] + tipped(noise, p);
+    free(norm);
+    return status;
+}
 
 /* Attention's bound asks which of the cache's roundings may tip. */
 static enum rp_status noisy_kv_store(void *context, const struct rp_site *site,
@@ -165,7 +191,7 @@ enum rp_status rp_noise_open(struct rp_noise *noise, const struct rp_numerics *n
     }
     rp_overlay_open(&noise->overlay, below);
     noise->overlay.ops.rms_norm = noisy_rms_norm;
-    noise->overlay.ops.linear = noisy_linear;
+    noise->overlay.ops.linear = noisy_or_bounded_linear;
     noise->overlay.ops.rope = noisy_rope;
     noise->overlay.ops.kv_store = noisy_kv_store;
     noise->overlay.ops.attention = noisy_attention;

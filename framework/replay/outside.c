@@ -12,9 +12,6 @@
 #include "replay/noise.h"
 #include "replay/session.h"
 
-#define LOGITS_BYTES ((size_t)48 << 20) /* in memory at a time */
-#define LOGITS_ROWS 16                  /* at least: the output matrix is decoded for each group */
-
 /* The rows of one part that can be computed. */
 struct part {
     struct rp_replay *replay;
@@ -84,44 +81,45 @@ static enum rp_status part_open(struct part *part, struct rp_replay *replay,
 
 /* ---- computing ---- */
 
-/* Rows first .. first + n - 1 of the source, as the last norm leaves them. */
+/* The source's rows, as the last norm leaves them: rows [n][hidden_size]. */
 static enum rp_status normed_rows(const struct part *part, const struct rp_forward *forward,
-                                  size_t first, size_t n, float *rows, struct rp_error *err)
+                                  float *rows, struct rp_error *err)
 {
     const size_t width = rp_model_config(part->replay->model)->hidden_size;
-    for (size_t i = 0; i < n; i++) {
-        const void *row = rp_dumped_row(&part->source, part->positions[first + i]);
-        if (row && part->founded[first + i])
+    for (size_t i = 0; i < part->n; i++) {
+        const void *row = rp_dumped_row(&part->source, part->positions[i]);
+        if (row && part->founded[i])
             memcpy(rows + i * width, row, width * sizeof *rows);
     }
     if (strcmp(part->source.slot, "post_norm") == 0)
         return RP_OK;
-    return rp_model_final_norm(forward, n, part->positions + first, rows, err);
+    return rp_model_final_norm(forward, part->n, part->positions, rows, err);
 }
 
-/* The logits come in blocks of rows of the output matrix: their squares add up. */
-struct logits_bound {
+/* The logits come in blocks of rows of the output matrix: what a row differs by, and the squares of its
+ * bound, add up. */
+struct logits {
     struct rp_overlay overlay; /* comes first */
-    double *square;            /* [n_positions] of the call, absolute */
+    const struct part *part;
+    double *square;               /* [n] of the bound, absolute */
+    struct rp_row_pieces *pieces; /* [n] */
 };
 
 static enum rp_status bounded_linear(void *context, const struct rp_site *site,
                                      const struct rp_linear *args)
 {
-    struct logits_bound *bound = context;
-    const struct rp_ops *below = bound->overlay.below;
-    float *sigma = calloc(site->n_positions * args->n_out + 1, sizeof *sigma);
+    const struct logits *logits = context;
+    const struct rp_ops *below = logits->overlay.below;
+    double *norm = calloc(site->n_positions + 1, sizeof *norm);
     enum rp_status status = below->linear(below->context, site, args);
-    if (status == RP_OK && !sigma)
+    if (status == RP_OK && !norm)
         status = rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows",
                          site->n_positions);
     if (status == RP_OK)
-        status = rp_sigma_linear(site, args, sigma);
-    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
-        const double norm = RP_BOUND_SIGMAS * rp_metrics_norm(sigma + p * args->n_out, args->n_out);
-        bound->square[p] += norm * norm;
-    }
-    free(sigma);
+        status = rp_sigma_norm_linear(site, args, norm);
+    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++)
+        logits->square[p] += RP_BOUND_SIGMAS * norm[p] * RP_BOUND_SIGMAS * norm[p];
+    free(norm);
     return status;
 }
 
@@ -150,55 +148,85 @@ static double of_carried_norm(const struct part *part, const float *normed, floa
     return RP_BOUND_SIGMAS * rp_norm_error(width) + (norm > 0 ? WORTH_OF_TIPS * tip / norm : 0);
 }
 
-static enum rp_status compute_logits(const struct part *part, const struct rp_forward *forward,
-                                     size_t first, size_t n, float *rows, struct rp_error *err)
+static void take_block(void *context, size_t first, size_t n_out, const float *y)
 {
-    const size_t width = rp_model_config(part->replay->model)->hidden_size;
-    struct logits_bound bound;
+    const struct logits *logits = context;
+    const struct part *part = logits->part;
+    for (size_t i = 0; i < part->n; i++) {
+        const unsigned char *row = rp_dumped_row(&part->dumped, part->positions[i]);
+        rp_row_piece_add(&part->replay->options.numerics, &logits->pieces[i], first, y + i * n_out,
+                         row + first * sizeof(float), n_out);
+    }
+}
+
+/* Sets the errors and bounds of all rows. */
+static enum rp_status measure_logits(const struct part *part, const struct rp_forward *forward,
+                                     struct rp_error *err)
+{
+    const size_t n = part->n, width = rp_model_config(part->replay->model)->hidden_size;
+    struct logits logits = {.part = part};
     struct rp_forward bounded = *forward;
     float *normed = calloc(n * width + 1, sizeof *normed);
     float *scratch = calloc(width + 1, sizeof *scratch);
-    bound.square = calloc(n + 1, sizeof *bound.square);
+    logits.square = calloc(n + 1, sizeof *logits.square);
+    logits.pieces = calloc(n + 1, sizeof *logits.pieces);
     enum rp_status status = RP_OK;
-    if (!normed || !scratch || !bound.square)
+    if (!normed || !scratch || !logits.square || !logits.pieces)
         status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", n);
     if (status == RP_OK)
-        status = normed_rows(part, forward, first, n, normed, err);
+        status = normed_rows(part, forward, normed, err);
     if (status == RP_OK) {
         /* Over the emulation: the terms are as large without the rounding. */
-        rp_overlay_open(&bound.overlay, forward->ops);
-        bound.overlay.ops.linear = bounded_linear;
-        bounded.ops = &bound.overlay.ops;
-        status = rp_model_logits(&bounded, n, part->positions + first, 0, normed, rows, err);
+        rp_overlay_open(&logits.overlay, forward->ops);
+        logits.overlay.ops.linear = bounded_linear;
+        bounded.ops = &logits.overlay.ops;
+        status = rp_model_logits_by_block(&bounded, n, part->positions, normed, take_block, &logits,
+                                          err);
     }
-    for (size_t i = 0; i < n && status == RP_OK; i++)
-        part->bound[first + i] =
-            sqrt(bound.square[i]) / rp_metrics_norm(rows + i * part->dim, part->dim) +
-            of_carried_norm(part, normed + i * width, scratch);
+    for (size_t i = 0; i < n && status == RP_OK; i++) {
+        part->errors[i] = rp_row_error_of_pieces(&logits.pieces[i]);
+        part->bound[i] = sqrt(logits.square[i]) / part->errors[i].norm +
+                         of_carried_norm(part, normed + i * width, scratch);
+    }
     free(scratch);
     free(normed);
-    free(bound.square);
+    free(logits.square);
+    free(logits.pieces);
+    return status;
+}
+
+static enum rp_status compute_logits(const struct part *part, const struct rp_forward *forward,
+                                     float *rows, struct rp_error *err)
+{
+    const size_t width = rp_model_config(part->replay->model)->hidden_size;
+    float *normed = calloc(part->n * width + 1, sizeof *normed);
+    if (!normed)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", part->n);
+    enum rp_status status = normed_rows(part, forward, normed, err);
+    if (status == RP_OK)
+        status = rp_model_logits(forward, part->n, part->positions, 0, normed, rows, err);
+    free(normed);
     return status;
 }
 
 /* The norm's bound is noise.c's: of what the norm rounds inside, too. */
 static enum rp_status compute_post_norm(const struct part *part, const struct rp_forward *forward,
                                         const struct rp_numerics *numerics,
-                                        struct rp_emulation *emulation, size_t first, size_t n,
-                                        float *rows, struct rp_error *err)
+                                        struct rp_emulation *emulation, float *rows,
+                                        struct rp_error *err)
 {
     struct rp_noise noise;
     struct rp_forward bounded = *forward;
-    enum rp_status status = rp_noise_open(&noise, numerics, forward->ops, n, err);
+    enum rp_status status = rp_noise_open(&noise, numerics, forward->ops, part->n, err);
     if (status != RP_OK)
         return status;
     emulation->tips = noise.tips;
-    emulation->n_tips = n;
+    emulation->n_tips = part->n;
     bounded.ops = &noise.overlay.ops;
-    status = normed_rows(part, &bounded, first, n, rows, err);
-    for (size_t i = 0; i < n && status == RP_OK; i++) {
+    status = normed_rows(part, &bounded, rows, err);
+    for (size_t i = 0; i < part->n && status == RP_OK; i++) {
         const double norm = rp_metrics_norm(rows + i * part->dim, part->dim);
-        part->bound[first + i] = norm > 0 ? noise.bound[i] / norm : 0;
+        part->bound[i] = norm > 0 ? noise.bound[i] / norm : 0;
     }
     emulation->tips = NULL;
     rp_noise_close(&noise);
@@ -206,37 +234,82 @@ static enum rp_status compute_post_norm(const struct part *part, const struct rp
 }
 
 static enum rp_status compute_emb(const struct part *part, const struct rp_forward *forward,
-                                  size_t first, size_t n, float *rows, struct rp_error *err)
+                                  float *rows, struct rp_error *err)
 {
-    int32_t *tokens = calloc(n + 1, sizeof *tokens);
+    int32_t *tokens = calloc(part->n + 1, sizeof *tokens);
     if (!tokens)
-        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu tokens", n);
-    for (size_t i = 0; i < n; i++) {
-        if (part->founded[first + i])
-            tokens[i] = (int32_t)token_at(part->replay, part->positions[first + i]);
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu tokens", part->n);
+    for (size_t i = 0; i < part->n; i++) {
+        if (part->founded[i])
+            tokens[i] = (int32_t)token_at(part->replay, part->positions[i]);
     }
     const enum rp_status status =
-        rp_model_embed(forward, n, part->positions + first, tokens, rows, err);
+        rp_model_embed(forward, part->n, part->positions, tokens, rows, err);
     free(tokens);
     return status;
 }
 
-/* Rows first .. first + n - 1 of the part, rows [n][dim] zeroed; sets their bounds. */
-static enum rp_status compute(const struct part *part, const struct rp_replay_variant *variant,
-                              size_t first, size_t n, float *rows, struct rp_error *err)
-{
-    const struct rp_numerics numerics =
-        variant->numerics ? *variant->numerics : rp_replay_numerics(part->replay);
+/* What the part's rows are computed with. */
+struct setting {
+    struct rp_numerics numerics;
     struct rp_emulation emulation;
-    const struct rp_forward forward = {
+    struct rp_forward forward;
+};
+
+static void set_up(const struct part *part, const struct rp_replay_variant *variant,
+                   struct setting *setting)
+{
+    setting->numerics = variant->numerics ? *variant->numerics : rp_replay_numerics(part->replay);
+    setting->forward = (struct rp_forward){
         .model = part->replay->model,
         .mode = part->replay->options.mode,
-        .ops = rp_replay_stack(&numerics, &emulation, variant->overlay)};
+        .ops = rp_replay_stack(&setting->numerics, &setting->emulation, variant->overlay)};
+}
+
+/* The part's rows [n][dim], zeroed; sets the bound of post_norm's. */
+static enum rp_status compute(const struct part *part, const struct rp_replay_variant *variant,
+                              float *rows, struct rp_error *err)
+{
+    struct setting setting;
+    set_up(part, variant, &setting);
     if (part->part == RP_PART_EMB)
-        return compute_emb(part, &forward, first, n, rows, err);
+        return compute_emb(part, &setting.forward, rows, err);
     if (part->part == RP_PART_LOGITS)
-        return compute_logits(part, &forward, first, n, rows, err);
-    return compute_post_norm(part, &forward, &numerics, &emulation, first, n, rows, err);
+        return compute_logits(part, &setting.forward, rows, err);
+    return compute_post_norm(part, &setting.forward, &setting.numerics, &setting.emulation, rows,
+                             err);
+}
+
+static float *new_rows(const struct part *part, struct rp_error *err)
+{
+    float *rows = part->n <= SIZE_MAX / sizeof(float) / part->dim - 1
+                      ? calloc(part->n * part->dim + 1, sizeof *rows)
+                      : NULL;
+    if (!rows)
+        rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", part->n);
+    return rows;
+}
+
+/* Sets the errors and bounds of all rows. */
+static enum rp_status measure(const struct part *part, struct rp_error *err)
+{
+    static const struct rp_replay_variant none = {.overlay = NULL};
+    struct setting setting;
+    if (part->part == RP_PART_LOGITS) {
+        set_up(part, &none, &setting);
+        return measure_logits(part, &setting.forward, err);
+    }
+    float *rows = new_rows(part, err);
+    enum rp_status status = rows ? compute(part, &none, rows, err) : RP_ERR_MEMORY;
+    for (size_t i = 0; i < part->n && status == RP_OK; i++) {
+        const float *row = rows + i * part->dim;
+        const double bound = part->bound[i] * rp_metrics_norm(row, part->dim);
+        part->errors[i] =
+            rp_row_error_of(&part->replay->options.numerics, row,
+                            rp_dumped_row(&part->dumped, part->positions[i]), part->dim, bound);
+    }
+    free(rows);
+    return status;
 }
 
 /* ---- public ---- */
@@ -281,9 +354,7 @@ static enum rp_status judge(struct part *part, struct rp_replay_layer *result, s
 enum rp_status rp_replay_run_part(struct rp_replay *replay, enum rp_slot_part part,
                                   struct rp_replay_layer *result, struct rp_error *err)
 {
-    static const struct rp_replay_variant none = {.overlay = NULL};
     struct part of;
-    float *rows = NULL;
     *result = (struct rp_replay_layer){.layer = -1, .verdict = RP_SKIP};
     if (part != RP_PART_EMB && part != RP_PART_POST_NORM && part != RP_PART_LOGITS)
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
@@ -291,27 +362,10 @@ enum rp_status rp_replay_run_part(struct rp_replay *replay, enum rp_slot_part pa
     enum rp_status status = part_open(&of, replay, part, err);
     if (status != RP_OK)
         return status;
-    const size_t fits = LOGITS_BYTES / sizeof(float) / of.dim;
-    const size_t most = fits > LOGITS_ROWS ? fits : LOGITS_ROWS, group = of.n < most ? of.n : most;
-    rows = calloc(group * of.dim + 1, sizeof *rows);
-    if (!rows)
-        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", group);
-    for (size_t first = 0; first < of.n && status == RP_OK; first += group) {
-        const size_t n = of.n - first < group ? of.n - first : group;
-        if (first > 0 && part != RP_PART_LOGITS) /* a product writes them all */
-            memset(rows, 0, n * of.dim * sizeof *rows);
-        status = compute(&of, &none, first, n, rows, err);
-        for (size_t i = 0; i < n && status == RP_OK; i++) {
-            const float *row = rows + i * of.dim;
-            const double bound = of.bound[first + i] * rp_metrics_norm(row, of.dim);
-            of.errors[first + i] =
-                rp_row_error_of(&replay->options.numerics, row,
-                                rp_dumped_row(&of.dumped, of.positions[first + i]), of.dim, bound);
-        }
-    }
+    if (of.n > 0)
+        status = measure(&of, err);
     if (status == RP_OK && of.dumped.info)
         status = judge(&of, result, err);
-    free(rows);
     part_close(&of);
     return status;
 }
@@ -321,7 +375,6 @@ enum rp_status rp_replay_part_rows(struct rp_replay *replay, const struct rp_rep
                                    struct rp_error *err)
 {
     struct part part;
-    float *all = NULL;
     enum rp_status status = part_open(&part, replay, slot->part, err);
     if (status != RP_OK)
         return status;
@@ -330,12 +383,8 @@ enum rp_status rp_replay_part_rows(struct rp_replay *replay, const struct rp_rep
         part_close(&part);
         return err->code;
     }
-    if (part.n <= SIZE_MAX / sizeof(float) / part.dim - 1)
-        all = calloc(part.n * part.dim + 1, sizeof *all);
-    if (!all)
-        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", part.n);
-    if (status == RP_OK && part.n > 0)
-        status = compute(&part, variant, 0, part.n, all, err);
+    float *all = new_rows(&part, err);
+    status = !all ? RP_ERR_MEMORY : part.n > 0 ? compute(&part, variant, all, err) : RP_OK;
     for (size_t i = 0, row = 0; i < slot->n_positions && status == RP_OK; i++) {
         while (row + 1 < part.n && part.positions[row] < slot->positions[i])
             row++;

@@ -103,6 +103,13 @@ enum rp_status rp_model_final_norm(const struct rp_forward *forward, size_t n,
 enum rp_status rp_model_logits(const struct rp_forward *forward, size_t n, const int64_t *positions,
                                size_t chunk, const float *normed, float *logits,
                                struct rp_error *err);
+/* The same for a caller that need not have them all at once: take gets each block of n_out columns from
+ * column first, y [n][n_out]. Taps nothing. */
+typedef void rp_logits_block_fn(void *context, size_t first, size_t n_out, const float *y);
+enum rp_status rp_model_logits_by_block(const struct rp_forward *forward, size_t n,
+                                        const int64_t *positions, const float *normed,
+                                        rp_logits_block_fn *take, void *context,
+                                        struct rp_error *err);
 
 /* ---- everything ---- */
 
