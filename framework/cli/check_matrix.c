@@ -56,8 +56,9 @@ int rp_cli_check_matrix(int argc, char **argv)
     for (size_t i = 0; i < rp_matrix_n_entries(matrix); i++) {
         const struct rp_entry *entry = rp_matrix_entry(matrix, i);
         warn(path, entry, &entry->limits);
-        if (entry->n_compare_modes)
-            warn(path, entry, &entry->modes_limits);
+        if (entry->n_compare_modes && entry->modes_limits.l2_rel != entry->limits.l2_rel)
+            warn(path, entry,
+                 &(struct rp_limits){.l2_rel = entry->modes_limits.l2_rel, .cosine = 1});
     }
     for (size_t i = 0; i < n_pairs; i++) {
         struct rp_pair pair;
