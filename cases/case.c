@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/mapped_fault.h"
+#include "compare/warnings.h"
 #include "operations/matmul.h"
 #include "report/replay.h"
 #include "report/results.h"
@@ -99,7 +100,7 @@ static _Noreturn void leave_failed(struct case_run *run, enum rp_verdict verdict
     run->n_verdicts[verdict]++;
     char reproduce[2 * RP_PATH_SIZE + 256];
     if (!run->error[0])
-        say("  reproduce: %s\n", rp_results_reproduce(&run->context, &run->pair, run->test,
+        say("  reproduce: %s\n", rp_results_reproduce(&run->context, run->pair.name, run->test,
                                                       reproduce, sizeof reproduce));
     fflush(stdout);
     if (run->error[0])
@@ -107,6 +108,14 @@ static _Noreturn void leave_failed(struct case_run *run, enum rp_verdict verdict
     else
         _fail(rp_matrix_path(run->context.matrix), run->pair.entry->line);
     abort(); /* _fail() does not return */
+}
+
+/* Beside a verdict that stays what it is. */
+static void print_warnings(const struct case_run *run, const struct rp_warnings *warnings)
+{
+    for (size_t i = 0; i < warnings->n; i++)
+        say("%s:%d: warning: %s: %s\n", rp_matrix_path(run->context.matrix), run->pair.entry->line,
+            warnings->list[i].slot, warnings->list[i].message);
 }
 
 static void leave(struct case_run *run, enum rp_verdict verdict, const char *message)
@@ -264,6 +273,9 @@ void rp_case_slot(void **state, const char *slot)
     if (result.n_missing && result.verdict == RP_PASS)
         printf("%s: %zu positions are not in the dump and were not compared\n", run->test,
                result.n_missing);
+    struct rp_warnings warnings;
+    rp_warn_slot(&result, &warnings);
+    print_warnings(run, &warnings);
     leave(run, result.verdict, result.message);
 }
 
@@ -302,10 +314,12 @@ void rp_case_report(void **state)
     struct case_run *run = enter(state, "report");
     struct rp_error err;
     enum rp_verdict verdict = RP_ERROR;
+    struct rp_warnings warnings;
     char text[2300];
     if ((run->pair.against && rp_judge_select_modes(&run->context, &run->pair, &err)) ||
-        rp_results_write_pair(&run->context, &run->pair, &verdict, &err))
+        rp_results_write_pair(&run->context, &run->pair, &verdict, &warnings, &err))
         leave(run, RP_ERROR, rp_error_text(&err, text, sizeof text));
+    print_warnings(run, &warnings);
     printf("report: the pair's verdict is %s\n", rp_verdict_name(verdict));
     run->n_done++;
 }

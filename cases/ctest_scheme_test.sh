@@ -50,6 +50,7 @@ refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/matrix.json" PREFIX scheme/
   STORE "$root/fixtures/store" LABELS scheme)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/modes.json" PREFIX two/)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/weights.json" PREFIX file/)
+refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/loud.json" PREFIX loud/ STORE "$root/fixtures/store")
 END
 run='"--model", "{gguf}", "--tokens", "{tokens_file}", "--dump", "{dump}"'
 entry() { # NAME ENGINE
@@ -86,6 +87,11 @@ file() { # NAME
 }
 cat >"$work/project/weights.json" <<END
 {"engines": {"none": {"argv": ["false", "{dump}"], "layout": "npy"}}, "tests": [$(file right), $(file wrong), $(file gone)]}
+END
+# an engine whose logits have the right direction and the wrong size
+cat >"$work/project/loud.json" <<END
+{"engines": {"loud": {"argv": ["{target:refparity-embedded-bugs}", $run, "--bug", "logits-factor", "--magnitude", "0.01"],
+  "layout": "npy"}}, "tests": [$(entry loud loud)]}
 END
 tree=$work/build
 tool=$built/bin/refparity
@@ -269,6 +275,44 @@ says 'file/wrong/weights .*Failed'
 says 'file/gone/weights .*Skipped'
 says 'weights.json:[0-9]+: error: weights: 1 of .* are not the checkpoint.s: qwen3.rope.freq_base is missing, which readers take for 10000'
 says 'rope_theta was not converted'
+file_config=$tree/refparity/file_/config.json
+expect 1 "$tool" report "$file_config" # no pair was run
+says 'FAIL     wrong/weights: 1 of .* are not the checkpoint.s: qwen3.rope.freq_base'
+says 'weights: 1 of 3 files are their checkpoints., 1 are not, 0 errors, 1 skipped'
+grep -q '<testcase classname="wrong" name="weights" time="[0-9.]*">' "$tree/reports/file_/junit.xml" ||
+    fail "junit.xml has no weights test"
+expect 1 "$tool" report --markdown "$file_config"
+says '^\| FAIL \| wrong/weights \| 1 of '
+
+# ---- passes that deserve to be seen: a warning, and an exit code where it is asked for
+loud_config=$tree/refparity/loud_/config.json
+loud='loud.json:[0-9]+: warning: logits: the logits have the reference.s direction, but not its size: times 0.01 at '
+expect 0 run_ctest -V -R '^loud/loud/p0/logits$'
+says "$loud"
+says 'logits: PASS: cosine '
+says "report: the pair's verdict is PASS"
+expect 0 "$tool" report "$loud_config"
+says 'WARNING  loud/p0: logits-size: logits: the logits have'
+says 'compared 1 of 1 pairs: 1 passed, 0 failed, 0 errors, 0 skipped, 1 warnings \(1 others'
+expect 3 "$tool" report --strict-warnings "$loud_config"
+expect 3 env REFPARITY_STRICT_WARNINGS=1 "$tool" report --markdown "$loud_config"
+says '^\| loud/p0 \| logits-size \| '
+grep -q '^warning: logits: ' "$tree/reports/loud_/loud__p0.diff" || fail "the .diff has no warning"
+expect 8 env REFPARITY_STRICT_WARNINGS=1 ctest --test-dir "$tree" -R '^loud/loud/p0/h00$'
+says 'loud/session/end .*Failed'
+fixture=$(sed -n 's/.*"fixture":.*"\(.*\)".*/\1/p' "$tree/refparity/loud_/pairs/loud/p0/result.json")
+dump=$tree/refparity/loud_/pairs/loud/p0/dump
+expect 0 "$tool" diff "$fixture" "$dump"
+says '^warning: logits: the logits have'
+expect 3 "$tool" diff --strict-warnings "$fixture" "$dump"
+expect 3 env REFPARITY_STRICT_WARNINGS=1 "$tool" diff --json "$fixture" "$dump"
+says '"kind":.*"logits-size"'
+expect 1 "$tool" diff --strict-warnings --threshold-cosine 1 "$fixture" "$dump" # a failure goes before warnings
+expect 0 "$tool" diff --strict-warnings "$fixture" "$fixture"
+expect 3 "$tool" diff --strict-warnings --threshold-l2-rel 2 "$fixture" "$fixture"
+says '^warning: emb: the limit 2 on L2_rel lets zeros pass'
+expect 0 run_ctest -R '^scheme/ok/p0/'
+expect 0 "$tool" report --strict-warnings "$config"
 
 # ---- what CMake derives from an engine's declaration
 ctest --test-dir "$tree" --show-only=json-v1 >"$work/tests.json"

@@ -82,7 +82,7 @@ static void assert_lost(const struct rp_scratch_pair *scratch, const char *why)
     assert_int_equal(rp_results_collect(&scratch->context, &results, NULL), RP_OK);
     assert_int_equal(results.n_pairs, 1);
     assert_int_equal(results.n_errors, 1);
-    assert_int_equal(rp_results_exit_code(&results), RP_EXIT_ERROR);
+    assert_int_equal(rp_results_exit_code(&results, false), RP_EXIT_ERROR);
     char *junit = read_report(scratch, "junit.xml"), *json = read_report(scratch, "results.json");
     assert_contains(junit, "<testcase classname=\"tiny/p0\" name=\"h01\"");
     assert_contains(junit, why);
@@ -121,10 +121,12 @@ static void an_old_result_does_not_stand_in_for_a_lost_one(void **state)
     struct rp_scratch_pair scratch;
     struct rp_verdicts v;
     enum rp_verdict verdict;
+    struct rp_warnings warnings;
     begin(&scratch, &(struct rp_scratch_spec){0});
     rp_scratch_pair_judge(&scratch, &v);
     rp_verdicts_free(&v);
-    assert_int_equal(rp_results_write_pair(&scratch.context, &scratch.pair, &verdict, NULL), RP_OK);
+    assert_int_equal(
+        rp_results_write_pair(&scratch.context, &scratch.pair, &verdict, &warnings, NULL), RP_OK);
     assert_int_equal(verdict, RP_PASS);
     char config[512], reports[RP_PATH_SIZE];
     snprintf(config, sizeof config, "%s/config.json", scratch.folder);
@@ -152,11 +154,11 @@ static void a_ctest_that_was_killed_is_no_pass(void **state)
     assert_int_equal(rp_results_collect(&scratch.context, &results, NULL), RP_OK);
     assert_int_equal(results.n_passed, 1);
     assert_false(results.has_ended);
-    assert_int_equal(rp_results_exit_code(&results), RP_EXIT_ERROR);
+    assert_int_equal(rp_results_exit_code(&results, false), RP_EXIT_ERROR);
     rp_results_free(&results);
     assert_int_equal(rp_selection_end(&scratch.context, NULL), RP_OK);
     assert_int_equal(rp_results_collect(&scratch.context, &results, NULL), RP_OK);
-    assert_int_equal(rp_results_exit_code(&results), RP_EXIT_PASS);
+    assert_int_equal(rp_results_exit_code(&results, false), RP_EXIT_PASS);
     rp_results_free(&results);
     rp_scratch_pair_close(&scratch);
 }

@@ -66,12 +66,29 @@ def check_form(element: ElementTree.Element) -> int:
     return n
 
 
+KINDS = {"PASS": [], "MARGINAL": [], "FAIL": ["Failure"], "ERROR": ["Error"], "SKIP": ["Skipped"]}
+
+
+def check_entries(suites: dict, results: dict) -> int:
+    """An entry's suite has its weights test, and that it is disabled; returns the number of test cases."""
+    n_cases = 0
+    for entry in results["entries"]:
+        tests = {name: entry[name]["verdict"] for name in ("weights", "disabled") if name in entry}
+        cases = {case.name: case for case in suites[entry["entry"]]}
+        assert tests and list(cases) == list(tests), (entry, list(cases))
+        for name, verdict in tests.items():
+            assert cases[name].classname == entry["entry"]
+            assert [type(result).__name__ for result in cases[name].result] == KINDS[verdict], name
+        n_cases += len(cases)
+    return n_cases
+
+
 def check_junit(path: Path, results: dict) -> int:
     """junit.xml says what results.json says; returns the number of test cases."""
     check_form(ElementTree.parse(path).getroot())
     suites = {suite.name: suite for suite in junitparser.JUnitXml.fromfile(str(path))}
-    assert list(suites) == [pair["pair"] for pair in results["pairs"]]
-    n_cases = 0
+    assert list(suites) == [pair["pair"] for pair in results["pairs"]] + [e["entry"] for e in results["entries"]]
+    n_cases = check_entries(suites, results)
     for pair in results["pairs"]:
         suite = suites[pair["pair"]]
         cases = list(suite)
@@ -86,9 +103,9 @@ def check_junit(path: Path, results: dict) -> int:
         for case, verdict in zip(cases, verdicts, strict=True):
             assert case.classname == pair["pair"]
             kinds = [type(result).__name__ for result in case.result]
-            expected = {"PASS": [], "MARGINAL": [], "FAIL": ["Failure"], "ERROR": ["Error"], "SKIP": ["Skipped"]}
-            assert kinds == expected[verdict], (case.name, verdict, kinds)
-            assert (case.system_out or "").startswith("MARGINAL: " if verdict == "MARGINAL" else "")
+            assert kinds == KINDS[verdict], (case.name, verdict, kinds)
+            output = case.system_out or ""
+            assert output.startswith("MARGINAL: " if verdict == "MARGINAL" else ("warning: " if output else ""))
             for result in case.result:
                 assert result.message and result.type
                 assert re.match(r".+matrix\.json:\d+: ", result.text), result.text

@@ -16,9 +16,10 @@ and prints a summary. FILTER is a regular expression on test names, such as qwen
                              built, if it has
   REFPARITY_REQUIRE=1        what is missing is an error, not a skip
   REFPARITY_REUSE_DUMPS=1    keep dumps whose inputs are the same
+  REFPARITY_STRICT_WARNINGS=1  exit with 3 where all passes and there are warnings
 
-exit codes: 0 pass, 1 an engine diverges, 2 environment, configuration or harness error; also when
-nothing was compared, or the filter matches nothing
+exit codes: 0 pass, 1 an engine or a model file diverges, 2 environment, configuration or harness
+error; also when nothing was compared, or the filter matches nothing; 3 warnings, where they count
 END
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "compare/warnings.h"
 #include "refparity/compare.h"
 #include "refparity/matrix.h"
 
@@ -11,12 +12,22 @@ static const char help[] =
     "usage: refparity check-matrix [--list] FILE\n"
     "\n"
     "Reads a matrix and the prompt files that it names, and checks all of it: the first\n"
-    "error is printed with file, line and column. Runs nothing and opens no model.\n"
+    "error is printed with file, line and column. Limits that fail nothing are warned about\n"
+    "on stderr. Runs nothing and opens no model.\n"
     "\n"
     "  --list    print the name of every pair, a line each\n"
     "  --help\n"
     "\n"
     "exit codes: 0 the matrix is well-formed, 2 it is not\n";
+
+static void warn(const char *path, const struct rp_entry *entry, const struct rp_limits *limits)
+{
+    struct rp_warnings warnings;
+    rp_warn_limits(limits, &warnings);
+    for (size_t i = 0; i < warnings.n; i++)
+        fprintf(stderr, "%s:%d: warning: %s: %s\n", path, entry->line, entry->name,
+                warnings.list[i].message);
+}
 
 int rp_cli_check_matrix(int argc, char **argv)
 {
@@ -42,6 +53,13 @@ int rp_cli_check_matrix(int argc, char **argv)
         return rp_cli_error(&err);
     const size_t n_pairs = rp_matrix_n_pairs(matrix);
     size_t n_slots = 0;
+    for (size_t i = 0; i < rp_matrix_n_entries(matrix); i++) {
+        const struct rp_entry *entry = rp_matrix_entry(matrix, i);
+        warn(path, entry, &entry->limits);
+        if (entry->n_compare_modes && entry->modes_limits.l2_rel != entry->limits.l2_rel)
+            warn(path, entry,
+                 &(struct rp_limits){.l2_rel = entry->modes_limits.l2_rel, .cosine = 1});
+    }
     for (size_t i = 0; i < n_pairs; i++) {
         struct rp_pair pair;
         rp_matrix_pair(matrix, i, &pair);

@@ -8,9 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compare/warnings.h"
 #include "diagnose/tokens.h"
 #include "report/json.h"
 #include "report/text.h"
+#include "run/context.h"
 
 static const char help[] =
     "usage: refparity diff [OPTION ...] REFERENCE DUMP\n"
@@ -26,15 +28,18 @@ static const char help[] =
     "  --threshold-l2-rel X      limit on L2_rel of hidden states  [0.05]\n"
     "  --threshold-cosine X      limit on the logits' cosine  [0.90]\n"
     "  --json                    print JSON\n"
+    "  --strict-warnings         exit with 3 where all passes and there are warnings; so does\n"
+    "                            REFPARITY_STRICT_WARNINGS=1 in the environment\n"
     "  --help\n"
     "\n"
-    "exit codes: 0 pass, 1 divergence, 2 error, also when nothing could be compared\n";
+    "exit codes: 0 pass, 1 divergence, 2 error, also when nothing could be compared,\n"
+    "3 only warnings under --strict-warnings\n";
 
 struct options {
     const char *reference, *dump;
     int64_t position; /* -1: all */
     struct rp_limits limits;
-    int json;
+    int json, strict_warnings;
 };
 
 static int parse_number(const char *text, double low, double high, double *out)
@@ -70,9 +75,12 @@ static int parse_options(int argc, char **argv, struct options *options)
                                           {"threshold-l2-rel", required_argument, NULL, 'l'},
                                           {"threshold-cosine", required_argument, NULL, 'c'},
                                           {"json", no_argument, NULL, 'j'},
+                                          {"strict-warnings", no_argument, NULL, 's'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
-    *options = (struct options){.position = -1, .limits = rp_limits_default()};
+    *options = (struct options){.position = -1,
+                                .limits = rp_limits_default(),
+                                .strict_warnings = rp_env_flag("REFPARITY_STRICT_WARNINGS")};
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
@@ -94,6 +102,7 @@ static int parse_options(int argc, char **argv, struct options *options)
                     "diff", "--threshold-cosine takes a number from -1 to 1, not \"%s\"", optarg);
             break;
         case 'j': options->json = 1; break;
+        case 's': options->strict_warnings = 1; break;
         case 'h': fputs(help, stdout); return RP_EXIT_PASS;
         default: return rp_cli_usage_error("diff", "unknown option %s", argv[optind - 1]);
         }
@@ -118,26 +127,31 @@ static int count_layers(const struct rp_comparison *c)
     return reference > engine ? reference : engine;
 }
 
-static int exit_code(const struct rp_pair_result *pair)
+static int exit_code(const struct options *options, const struct rp_pair_result *pair,
+                     const struct rp_warnings *warnings)
 {
-    return pair->verdict == RP_SKIP ? RP_EXIT_ERROR : rp_verdict_exit_code(pair->verdict);
+    const int code = pair->verdict == RP_SKIP ? RP_EXIT_ERROR : rp_verdict_exit_code(pair->verdict);
+    return code == RP_EXIT_PASS && options->strict_warnings && warnings->n > 0 ? RP_EXIT_WARNING
+                                                                               : code;
 }
 
 static void print_result(const struct options *options, const struct rp_pair_result *pair,
-                         const struct rp_divergence *divergence)
+                         const struct rp_divergence *divergence, const struct rp_warnings *warnings)
 {
     if (options->json) {
         cJSON *root = cJSON_CreateObject();
         cJSON_AddStringToObject(root, "reference", options->reference);
         cJSON_AddStringToObject(root, "dump", options->dump);
         rp_report_json(root, pair, divergence);
+        rp_report_json_warnings(root, warnings);
         char *text = cJSON_Print(root);
         puts(text ? text : "{}");
         free(text);
         cJSON_Delete(root);
         return;
     }
-    const struct rp_subject subject = {.reference = options->reference, .dump = options->dump};
+    const struct rp_subject subject = {
+        .reference = options->reference, .dump = options->dump, .warnings = warnings};
     rp_report_text(stdout, &subject, pair, divergence);
     if (pair->verdict == RP_SKIP)
         puts("nothing could be compared");
@@ -184,8 +198,10 @@ int rp_cli_diff(int argc, char **argv)
         result = rp_cli_error(&err);
     } else {
         rp_diagnose_pair(&comparison, &pair, &divergence);
-        print_result(&options, &pair, &divergence);
-        result = exit_code(&pair);
+        struct rp_warnings warnings;
+        rp_warn_pair(&pair, false, &warnings); /* nobody says what weights the engine has */
+        print_result(&options, &pair, &divergence, &warnings);
+        result = exit_code(&options, &pair, &warnings);
         rp_pair_result_free(&pair);
         if (!rp_tensor_set_complete(comparison.engine)) {
             (void)rp_fail(&err, RP_ERR_MISMATCH, options.dump, -1,

@@ -14,22 +14,29 @@
 #include "run/selection.h"
 
 static const char help[] =
-    "usage: refparity report [--begin | --write-only | --markdown] [BUILD_DIR | CONFIG.json]\n"
+    "usage: refparity report [OPTION ...] [BUILD_DIR | CONFIG.json]\n"
     "\n"
     "Collects the results of the last ctest run in BUILD_DIR (the current folder unless\n"
     "given), of each of its matrices, compares what ctest did not come to (after\n"
     "--stop-on-failure, say), writes results.json and junit.xml into the reports folder,\n"
     "and prints a summary.\n"
     "\n"
-    "  --begin       begin a new run: results so far no longer count (ctest does this)\n"
-    "  --write-only  exit with 0 once the reports are written, whatever they say, and note\n"
-    "                that ctest has come to its end (ctest does this)\n"
-    "  --markdown    print the summary as Markdown, for a CI's step summary\n"
+    "  --begin            begin a new run: results so far no longer count (ctest does this)\n"
+    "  --write-only       exit with 0 once the reports are written, whatever they say but\n"
+    "                     warnings under --strict-warnings, and note that ctest has come to\n"
+    "                     its end (ctest does this)\n"
+    "  --markdown         print the summary as Markdown, for a CI's step summary\n"
+    "  --strict-warnings  exit with 3 where all passes and there are warnings; so does\n"
+    "                     REFPARITY_STRICT_WARNINGS=1 in the environment\n"
     "  --help\n"
     "\n"
-    "exit codes: 2 if any pair is in error or nothing was compared, else 1 if any pair\n"
-    "diverges, else 2 if ctest was stopped before its session/end or a file cannot be\n"
-    "written, else 0\n";
+    "exit codes: 2 if any pair or weights test is in error or nothing was compared, else 1 if\n"
+    "any diverges, else 2 if ctest was stopped before its session/end or a file cannot be\n"
+    "written, else 3 if there are warnings and --strict-warnings, else 0\n";
+
+struct options {
+    bool begin, write_only, markdown, strict_warnings;
+};
 
 /* What is reported: a config.json each, of one build tree. */
 struct configs {
@@ -78,12 +85,12 @@ static bool next_config(const struct configs *configs, size_t *at, char *path)
                              line) < RP_PATH_SIZE;
 }
 
-/* n_pairs: how many the run had; not 0 after an error. */
-static int report(const struct rp_context *context, int write_only, int markdown, size_t *n_pairs)
+/* n_tests: how many pairs and weights tests the run had; not 0 after an error. */
+static int report(const struct rp_context *context, const struct options *options, size_t *n_tests)
 {
     struct rp_results results = {.root = NULL};
     struct rp_error err, no_mark = {.code = RP_OK};
-    if (write_only) /* ctest's own, which is the last that it runs */
+    if (options->write_only) /* ctest's own, which is the last that it runs */
         (void)rp_selection_end(context, &no_mark);
     enum rp_status status = rp_results_collect(context, &results, &err);
     if (!status && no_mark.code) {
@@ -92,12 +99,16 @@ static int report(const struct rp_context *context, int write_only, int markdown
     }
     if (!results.root)
         return rp_cli_error(&err);
-    *n_pairs = results.n_pairs + (status != RP_OK);
-    if (results.n_pairs > 0 && markdown)
-        rp_report_markdown(stdout, &results);
-    else if (results.n_pairs > 0)
-        rp_results_summary(stdout, context, &results);
-    const int code = write_only ? RP_EXIT_PASS : rp_results_exit_code(&results);
+    *n_tests = results.n_pairs + results.weights.n + (status != RP_OK);
+    if (results.n_pairs + results.weights.n > 0) {
+        if (options->markdown)
+            rp_report_markdown(stdout, &results);
+        else
+            rp_results_summary(stdout, context, &results);
+    }
+    int code = rp_results_exit_code(&results, options->strict_warnings);
+    if (options->write_only && code != RP_EXIT_WARNING)
+        code = RP_EXIT_PASS;
     rp_results_free(&results);
     return status ? rp_cli_error(&err) : code;
 }
@@ -115,13 +126,13 @@ static int begin_all(const struct configs *configs)
 }
 
 /* The worst exit code of all that had a run. */
-static int report_all(const struct configs *configs, int write_only, int markdown)
+static int report_all(const struct configs *configs, const struct options *options)
 {
     char path[RP_PATH_SIZE];
     struct rp_context context;
     struct rp_error err;
     int worst = RP_EXIT_PASS;
-    size_t n_pairs = 0;
+    size_t n_tests = 0;
     for (size_t at = 0; next_config(configs, &at, path);) {
         size_t n = 0;
         int code;
@@ -129,32 +140,33 @@ static int report_all(const struct configs *configs, int write_only, int markdow
             code = rp_cli_error(&err);
             n = 1; /* nobody knows */
         } else {
-            code = report(&context, write_only, markdown, &n);
+            code = report(&context, options, &n);
             rp_context_close(&context);
         }
-        n_pairs += n;
-        worst = n > 0 && code > worst ? code : worst;
+        n_tests += n;
+        worst = n > 0 ? rp_results_worse_code(worst, code) : worst;
     }
-    if (n_pairs > 0)
+    if (n_tests > 0)
         return worst;
     puts("no pair has been run: run ctest first");
-    return write_only ? RP_EXIT_PASS : RP_EXIT_ERROR;
+    return options->write_only ? RP_EXIT_PASS : RP_EXIT_ERROR;
 }
 
 int rp_cli_report(int argc, char **argv)
 {
-    static const struct option known[] = {{"begin", no_argument, NULL, 'b'},
-                                          {"write-only", no_argument, NULL, 'w'},
-                                          {"markdown", no_argument, NULL, 'm'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
-    int option, begin = 0, write_only = 0, markdown = 0;
+    static const struct option known[] = {
+        {"begin", no_argument, NULL, 'b'},    {"write-only", no_argument, NULL, 'w'},
+        {"markdown", no_argument, NULL, 'm'}, {"strict-warnings", no_argument, NULL, 's'},
+        {"help", no_argument, NULL, 'h'},     {NULL, 0, NULL, 0}};
+    struct options options = {.strict_warnings = rp_env_flag("REFPARITY_STRICT_WARNINGS")};
+    int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
         switch (option) {
-        case 'b': begin = 1; break;
-        case 'w': write_only = 1; break;
-        case 'm': markdown = 1; break;
+        case 'b': options.begin = true; break;
+        case 'w': options.write_only = true; break;
+        case 'm': options.markdown = true; break;
+        case 's': options.strict_warnings = true; break;
         case 'h': fputs(help, stdout); return RP_EXIT_PASS;
         default: return rp_cli_usage_error("report", "unknown option %s", argv[optind - 1]);
         }
@@ -165,7 +177,7 @@ int rp_cli_report(int argc, char **argv)
     struct rp_error err;
     if (find_configs(optind < argc ? argv[optind] : ".", &configs, &err))
         return rp_cli_error(&err);
-    const int code = begin ? begin_all(&configs) : report_all(&configs, write_only, markdown);
+    const int code = options.begin ? begin_all(&configs) : report_all(&configs, &options);
     free(configs.list);
     return code;
 }

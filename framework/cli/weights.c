@@ -8,9 +8,10 @@
 
 #include <cjson/cJSON.h>
 
+#include "base/clock.h"
 #include "refparity/compare.h"
 #include "refparity/weights.h"
-#include "run/judge_weights.h"
+#include "run/weights_result.h"
 
 static const char help[] =
     "usage: refparity weights [OPTION ...] GGUF CHECKPOINT\n"
@@ -154,7 +155,6 @@ static int run_test(struct printer *printer)
 {
     struct rp_context context;
     struct rp_error err;
-    char message[RP_WEIGHTS_MESSAGE_SIZE];
     if (rp_context_open(printer->config, &context, &err) != RP_OK)
         return rp_cli_error(&err);
     const struct rp_entry *entry = rp_matrix_find_entry(context.matrix, printer->entry);
@@ -163,7 +163,13 @@ static int run_test(struct printer *printer)
         return rp_cli_usage_error("weights", "no entry \"%s\" in the matrix", printer->entry);
     }
     printer->model = "weights";
-    const enum rp_verdict verdict = rp_judge_weights(&context, entry, see, printer, message);
+    struct rp_weights_result result = {.message = ""};
+    const double start = rp_clock_seconds();
+    const enum rp_verdict verdict = rp_judge_weights(&context, entry, see, printer, result.message);
+    result.verdict = verdict;
+    result.seconds = rp_clock_seconds() - start;
+    const bool is_stored = rp_weights_result_write(&context, entry, &result, &err) == RP_OK;
+    const char *message = result.message;
     if (verdict == RP_SKIP)
         printf("refparity: SKIP: weights: %s\n", message);
     else if (verdict == RP_FAIL || verdict == RP_ERROR)
@@ -171,6 +177,8 @@ static int run_test(struct printer *printer)
     else
         printf("weights: %s: %s\n", rp_verdict_name(verdict), message);
     rp_context_close(&context);
+    if (!is_stored) /* the report would not know of it */
+        return rp_cli_error(&err);
     return verdict == RP_SKIP ? RP_EXIT_SKIP : rp_verdict_exit_code(verdict);
 }
 

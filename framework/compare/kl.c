@@ -37,6 +37,7 @@ static const double LN2_HIGH = 6.93147180369123816490e-01, LN2_LOW = 1.908214929
 
 struct lanes {
     double sum_r[LANES], sum_e[LANES], sum_diff[LANES];
+    double sum_top[LANES]; /* of w (r - max r) */
 };
 
 static double load(const unsigned char *row, size_t index)
@@ -68,6 +69,7 @@ static void add_element(struct lanes *s, size_t lane, double x, double y, double
 {
     const double w = exp_of(x - max_r);
     s->sum_r[lane] += w;
+    s->sum_top[lane] += w * (x - max_r);
     s->sum_e[lane] += exp_of(y - max_e);
     s->sum_diff[lane] += w * (x - y);
 }
@@ -103,7 +105,7 @@ HAS_AVX2 static ALWAYS_INLINE __m256d exp_of_four(__m256d x)
 
 /* Half of the lanes. */
 struct four {
-    __m256d sum_r, sum_e, sum_diff;
+    __m256d sum_r, sum_e, sum_diff, sum_top;
 };
 
 HAS_AVX2 static ALWAYS_INLINE void add_four(struct four *s, const unsigned char *r,
@@ -111,10 +113,11 @@ HAS_AVX2 static ALWAYS_INLINE void add_four(struct four *s, const unsigned char 
 {
     const __m256d x = _mm256_cvtps_pd(_mm_loadu_ps((const float *)(const void *)r));
     const __m256d y = _mm256_cvtps_pd(_mm_loadu_ps((const float *)(const void *)e));
-    const __m256d w = exp_of_four(_mm256_sub_pd(x, max_r));
+    const __m256d below = _mm256_sub_pd(x, max_r), w = exp_of_four(below);
     s->sum_r = _mm256_add_pd(s->sum_r, w);
     s->sum_e = _mm256_add_pd(s->sum_e, exp_of_four(_mm256_sub_pd(y, max_e)));
     s->sum_diff = _mm256_add_pd(s->sum_diff, _mm256_mul_pd(w, _mm256_sub_pd(x, y)));
+    s->sum_top = _mm256_add_pd(s->sum_top, _mm256_mul_pd(w, below));
 }
 
 HAS_AVX2 static void add_blocks_avx2(const unsigned char *r, const unsigned char *e, size_t n,
@@ -122,7 +125,7 @@ HAS_AVX2 static void add_blocks_avx2(const unsigned char *r, const unsigned char
 {
     const __m256d zero = _mm256_setzero_pd();
     const __m256d max_r4 = _mm256_set1_pd(max_r), max_e4 = _mm256_set1_pd(max_e);
-    struct four low = {zero, zero, zero}, high = low;
+    struct four low = {zero, zero, zero, zero}, high = low;
     for (size_t i = 0; i < n; i += LANES) {
         add_four(&low, r + 4 * i, e + 4 * i, max_r4, max_e4);
         add_four(&high, r + 4 * i + 16, e + 4 * i + 16, max_r4, max_e4);
@@ -130,15 +133,18 @@ HAS_AVX2 static void add_blocks_avx2(const unsigned char *r, const unsigned char
     _mm256_storeu_pd(out->sum_r, low.sum_r);
     _mm256_storeu_pd(out->sum_e, low.sum_e);
     _mm256_storeu_pd(out->sum_diff, low.sum_diff);
+    _mm256_storeu_pd(out->sum_top, low.sum_top);
     _mm256_storeu_pd(out->sum_r + 4, high.sum_r);
     _mm256_storeu_pd(out->sum_e + 4, high.sum_e);
     _mm256_storeu_pd(out->sum_diff + 4, high.sum_diff);
+    _mm256_storeu_pd(out->sum_top + 4, high.sum_top);
 }
 #endif
 
-/* The elements past the last whole block, then the lanes' sums. */
-static double finish(struct lanes *s, const unsigned char *r, const unsigned char *e, size_t start,
-                     size_t n, double max_r, double max_e)
+/* The elements past the last whole block, then the lanes' sums. With KL's sum over a uniform e,
+ *     log n - H = sum w (r - max r) / sum w + log n - log(sum w). */
+static struct rp_kl finish(struct lanes *s, const unsigned char *r, const unsigned char *e,
+                           size_t start, size_t n, double max_r, double max_e)
 {
     for (size_t i = start; i < n; i++)
         add_element(s, i - start, load(r, i), load(e, i), max_r, max_e);
@@ -146,21 +152,25 @@ static double finish(struct lanes *s, const unsigned char *r, const unsigned cha
         s->sum_r[0] += s->sum_r[lane];
         s->sum_e[0] += s->sum_e[lane];
         s->sum_diff[0] += s->sum_diff[lane];
+        s->sum_top[0] += s->sum_top[lane];
     }
     const double difference = (max_e + log(s->sum_e[0])) - (max_r + log(s->sum_r[0]));
     const double kl = s->sum_diff[0] / s->sum_r[0] + difference;
-    return kl > 0 ? kl : 0; /* rounding can leave -1e-17 */
+    const double information = s->sum_top[0] / s->sum_r[0] + log((double)n / s->sum_r[0]);
+    /* rounding can leave -1e-17 */
+    return (struct rp_kl){.kl = kl > 0 ? kl : 0, .information = information > 0 ? information : 0};
 }
 
-double rp_kl_divergence_portable(const void *r, const void *e, size_t n, double max_r, double max_e)
+struct rp_kl rp_kl_divergence_portable(const void *r, const void *e, size_t n, double max_r,
+                                       double max_e)
 {
-    struct lanes lanes = {{0}, {0}, {0}};
+    struct lanes lanes = {.sum_r = {0}};
     const size_t whole = n - n % LANES;
     add_blocks(r, e, whole, max_r, max_e, &lanes);
     return finish(&lanes, r, e, whole, n, max_r, max_e);
 }
 
-double rp_kl_divergence(const void *r, const void *e, size_t n, double max_r, double max_e)
+struct rp_kl rp_kl_divergence(const void *r, const void *e, size_t n, double max_r, double max_e)
 {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2")) {

@@ -32,11 +32,13 @@ static uint64_t bits_of(double value)
 static double kl_of(const float *r, const float *e, size_t n)
 {
     const double max_r = max_of(r, n), max_e = max_of(e, n);
-    const double kl = rp_kl_divergence(r, e, n, max_r, max_e);
-    const double portable = rp_kl_divergence_portable(r, e, n, max_r, max_e);
-    if (bits_of(kl) != bits_of(portable))
-        fail_msg("%zu values: %a and %a", n, kl, portable);
-    return kl;
+    const struct rp_kl fast = rp_kl_divergence(r, e, n, max_r, max_e);
+    const struct rp_kl portable = rp_kl_divergence_portable(r, e, n, max_r, max_e);
+    if (bits_of(fast.kl) != bits_of(portable.kl) ||
+        bits_of(fast.information) != bits_of(portable.information))
+        fail_msg("%zu values: %a and %a, %a and %a", n, fast.kl, portable.kl, fast.information,
+                 portable.information);
+    return fast.kl;
 }
 
 /* As the definition has it, in long double. */
@@ -69,6 +71,17 @@ static void assert_kl(const float *r, const float *e, size_t n)
         fail_msg("%zu values: expected %.17g, found %.17g", n, expected, found);
 }
 
+/* The information is the divergence from a uniform row. */
+static void assert_information(const float *r, size_t n)
+{
+    static float uniform[VOCAB];
+    const double max = max_of(r, n);
+    const double expected = by_definition(r, uniform, n);
+    const double found = rp_kl_divergence(r, uniform, n, max, 0).information;
+    if (!(fabs(found - expected) <= 1e-15 * (fabs(max) + 10) + 1e-14 * expected))
+        fail_msg("%zu values: expected %.17g, found %.17g", n, expected, found);
+}
+
 static void fill(float *r, float *e, size_t n, double spread, double noise)
 {
     for (size_t i = 0; i < n; i++) {
@@ -96,6 +109,7 @@ static void flat_peaked_near_and_far_rows_give_the_definitions_value(void **stat
         for (size_t j = 0; j < sizeof noises / sizeof noises[0]; j++) {
             fill(r, e, VOCAB, spreads[i], noises[j]);
             assert_kl(r, e, VOCAB);
+            assert_information(r, VOCAB);
         }
     }
 }

@@ -62,7 +62,10 @@ struct rp_logits_metrics rp_metrics_logits(const void *r, const void *e, size_t 
     for (size_t i = 0; i < k; i++)
         for (size_t j = 0; j < k; j++)
             m.top_k_overlap += best_r[i] == best_e[j];
-    m.kl = rp_kl_divergence(r, e, vocab, (double)load(r, best_r[0]), (double)load(e, best_e[0]));
+    const struct rp_kl kl =
+        rp_kl_divergence(r, e, vocab, (double)load(r, best_r[0]), (double)load(e, best_e[0]));
+    m.kl = kl.kl;
+    m.information = kl.information;
     return m;
 }
 

@@ -6,6 +6,7 @@
 #include "compare/equal_slots.h"
 #include "compare/gate.h"
 #include "compare/verdict.h"
+#include "compare/warnings.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -160,6 +161,7 @@ static int judge_row(const struct rp_comparison *c, struct rp_slot_result *resul
         result->n_top1_equal += l.top1_ref == l.top1_engine;
         result->top_k_overlap += (double)l.top_k_overlap / RP_TOP_K;
         result->kl_max = l.kl > result->kl_max ? l.kl : result->kl_max;
+        rp_warnings_see_logits(result, row->position, m, &l);
     }
     return 1;
 }

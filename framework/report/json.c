@@ -62,6 +62,10 @@ static cJSON *slot_json(const struct rp_slot_result *slot)
         add_count(object, "n_top1_equal", slot->n_top1_equal);
         add_number(object, "top_k_overlap", slot->top_k_overlap);
         add_number(object, "kl_max", slot->kl_max);
+        add_number(object, "kl_mean", slot->kl_sum / (double)slot->n_compared);
+        add_number(object, "information_mean", slot->information_sum / (double)slot->n_compared);
+        add_count(object, "n_wrong_size", slot->n_wrong_size);
+        add_number(object, "size", slot->size_excess > 0 ? slot->size : 1);
     }
     return object;
 }
@@ -117,4 +121,18 @@ void rp_report_json(cJSON *object, const struct rp_pair_result *pair,
         cJSON_AddItemToArray(slots, slot_json(&pair->slots[i]));
     add_count(object, "n_required", pair->n_required);
     add_count(object, "n_required_compared", pair->n_required_compared);
+}
+
+void rp_report_json_warnings(cJSON *object, const struct rp_warnings *warnings)
+{
+    cJSON *array = cJSON_AddArrayToObject(object, "warnings");
+    for (size_t i = 0; i < warnings->n; i++) {
+        const struct rp_warning *warning = &warnings->list[i];
+        cJSON *item = cJSON_CreateObject();
+        cJSON_AddStringToObject(item, "kind", rp_warning_name(warning->kind));
+        cJSON_AddStringToObject(item, "rule", rp_warning_rule(warning->kind));
+        cJSON_AddStringToObject(item, "slot", warning->slot);
+        cJSON_AddStringToObject(item, "message", warning->message);
+        cJSON_AddItemToArray(array, item);
+    }
 }

@@ -111,51 +111,105 @@ static bool write_explanations(FILE *out, const cJSON *judged)
     return has_any;
 }
 
-/* One testcase. file:line is the entry's place in the matrix. */
-static void write_case(FILE *out, const cJSON *pair, const char *name, const cJSON *judged,
-                       double time)
+/* Where an error begins, beside the first slot over its limit. */
+static void write_origin(FILE *out, const cJSON *pair)
+{
+    const cJSON *comparison = cJSON_GetObjectItemCaseSensitive(pair, "comparison");
+    const cJSON *divergence = cJSON_GetObjectItemCaseSensitive(comparison, "divergence");
+    const cJSON *departure = cJSON_GetObjectItemCaseSensitive(comparison, "departure");
+    if (cJSON_IsObject(divergence)) {
+        fputs("&#10;", out);
+        write_escaped(out, text_of(divergence, "explanation"));
+    }
+    if (cJSON_IsObject(departure)) {
+        fputs("&#10;departure: ", out);
+        write_escaped(out, text_of(departure, "slot"));
+        fprintf(out, " at position %.0f: ", number_of(departure, "position"));
+        write_escaped(out, text_of(departure, "explanation"));
+    }
+}
+
+/* A pair's name, else an entry's. */
+static const char *name_of(const cJSON *owner)
+{
+    return text_of(owner, text_of(owner, "pair")[0] ? "pair" : "entry");
+}
+
+/* What is no pass. file:line is the entry's place in the matrix. */
+static void write_problem(FILE *out, const cJSON *owner, const char *name, const cJSON *judged)
 {
     const char *verdict = text_of(judged, "verdict"), *message = text_of(judged, "message");
-    fputs("    <testcase", out);
-    write_attribute(out, "classname", text_of(pair, "pair"));
-    write_attribute(out, "name", name);
-    write_time(out, time);
-    const int failed = strcmp(verdict, "FAIL") == 0, skipped = strcmp(verdict, "SKIP") == 0;
-    if (strcmp(verdict, "MARGINAL") == 0) { /* passes, and is shown */
-        fputs(">\n      <system-out>MARGINAL: ", out);
-        write_escaped(out, message);
-        fputs("</system-out>\n    </testcase>\n", out);
-        return;
-    }
-    if (!failed && !skipped && strcmp(verdict, "ERROR") != 0) {
-        fputs("/>\n", out);
-        return;
-    }
+    const bool failed = strcmp(verdict, "FAIL") == 0, skipped = strcmp(verdict, "SKIP") == 0;
     const char *element = failed ? "failure" : skipped ? "skipped" : "error";
-    fprintf(out, ">\n      <%s", element);
+    fprintf(out, "      <%s", element);
     write_attribute(out, "type", failed ? "divergence" : skipped ? "skip" : "error");
     write_attribute(out, "message", message);
     fputc('>', out);
-    write_escaped(out, text_of(pair, "matrix"));
-    fprintf(out, ":%d: %s: ", line_of(pair), skipped ? "note" : "error");
+    write_escaped(out, text_of(owner, "matrix"));
+    fprintf(out, ":%d: %s: ", line_of(owner), skipped ? "note" : "error");
     write_escaped(out, name);
     fputs(": ", out);
     write_escaped(out, message);
     const char *downstream = text_of(judged, "downstream_of");
     if (downstream[0])
         fprintf(out, "&#10;downstream of %s", downstream);
-    const cJSON *divergence = cJSON_GetObjectItemCaseSensitive(
-        cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "divergence");
-    if (!write_explanations(out, judged) && failed && !downstream[0] &&
-        cJSON_IsObject(divergence)) {
-        fputs("&#10;", out);
-        write_escaped(out, text_of(divergence, "explanation"));
-    }
+    if (!write_explanations(out, judged) && failed && !downstream[0])
+        write_origin(out, owner);
     if (!skipped) {
         fputs("&#10;", out);
-        write_escaped(out, text_of(pair, "reproduce"));
+        write_escaped(out, text_of(owner, "reproduce"));
     }
-    fprintf(out, "</%s>\n    </testcase>\n", element);
+    fprintf(out, "</%s>\n", element);
+}
+
+/* A pass that is to be seen: one that is MARGINAL, and the owner's warnings of slot; NULL: of none. Returns
+ * how many lines there are; out may be NULL. */
+static int write_output(FILE *out, const cJSON *owner, const cJSON *judged, const char *slot)
+{
+    const cJSON *warning;
+    int n = 0;
+    if (strcmp(text_of(judged, "verdict"), "MARGINAL") == 0 && n++ == 0 && out) {
+        fputs("MARGINAL: ", out);
+        write_escaped(out, text_of(judged, "message"));
+    }
+    cJSON_ArrayForEach(warning, cJSON_GetObjectItemCaseSensitive(owner, "warnings"))
+    {
+        if (!slot || strcmp(text_of(warning, "slot"), slot) != 0)
+            continue;
+        if (out) {
+            fputs(n > 0 ? "&#10;warning: " : "warning: ", out);
+            write_escaped(out, text_of(warning, "kind"));
+            fputs(": ", out);
+            write_escaped(out, text_of(warning, "message"));
+        }
+        n++;
+    }
+    return n;
+}
+
+/* One testcase. slot: whose warnings stand in it; NULL: none. */
+static void write_case(FILE *out, const cJSON *owner, const char *name, const cJSON *judged,
+                       const char *slot, double time)
+{
+    const char *verdict = text_of(judged, "verdict");
+    const bool passed = strcmp(verdict, "PASS") == 0 || strcmp(verdict, "MARGINAL") == 0;
+    fputs("    <testcase", out);
+    write_attribute(out, "classname", name_of(owner));
+    write_attribute(out, "name", name);
+    write_time(out, time);
+    if (passed && write_output(NULL, owner, judged, slot) == 0) {
+        fputs("/>\n", out);
+        return;
+    }
+    fputs(">\n", out);
+    if (!passed)
+        write_problem(out, owner, name, judged);
+    if (write_output(NULL, owner, judged, slot) > 0) {
+        fputs("      <system-out>", out);
+        (void)write_output(out, owner, judged, slot);
+        fputs("</system-out>\n", out);
+    }
+    fputs("    </testcase>\n", out);
 }
 
 /* Of a required slot: all others' are in results.json, thousands of them. */
@@ -217,6 +271,50 @@ static void write_counts(FILE *out, const struct counts *counts, int with_skippe
     write_time(out, counts->time);
 }
 
+/* Its opening tag, and the properties that pairs and entries share. */
+static void write_suite(FILE *out, const cJSON *owner, const struct counts *counts)
+{
+    char line[32];
+    fputs("  <testsuite", out);
+    write_attribute(out, "name", name_of(owner));
+    write_counts(out, counts, 1);
+    if (text_of(owner, "timestamp")[0])
+        write_attribute(out, "timestamp", text_of(owner, "timestamp"));
+    write_attribute(out, "file", text_of(owner, "matrix"));
+    fputs(">\n    <properties>\n", out);
+    snprintf(line, sizeof line, "%d", line_of(owner));
+    write_property(out, "hf_model", text_of(owner, "hf_model"));
+    write_property(out, "engine", text_of(owner, "engine"));
+    write_property(out, "line", line);
+}
+
+static struct counts count_entry(const cJSON *entry)
+{
+    const cJSON *weights = cJSON_GetObjectItemCaseSensitive(entry, "weights");
+    const cJSON *disabled = cJSON_GetObjectItemCaseSensitive(entry, "disabled");
+    struct counts counts = {.time = number_of(weights, "compare_s")};
+    if (weights)
+        count(&counts, text_of(weights, "verdict"));
+    if (disabled)
+        count(&counts, text_of(disabled, "verdict"));
+    return counts;
+}
+
+/* Its test <entry>/weights, and that it is _disabled. */
+static void write_entry(FILE *out, const cJSON *entry)
+{
+    const struct counts counts = count_entry(entry);
+    const cJSON *weights = cJSON_GetObjectItemCaseSensitive(entry, "weights");
+    const cJSON *disabled = cJSON_GetObjectItemCaseSensitive(entry, "disabled");
+    write_suite(out, entry, &counts);
+    fputs("    </properties>\n", out);
+    if (weights)
+        write_case(out, entry, "weights", weights, NULL, number_of(weights, "compare_s"));
+    if (disabled)
+        write_case(out, entry, "disabled", disabled, "", 0);
+    fputs("  </testsuite>\n", out);
+}
+
 static void write_pair(FILE *out, const cJSON *pair)
 {
     const struct counts counts = count_pair(pair);
@@ -225,17 +323,8 @@ static void write_pair(FILE *out, const cJSON *pair)
     const cJSON *comparison = cJSON_GetObjectItemCaseSensitive(pair, "comparison"), *slot;
     const cJSON *slots = cJSON_GetObjectItemCaseSensitive(comparison, "slots");
     const cJSON *engine = cJSON_GetObjectItemCaseSensitive(pair, "engine_test");
-    char name[RP_SLOT_NAME_SIZE], line[32];
-    fputs("  <testsuite", out);
-    write_attribute(out, "name", text_of(pair, "pair"));
-    write_counts(out, &counts, 1);
-    write_attribute(out, "timestamp", text_of(pair, "timestamp"));
-    write_attribute(out, "file", text_of(pair, "matrix"));
-    fputs(">\n    <properties>\n", out);
-    snprintf(line, sizeof line, "%d", line_of(pair));
-    write_property(out, "hf_model", text_of(pair, "hf_model"));
-    write_property(out, "engine", text_of(pair, "engine"));
-    write_property(out, "line", line);
+    char name[RP_SLOT_NAME_SIZE];
+    write_suite(out, pair, &counts);
     cJSON_ArrayForEach(slot, slots)
     {
         if (is_required(slot))
@@ -243,37 +332,46 @@ static void write_pair(FILE *out, const cJSON *pair)
     }
     fputs("    </properties>\n", out);
     if (engine)
-        write_case(out, pair, "engine", engine,
+        write_case(out, pair, "engine", engine, NULL,
                    number_of(pair, "engine_s") + number_of(engine, "compare_s"));
     const cJSON *tokens = cJSON_GetObjectItemCaseSensitive(comparison, "tokens");
-    write_case(out, pair, "tokens", tokens, number_of(tokens, "compare_s"));
+    write_case(out, pair, "tokens", tokens, NULL, number_of(tokens, "compare_s"));
     cJSON_ArrayForEach(slot, slots)
     {
         if (is_required(slot))
             write_case(out, pair, rp_slot_test_name(text_of(slot, "slot"), (int)n_layers, name),
-                       slot, number_of(slot, "compare_s"));
+                       slot, text_of(slot, "slot"), number_of(slot, "compare_s"));
     }
     cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(pair, "replay"))
     {
         char test[RP_SLOT_NAME_SIZE + 8];
         snprintf(test, sizeof test, "replay/%s",
                  rp_slot_test_name(text_of(slot, "slot"), (int)n_layers, name));
-        write_case(out, pair, test, slot, number_of(slot, "replay_s"));
+        write_case(out, pair, test, slot, NULL, number_of(slot, "replay_s"));
     }
     fputs("  </testsuite>\n", out);
+}
+
+static void add_counts(struct counts *total, struct counts counts)
+{
+    total->tests += counts.tests;
+    total->failures += counts.failures;
+    total->errors += counts.errors;
+    total->time += counts.time;
 }
 
 void rp_report_junit(FILE *out, const cJSON *results)
 {
     const cJSON *pairs = cJSON_GetObjectItemCaseSensitive(results, "pairs"), *pair;
+    const cJSON *entries = cJSON_GetObjectItemCaseSensitive(results, "entries"), *entry;
     struct counts total = {0};
     cJSON_ArrayForEach(pair, pairs)
     {
-        const struct counts counts = count_pair(pair);
-        total.tests += counts.tests;
-        total.failures += counts.failures;
-        total.errors += counts.errors;
-        total.time += counts.time;
+        add_counts(&total, count_pair(pair));
+    }
+    cJSON_ArrayForEach(entry, entries)
+    {
+        add_counts(&total, count_entry(entry));
     }
     fputs("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"refparity\"", out);
     write_counts(out, &total, 0);
@@ -281,6 +379,10 @@ void rp_report_junit(FILE *out, const cJSON *results)
     cJSON_ArrayForEach(pair, pairs)
     {
         write_pair(out, pair);
+    }
+    cJSON_ArrayForEach(entry, entries)
+    {
+        write_entry(out, entry);
     }
     fputs("</testsuites>\n", out);
 }

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "report/warnings.h"
+
 static const char *string_at(const cJSON *object, const char *key)
 {
     const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
@@ -38,24 +40,79 @@ static void write_divergence(FILE *out, const cJSON *divergence)
         fprintf(out, ", slot `%s`", inner_slot);
 }
 
+/* In a cell, behind what it stands beside; the operation's own slot where it is known. */
+static void write_departure(FILE *out, const cJSON *departure)
+{
+    const char *operation = string_at(departure, "operation_slot");
+    fprintf(out, "; departure `%s` at position %.0f", string_at(departure, "slot"),
+            cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(departure, "position")));
+    if (operation[0])
+        fprintf(out, ", slot `%s`", operation);
+    fputs(": ", out);
+    write_cell(out, string_at(departure, "explanation"));
+}
+
 static int has_passed(const cJSON *pair)
 {
     const char *verdict = string_at(pair, "verdict");
     return strcmp(verdict, "PASS") == 0 || strcmp(verdict, "MARGINAL") == 0;
 }
 
-static void write_problems(FILE *out, const cJSON *pairs)
+/* The heading of a table, before its first line. */
+static void begin_problems(FILE *out, int *n)
+{
+    if ((*n)++ == 0)
+        fputs("\n| verdict | test | what |\n|---|---|---|\n", out);
+}
+
+/* The tests <entry>/weights that do not pass. */
+static void write_weights(FILE *out, const cJSON *entries, int *n)
+{
+    const cJSON *entry;
+    cJSON_ArrayForEach(entry, entries)
+    {
+        const cJSON *weights = cJSON_GetObjectItemCaseSensitive(entry, "weights");
+        const char *verdict = string_at(weights, "verdict");
+        if (strcmp(verdict, "FAIL") != 0 && strcmp(verdict, "ERROR") != 0)
+            continue;
+        begin_problems(out, n);
+        fprintf(out, "| %s | ", verdict);
+        write_cell(out, string_at(entry, "entry"));
+        fputs("/weights | ", out);
+        write_cell(out, string_at(weights, "message"));
+        fputs(" |\n", out);
+    }
+}
+
+static void write_warning(void *context, const struct rp_warning_group *group)
+{
+    FILE *out = context;
+    fputs("| ", out);
+    write_cell(out, group->name);
+    fprintf(out, " | %s | ", group->kind);
+    write_cell(out, group->message);
+    fputs(" |\n", out);
+}
+
+static void write_warnings(FILE *out, const struct rp_results *results)
+{
+    if (results->n_warnings == 0)
+        return;
+    fputs("\n| pair | warning | what |\n|---|---|---|\n", out);
+    (void)rp_report_warnings(results->root, write_warning, out);
+}
+
+static void write_problems(FILE *out, const cJSON *pairs, int *n)
 {
     const cJSON *pair;
-    int any = 0;
     cJSON_ArrayForEach(pair, pairs)
     {
         const cJSON *divergence =
             cJSON_GetObjectItemCaseSensitive(comparison_of(pair), "divergence");
+        const cJSON *departure = cJSON_GetObjectItemCaseSensitive(comparison_of(pair), "departure");
         if (has_passed(pair))
             continue;
-        if (!any++)
-            fputs("\n| verdict | pair | what |\n|---|---|---|\n", out);
+        begin_problems(out, n);
         fprintf(out, "| %s | ", string_at(pair, "verdict"));
         write_cell(out, string_at(pair, "pair"));
         fputs(" | ", out);
@@ -63,6 +120,8 @@ static void write_problems(FILE *out, const cJSON *pairs)
             write_divergence(out, divergence);
         else
             write_cell(out, rp_results_reason(pair));
+        if (cJSON_IsObject(departure))
+            write_departure(out, departure);
         fputs(" |\n", out);
     }
 }
@@ -127,7 +186,8 @@ static void write_passed(FILE *out, const cJSON *pairs, size_t n_passed)
 void rp_report_markdown(FILE *out, const struct rp_results *results)
 {
     const cJSON *pairs = cJSON_GetObjectItemCaseSensitive(results->root, "pairs");
-    char explained[64] = "";
+    char explained[64] = "", weights[256];
+    int n_problems = 0;
     if (results->n_explained)
         snprintf(explained, sizeof explained, " (%zu of them explained)", results->n_explained);
     fprintf(out,
@@ -135,6 +195,12 @@ void rp_report_markdown(FILE *out, const struct rp_results *results)
             "skipped\n",
             results->n_compared, results->n_pairs, results->n_passed, explained, results->n_failed,
             results->n_errors, results->n_skipped);
-    write_problems(out, pairs);
+    if (results->n_warnings > 0)
+        fprintf(out, "\n%zu warnings\n", results->n_warnings);
+    if (rp_report_weights_line(&results->weights, weights, sizeof weights)[0])
+        fprintf(out, "\n%s\n", weights);
+    write_problems(out, pairs, &n_problems);
+    write_weights(out, cJSON_GetObjectItemCaseSensitive(results->root, "entries"), &n_problems);
+    write_warnings(out, results);
     write_passed(out, pairs, results->n_passed);
 }

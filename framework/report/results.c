@@ -15,6 +15,7 @@
 #include "report/junit.h"
 #include "report/replay.h"
 #include "report/text.h"
+#include "report/warnings.h"
 #include "run/selection.h"
 
 char *rp_slot_test_name(const char *slot, int n_layers, char *out)
@@ -29,11 +30,11 @@ char *rp_slot_test_name(const char *slot, int n_layers, char *out)
     return out;
 }
 
-char *rp_results_reproduce(const struct rp_context *context, const struct rp_pair *pair,
-                           const char *test, char *buf, size_t size)
+char *rp_results_reproduce(const struct rp_context *context, const char *name, const char *test,
+                           char *buf, size_t size)
 {
     char folder[RP_PATH_SIZE + 64], tests[RP_PATH_SIZE], pattern[RP_PATH_SIZE + 64];
-    snprintf(tests, sizeof tests, "^%s%s/%s%s", context->prefix, pair->name, test ? test : "",
+    snprintf(tests, sizeof tests, "^%s%s/%s%s", context->prefix, name, test ? test : "",
              test ? "$" : "");
     snprintf(buf, size, "ctest --test-dir %s --output-on-failure -R %s",
              rp_shell_quote(context->build_dir, folder, sizeof folder),
@@ -81,6 +82,12 @@ static enum rp_status write_stream(const char *path, void (*write)(FILE *, const
 
 /* ---- one pair ---- */
 
+static bool has_diff(const struct rp_verdicts *verdicts)
+{
+    return verdicts->verdict == RP_FAIL || verdicts->verdict == RP_ERROR ||
+           verdicts->warnings.n > 0;
+}
+
 struct diff {
     const struct rp_judge *judge;
     const struct rp_verdicts *verdicts;
@@ -107,7 +114,8 @@ static void write_diff(FILE *out, const void *argument)
                                        .engine = judge->pair->against ? NULL : engine,
                                        .reproduce = diff->reproduce,
                                        .replay = diff->verdicts->replay,
-                                       .n_replay = diff->verdicts->n_replay};
+                                       .n_replay = diff->verdicts->n_replay,
+                                       .warnings = &diff->verdicts->warnings};
     rp_report_text(out, &subject, &diff->verdicts->pair, &diff->verdicts->divergence);
     if (diff->verdicts->engine.verdict == RP_ERROR &&
         rp_judge_log_tail(judge, 20, tail, sizeof tail)[0])
@@ -153,7 +161,6 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
 {
     const struct rp_pair *pair = judge->pair;
     const struct rp_entry *entry = pair->entry;
-    const int has_diff = verdicts->verdict == RP_FAIL || verdicts->verdict == RP_ERROR;
     char timestamp[32];
     utc_now(timestamp, sizeof timestamp);
     cJSON *root = cJSON_CreateObject();
@@ -175,7 +182,7 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
     cJSON_AddStringToObject(root, "no_exact", judge->record.no_exact);
     cJSON_AddStringToObject(root, "command", judge->record.command);
     cJSON_AddStringToObject(root, "log", judge->paths.log);
-    cJSON_AddStringToObject(root, "diff", has_diff ? judge->paths.diff : "");
+    cJSON_AddStringToObject(root, "diff", has_diff(verdicts) ? judge->paths.diff : "");
     cJSON_AddStringToObject(root, "reproduce", reproduce);
     cJSON_AddStringToObject(root, "session",
                             pair->against ? judge->context->session : judge->record.session);
@@ -189,6 +196,7 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
     if (verdicts->n_replay > 0)
         rp_report_replay_json(cJSON_AddArrayToObject(root, "replay"), verdicts->replay,
                               verdicts->n_replay);
+    rp_report_json_warnings(root, &verdicts->warnings);
     cJSON_AddNumberToObject(root, "compare_s", add_seconds(root, verdicts));
     return root;
 }
@@ -215,7 +223,7 @@ static enum rp_status write_diff_file(const struct rp_judge *judge,
                                       struct rp_error *err)
 {
     const char *path = judge->paths.diff;
-    if (verdicts->verdict != RP_FAIL && verdicts->verdict != RP_ERROR)
+    if (!has_diff(verdicts))
         return unlink(path) == 0 || errno == ENOENT || errno == ENOTDIR
                    ? RP_OK
                    : rp_fail(err, RP_ERR_IO, path, -1, "cannot be removed: %s", strerror(errno));
@@ -229,13 +237,14 @@ static enum rp_status write_diff_file(const struct rp_judge *judge,
  * does not stop the second. */
 static enum rp_status make_pair(const struct rp_context *context, const struct rp_pair *pair,
                                 const char *lost, cJSON **json, enum rp_verdict *verdict,
-                                struct rp_error *err)
+                                struct rp_warnings *warnings, struct rp_error *err)
 {
     char reproduce[2 * RP_PATH_SIZE + 256];
     struct rp_verdicts verdicts;
     struct rp_judge *judge = malloc(sizeof *judge);
     *json = NULL;
     *verdict = RP_ERROR;
+    warnings->n = 0;
     if (!judge)
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory");
     rp_judge_open(context, pair, judge);
@@ -247,7 +256,8 @@ static enum rp_status make_pair(const struct rp_context *context, const struct r
     } else {
         struct rp_error second;
         *verdict = verdicts.verdict;
-        rp_results_reproduce(context, pair, NULL, reproduce, sizeof reproduce);
+        *warnings = verdicts.warnings;
+        rp_results_reproduce(context, pair->name, NULL, reproduce, sizeof reproduce);
         *json = pair_json(judge, &verdicts, reproduce);
         status = write_diff_file(judge, &verdicts, reproduce, err);
         if (write_json(judge->paths.result, *json, &second) && !status) {
@@ -262,15 +272,21 @@ static enum rp_status make_pair(const struct rp_context *context, const struct r
 }
 
 enum rp_status rp_results_write_pair(const struct rp_context *context, const struct rp_pair *pair,
-                                     enum rp_verdict *verdict, struct rp_error *err)
+                                     enum rp_verdict *verdict, struct rp_warnings *warnings,
+                                     struct rp_error *err)
 {
     cJSON *json;
-    const enum rp_status status = make_pair(context, pair, NULL, &json, verdict, err);
+    const enum rp_status status = make_pair(context, pair, NULL, &json, verdict, warnings, err);
     cJSON_Delete(json);
     return status;
 }
 
 /* ---- all pairs ---- */
+
+static size_t n_warnings_of(const cJSON *owner)
+{
+    return (size_t)cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(owner, "warnings"));
+}
 
 static void tally(struct rp_results *results, const cJSON *pair)
 {
@@ -285,6 +301,7 @@ static void tally(struct rp_results *results, const cJSON *pair)
     results->n_passed +=
         verdict && (strcmp(verdict, "PASS") == 0 || strcmp(verdict, "MARGINAL") == 0);
     results->n_errors += !verdict || strcmp(verdict, "ERROR") == 0;
+    results->n_warnings += n_warnings_of(pair);
 }
 
 /* The pair's stored result, where it is of this session; else NULL. */
@@ -310,6 +327,7 @@ static enum rp_status collect_pair(const struct rp_context *context, const struc
     struct rp_pair_paths paths;
     struct rp_run_record record;
     enum rp_verdict verdict;
+    struct rp_warnings warnings;
     enum rp_status status = rp_pair_paths(context, pair, &paths, err);
     if (status) {
         *json = selected ? unjudged_json(context, pair, err) : NULL;
@@ -329,7 +347,7 @@ static enum rp_status collect_pair(const struct rp_context *context, const struc
         lost = "it was selected, but could not be run: what is stored is of an earlier run";
     if (readable && !lost)
         *json = read_result(context, &paths);
-    return *json ? RP_OK : make_pair(context, pair, lost, json, &verdict, err);
+    return *json ? RP_OK : make_pair(context, pair, lost, json, &verdict, &warnings, err);
 }
 
 static void write_junit(FILE *out, const void *root)
@@ -347,6 +365,13 @@ static void add_summary(const struct rp_results *results, cJSON *summary)
     cJSON_AddNumberToObject(summary, "failed", (double)results->n_failed);
     cJSON_AddNumberToObject(summary, "errors", (double)results->n_errors);
     cJSON_AddNumberToObject(summary, "skipped", (double)results->n_skipped);
+    cJSON_AddNumberToObject(summary, "warnings", (double)results->n_warnings);
+    cJSON *weights = cJSON_AddObjectToObject(summary, "weights");
+    cJSON_AddNumberToObject(weights, "tests", (double)results->weights.n);
+    cJSON_AddNumberToObject(weights, "passed", (double)results->weights.n_passed);
+    cJSON_AddNumberToObject(weights, "failed", (double)results->weights.n_failed);
+    cJSON_AddNumberToObject(weights, "errors", (double)results->weights.n_errors);
+    cJSON_AddNumberToObject(weights, "skipped", (double)results->weights.n_skipped);
 }
 
 /* Keeps the first error of several steps, of which none stops the next. */
@@ -393,6 +418,12 @@ enum rp_status rp_results_collect(const struct rp_context *context, struct rp_re
     cJSON_AddBoolToObject(results->root, "ended", results->has_ended);
     cJSON *summary = cJSON_AddObjectToObject(results->root, "summary");
     cJSON *pairs = cJSON_AddArrayToObject(results->root, "pairs");
+    cJSON *entries = cJSON_AddArrayToObject(results->root, "entries"), *entry;
+    rp_report_entries(context, entries, &results->weights);
+    cJSON_ArrayForEach(entry, entries)
+    {
+        results->n_warnings += n_warnings_of(entry);
+    }
     for (size_t i = 0; i < selection.n; i++) {
         struct rp_pair pair;
         cJSON *json;
@@ -419,13 +450,25 @@ void rp_results_free(struct rp_results *results)
     memset(results, 0, sizeof *results);
 }
 
-int rp_results_exit_code(const struct rp_results *results)
+int rp_results_exit_code(const struct rp_results *results, bool strict_warnings)
 {
-    if (results->n_errors > 0 || results->n_compared == 0)
+    const struct rp_weights_counts *weights = &results->weights;
+    const bool has_compared = results->n_compared > 0 ||
+                              (results->n_pairs == 0 && weights->n_passed + weights->n_failed > 0);
+    if (results->n_errors > 0 || weights->n_errors > 0 || !has_compared)
         return RP_EXIT_ERROR;
-    if (results->n_failed > 0)
+    if (results->n_failed > 0 || weights->n_failed > 0)
         return RP_EXIT_FAIL;
-    return results->has_ended ? RP_EXIT_PASS : RP_EXIT_ERROR;
+    if (!results->has_ended)
+        return RP_EXIT_ERROR;
+    return strict_warnings && results->n_warnings > 0 ? RP_EXIT_WARNING : RP_EXIT_PASS;
+}
+
+int rp_results_worse_code(int a, int b)
+{
+    static const int ranks[] = {
+        [RP_EXIT_PASS] = 0, [RP_EXIT_WARNING] = 1, [RP_EXIT_FAIL] = 2, [RP_EXIT_ERROR] = 3};
+    return ranks[a] > ranks[b] ? a : b;
 }
 
 /* ---- the summary ---- */
@@ -548,6 +591,24 @@ static const cJSON *write_explained(FILE *out, const cJSON *pair)
     return last;
 }
 
+static void write_weights(FILE *out, const cJSON *entries)
+{
+    const cJSON *entry;
+    cJSON_ArrayForEach(entry, entries)
+    {
+        const cJSON *weights = cJSON_GetObjectItemCaseSensitive(entry, "weights");
+        const char *verdict = string_at(weights, "verdict");
+        if (strcmp(verdict, "FAIL") == 0 || strcmp(verdict, "ERROR") == 0)
+            fprintf(out, "  %-8s %s/weights: %s\n", verdict, string_at(entry, "entry"),
+                    string_at(weights, "message"));
+    }
+}
+
+static void write_warning(void *out, const struct rp_warning_group *group)
+{
+    fprintf(out, "  %-8s %s: %s: %s\n", "WARNING", group->name, group->kind, group->message);
+}
+
 void rp_results_summary(FILE *out, const struct rp_context *context,
                         const struct rp_results *results)
 {
@@ -561,18 +622,24 @@ void rp_results_summary(FILE *out, const struct rp_context *context,
         else if (strcmp(verdict, "PASS") != 0)
             write_problem(out, pair);
     }
-    char explained[64] = "";
+    char explained[64] = "", weights[256];
+    write_weights(out, cJSON_GetObjectItemCaseSensitive(results->root, "entries"));
+    (void)rp_report_warnings(results->root, write_warning, out);
     if (results->n_explained)
         snprintf(explained, sizeof explained, " (%zu of them explained)", results->n_explained);
     fprintf(out, "compared %zu of %zu pairs: %zu passed%s, %zu failed, %zu errors, %zu skipped",
             results->n_compared, results->n_pairs, results->n_passed, explained, results->n_failed,
             results->n_errors, results->n_skipped);
+    if (results->n_warnings)
+        fprintf(out, ", %zu warnings", results->n_warnings);
     if (results->n_other)
         fprintf(out, " (%zu others of the matrix were not selected)", results->n_other);
     if (results->n_pairs && !results->has_ended)
         fprintf(out,
                 "\nctest has not come to %ssession/end: what it had not begun is not counted here",
                 context->prefix);
+    if (rp_report_weights_line(&results->weights, weights, sizeof weights)[0])
+        fprintf(out, "\n%s", weights);
     fprintf(out, "\nreports: %s/{results.json,junit.xml%s}\n", context->reports_dir,
-            results->n_failed || results->n_errors ? ",*.diff" : "");
+            results->n_failed || results->n_errors || results->n_warnings ? ",*.diff" : "");
 }

@@ -7,12 +7,14 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "report/entries.h"
 #include "run/judge.h"
 
-/* Judges pair and writes its result.json; writes its .diff when it fails or is in error, removes an
- * old one otherwise. *verdict is the pair's. */
+/* Judges pair and writes its result.json; writes its .diff when it fails, is in error or has warnings, removes
+ * an old one otherwise. *verdict and *warnings are the pair's. */
 enum rp_status rp_results_write_pair(const struct rp_context *context, const struct rp_pair *pair,
-                                     enum rp_verdict *verdict, struct rp_error *err);
+                                     enum rp_verdict *verdict, struct rp_warnings *warnings,
+                                     struct rp_error *err);
 
 struct rp_results {
     cJSON *root;       /* what results.json holds; owned */
@@ -21,7 +23,9 @@ struct rp_results {
     size_t n_compared; /* pairs with at least one slot compared */
     size_t n_passed, n_failed, n_errors, n_skipped;
     size_t n_explained; /* of n_passed: MARGINAL, over the limit by quantization alone */
-    bool has_ended;     /* ctest has run all that it had selected, session/end is the last of it */
+    size_t n_warnings;  /* of what passed, and of entries */
+    struct rp_weights_counts weights;
+    bool has_ended; /* ctest has run all that it had selected, session/end is the last of it */
 };
 
 /* Collects the pairs that the context's session selected; those that have no result yet (ctest was stopped
@@ -32,18 +36,22 @@ enum rp_status rp_results_collect(const struct rp_context *context, struct rp_re
                                   struct rp_error *err);
 void rp_results_free(struct rp_results *results);
 
-/* 2 when any pair is in error, or nothing was compared; else 1 when any fails; else 2 when ctest did not
- * come to its end; else 0. */
-int rp_results_exit_code(const struct rp_results *results);
+/* 2 when any pair or weights test is in error, or nothing was compared; else 1 when any fails; else 2 when
+ * ctest did not come to its end; else 3 when there are warnings and strict_warnings; else 0. */
+int rp_results_exit_code(const struct rp_results *results, bool strict_warnings);
 
-/* "compared N of M pairs", a line for each pair that did not pass, where the reports are. */
+/* The worst of two exit codes: 2, 1, 3, 0. */
+int rp_results_worse_code(int a, int b);
+
+/* "compared N of M pairs", a line for each pair that did not pass and for each kind of warning of an entry,
+ * where the reports are. */
 void rp_results_summary(FILE *out, const struct rp_context *context,
                         const struct rp_results *results);
 
-/* The command that runs one of the pair's tests again, for a shell, or all of them where test is NULL.
- * Returns buf. */
-char *rp_results_reproduce(const struct rp_context *context, const struct rp_pair *pair,
-                           const char *test, char *buf, size_t size);
+/* The command that runs a test of the pair or entry of that name again, for a shell, or all of them where
+ * test is NULL. Returns buf. */
+char *rp_results_reproduce(const struct rp_context *context, const char *name, const char *test,
+                           char *buf, size_t size);
 
 /* Of one of results.json's pairs: the message of the first test that has the pair's own verdict. */
 const char *rp_results_reason(const cJSON *pair);

@@ -162,6 +162,9 @@ void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp
         fprintf(out, " (%zu of %zu required slots compared)", pair->n_required_compared,
                 pair->n_required);
     fputc('\n', out);
+    for (size_t i = 0; subject->warnings && i < subject->warnings->n; i++)
+        fprintf(out, "warning: %s: %s\n", subject->warnings->list[i].slot,
+                subject->warnings->list[i].message);
     write_line(out, "reproduce", subject->reproduce);
 }
 

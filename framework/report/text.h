@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "compare/warnings.h"
 #include "refparity/diagnose.h"
 #include "run/judge_replay.h"
 
@@ -19,6 +20,7 @@ struct rp_subject {
     const char *reproduce;                 /* a command */
     const struct rp_replay_result *replay; /* [n_replay] */
     size_t n_replay;
+    const struct rp_warnings *warnings;
 };
 
 /* Writes the heading, a table with a line per slot (slot, dim, positions, norms, max_abs, L2_rel,

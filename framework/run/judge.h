@@ -3,6 +3,7 @@
 #ifndef REFPARITY_RUN_JUDGE_H
 #define REFPARITY_RUN_JUDGE_H
 
+#include "compare/warnings.h"
 #include "refparity/diagnose.h"
 #include "run/record.h"
 
@@ -80,6 +81,7 @@ struct rp_verdicts {
     size_t n_replay;
     /* The worst of engine, prerequisites, pair, and of replay what fails or is in error. */
     enum rp_verdict verdict;
+    struct rp_warnings warnings; /* none where that is no pass */
 };
 /* Collects what the pair's tests have stored, and computes what none did. */
 enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *verdicts,

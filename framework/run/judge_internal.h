@@ -1,5 +1,5 @@
-/* What the parts of judging share: judge.c, judge_modes.c, judge_pair.c, judge_state.c, judge_tokens.c.
- * Not for use outside. */
+/* What the parts of judging share: judge.c, judge_modes.c, judge_pair.c, judge_state.c, judge_tokens.c,
+ * judge_warnings.c. * Not for use outside. */
 #ifndef REFPARITY_RUN_JUDGE_INTERNAL_H
 #define REFPARITY_RUN_JUDGE_INTERNAL_H
 
@@ -38,6 +38,9 @@ enum rp_status rp_judge_check_dump(const struct rp_run_record *record, const cha
 
 /* Records and dumps of two modes, the second as the reference. */
 void rp_judge_open_modes(struct rp_judge *judge);
+
+/* verdicts->warnings, where the pair passes. */
+void rp_judge_warnings(const struct rp_judge *judge, struct rp_verdicts *verdicts);
 
 /* "batched against per-token: " before a message about two modes. */
 void rp_judge_name_modes(const struct rp_judge *judge, char *message, size_t size);

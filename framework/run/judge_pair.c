@@ -284,6 +284,7 @@ enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *v
         if (replayed == RP_FAIL || replayed == RP_ERROR)
             verdicts->verdict = worse(verdicts->verdict, replayed);
     }
+    rp_judge_warnings(judge, verdicts);
     return RP_OK;
 }
 

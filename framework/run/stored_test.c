@@ -81,6 +81,12 @@ static void make_slot(const char *name, struct rp_slot_result *slot)
     slot->n_top1_equal = 9;
     slot->top_k_overlap = 0.6;
     slot->kl_max = (double)INFINITY;
+    slot->kl_sum = 0.7;
+    slot->information_sum = 0.8;
+    slot->n_wrong_size = 14;
+    slot->size = 0.01;
+    slot->size_excess = 44;
+    slot->size_position = 15;
     slot->fixture_is_damaged = 1;
     slot->exact.n_compared = 10;
     slot->exact.own_error = (double)NAN;

@@ -22,7 +22,13 @@ enum rp_verdict {
 const char *rp_verdict_name(enum rp_verdict verdict); /* "PASS", … */
 
 /* Exit codes of every refparity program. */
-enum { RP_EXIT_PASS = 0, RP_EXIT_FAIL = 1, RP_EXIT_ERROR = 2, RP_EXIT_SKIP = 77 };
+enum {
+    RP_EXIT_PASS = 0,
+    RP_EXIT_FAIL = 1,
+    RP_EXIT_ERROR = 2,
+    RP_EXIT_WARNING = 3, /* a pass with warnings, where --strict-warnings asks for it */
+    RP_EXIT_SKIP = 77
+};
 int rp_verdict_exit_code(enum rp_verdict verdict);
 
 struct rp_limits rp_limits_default(void);
@@ -92,8 +98,14 @@ struct rp_slot_result {
     size_t worst_channel;             /* of the first failing position: where |e - r| is largest */
     /* Logits only, over the compared positions. */
     size_t n_top1_equal;
-    double top_k_overlap;   /* mean, 0..1 */
-    double kl_max;          /* nats */
+    double top_k_overlap;           /* mean, 0..1 */
+    double kl_max;                  /* nats */
+    double kl_sum, information_sum; /* over the positions: KL, and KL(reference || uniform) */
+    /* Positions whose ||engine|| / ||reference|| their angle does not explain: compare/warnings.h. */
+    size_t n_wrong_size;
+    double size,
+        size_excess; /* the one furthest from it, and how far; 0 where none is off at all */
+    int64_t size_position;
     int fixture_is_damaged; /* 1: an ERROR of the fixture's own, which evidence counts for too */
     struct rp_exact_result exact;          /* with a gate other than strict */
     char downstream_of[RP_SLOT_NAME_SIZE]; /* the first divergence, when it is an earlier slot */

@@ -30,8 +30,9 @@ struct rp_metrics rp_metrics_row(const void *r, const void *e, size_t dim);
 struct rp_logits_metrics {
     size_t top1_ref; /* index of the largest value; the lowest index among equals */
     size_t top1_engine;
-    int top_k_overlap; /* of the RP_TOP_K largest, how many both have, 0..RP_TOP_K */
-    double kl;         /* KL(softmax(r) || softmax(e)) in nats, >= 0 */
+    int top_k_overlap;  /* of the RP_TOP_K largest, how many both have, 0..RP_TOP_K */
+    double kl;          /* KL(softmax(r) || softmax(e)) in nats, >= 0 */
+    double information; /* KL(softmax(r) || uniform), what r says beyond nothing */
 };
 
 /* Both rows [vocab] have to be finite. vocab < RP_TOP_K compares that many. */
