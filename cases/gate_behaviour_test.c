@@ -327,18 +327,22 @@ static void where_attention_lacks_positions_the_operations_are_what_was_not_chec
 }
 
 /* From layers alone, with inputs rounded to 8 bits, replay shows little; the message says how little. */
-static void the_resolution_of_replay_is_said(void **state)
+static void the_resolution_of_replay_is_said_and_has_to_be_below_the_limit(void **state)
 {
     (void)state;
-    struct rp_verdicts v = judge(&(struct rp_scratch_spec){
+    struct rp_scratch_spec spec = {
         .weights = "q4_0",
         .entry_extra = EXPLAINED ", \"activations\": \"by_weight\"",
         .argv = ENGINE_OF("{gguf}", ", \"--mode\", \"batched\", \"--activations\", "
-                                    "\"by_weight\"")});
+                                    "\"by_weight\"")};
+    struct rp_verdicts v = judge(&spec);
     assert_int_equal(v.verdict, RP_MARGINAL);
     assert_contains(rp_slot_of(&v, "h3")->message, " slots up to it are right; to 0.00");
     assert_contains(rp_slot_of(&v, "h3")->message, " at worst (h");
     rp_verdicts_free(&v);
+    spec.entry_extra = EXPLAINED ", \"activations\": \"by_weight\", \"threshold_l2_rel\": 0.001";
+    expect_unchecked(spec, " is right (replay shows it to 0.00",
+                     " is right (replay shows it to 0.00");
 }
 
 /* ---- damaged dumps ---- */
@@ -431,7 +435,7 @@ int main(void)
         cmocka_unit_test(without_the_checkpoint_the_file_is_what_was_not_checked),
         cmocka_unit_test(of_a_model_that_C_does_not_know_the_operations_were_not_checked_either),
         cmocka_unit_test(where_attention_lacks_positions_the_operations_are_what_was_not_checked),
-        cmocka_unit_test(the_resolution_of_replay_is_said),
+        cmocka_unit_test(the_resolution_of_replay_is_said_and_has_to_be_below_the_limit),
         cmocka_unit_test(a_damaged_dump_of_quantized_weights_is_an_error),
         cmocka_unit_test(what_a_slots_test_replays_is_stored_and_what_is_stored_is_believed),
     };
