@@ -90,8 +90,8 @@ static void where_tokens_weights_and_operations_are_right_it_is_marginal(void **
             assert_int_equal(slot->verdict, RP_MARGINAL);
             assert_string_equal(slot->unchecked, "");
             assert_contains(slot->message, ": tokens, weights and the operations of ");
-            assert_contains(slot->message,
-                            " slots up to it are right: it is quantization and carried rounding");
+            assert_contains(slot->message, " slots up to it are right, to ");
+            assert_contains(slot->message, "): it is quantization and carried rounding");
         }
         assert_true(n_marginal >= 3);
         for (size_t s = 0; s < v.n_replay; s++)
@@ -326,6 +326,25 @@ static void where_attention_lacks_positions_the_operations_are_what_was_not_chec
         "h0");
 }
 
+/* Each slot that is dumped is right; nothing shows that h2 comes from what h1 would have been. */
+static void a_slot_that_is_missing_breaks_the_induction(void **state)
+{
+    (void)state;
+    struct rp_verdicts v =
+        judge_q4("qwen3",
+                 "[\"sh\", \"-c\", \"D=$1; shift; \\\"$@\\\"; rm $D/h1.npy\", \"sh\", \"{dump}\", "
+                 "\"{target:refparity-embedded}\", \"--model\", \"{gguf}\", \"--tokens\", "
+                 "\"{tokens_file}\", \"--dump\", \"{dump}\"]",
+                 EXPLAINED);
+    assert_int_equal(rp_slot_of(&v, "h0")->verdict, RP_MARGINAL);
+    assert_string_equal(rp_slot_of(&v, "h0")->unchecked, "");
+    assert_int_equal(rp_slot_of(&v, "h1")->verdict, RP_ERROR);
+    assert_contains(rp_slot_of(&v, "h3")->unchecked,
+                    "whether the operations of h1 are right (h1 is not dumped)");
+    assert_int_equal(v.verdict, RP_ERROR);
+    rp_verdicts_free(&v);
+}
+
 /* From layers alone, with inputs rounded to 8 bits, replay shows little; the message says how little. */
 static void the_resolution_of_replay_is_said_and_has_to_be_below_the_limit(void **state)
 {
@@ -337,7 +356,7 @@ static void the_resolution_of_replay_is_said_and_has_to_be_below_the_limit(void 
                                     "\"by_weight\"")};
     struct rp_verdicts v = judge(&spec);
     assert_int_equal(v.verdict, RP_MARGINAL);
-    assert_contains(rp_slot_of(&v, "h3")->message, " slots up to it are right; to 0.00");
+    assert_contains(rp_slot_of(&v, "h3")->message, " slots up to it are right, to 0.00");
     assert_contains(rp_slot_of(&v, "h3")->message, " at worst (h");
     rp_verdicts_free(&v);
     spec.entry_extra = EXPLAINED ", \"activations\": \"by_weight\", \"threshold_l2_rel\": 0.001";
@@ -435,6 +454,7 @@ int main(void)
         cmocka_unit_test(without_the_checkpoint_the_file_is_what_was_not_checked),
         cmocka_unit_test(of_a_model_that_C_does_not_know_the_operations_were_not_checked_either),
         cmocka_unit_test(where_attention_lacks_positions_the_operations_are_what_was_not_checked),
+        cmocka_unit_test(a_slot_that_is_missing_breaks_the_induction),
         cmocka_unit_test(the_resolution_of_replay_is_said_and_has_to_be_below_the_limit),
         cmocka_unit_test(a_damaged_dump_of_quantized_weights_is_an_error),
         cmocka_unit_test(what_a_slots_test_replays_is_stored_and_what_is_stored_is_believed),

@@ -150,7 +150,7 @@ static void write_before(FILE *out, const struct rp_divergence *divergence)
                 "compared\n",
                 divergence->n_not_compared, divergence->slot);
     else
-        fprintf(out, "  first divergence: every required slot before %s is within its limit\n",
+        fprintf(out, "  first divergence: every required slot before %s passes\n",
                 divergence->slot);
 }
 

@@ -15,10 +15,10 @@
 struct step {
     bool is_known;
     enum rp_verdict verdict;
-    size_t n_slots;    /* that were replayed */
-    double resolution; /* the largest limit of those, where rounding widens it; else 0 */
+    size_t n_slots;                 /* that were replayed */
+    double resolution;              /* the largest limit of those */
     char coarse[RP_SLOT_NAME_SIZE]; /* the slot with that limit */
-    char dump[96];                  /* what to dump to narrow it */
+    char dump[96];                  /* what to dump to narrow it; "": nothing would */
     char failing[RP_SLOT_NAME_SIZE];
     char message[400];
 };
@@ -59,12 +59,13 @@ void rp_explained_gate_close(struct rp_explained_gate *gate)
 
 static void note_resolution(struct step *step, const struct rp_replay_slot *slot)
 {
-    for (size_t i = 0; slot->is_carried && i < slot->n_positions; i++) {
-        if (!(slot->limit[i] > slot->bound[i] && slot->limit[i] > step->resolution))
+    for (size_t i = 0; i < slot->n_positions; i++) {
+        if (!(slot->limit[i] > step->resolution))
             continue;
         step->resolution = slot->limit[i];
         snprintf(step->coarse, sizeof step->coarse, "%s", slot->slot);
-        snprintf(step->dump, sizeof step->dump, "%s", slot->between);
+        snprintf(step->dump, sizeof step->dump, "%s",
+                 slot->limit[i] > 2 * slot->bound[i] ? slot->between : "");
     }
 }
 
@@ -73,11 +74,13 @@ static void take(struct step *step, const struct rp_replay_result *result)
     const struct rp_replay_layer *layer = &result->layer;
     const struct rp_replay_slot *failing = layer->first_failing;
     const size_t room = sizeof step->message;
+    bool is_replayed = false; /* the required slot itself */
     step->is_known = true;
     step->verdict = result->judgement.verdict;
     snprintf(step->message, room, "%.*s", (int)room - 1, result->judgement.message);
     for (size_t i = 0; i < layer->n_slots; i++) {
         step->n_slots += layer->slots[i].verdict == RP_PASS;
+        is_replayed |= strcmp(layer->slots[i].slot, result->slot) == 0;
         note_resolution(step, &layer->slots[i]);
         /* a dumped slot that nothing could be said of breaks the chain, whatever its layer says */
         if (step->verdict == RP_PASS && layer->slots[i].verdict != RP_PASS) {
@@ -85,6 +88,10 @@ static void take(struct step *step, const struct rp_replay_result *result)
             snprintf(step->message, room, "%s %.300s", layer->slots[i].slot,
                      layer->slots[i].message);
         }
+    }
+    if (step->verdict == RP_PASS && !is_replayed) {
+        step->verdict = RP_SKIP;
+        snprintf(step->message, room, "%s is not dumped", result->slot);
     }
     if (step->verdict != RP_FAIL || !failing)
         return;
@@ -115,13 +122,12 @@ static void replay(struct rp_explained_gate *gate, const char *slot, struct step
 
 /* ---- all of them ---- */
 
-/* The operations up to a slot. */
+/* The operations up to a slot. verdict: PASS; FAIL or ERROR, of the first step that is; SKIP: one was not
+ * checked. step: that one, the first that was not checked, or of PASS the coarsest; NULL: none. */
 struct chain {
-    enum rp_verdict
-        verdict; /* PASS; FAIL or ERROR: of the first step that is; SKIP: one was not checked */
-    const struct step
-        *step; /* that step, the first that was not checked, or the coarsest; NULL: none */
-    char slot[RP_SLOT_NAME_SIZE]; /* of that step, where not PASS */
+    enum rp_verdict verdict;
+    const struct step *step;
+    char slot[RP_SLOT_NAME_SIZE]; /* of step, where not PASS */
     size_t n_slots;
 };
 
@@ -196,8 +202,8 @@ static void find_unchecked(const struct rp_explained_gate *gate, const struct ch
         add_unchecked(result, what, chain->step->message);
     } else if (chain->step && !(chain->step->resolution < limit)) {
         snprintf(what, sizeof what, "whether %s is right", chain->step->coarse);
-        snprintf(why, sizeof why, "replay shows it to %.2g only: dump %s", chain->step->resolution,
-                 chain->step->dump);
+        snprintf(why, sizeof why, "replay shows it to %.2g only%s%s", chain->step->resolution,
+                 chain->step->dump[0] ? ": dump " : "", chain->step->dump);
         add_unchecked(result, what, why);
     }
 }
@@ -215,8 +221,9 @@ static void say_explained(const struct chain *chain, struct rp_slot_result *resu
         return;
     }
     if (chain->step)
-        snprintf(coarse, sizeof coarse, "; to %.2g at worst (%s: dump %s for more)",
-                 chain->step->resolution, chain->step->coarse, chain->step->dump);
+        snprintf(coarse, sizeof coarse, ", to %.2g at worst (%s%s%s%s)", chain->step->resolution,
+                 chain->step->coarse, chain->step->dump[0] ? ": dump " : "", chain->step->dump,
+                 chain->step->dump[0] ? " for more" : "");
     result->verdict = RP_MARGINAL;
     SAY(result,
         "%s: tokens, weights and the operations of %zu slots up to it are right%s: it is "
