@@ -13,6 +13,7 @@
 #include "report/replay.h"
 #include "report/results.h"
 #include "report/text.h"
+#include "run/explained_gate.h"
 #include "run/judge_replay.h"
 #include "run/run.h"
 #include "run/stored.h"
@@ -257,6 +258,7 @@ void rp_case_slot(void **state, const char *slot)
         leave(run, RP_ERROR, rp_error_text(&err, text, sizeof text));
     struct rp_slot_result result = test.result;
     rp_diagnose_slot(&judge->comparison, &result, &divergence);
+    rp_explained_gate_name_divergence(judge->gate, &divergence);
     test.seconds = spent(run);
     (void)rp_store_slot(judge, slot, &test, NULL);
     rp_slot_test_free(&test);
@@ -288,11 +290,13 @@ void rp_case_replay(void **state, const char *slot)
     snprintf(test, sizeof test, "replay/%s", rp_slot_test_name(slot, run->id->n_layers, name));
     run->test = test;
     const struct rp_judge *judge = judge_of(run);
-    if (!run->replay && rp_judge_replay_open(judge, &run->replay, &err))
-        leave(run, RP_ERROR, rp_error_text(&err, text, sizeof text));
-    rp_judge_replay_slot(run->replay, slot, &result);
-    result.seconds = spent(run);
-    (void)rp_store_replay(judge, &result, NULL);
+    if (rp_stored_replay(judge, slot, &result, NULL)) { /* a slot's test may have asked for it */
+        if (!run->replay && rp_judge_replay_open(judge, &run->replay, &err))
+            leave(run, RP_ERROR, rp_error_text(&err, text, sizeof text));
+        rp_judge_replay_slot(run->replay, slot, &result);
+        result.seconds = spent(run);
+        (void)rp_store_replay(judge, &result, NULL);
+    }
     const enum rp_verdict verdict = result.judgement.verdict;
     snprintf(message, sizeof message, "%s", result.judgement.message);
     if (verdict == RP_FAIL) {

@@ -117,8 +117,6 @@ def check_junit(path: Path, results: dict) -> int:
             assert {"h00.L2_rel", "h00.cosine", "logits.cosine", "post_norm.max_abs"} <= names
         slots = {prop.name.rpartition(".")[0] for prop in suite.properties()} - {""}
         assert slots <= {case.name for case in cases}, slots
-        if pair["exact"] and pair["verdict"] in ("PASS", "MARGINAL"):
-            assert {"h00.own_error", "h00.quantized", "logits.own_error"} <= names
     return n_cases
 
 

@@ -118,6 +118,9 @@ static void what_is_collected_is_what_would_be_computed(void **state)
         {.argv = ENGINE(""), .entry_extra = REPLAY},
         {.argv = ENGINE(BUG("attention-factor", "1") BUG("ffn-half", "3")), .entry_extra = REPLAY},
         {.argv = ENGINE(""), .weights = "q4_0", .entry_extra = REPLAY ", \"gate\": \"explained\""},
+        {.argv = ENGINE(BUG("ffn-half", "1")),
+         .weights = "q4_0",
+         .entry_extra = REPLAY ", \"gate\": \"explained\""},
         /* breaks off, with another prompt's first token, without a dump, not there */
         {.argv = "[\"sh\", \"-c\", \"\\\"$@\\\"; rm $0/h2.npy; exit 3\", \"{dump}\", "
                  "\"{target:refparity-embedded}\", \"--model\", \"{gguf}\", \"--tokens\", "

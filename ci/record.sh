@@ -20,8 +20,6 @@ Hugging Face hub; those that cannot be had are reported as skipped.
   --slots LEVEL   with --model: layers, or operations: what every operation reads and writes
   --dtype TYPE    with --model: float32, bfloat16 or float16
   --out FILE.npz  with --model: not into the store but here
-  --dequantized   of the entries whose gate is explained or exact, HF on engine_gguf's dequantized
-                  weights instead: the exact reference where the C model does not know the architecture
   --test          run the recorder's own unit tests instead
   --print-python  make the environment and print its interpreter's path instead
   --help          this text

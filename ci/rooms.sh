@@ -5,8 +5,8 @@
 # usage: ci/rooms.sh [FOLDER]; another folder than framework/ is for the test of this check.
 set -euo pipefail
 
-rooms='base tensor formats weights operations architectures model compare diagnose replay explain exact
-matrix run report cli'
+rooms='base tensor formats weights operations architectures model compare diagnose replay explain matrix
+run report cli'
 public='status:base dump:tensor tensor_set:tensor gguf:formats ops:operations overlay:operations
 numerics:operations model:model compare:compare metrics:compare limits:compare diagnose:diagnose
 replay:replay explain:explain matrix:matrix weights:weights'

@@ -42,7 +42,7 @@ steps=(
     "python:the recorder's unit tests"
     "record:the committed fixtures, recorded again"
     "state:HF run in BF16 and F16, every operation replayed: nothing is reported but bugs, in their place"
-    "exact:the C model against HF on the dequantized weights of Q8_0, Q4_0 and K-quants"
+    "dequantized:the C model against HF on the dequantized weights of Q8_0, Q4_0 and K-quants"
     "detect:a share of the bug catalogue: what is found, where, by which name, and no false alarm"
     "llamacpp:llama.cpp against HF: F32 within 1e-5, a K-quant, with and without its callback"
     "smollm2:a real model in llama.cpp, seven types of weights: nothing is reported but bugs, in their place"
@@ -124,7 +124,7 @@ step_python() { ci/record.sh --test; }
 step_record() { ci/record.sh --check tiny; }
 
 step_state() { cases/state_test.sh build/parity; }
-step_exact() { cases/exact_test.sh build/parity; }
+step_dequantized() { cases/dequantized_test.sh build/parity; }
 
 step_detect() { ci/detect.sh --quick; }
 

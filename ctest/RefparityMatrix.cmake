@@ -245,6 +245,21 @@ static void engine(void **state) { rp_case_engine(state); }
     set_tests_properties(${replays} PROPERTIES
       FIXTURES_REQUIRED "${test}" LABELS "${labels};replay")
   endif()
+  # The gate asks for replay of all layers up to a slot. One after the other, each verdict is computed once.
+  if(gate STREQUAL "explained")
+    set(earlier "")
+    foreach(name IN LISTS judged ITEMS "${test}/logits")
+      set(before ${earlier})
+      string(REPLACE "${test}/" "${test}/replay/" own "${name}")
+      if(own IN_LIST replays)
+        list(APPEND before "${own}")
+      endif()
+      if(before)
+        set_tests_properties("${name}" PROPERTIES DEPENDS "${before}")
+      endif()
+      set(earlier "${name}")
+    endforeach()
+  endif()
   set_tests_properties("${test}/run" PROPERTIES FIXTURES_SETUP "${test}"
     FIXTURES_REQUIRED "${id}-session" LABELS "${labels};run" PROCESSORS ${processors}
     TIMEOUT ${timeout})
@@ -290,7 +305,6 @@ function(_refparity_add_entry entry_json)
   set(replay OFF)
   if(NOT gate STREQUAL "strict")
     set(replay ON)
-    math(EXPR timeout "${timeout} + 600") # `run` computes the exact reference, too
   endif()
   _refparity_json(replay ${replay} "${entry_json}" replay)
   _refparity_json_length(n_replay "${entry_json}" replay)

@@ -1,6 +1,5 @@
 /* Measures what refparity detects: runs trials (a bug of the catalogue, in a model, a layer, a mode,
- * at a magnitude; or a clean variant of the arithmetic) and judges each by replay, the exact gate and
- * the 5% rule. Not the table: that is detect_table.c, which also reads results of other grounds.
+ * at a magnitude; or a clean variant of the arithmetic) and judges each by replay and the 5% rule. Not the table: that is detect_table.c, which also reads results of other grounds.
  *
  * Lines of CSV, fields without quotes and commas; a field that does not apply is empty.
  * The first line of a file names the fields:
@@ -29,7 +28,6 @@
  *   ratio           the largest change / limit, as %g; of a clean variant the largest error / limit
  *   pos0_rule       1: reported by 5% at position 0 against FP32
  *   rule_5pct       1: reported by the 5% rule at all positions against FP32
- *   exact_gate      1: reported by the exact gate, end to end against the exact reference
  * A trial has a line for each of its dumps. Where it has two bugs, the *_right fields are 1 when it is right for both. */
 #include <math.h>
 #include <stdio.h>
@@ -214,8 +212,6 @@ static void print_line(const struct rp_detect_trial *trial, const char *slots,
     print_answer(result->pos0_rule, out);
     fputc(',', out);
     print_answer(result->rule_5pct, out);
-    fputc(',', out);
-    print_answer(result->exact_gate, out);
     fputc('\n', out);
     fflush(out);
 }
@@ -256,7 +252,6 @@ static int run_trials(const struct options *options, const struct rp_detect_plan
 {
     char scratch[RP_DETECT_PATH];
     const char *parent = getenv("TMPDIR");
-    struct rp_detect_exact exact = {.of = NULL};
     int code = RP_EXIT_PASS;
     if (!parent || !parent[0])
         parent = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
@@ -271,7 +266,7 @@ static int run_trials(const struct options *options, const struct rp_detect_plan
         struct rp_detect_result results[RP_DETECT_LEVELS];
         struct rp_error err = {.code = RP_OK};
         double start = now();
-        if (rp_detect_judge(trial, scratch, &exact, results, &err) != RP_OK) {
+        if (rp_detect_judge(trial, scratch, results, &err) != RP_OK) {
             fputs("refparity-detect: ", stderr);
             print_trial(trial, "", stderr);
             fprintf(stderr, ": %s\n", err.message);
@@ -285,7 +280,6 @@ static int run_trials(const struct options *options, const struct rp_detect_plan
                 explain_trial(trial, slots, &results[level], now() - start);
         }
     }
-    rp_detect_exact_close(&exact);
     rmdir(scratch);
     return code;
 }

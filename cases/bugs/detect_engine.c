@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define REFPARITY_DUMP_IMPLEMENTATION
 #include "refparity/dump.h"
 
 void rp_recorded_free(struct rp_recorded *recorded)

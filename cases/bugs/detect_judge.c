@@ -8,8 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "exact/exact.h"
-#include "exact/limits.h"
 #include "refparity/compare.h"
 #include "refparity/explain.h"
 #include "refparity/replay.h"
@@ -57,51 +55,6 @@ static void remove_folder(const char *folder)
 
 /* ---- end to end ---- */
 
-void rp_detect_exact_close(struct rp_detect_exact *exact)
-{
-    rp_exact_limits_close(exact->limits);
-    rp_tensor_set_close(exact->set);
-    if (exact->folder[0])
-        remove_folder(exact->folder);
-    *exact = (struct rp_detect_exact){.of = NULL};
-}
-
-static bool same_numerics(const struct rp_numerics *a, const struct rp_numerics *b)
-{
-    return a->activations == b->activations && a->kv_cache == b->kv_cache &&
-           a->attention == b->attention;
-}
-
-/* The exact reference of the trial's model, prompt and numerics, unless it is that already. */
-static enum rp_status open_exact(const struct rp_detect_trial *trial, const char *scratch,
-                                 struct rp_detect_exact *exact, struct rp_error *err)
-{
-    int64_t *tokens;
-    enum rp_status status;
-    if (exact->set && exact->of == trial->on && same_numerics(&exact->numerics, &trial->declared))
-        return RP_OK;
-    rp_detect_exact_close(exact);
-    tokens = calloc(trial->on->n_tokens, sizeof *tokens);
-    if (!tokens)
-        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for tokens");
-    for (size_t i = 0; i < trial->on->n_tokens; i++)
-        tokens[i] = trial->on->tokens[i];
-    const struct rp_exact_spec spec = {.gguf = trial->on->gguf,
-                                       .tokens = tokens,
-                                       .n_tokens = trial->on->n_tokens,
-                                       .numerics = trial->declared};
-    snprintf(exact->folder, sizeof exact->folder, "%.900s/exact", scratch);
-    status = rp_exact_compute(&spec, exact->folder, err);
-    if (status == RP_OK)
-        status = rp_tensor_set_open(exact->folder, RP_LAYOUT_NPY, 0, &exact->set, err);
-    if (status == RP_OK)
-        status = rp_exact_limits_open(exact->folder, &trial->declared, &exact->limits, err);
-    exact->of = trial->on;
-    exact->numerics = trial->declared;
-    free(tokens);
-    return status;
-}
-
 static enum rp_status reports(const struct rp_comparison *comparison, enum rp_detect_answer *result,
                               struct rp_error *err)
 {
@@ -116,9 +69,8 @@ static enum rp_status reports(const struct rp_comparison *comparison, enum rp_de
 }
 
 static enum rp_status judge_end_to_end(const struct rp_detect_trial *trial,
-                                       struct rp_tensor_set *dump, const char *scratch,
-                                       struct rp_detect_exact *exact,
-                                       struct rp_detect_result *result, struct rp_error *err)
+                                       struct rp_tensor_set *dump, struct rp_detect_result *result,
+                                       struct rp_error *err)
 {
     static const int64_t position_0[] = {0};
     struct rp_comparison comparison = {
@@ -135,16 +87,7 @@ static enum rp_status judge_end_to_end(const struct rp_detect_trial *trial,
     comparison.n_positions = 1;
     if (status == RP_OK)
         status = reports(&comparison, &result->pos0_rule, err);
-    if (status == RP_OK)
-        status = open_exact(trial, scratch, exact, err);
-    if (status != RP_OK)
-        return status;
-    comparison.positions = NULL;
-    comparison.n_positions = 0;
-    comparison.gate = RP_GATE_EXACT;
-    comparison.exact = exact->set;
-    comparison.exact_limits = *rp_exact_limits_of(exact->limits);
-    return reports(&comparison, &result->exact_gate, err);
+    return status;
 }
 
 /* ---- replay ---- */
@@ -438,10 +381,9 @@ static enum rp_status judge_tokens(const struct dumped *dumped, struct rp_detect
 
 /* ---- a trial ---- */
 
-/* Judges the run's dump of that level; end to end too where exact is not NULL. */
-static enum rp_status judge_dump(struct dumped *dumped, const char *scratch,
-                                 struct rp_detect_exact *exact, struct rp_detect_result *result,
-                                 struct rp_error *err)
+/* Judges the run's dump of that level; end to end too where asked. */
+static enum rp_status judge_dump(struct dumped *dumped, const char *scratch, bool end_to_end,
+                                 struct rp_detect_result *result, struct rp_error *err)
 {
     const struct rp_detect_trial *trial = dumped->trial;
     const bool is_prompt = trial->n_bugs == 1 && trial->bugs[0].bug->change_prompt;
@@ -451,8 +393,8 @@ static enum rp_status judge_dump(struct dumped *dumped, const char *scratch,
     status = rp_detect_dump(trial, dumped->recorded, dumped->level, folder, err);
     if (status == RP_OK)
         status = rp_tensor_set_open(folder, RP_LAYOUT_NPY, 0, &dumped->set, err);
-    if (status == RP_OK && exact)
-        status = judge_end_to_end(trial, dumped->set, scratch, exact, result, err);
+    if (status == RP_OK && end_to_end)
+        status = judge_end_to_end(trial, dumped->set, result, err);
     if (status == RP_OK)
         status = is_prompt ? judge_tokens(dumped, result, err) : judge_replay(dumped, result, err);
     rp_tensor_set_close(dumped->set);
@@ -461,7 +403,6 @@ static enum rp_status judge_dump(struct dumped *dumped, const char *scratch,
 }
 
 enum rp_status rp_detect_judge(const struct rp_detect_trial *trial, const char *scratch,
-                               struct rp_detect_exact *exact,
                                struct rp_detect_result results[RP_DETECT_LEVELS],
                                struct rp_error *err)
 {
@@ -473,15 +414,13 @@ enum rp_status rp_detect_judge(const struct rp_detect_trial *trial, const char *
         results[level] = (struct rp_detect_result){.name_right = RP_DETECT_NONE,
                                                    .pos0_rule = RP_DETECT_NONE,
                                                    .rule_5pct = RP_DETECT_NONE,
-                                                   .exact_gate = RP_DETECT_NONE,
                                                    .ratio = (double)NAN};
         if (status == RP_OK)
-            status = judge_dump(&dumped, scratch, level == 0 ? exact : NULL, &results[level], err);
+            status = judge_dump(&dumped, scratch, level == 0, &results[level], err);
     }
     /* the same slots are judged end to end */
     results[RP_SLOTS_OPERATIONS].pos0_rule = results[RP_SLOTS_LAYERS].pos0_rule;
     results[RP_SLOTS_OPERATIONS].rule_5pct = results[RP_SLOTS_LAYERS].rule_5pct;
-    results[RP_SLOTS_OPERATIONS].exact_gate = results[RP_SLOTS_LAYERS].exact_gate;
     rp_recorded_free(&recorded);
     return status;
 }

@@ -1,4 +1,4 @@
-/* Judges one of detect's trials by replay, explanation, the exact gate and the 5% rule, and says what of
+/* Judges one of detect's trials by replay, explanation and the 5% rule, and says what of
  * it was right. Not for choosing trials, nor for counting. */
 #ifndef REFPARITY_CASES_DETECT_JUDGE_H
 #define REFPARITY_CASES_DETECT_JUDGE_H
@@ -11,7 +11,7 @@ enum rp_detect_answer { RP_DETECT_NO, RP_DETECT_YES, RP_DETECT_NONE /* does not 
 
 struct rp_detect_result {
     enum rp_detect_answer above, detected, layers_right, operation_right, position_right;
-    enum rp_detect_answer name_right, pos0_rule, rule_5pct, exact_gate;
+    enum rp_detect_answer name_right, pos0_rule, rule_5pct;
     char name_given[160]; /* "" where nothing was explained; of two bugs "NAME+NAME" */
     /* What the bug changes over replay's limit; of a clean trial the largest error that replay found
      * over its limit; NaN: does not apply. */
@@ -19,21 +19,9 @@ struct rp_detect_result {
     char report[2000]; /* what was reported, for a reader */
 };
 
-/* Where exact references of a model are kept while its trials run. */
-struct rp_detect_exact {
-    char folder[RP_DETECT_PATH]; /* "": none yet */
-    struct rp_numerics numerics;
-    const struct rp_detect_model *of;
-    struct rp_tensor_set *set;
-    struct rp_exact_limits *limits;
-};
-void rp_detect_exact_close(struct rp_detect_exact *exact); /* removes it */
-
 /* Runs it once, and judges the run's dump of each level: results[RP_SLOTS_LAYERS] and
- * results[RP_SLOTS_OPERATIONS]. scratch: an existing folder of the caller's own, which is left empty but
- * for exact's. */
+ * results[RP_SLOTS_OPERATIONS]. scratch: an existing folder of the caller's own, which is left empty. */
 enum rp_status rp_detect_judge(const struct rp_detect_trial *trial, const char *scratch,
-                               struct rp_detect_exact *exact,
                                struct rp_detect_result results[RP_DETECT_LEVELS],
                                struct rp_error *err);
 

@@ -9,8 +9,7 @@
 #include "refparity/compare.h"
 #include "refparity/tensor_set.h"
 
-#define N_FIELDS 19
-#define N_REQUIRED 18
+#define N_FIELDS 18
 #define N_LEVELS (RP_SLOTS_OPERATIONS + 1)
 
 /* A bug that changes more than three times the limit has to be found; one nearer to it may come to lie
@@ -46,8 +45,7 @@ enum field {
     NAME_RIGHT,
     RATIO,
     POS0_RULE,
-    RULE_5PCT,
-    EXACT_GATE
+    RULE_5PCT
 };
 
 /* What is counted of a group of trials. Of bugs, all but n and below are about those above the limit. */
@@ -57,7 +55,7 @@ struct counts {
     size_t n_clear, n_clear_detected; /* above CLEAR_RATIO times the limit */
     size_t n_detected, n_layers, n_operation, n_position;
     size_t n_nameable, n_named, n_wrong, n_unexplained;
-    size_t n_pos0, n_pos0_tried, n_5pct, n_5pct_tried, n_exact, n_exact_tried;
+    size_t n_pos0, n_pos0_tried, n_5pct, n_5pct_tried;
     double largest;  /* of clean ones: error over the limit */
     double smallest; /* detected change over the limit */
 };
@@ -110,7 +108,6 @@ static void count(struct counts *counts, char *const fields[N_FIELDS], bool is_c
     }
     count_answer(fields[POS0_RULE], &counts->n_pos0, &counts->n_pos0_tried);
     count_answer(fields[RULE_5PCT], &counts->n_5pct, &counts->n_5pct_tried);
-    count_answer(fields[EXACT_GATE], &counts->n_exact, &counts->n_exact_tried);
     if (is_clean && fields[RATIO][0])
         counts->largest = fmax(counts->largest, strtod(fields[RATIO], NULL));
     if (is_yes(fields[DETECTED]) && fields[RATIO][0]) {
@@ -212,9 +209,8 @@ static bool read_file(struct table tables[N_LEVELS], const char *path)
         number++;
         if (strcmp(fields[0], "ground") == 0 || (n == 1 && !fields[0][0]))
             continue;
-        if (n < N_REQUIRED || n > N_FIELDS) {
-            fprintf(stderr, "%s:%zu: error: %zu fields, expected %d or %d\n", path, number, n,
-                    N_REQUIRED, N_FIELDS);
+        if (n != N_FIELDS) {
+            fprintf(stderr, "%s:%zu: error: %zu fields, expected %d\n", path, number, n, N_FIELDS);
             is_good = false;
         } else if (rp_slot_level_parse(fields[SLOTS], &level, NULL) != RP_OK) {
             fprintf(stderr, "%s:%zu: error: no level of slots '%s'\n", path, number, fields[SLOTS]);
@@ -243,9 +239,9 @@ static void print_share(size_t n, size_t of)
 
 static void print_head(const char *what)
 {
-    printf("\n%-28s %6s %6s %14s %14s %14s %14s %14s %14s %14s %9s %14s %14s %14s\n", what,
-           "trials", "above", "detected", "layers", "operation", "position", "name", "wrong name",
-           "unexplained", "smallest", "exact gate", "5%", "5% at 0");
+    printf("\n%-28s %6s %6s %14s %14s %14s %14s %14s %14s %14s %9s %14s %14s\n", what, "trials",
+           "above", "detected", "layers", "operation", "position", "name", "wrong name",
+           "unexplained", "smallest", "5%", "5% at 0");
 }
 
 static void print_counts(const struct counts *c, const char *name)
@@ -262,7 +258,6 @@ static void print_counts(const struct counts *c, const char *name)
         printf(" %9.3g", c->smallest);
     else
         printf(" %9s", "-");
-    print_share(c->n_exact, c->n_exact_tried);
     print_share(c->n_5pct, c->n_5pct_tried);
     print_share(c->n_pos0, c->n_pos0_tried);
     putchar('\n');
@@ -279,8 +274,8 @@ static void print_groups(const struct table *table, const char *group, const cha
 
 static void print_clean(const struct table *table, const char *group, const char *title)
 {
-    printf("\n%-28s %6s %14s %14s %14s %14s %14s\n", title, "trials", "false alarms",
-           "worst / limit", "exact gate", "5%", "5% at 0");
+    printf("\n%-28s %6s %14s %14s %14s %14s\n", title, "trials", "false alarms", "worst / limit",
+           "5%", "5% at 0");
     for (size_t i = 0; i < table->n_groups; i++) {
         const struct counts *c = &table->groups[i];
         if (strcmp(c->group, group) != 0)
@@ -288,7 +283,6 @@ static void print_clean(const struct table *table, const char *group, const char
         printf("%-28s %6zu", c->name, c->n);
         print_share(c->n_detected, c->n);
         printf(" %14.2f", c->largest);
-        print_share(c->n_exact, c->n_exact_tried);
         print_share(c->n_5pct, c->n_5pct_tried);
         print_share(c->n_pos0, c->n_pos0_tried);
         putchar('\n');
@@ -319,12 +313,12 @@ static void print_json_counts(const struct counts *c)
            "\"above_three\": [%zu, %zu], "
            "\"detected\": %zu, \"layers_right\": %zu, \"operation_right\": %zu, "
            "\"position_right\": %zu, \"nameable\": %zu, \"name_right\": %zu, \"name_wrong\": %zu, "
-           "\"unexplained\": %zu, \"exact_gate\": [%zu, %zu], \"rule_5pct\": [%zu, %zu], "
+           "\"unexplained\": %zu, \"rule_5pct\": [%zu, %zu], "
            "\"pos0_rule\": [%zu, %zu], \"below_reported\": %zu, \"largest\": %.6g, \"smallest\": ",
            c->group, c->name, c->n, c->n_above, c->n_clear_detected, c->n_clear, c->n_detected,
            c->n_layers, c->n_operation, c->n_position, c->n_nameable, c->n_named, c->n_wrong,
-           c->n_unexplained, c->n_exact, c->n_exact_tried, c->n_5pct, c->n_5pct_tried, c->n_pos0,
-           c->n_pos0_tried, c->n_below_reported, c->largest);
+           c->n_unexplained, c->n_5pct, c->n_5pct_tried, c->n_pos0, c->n_pos0_tried,
+           c->n_below_reported, c->largest);
     if (isfinite(c->smallest))
         printf("%.6g}", c->smallest);
     else
@@ -363,7 +357,6 @@ static void print_row(const struct counts *c, const char *name)
     print_cell(c->n_position, c->n_above);
     print_cell(c->n_named, c->n_nameable);
     print_cell(c->n_wrong, c->n_nameable);
-    print_cell(c->n_exact, c->n_exact_tried);
     print_cell(c->n_5pct, c->n_5pct_tried);
     print_cell(c->n_pos0, c->n_pos0_tried);
     putchar('\n');
@@ -384,7 +377,6 @@ static void print_rows(const struct table *table, const char *slots)
     printf("| %s, clean: false alarms | %zu clean |", slots, clean->n);
     print_cell(clean->n_detected, clean->n);
     printf(" | | | | |");
-    print_cell(clean->n_exact, clean->n_exact_tried);
     print_cell(clean->n_5pct, clean->n_5pct_tried);
     print_cell(clean->n_pos0, clean->n_pos0_tried);
     putchar('\n');
@@ -401,10 +393,9 @@ static void print_smallest(const struct counts *bugs, const char *slots)
 /* The totals, short enough for a README. */
 static void print_markdown(const struct table tables[N_LEVELS])
 {
-    printf(
-        "| dump, ground, weights | bugs above the limit | detected | exactly the right layers "
-        "| right operation | right first position | right name | wrong name | exact gate | 5%% "
-        "at all positions | 5%% at position 0 |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
+    printf("| dump, ground, weights | bugs above the limit | detected | exactly the right layers "
+           "| right operation | right first position | right name | wrong name | 5%% "
+           "at all positions | 5%% at position 0 |\n|---|---|---|---|---|---|---|---|---|---|\n");
     print_rows(&tables[RP_SLOTS_OPERATIONS], "operations");
     print_rows(&tables[RP_SLOTS_LAYERS], "layers");
     print_smallest(&tables[RP_SLOTS_OPERATIONS].bugs, "operations");
@@ -440,8 +431,6 @@ static bool print_goals(const struct table *table, enum rp_slot_level level)
     is_met &= print_goal("right name", bugs->n_named, bugs->n_nameable, goals->name, false);
     is_met &= print_goal("wrong name", bugs->n_wrong, bugs->n_nameable, goals->wrong_name, true);
     is_met &= print_goal("false alarms on clean variants", clean->n_detected, clean->n, 0, true);
-    is_met &=
-        print_goal("false alarms of the exact gate", clean->n_exact, clean->n_exact_tried, 0, true);
     return is_met;
 }
 

@@ -41,12 +41,10 @@ static void judge(const struct rp_detect_trial *trial,
                   struct rp_detect_result results[RP_DETECT_LEVELS])
 {
     char scratch[] = "/tmp/refparity-detect-test-XXXXXX";
-    struct rp_detect_exact exact = {.of = NULL};
     struct rp_error err = {.code = RP_OK};
     assert_non_null(mkdtemp(scratch));
-    if (rp_detect_judge(trial, scratch, &exact, results, &err) != RP_OK)
+    if (rp_detect_judge(trial, scratch, results, &err) != RP_OK)
         fail_msg("%s", err.message);
-    rp_detect_exact_close(&exact);
     assert_int_equal(rmdir(scratch), 0);
 }
 
@@ -89,7 +87,6 @@ static void a_gross_bug_is_judged_right(void **state)
         assert_int_equal(result->operation_right, RP_DETECT_YES);
         assert_int_equal(result->position_right, RP_DETECT_YES);
         assert_int_equal(result->rule_5pct, RP_DETECT_YES);
-        assert_int_equal(result->exact_gate, RP_DETECT_YES);
         assert_string_equal(result->name_given, "constant-factor");
         assert_int_equal(result->name_right, RP_DETECT_YES);
     }
@@ -195,10 +192,10 @@ static int table_of(const char *lines)
 }
 
 #define GOOD "llamacpp,operations,q4_K_M,qwen3,eps,10,2,batched,1,1,1,1,1,norm-eps,1,400,0,1\n"
-#define OF_LAYERS "c,layers,q4_0,qwen3,eps,10,2,batched,1,1,1,1,1,norm-eps,1,400,0,1,0\n"
+#define OF_LAYERS "c,layers,q4_0,qwen3,eps,10,2,batched,1,1,1,1,1,norm-eps,1,400,0,1\n"
 #define CLEAN(slots, detected) \
-    "c," slots ",f32,llama,clean:fma,,-,batched,0," detected ",,,,,,,0,0,0\n"
-#define BUG(slots, judged) "c," slots ",f32,llama,eps,10,2,batched," judged ",0,1,1\n"
+    "c," slots ",f32,llama,clean:fma,,-,batched,0," detected ",,,,,,,0,0\n"
+#define BUG(slots, judged) "c," slots ",f32,llama,eps,10,2,batched," judged ",0,1\n"
 
 static void the_goals_are_met_by_good_results(void **state)
 {

@@ -47,7 +47,7 @@ SMOLLM2_WEIGHTS = ("f32", "q8_0", "q4_1")
 COLUMNS = [
     *("ground", "slots", "weights", "arch", "kind", "magnitude", "layer", "mode", "above", "detected"),
     *("layers_right", "operation_right", "position_right", "name_given", "name_right", "ratio"),
-    *("pos0_rule", "rule_5pct", "exact_gate"),
+    *("pos0_rule", "rule_5pct"),
 ]
 
 
@@ -321,7 +321,6 @@ class Trial:
             "ratio": f"{np.max(ratio):g}",
             "pos0_rule": int(five_percent(dump, reference, slice(0, 1))),
             "rule_5pct": int(five_percent(dump, reference, slice(None))),
-            "exact_gate": "",
         }
         row["note"] = (
             f"{self.text}: changed {np.nanmax(changed):.3g}, limit {np.max(found['limit']):.3g}, reported {reported}: "

@@ -33,14 +33,6 @@ void rp_damage_memory_free(struct rp_damage_memory *memory)
     memset(memory, 0, sizeof *memory);
 }
 
-/* Where there is an exact reference, that is what a quantized engine's rows are. */
-static struct rp_tensor_set *right_set(const struct rp_comparison *c, const char *slot)
-{
-    if (c->gate != RP_GATE_STRICT && c->exact && rp_tensor_set_find(c->exact, slot))
-        return c->exact;
-    return c->reference;
-}
-
 static double limit_of(const struct rp_comparison *c, const char *slot)
 {
     int layer;
@@ -62,7 +54,7 @@ static int open_slot(const struct rp_comparison *c, const char *name, struct ope
 {
     memset(slot, 0, sizeof *slot);
     if (!rp_tensor_set_find(c->engine, name) ||
-        rp_tensor_load(right_set(c, name), name, &slot->right, NULL) ||
+        rp_tensor_load(c->reference, name, &slot->right, NULL) ||
         rp_tensor_load(c->engine, name, &slot->engine, NULL) ||
         rp_damage_rows_open(&slot->rows, &slot->right, &slot->engine, c->positions, c->n_positions,
                             limit_of(c, name))) {
@@ -306,7 +298,7 @@ static void try_other(const struct exam *x, size_t index, size_t *n_bytes, struc
     struct rp_damage damage;
     if (info->dim != x->rows->engine.dim || *n_bytes + size > RP_DAMAGE_MAX_BYTES)
         return;
-    if (rp_tensor_load(right_set(x->comparison, name), name, &other, NULL))
+    if (rp_tensor_load(x->comparison->reference, name, &other, NULL))
         return;
     *n_bytes += size;
     rp_damage_match_other(x->rows, &other, &damage);
@@ -449,7 +441,7 @@ static void examine_content(const struct exam *x)
 /* Of both tensors of a slot, SIZE_MAX where one is missing. */
 static size_t bytes_of_both(const struct rp_comparison *c, const char *slot)
 {
-    const struct rp_slot_info *right = rp_tensor_set_find(right_set(c, slot), slot);
+    const struct rp_slot_info *right = rp_tensor_set_find(c->reference, slot);
     const struct rp_slot_info *engine = rp_tensor_set_find(c->engine, slot);
     const size_t limit = SIZE_MAX / 4 / sizeof(float);
     if (!right || !engine || right->dim > limit / (right->n_positions + 1) ||
@@ -464,7 +456,7 @@ void rp_damage_explain_width(const struct rp_comparison *comparison, struct rp_s
     struct rp_damage damage;
     const size_t used = strlen(result->message);
     if (bytes_of_both(comparison, result->slot) <= RP_DAMAGE_MAX_BYTES &&
-        !rp_tensor_load(right_set(comparison, result->slot), result->slot, &right, NULL) &&
+        !rp_tensor_load(comparison->reference, result->slot, &right, NULL) &&
         !rp_tensor_load(comparison->engine, result->slot, &engine, NULL) &&
         !rp_damage_find_width(&right, &engine, limit_of(comparison, result->slot), &damage) &&
         damage.kind)

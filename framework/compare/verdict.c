@@ -4,7 +4,6 @@
 #include "compare/align.h"
 #include "compare/close_names.h"
 #include "compare/equal_slots.h"
-#include "compare/gate.h"
 #include "compare/verdict.h"
 #include "compare/warnings.h"
 
@@ -183,7 +182,7 @@ static void require_positions(const struct rp_comparison *c, struct rp_slot_resu
                               const struct rp_alignment *a)
 {
     if (c->positions || c->accept_partial || !result->required || a->n_missing == 0 ||
-        (result->verdict != RP_PASS && result->verdict != RP_MARGINAL))
+        result->verdict != RP_PASS)
         return;
     const int64_t last = a->ref.positions[a->ref.n_positions - 1];
     if (may_hold_last_alone(c, result->slot) &&
@@ -329,8 +328,6 @@ static void compare_alone(const struct rp_comparison *comparison, const char *sl
             usable = judge_row(comparison, result, &row, is_logits);
         if (usable)
             summarize(comparison, result, &alignment, is_logits);
-        if (usable && comparison->gate != RP_GATE_STRICT)
-            rp_gate_slot(comparison, result);
         require_positions(comparison, result, &alignment);
         require_hidden_state(comparison, result);
     }
@@ -345,6 +342,8 @@ void rp_compare_slot_of_pair(const struct rp_comparison *comparison, const char 
         rp_damage_examine(comparison, memory, result);
     if (result->required)
         rp_examine_equal_slots(comparison, result, compare_alone);
+    if (result->verdict == RP_FAIL && comparison->gate)
+        comparison->gate(comparison->gate_context, result);
 }
 
 void rp_compare_slot(const struct rp_comparison *comparison, const char *slot,

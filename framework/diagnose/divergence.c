@@ -137,12 +137,8 @@ static void describe(const struct rp_comparison *comparison, const struct rp_slo
     snprintf(d->slot, sizeof d->slot, "%s", first->slot);
     d->position = first->first.position;
     const enum rp_slot_part part = rp_slot_parse(first->slot, &d->layer);
-    struct rp_comparison own =
-        *comparison; /* quantization is everywhere: it would hide the layer */
-    if (comparison->gate != RP_GATE_STRICT && comparison->exact)
-        own.reference = comparison->exact;
     if (part == RP_PART_OUTPUT)
-        find_inner_slot(&own, d);
+        find_inner_slot(comparison, d);
     else
         snprintf(d->explanation, sizeof d->explanation, "it comes in with %s itself", first->slot);
 }
@@ -150,15 +146,6 @@ static void describe(const struct rp_comparison *comparison, const struct rp_slo
 static struct rp_divergence no_divergence(void)
 {
     return (struct rp_divergence){.layer = -1, .position = -1, .departure = {.position = -1}};
-}
-
-/* Beside the exact reference, where there is one: quantization is none of the engine's. */
-static void find_departure(const struct rp_comparison *comparison, struct rp_divergence *d)
-{
-    struct rp_comparison own = *comparison;
-    if (comparison->gate != RP_GATE_STRICT && comparison->exact)
-        own.reference = comparison->exact;
-    rp_find_departure(&own, &d->departure, NULL);
 }
 
 /* Errors and skips say nothing of the engine's numbers. */
@@ -185,7 +172,7 @@ void rp_diagnose_pair(const struct rp_comparison *comparison, struct rp_pair_res
         }
     }
     if (pair->tokens.verdict != RP_FAIL)
-        find_departure(comparison, divergence);
+        rp_find_departure(comparison, &divergence->departure, NULL);
 }
 
 void rp_diagnose_slot(const struct rp_comparison *comparison, struct rp_slot_result *result,
@@ -209,5 +196,5 @@ void rp_diagnose_slot(const struct rp_comparison *comparison, struct rp_slot_res
         return;
     }
     describe(comparison, result, divergence);
-    find_departure(comparison, divergence);
+    rp_find_departure(comparison, &divergence->departure, NULL);
 }

@@ -11,13 +11,32 @@
 #define MAX_POSITION 2147483647LL
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-static const char *const entry_keys[] = {
-    "name",        "hf_model",    "revision",        "n_layers",         "engine",
-    "modes",       "engine_gguf", "prompts",         "threshold_l2_rel", "threshold_cosine",
-    "dtype",       "positions",   "_disabled",       "compare_modes",    "threshold_modes_l2_rel",
-    "accept_exit", "gate",        "threshold_exact", "replay",           "activations",
-    "kv_cache",    "attention",   "_note",           "_comment",         "slots",
-    "how_to_get",  "state"};
+static const char *const entry_keys[] = {"name",
+                                         "hf_model",
+                                         "revision",
+                                         "n_layers",
+                                         "engine",
+                                         "modes",
+                                         "engine_gguf",
+                                         "prompts",
+                                         "threshold_l2_rel",
+                                         "threshold_cosine",
+                                         "dtype",
+                                         "positions",
+                                         "_disabled",
+                                         "compare_modes",
+                                         "threshold_modes_l2_rel",
+                                         "accept_exit",
+                                         "gate",
+                                         "replay",
+                                         "activations",
+                                         "kv_cache",
+                                         "attention",
+                                         "_note",
+                                         "_comment",
+                                         "slots",
+                                         "how_to_get",
+                                         "state"};
 
 /* What torch computes the reference in; fixtures hold float32 whatever it is. */
 static const char *const dtypes[] = {"float32", "float64", "bfloat16", "float16"};
@@ -34,6 +53,18 @@ static enum rp_status require(const struct rp_matrix *matrix, const cJSON *objec
         return RP_OK;
     return rp_json_fail(matrix->json, object, err, RP_ERR_MISSING,
                         "expected \"%s\" in an entry: %s", key, meaning);
+}
+
+/* A key of earlier versions: the nearest key that there is would be another limit. */
+static enum rp_status refuse_threshold_exact(const struct rp_json *json, const cJSON *object,
+                                             struct rp_error *err)
+{
+    const cJSON *value = member(object, "threshold_exact");
+    if (!value)
+        return RP_OK;
+    return rp_json_fail_key(json, value, err, RP_ERR_FORMAT,
+                            "expected a key of an entry, found \"threshold_exact\": leave it out, "
+                            "replay derives its limits from the operations");
 }
 
 /* hf_model is also a path below a folder of checkpoints: it must not leave it. */
@@ -303,8 +334,9 @@ enum rp_status rp_parse_entry(struct rp_matrix *matrix, const cJSON *value, stru
     entry->dtype = dtypes[0];
     entry->limits.l2_rel = RP_DEFAULT_L2_REL;
     rp_json_locate(json, value, &entry->line, &entry->column);
-    enum rp_status status =
-        rp_check_keys(json, value, "an entry", entry_keys, COUNT(entry_keys), err);
+    enum rp_status status = refuse_threshold_exact(json, value, err);
+    if (status == RP_OK)
+        status = rp_check_keys(json, value, "an entry", entry_keys, COUNT(entry_keys), err);
     for (size_t i = 0; status == RP_OK && i < COUNT(required); i++)
         status = require(matrix, value, required[i].key, required[i].meaning, err);
     if (status == RP_OK)

@@ -1,5 +1,5 @@
 /* What an engine or entry computes in (activations, kv_cache, attention, state) and dumps (slots), and what
- * decides on an entry whose weights are quantized (gate, threshold_exact, replay). See refparity/matrix.h. */
+ * decides on an entry whose weights are quantized (gate, replay). See refparity/matrix.h. */
 #include "matrix/parse.h"
 
 #include <string.h>
@@ -9,8 +9,7 @@
 #define MAX_CHOICES 8
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-static const char *const gates[] = {
-    [RP_GATE_STRICT] = "strict", [RP_GATE_EXPLAINED] = "explained", [RP_GATE_EXACT] = "exact"};
+static const char *const gates[] = {[RP_GATE_STRICT] = "strict", [RP_GATE_EXPLAINED] = "explained"};
 
 const char *rp_gate_name(enum rp_gate gate)
 {
@@ -102,23 +101,21 @@ enum rp_status rp_parse_slots(struct rp_matrix *matrix, const cJSON *object,
     return RP_OK;
 }
 
-static enum rp_status read_threshold(struct rp_matrix *matrix, const cJSON *object,
-                                     struct rp_entry *entry, struct rp_error *err)
+/* The gate "exact" of earlier versions held an engine against the C model run end to end. */
+static enum rp_status read_gate(struct rp_matrix *matrix, const cJSON *object,
+                                struct rp_entry *entry, struct rp_error *err)
 {
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, "threshold_exact");
-    char shown[RP_SUGGESTION_SIZE];
-    if (!value)
-        return RP_OK;
-    if (!cJSON_IsNumber(value) || !(value->valuedouble > 0))
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, "gate");
+    size_t gate = RP_GATE_STRICT;
+    if (cJSON_IsString(value) && strcmp(value->valuestring, "exact") == 0)
         return rp_json_fail(matrix->json, value, err, RP_ERR_FORMAT,
-                            "expected a limit above 0 for \"threshold_exact\", found %s",
-                            rp_json_shown(value, shown));
-    if (entry->gate == RP_GATE_STRICT)
-        return rp_json_fail(matrix->json, value, err, RP_ERR_FORMAT,
-                            "expected \"threshold_exact\" beside \"gate\": \"explained\" or "
-                            "\"exact\" only");
-    entry->threshold_exact = value->valuedouble;
-    return RP_OK;
+                            "expected a known \"gate\", found \"exact\": write \"gate\": "
+                            "\"explained\", \"replay\": true, which says more");
+    const enum rp_status status =
+        read_choice(matrix->json, object, "gate", gates, COUNT(gates), &gate, err);
+    entry->gate = (enum rp_gate)gate;
+    entry->replay = entry->gate != RP_GATE_STRICT;
+    return status;
 }
 
 /* true, false, or a list of the entry's modes. */
@@ -158,18 +155,13 @@ static enum rp_status read_replay(struct rp_matrix *matrix, const cJSON *object,
 enum rp_status rp_parse_gate(struct rp_matrix *matrix, const cJSON *object, struct rp_entry *entry,
                              struct rp_error *err)
 {
-    size_t gate = RP_GATE_STRICT;
     entry->numerics = entry->engine->numerics;
     entry->slots = entry->engine->slots;
     enum rp_status status = rp_parse_numerics(matrix, object, &entry->numerics, err);
     if (status == RP_OK)
         status = rp_parse_slots(matrix, object, entry->engine, &entry->slots, err);
     if (status == RP_OK)
-        status = read_choice(matrix->json, object, "gate", gates, COUNT(gates), &gate, err);
-    entry->gate = (enum rp_gate)gate;
-    entry->replay = entry->gate != RP_GATE_STRICT;
-    if (status == RP_OK)
-        status = read_threshold(matrix, object, entry, err);
+        status = read_gate(matrix, object, entry, err);
     if (status == RP_OK)
         status = read_replay(matrix, object, entry, err);
     if (status != RP_OK || entry->engine_gguf)

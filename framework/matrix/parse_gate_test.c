@@ -51,15 +51,15 @@ static void an_entrys_numerics_replace_those_of_its_engine_key_by_key(void **sta
     rp_matrix_free(matrix);
 }
 
-static void other_gates_replay_unless_told_otherwise(void **state)
+static void the_gate_explained_replays_unless_told_otherwise(void **state)
 {
     (void)state;
     struct rp_matrix *matrix = parse(WITH_ENTRY(GGUF "\"gate\":\"explained\""));
     assert_int_equal(entry_of(matrix)->gate, RP_GATE_EXPLAINED);
     assert_int_equal(entry_of(matrix)->replay, 1);
     rp_matrix_free(matrix);
-    matrix = parse(WITH_ENTRY(GGUF "\"gate\":\"exact\",\"replay\":false"));
-    assert_int_equal(entry_of(matrix)->gate, RP_GATE_EXACT);
+    matrix = parse(WITH_ENTRY(GGUF "\"gate\":\"explained\",\"replay\":false"));
+    assert_int_equal(entry_of(matrix)->gate, RP_GATE_EXPLAINED);
     assert_int_equal(entry_of(matrix)->replay, 0);
     rp_matrix_free(matrix);
     matrix = parse(WITH_ENTRY(GGUF "\"replay\":true"));
@@ -115,8 +115,8 @@ static void what_is_replayed_is_dumped_by_operations_and_all_else_by_layers(void
     expect_slots(MATRIX(ENGINE SLOTS, ENTRY MODES ",\"gate\":\"explained\""), operations,
                  operations);
     expect_slots(MATRIX(ENGINE SLOTS, ENTRY MODES ",\"replay\":[\"b\"]"), layers, operations);
-    expect_slots(MATRIX(ENGINE SLOTS, ENTRY MODES ",\"gate\":\"exact\",\"replay\":false"), layers,
-                 layers);
+    expect_slots(MATRIX(ENGINE SLOTS, ENTRY MODES ",\"gate\":\"explained\",\"replay\":false"),
+                 layers, layers);
 }
 
 static void slots_are_the_entrys_else_its_engines_in_all_modes(void **state)
@@ -149,17 +149,6 @@ static void slots_are_one_of_two_levels_of_an_engine_that_is_told(void **state)
                  "same");
 }
 
-static void threshold_exact_is_derived_unless_it_is_given(void **state)
-{
-    (void)state;
-    struct rp_matrix *matrix = parse(WITH_ENTRY(GGUF "\"gate\":\"exact\""));
-    assert_true(entry_of(matrix)->threshold_exact == 0);
-    rp_matrix_free(matrix);
-    matrix = parse(WITH_ENTRY(GGUF "\"gate\":\"exact\",\"threshold_exact\":1e-7"));
-    assert_true(entry_of(matrix)->threshold_exact == 1e-7);
-    rp_matrix_free(matrix);
-}
-
 static void an_unknown_value_is_an_error_that_names_what_there_is(void **state)
 {
     (void)state;
@@ -173,21 +162,23 @@ static void an_unknown_value_is_an_error_that_names_what_there_is(void **state)
                  "expected a known \"attention\", found \"ring\"; there is: plain, flash");
     expect_error(WITH_ENTRY(GGUF "\"gate\":\"loose\""), RP_ERR_FORMAT, 3,
                  ENTRY_MORE + (int)sizeof GGUF - 1 + 7,
-                 "expected a known \"gate\", found \"loose\"; there is: strict, explained, exact");
+                 "expected a known \"gate\", found \"loose\"; there is: strict, explained");
     expect_error(WITH_ENTRY("\"gate\":1"), RP_ERR_FORMAT, 3, ENTRY_MORE + 7,
                  "expected a string for \"gate\", found a number");
     expect_error(WITH_ENTRY("\"replay\":\"yes\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 9,
                  "expected true or false for \"replay\", found a string");
 }
 
-static void threshold_exact_is_a_limit_above_0_beside_a_gate_that_uses_it(void **state)
+static void what_earlier_versions_knew_is_an_error_that_says_what_to_write(void **state)
 {
     (void)state;
-    expect_error(WITH_ENTRY(GGUF "\"gate\":\"exact\",\"threshold_exact\":0"), RP_ERR_FORMAT, 3,
-                 ENTRY_MORE + (int)sizeof(GGUF "\"gate\":\"exact\",") - 1 + 18,
-                 "expected a limit above 0 for \"threshold_exact\", found 0");
-    expect_error(WITH_ENTRY("\"threshold_exact\":0.1"), RP_ERR_FORMAT, 3, ENTRY_MORE + 18,
-                 "expected \"threshold_exact\" beside \"gate\": \"explained\" or \"exact\" only");
+    expect_error(WITH_ENTRY(GGUF "\"gate\":\"exact\""), RP_ERR_FORMAT, 3,
+                 ENTRY_MORE + (int)sizeof GGUF - 1 + 7,
+                 "expected a known \"gate\", found \"exact\": write \"gate\": \"explained\", "
+                 "\"replay\": true, which says more");
+    expect_error(WITH_ENTRY("\"threshold_exact\":0.1"), RP_ERR_FORMAT, 3, ENTRY_MORE,
+                 "expected a key of an entry, found \"threshold_exact\": leave it out, replay "
+                 "derives its limits from the operations");
 }
 
 static void without_the_engines_weights_there_is_nothing_to_hold_it_against(void **state)
@@ -206,14 +197,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_entry_that_says_nothing_is_strict_in_FP32_without_replay),
         cmocka_unit_test(an_entrys_numerics_replace_those_of_its_engine_key_by_key),
-        cmocka_unit_test(other_gates_replay_unless_told_otherwise),
+        cmocka_unit_test(the_gate_explained_replays_unless_told_otherwise),
         cmocka_unit_test(replay_may_be_of_some_modes_alone),
         cmocka_unit_test(what_is_replayed_is_dumped_by_operations_and_all_else_by_layers),
         cmocka_unit_test(slots_are_the_entrys_else_its_engines_in_all_modes),
         cmocka_unit_test(slots_are_one_of_two_levels_of_an_engine_that_is_told),
-        cmocka_unit_test(threshold_exact_is_derived_unless_it_is_given),
         cmocka_unit_test(an_unknown_value_is_an_error_that_names_what_there_is),
-        cmocka_unit_test(threshold_exact_is_a_limit_above_0_beside_a_gate_that_uses_it),
+        cmocka_unit_test(what_earlier_versions_knew_is_an_error_that_says_what_to_write),
         cmocka_unit_test(without_the_engines_weights_there_is_nothing_to_hold_it_against),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -47,15 +47,8 @@ static cJSON *slot_json(const struct rp_slot_result *slot)
     add_number(object, "limit", slot->limit);
     add_metrics(object, "worst", &slot->worst);
     add_metrics(object, "first_failing", &slot->first);
-    if (slot->exact.n_compared > 0) {
-        cJSON *exact = cJSON_AddObjectToObject(object, "exact");
-        add_number(exact, "own_error", slot->exact.own_error);
-        add_number(exact, "own_position", (double)slot->exact.own_position);
-        add_number(exact, "quantization_error", slot->exact.quantization_error);
-        add_number(exact, "quantization_position", (double)slot->exact.quantization_position);
-        add_number(exact, "limit", slot->exact.limit);
-        add_count(exact, "n_failing", slot->exact.n_failing);
-    }
+    if (slot->unchecked[0])
+        cJSON_AddStringToObject(object, "unchecked", slot->unchecked);
     if (slot->downstream_of[0])
         cJSON_AddStringToObject(object, "downstream_of", slot->downstream_of);
     if (rp_slot_parse(slot->slot, &layer) == RP_PART_LOGITS && slot->n_compared > 0) {

@@ -218,18 +218,15 @@ static void write_metrics(FILE *out, const cJSON *slot, const char *name)
     const cJSON *worst = cJSON_GetObjectItemCaseSensitive(slot, "worst");
     if (!cJSON_IsObject(worst))
         return;
-    const cJSON *exact = cJSON_GetObjectItemCaseSensitive(slot, "exact");
     const struct {
-        const cJSON *of;
         const char *key, *label;
-    } metrics[] = {{worst, "l2_rel", "L2_rel"},       {worst, "cosine", "cosine"},
-                   {worst, "max_abs", "max_abs"},     {worst, "position", "worst_position"},
-                   {exact, "own_error", "own_error"}, {exact, "quantization_error", "quantized"}};
+    } metrics[] = {{"l2_rel", "L2_rel"},
+                   {"cosine", "cosine"},
+                   {"max_abs", "max_abs"},
+                   {"position", "worst_position"}};
     for (size_t i = 0; i < sizeof metrics / sizeof metrics[0]; i++) {
         char label[RP_SLOT_NAME_SIZE + 32], value[32];
-        const cJSON *number = cJSON_GetObjectItemCaseSensitive(metrics[i].of, metrics[i].key);
-        if (!metrics[i].of)
-            continue;
+        const cJSON *number = cJSON_GetObjectItemCaseSensitive(worst, metrics[i].key);
         snprintf(label, sizeof label, "%s.%s", name, metrics[i].label);
         if (cJSON_IsNumber(number))
             snprintf(value, sizeof value, "%.9g", number->valuedouble);

@@ -98,9 +98,7 @@ static void write_diff(FILE *out, const void *argument)
 {
     const struct diff *diff = argument;
     const struct rp_judge *judge = diff->judge;
-    char entry[RP_PATH_SIZE + 32], engine[2048], tail[4096], exact[RP_PATH_SIZE + 16];
-    snprintf(exact, sizeof exact, "%s%s", judge->record.no_exact[0] ? "none: " : "",
-             judge->record.no_exact[0] ? judge->record.no_exact : judge->record.exact);
+    char entry[RP_PATH_SIZE + 32], engine[2048], tail[4096];
     snprintf(entry, sizeof entry, "%s:%d", rp_matrix_path(judge->context->matrix),
              judge->pair->entry->line);
     snprintf(engine, sizeof engine, "%s: %.1600s", rp_verdict_name(diff->verdicts->engine.verdict),
@@ -109,7 +107,6 @@ static void write_diff(FILE *out, const void *argument)
                                        .entry = entry,
                                        .reference = judge->fixture_path,
                                        .dump = judge->paths.dump,
-                                       .exact = exact,
                                        .command = judge->record.command,
                                        .engine = judge->pair->against ? NULL : engine,
                                        .reproduce = diff->reproduce,
@@ -177,9 +174,8 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
     cJSON_AddNumberToObject(root, "line", entry->line);
     cJSON_AddStringToObject(root, pair->against ? "against_dump" : "fixture", judge->fixture_path);
     cJSON_AddStringToObject(root, "dump", judge->paths.dump);
-    cJSON_AddStringToObject(root, "gate", rp_gate_name(judge->comparison.gate));
-    cJSON_AddStringToObject(root, "exact", judge->record.exact);
-    cJSON_AddStringToObject(root, "no_exact", judge->record.no_exact);
+    cJSON_AddStringToObject(root, "gate",
+                            rp_gate_name(pair->against ? RP_GATE_STRICT : entry->gate));
     cJSON_AddStringToObject(root, "command", judge->record.command);
     cJSON_AddStringToObject(root, "log", judge->paths.log);
     cJSON_AddStringToObject(root, "diff", has_diff(verdicts) ? judge->paths.diff : "");
@@ -542,21 +538,39 @@ static const cJSON *write_skipped(FILE *out, const cJSON *pair)
     return last;
 }
 
-double rp_results_largest(const cJSON *pair, const char *part, const char *key)
+static const cJSON *slots_of(const cJSON *pair)
+{
+    return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(pair, "comparison"),
+                                            "slots");
+}
+
+/* Of the required slots but logits; -1 where there is none. */
+static double largest_l2_rel(const cJSON *pair)
 {
     const cJSON *slot;
     double largest = -1;
-    cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(
-                                 cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "slots"))
+    cJSON_ArrayForEach(slot, slots_of(pair))
     {
-        const cJSON *number =
-            cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(slot, part), key);
+        const cJSON *l2_rel = cJSON_GetObjectItemCaseSensitive(
+            cJSON_GetObjectItemCaseSensitive(slot, "worst"), "l2_rel");
         if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(slot, "required")) &&
-            strcmp(string_at(slot, "slot"), "logits") != 0 && cJSON_IsNumber(number) &&
-            number->valuedouble > largest)
-            largest = number->valuedouble;
+            strcmp(string_at(slot, "slot"), "logits") != 0 && cJSON_IsNumber(l2_rel) &&
+            l2_rel->valuedouble > largest)
+            largest = l2_rel->valuedouble;
     }
     return largest;
+}
+
+/* What the first explained slot rests on and nobody has checked; "": nothing. */
+static const char *unchecked_of(const cJSON *pair)
+{
+    const cJSON *slot;
+    cJSON_ArrayForEach(slot, slots_of(pair))
+    {
+        if (string_at(slot, "unchecked")[0])
+            return string_at(slot, "unchecked");
+    }
+    return "";
 }
 
 static double larger(double a, double b)
@@ -569,25 +583,25 @@ static const cJSON *write_explained(FILE *out, const cJSON *pair)
 {
     const char *entry = string_at(pair, "entry");
     const cJSON *last = pair;
-    double l2_rel = rp_results_largest(pair, "worst", "l2_rel");
-    double own = rp_results_largest(pair, "exact", "own_error");
+    double l2_rel = largest_l2_rel(pair);
+    const char *unchecked = unchecked_of(pair);
     size_t n = 1;
     for (const cJSON *next = pair->next; next && strcmp(string_at(next, "entry"), entry) == 0;
          next = next->next) {
         const char *verdict = string_at(next, "verdict");
         if (strcmp(verdict, "MARGINAL") == 0) {
             n++;
-            l2_rel = larger(l2_rel, rp_results_largest(next, "worst", "l2_rel"));
-            own = larger(own, rp_results_largest(next, "exact", "own_error"));
+            l2_rel = larger(l2_rel, largest_l2_rel(next));
+            unchecked = unchecked[0] ? unchecked : unchecked_of(next);
         } else if (strcmp(verdict, "PASS") != 0) {
             break;
         }
         last = next;
     }
     fprintf(out,
-            "  %-8s %s (%zu pair%s): L2_rel up to %.3g is quantization, the engine's own error at "
-            "most %.2g\n",
-            "MARGINAL", entry, n, n == 1 ? "" : "s", l2_rel, own);
+            "  %-8s %s (%zu pair%s): L2_rel up to %.3g is quantization and carried rounding%s%s\n",
+            "MARGINAL", entry, n, n == 1 ? "" : "s", l2_rel,
+            unchecked[0] ? ", as far as was checked; not checked: " : "", unchecked);
     return last;
 }
 

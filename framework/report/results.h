@@ -56,10 +56,6 @@ char *rp_results_reproduce(const struct rp_context *context, const char *name, c
 /* Of one of results.json's pairs: the message of the first test that has the pair's own verdict. */
 const char *rp_results_reason(const cJSON *pair);
 
-/* Of one of results.json's pairs: the largest of its required slots' part.key, "worst" "l2_rel" for
- * instance, logits excepted; -1 where none has it. */
-double rp_results_largest(const cJSON *pair, const char *part, const char *key);
-
 /* A slot's name in test names: h7 is h07, padded to the width of the last layer's number, at least
  * two digits, so that test runners sort them. out is [RP_SLOT_NAME_SIZE]; returns out. */
 char *rp_slot_test_name(const char *slot, int n_layers, char *out);

@@ -19,7 +19,6 @@ static const char *status_text(const struct rp_slot_result *slot)
         return rp_verdict_name(slot->verdict);
     switch (slot->verdict) {
     case RP_PASS: return "(ok)";
-    case RP_MARGINAL: return "(explained)";
     case RP_FAIL: return "(over)";
     case RP_SKIP: return "(none)";
     default: return "(error)";
@@ -36,26 +35,7 @@ static void write_number(FILE *out, int width, const char *format, double value)
     fprintf(out, " %*s", width, text);
 }
 
-/* The engine's own error and quantization's, where any slot of the pair has them. */
-static void write_exact(FILE *out, const struct rp_exact_result *exact)
-{
-    if (exact->n_compared == 0) {
-        fprintf(out, " %10s %10s", "-", "-");
-        return;
-    }
-    write_number(out, 10, "%.3g", exact->own_error);
-    write_number(out, 10, "%.3g", exact->quantization_error);
-}
-
-static int has_exact(const struct rp_pair_result *pair)
-{
-    for (size_t i = 0; i < pair->n_slots; i++)
-        if (pair->slots[i].exact.n_compared > 0)
-            return 1;
-    return 0;
-}
-
-static void write_row(FILE *out, const struct rp_slot_result *slot, int with_exact)
+static void write_row(FILE *out, const struct rp_slot_result *slot)
 {
     fprintf(out, "%-12s", slot->slot);
     if (slot->n_compared == 0) {
@@ -72,8 +52,6 @@ static void write_row(FILE *out, const struct rp_slot_result *slot, int with_exa
         write_number(out, 10, "%.7f", m->cosine);
         fprintf(out, " %6.4g", slot->limit);
     }
-    if (with_exact)
-        write_exact(out, &slot->exact);
     fprintf(out, "  %s", status_text(slot));
     if (slot->downstream_of[0])
         fprintf(out, " downstream of %s", slot->downstream_of);
@@ -141,17 +119,15 @@ void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp
     write_line(out, "entry", subject->entry);
     write_line(out, "reference", subject->reference);
     write_line(out, "dump", subject->dump);
-    write_line(out, "exact", subject->exact);
     write_line(out, "command", subject->command);
     write_line(out, "engine", subject->engine);
     fprintf(out, "%-10s %s: %s\n", "tokens", rp_verdict_name(pair->tokens.verdict),
             pair->tokens.message);
-    const int with_exact = has_exact(pair);
-    fprintf(out, "\n%-12s %6s %5s %8s %11s %11s %10s %10s %10s %6s%s  %s\n", "slot", "dim", "n",
+    fprintf(out, "\n%-12s %6s %5s %8s %11s %11s %10s %10s %10s %6s  %s\n", "slot", "dim", "n",
             "worst at", "|reference|", "|engine|", "max_abs", "L2_rel", "cosine", "limit",
-            with_exact ? "  own error   quantized" : "", "status");
+            "status");
     for (size_t i = 0; i < pair->n_slots; i++)
-        write_row(out, &pair->slots[i], with_exact);
+        write_row(out, &pair->slots[i]);
     for (size_t i = 0; i < pair->n_slots; i++)
         write_logits(out, &pair->slots[i]);
     write_notes(out, pair);
@@ -177,7 +153,7 @@ static void write_before(FILE *out, const struct rp_divergence *divergence)
                 "compared\n",
                 divergence->n_not_compared, divergence->slot);
     else
-        fprintf(out, "  first divergence: every required slot before %s is within its limit\n",
+        fprintf(out, "  first divergence: every required slot before %s passes\n",
                 divergence->slot);
 }
 
@@ -207,10 +183,4 @@ void rp_report_failure(FILE *out, const struct rp_slot_result *slot,
             "cosine %.6f\n",
             (long long)slot->first.position, m->norm_ref, m->norm_engine, m->max_abs, m->l2_rel,
             m->cosine);
-    if (slot->exact.n_compared > 0)
-        fprintf(out,
-                "  against the exact reference: own error %.4g at worst, at position %lld (limit "
-                "%g, over at %zu of %zu positions); quantization alone %.4g at worst\n",
-                slot->exact.own_error, (long long)slot->exact.own_position, slot->exact.limit,
-                slot->exact.n_failing, slot->exact.n_compared, slot->exact.quantization_error);
 }

@@ -14,7 +14,6 @@ struct rp_subject {
     const char *entry;                     /* matrix.json:41 */
     const char *reference;                 /* path */
     const char *dump;                      /* path */
-    const char *exact;                     /* path of the exact reference, or why there is none */
     const char *command;                   /* the engine's, for a shell */
     const char *engine;                    /* how the engine ended */
     const char *reproduce;                 /* a command */
@@ -24,9 +23,8 @@ struct rp_subject {
 };
 
 /* Writes the heading, a table with a line per slot (slot, dim, positions, norms, max_abs, L2_rel,
- * cosine, status; of the worst position; where there is an exact reference, the engine's own error
- * and what quantization alone makes), the logits' top-1, top-k and KL, and the first
- * divergence. The caller checks ferror(out). */
+ * cosine, status; of the worst position), the logits' top-1, top-k and KL, and the first divergence.
+ * The caller checks ferror(out). */
 void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp_pair_result *pair,
                     const struct rp_divergence *divergence);
 

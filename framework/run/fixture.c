@@ -13,7 +13,6 @@ struct check {
     const struct rp_context *context;
     const struct rp_pair *pair;
     const char *path;
-    const char *gguf_sha256; /* NULL: of the checkpoint's own weights */
     struct rp_error *err;
 };
 
@@ -78,10 +77,7 @@ static enum rp_status check_manifest(const struct check *check, const struct rp_
     if (!status)
         status = check_string(check, manifest, "prompt_sha256", prompt_sha256);
     if (!status)
-        status =
-            check_string(check, manifest, "weights", check->gguf_sha256 ? "gguf" : "checkpoint");
-    if (!status && check->gguf_sha256)
-        status = check_string(check, manifest, "gguf_sha256", check->gguf_sha256);
+        status = check_string(check, manifest, "weights", "checkpoint");
     if (!status)
         status = check_int(check, manifest, "n_layers", entry->n_layers);
     rp_json_free(doc);
@@ -146,39 +142,24 @@ static enum rp_status not_found(const struct check *check, const char *relative)
         n += (size_t)snprintf(stores + n, sizeof stores - n, "%s%s", i ? ", " : "",
                               check->context->stores[i]);
     return rp_fail(check->err, RP_ERR_MISSING, NULL, -1,
-                   "no fixture %s in %s; record it with `%s %s%s` (needs the weights of %s)",
+                   "no fixture %s in %s; record it with `%s %s` (needs the weights of %s)",
                    relative, stores, check->context->record_command, check->pair->entry->name,
-                   check->gguf_sha256 ? " --dequantized" : "", check->pair->entry->hf_model);
+                   check->pair->entry->hf_model);
 }
 
 static enum rp_status store_path(const struct check *check, char *relative, size_t size)
 {
     const struct rp_entry *entry = check->pair->entry;
     const struct rp_prompt *prompt = check->pair->prompt;
-    enum rp_status status = rp_store_path(entry->hf_model, entry->revision, entry->dtype,
-                                          prompt->text, prompt->length, relative, size, check->err);
-    if (status || !check->gguf_sha256)
-        return status;
-    const size_t stem = strlen(relative) - strlen(".npz");
-    if ((size_t)snprintf(relative + stem, size - stem, ".gguf-%.16s.npz", check->gguf_sha256) >=
-        size - stem)
-        return rp_fail(check->err, RP_ERR_ARGUMENT, relative, -1, "the path is too long");
-    return RP_OK;
+    return rp_store_path(entry->hf_model, entry->revision, entry->dtype, prompt->text,
+                         prompt->length, relative, size, check->err);
 }
 
 enum rp_status rp_fixture_open(const struct rp_context *context, const struct rp_pair *pair,
                                struct rp_tensor_set **fixture, char *path, struct rp_error *err)
 {
-    return rp_fixture_open_dequantized(context, pair, NULL, fixture, path, err);
-}
-
-enum rp_status rp_fixture_open_dequantized(const struct rp_context *context,
-                                           const struct rp_pair *pair, const char *gguf_sha256,
-                                           struct rp_tensor_set **fixture, char *path,
-                                           struct rp_error *err)
-{
     *fixture = NULL;
-    const struct check check = {context, pair, path, gguf_sha256, err};
+    const struct check check = {context, pair, path, err};
     char relative[1024];
     enum rp_status status = store_path(&check, relative, sizeof relative);
     if (status)

@@ -9,9 +9,8 @@
 
 #include "base/file.h"
 #include "base/utf8.h"
-#include "exact/limits.h"
 #include "run/completeness.h"
-#include "run/exact_reference.h"
+#include "run/explained_gate.h"
 #include "run/fixture.h"
 
 void rp_judge_decide(struct rp_judgement *judgement, enum rp_verdict verdict, const char *fmt, ...)
@@ -132,26 +131,7 @@ static enum rp_status check_fixture(const struct rp_judge *judge, struct rp_erro
     return RP_OK;
 }
 
-static enum rp_status open_exact(struct rp_judge *judge, struct rp_error *err)
-{
-    struct rp_comparison *c = &judge->comparison;
-    const struct rp_entry *entry = judge->pair->entry;
-    c->gate = entry->gate;
-    c->no_exact = judge->record.no_exact;
-    c->weights = judge->record.weights;
-    c->weights_message = judge->record.weights_message;
-    if (entry->gate == RP_GATE_STRICT || !judge->record.exact[0])
-        return RP_OK;
-    enum rp_status status = rp_exact_reference_open(&judge->record, &c->exact, err);
-    if (!status && !(entry->threshold_exact > 0))
-        status =
-            rp_exact_limits_open(judge->record.exact, &entry->numerics, &judge->exact_limits, err);
-    c->exact_limits = judge->exact_limits ? *rp_exact_limits_of(judge->exact_limits)
-                                          : (struct rp_limits){.l2_rel = entry->threshold_exact};
-    return status;
-}
-
-/* Record, fixture, dump and exact reference. */
+/* Record, fixture and dump. */
 static void open_pair(struct rp_judge *judge)
 {
     const struct rp_context *context = judge->context;
@@ -179,8 +159,6 @@ static void open_pair(struct rp_judge *judge)
     }
     if (!status)
         status = check_fixture(judge, &err);
-    if (!status)
-        status = open_exact(judge, &err);
     if (status) {
         if (err.code == RP_ERR_MISSING && !judge->record.fixture_state[0])
             rp_judge_decide(&judge->prerequisites,
@@ -206,14 +184,22 @@ void rp_judge_open(const struct rp_context *context, const struct rp_pair *pair,
     rp_judge_state_begin(judge, &state);
     open_pair(judge);
     rp_judge_state_end(judge, &state);
+    if (pair->against || judge->prerequisites.verdict != RP_PASS ||
+        pair->entry->gate != RP_GATE_EXPLAINED)
+        return;
+    if (rp_explained_gate_open(judge, &judge->gate, &err)) {
+        rp_judge_decide_error(&judge->prerequisites, &err);
+        return;
+    }
+    judge->comparison.gate = rp_explained_gate_decide;
+    judge->comparison.gate_context = judge->gate;
 }
 
 void rp_judge_close(struct rp_judge *judge)
 {
+    rp_explained_gate_close(judge->gate);
     rp_tensor_set_close(judge->comparison.reference);
     rp_tensor_set_close(judge->comparison.engine);
-    rp_tensor_set_close(judge->comparison.exact);
-    rp_exact_limits_close(judge->exact_limits);
     memset(judge, 0, sizeof *judge);
 }
 

@@ -13,6 +13,8 @@ struct rp_judgement {
     char message[1600];
 };
 
+struct rp_explained_gate;
+
 /* One pair, opened for judging. Where two modes are compared, the reference is the dump of the mode
  * against, and fixture_path its folder; paths.dump and paths.log are those of the mode compared. */
 struct rp_judge {
@@ -26,8 +28,8 @@ struct rp_judge {
     /* PASS when there is something to compare; else the verdict of every test but `engine`, with
      * the reason: not run, skipped, no fixture, a dump that cannot be read. */
     struct rp_judgement prerequisites;
-    struct rp_comparison comparison;      /* owns its sets; usable when prerequisites pass */
-    struct rp_exact_limits *exact_limits; /* private: behind comparison's */
+    struct rp_comparison comparison; /* owns its sets; usable when prerequisites pass */
+    struct rp_explained_gate *gate;  /* private: behind comparison's; NULL where it has none */
     /* Of all that the verdicts rest on; a stored one is believed while it is the same: stored.h. */
     char state[RP_FINGERPRINT_SIZE];
 };

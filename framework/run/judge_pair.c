@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "compare/verdict.h"
+#include "run/explained_gate.h"
 #include "run/judge_internal.h"
 #include "run/judge_replay.h"
 #include "run/stored.h"
@@ -18,9 +19,7 @@ static void finish_slot(const struct rp_judge *judge, const struct rp_tokens_res
         rp_judge_ended_well(&judge->record) &&
         (!judge->pair->against || rp_judge_ended_well(&judge->reference_record));
     /* The reference lacks it: something that is missing, as a model or an engine may be. */
-    const int lacks_reference =
-        !rp_tensor_set_find(judge->comparison.reference, result->slot) ||
-        (judge->comparison.gate == RP_GATE_EXACT && !judge->comparison.exact);
+    const int lacks_reference = !rp_tensor_set_find(judge->comparison.reference, result->slot);
     if (result->verdict == RP_SKIP && result->required && judge->context->require &&
         lacks_reference)
         result->verdict = RP_ERROR;
@@ -216,6 +215,7 @@ static enum rp_status compare_all(const struct rp_judge *judge,
             verdicts->pair.verdict = RP_ERROR;
     }
     rp_diagnose_pair(&judge->comparison, &verdicts->pair, &verdicts->divergence);
+    rp_explained_gate_name_divergence(judge->gate, &verdicts->divergence);
     return RP_OK;
 }
 

@@ -103,16 +103,14 @@ void rp_judge_replay_close(struct rp_judge_replay *replay)
     free(replay);
 }
 
-/* The error of slot at position, against the exact reference or else HF. */
+/* The error of slot at position, against HF. */
 static double error_at(const struct rp_judge *judge, const char *slot, int64_t position)
 {
     struct rp_comparison one = judge->comparison;
     struct rp_slot_result result;
-    if (one.exact)
-        one.reference = one.exact;
     if (!one.reference || !slot[0])
         return (double)NAN;
-    one.gate = RP_GATE_STRICT;
+    one.gate = NULL;
     one.positions = &position;
     one.n_positions = 1;
     rp_compare_slot(&one, slot, &result);
@@ -123,10 +121,12 @@ static double error_at(const struct rp_judge *judge, const char *slot, int64_t p
 static int is_damaged(const struct rp_judge *judge, const char *slot,
                       struct rp_slot_result *compared)
 {
+    struct rp_comparison alone = judge->comparison;
+    alone.gate = NULL; /* which asks replay */
     if (!judge->comparison.reference || judge->prerequisites.verdict != RP_PASS ||
         !rp_tensor_set_find(judge->comparison.engine, slot))
         return 0;
-    rp_compare_slot(&judge->comparison, slot, compared);
+    rp_compare_slot(&alone, slot, compared);
     return compared->verdict == RP_ERROR;
 }
 

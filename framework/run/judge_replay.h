@@ -14,7 +14,7 @@ struct rp_replay_result {
     struct rp_judgement judgement;
     struct rp_replay_layer layer; /* zeroed where nothing could be replayed */
     /* L2_rel of what the layer was given, at the first failing position of the first slot that fails,
-     * against the exact reference or else HF; NaN where that is not known, or nothing fails. */
+     * against HF; NaN where that is not known, or nothing fails. */
     double inherited;
     /* Of layer.slots, one each: two that fail are two bugs. Its text is "" where the slot does not. */
     struct rp_explanation explanations[RP_N_LAYER_PARTS];

@@ -62,7 +62,6 @@ void rp_judge_state_end(struct rp_judge *judge, struct rp_sha256 *hash)
         gguf[0] = '\0';
     add_file(hash, gguf);
     add_file(hash, judge->fixture_path);
-    add_file(hash, judge->record.exact);
     add_text(hash, rp_verdict_name(judge->prerequisites.verdict));
     add_text(hash, judge->prerequisites.message);
     rp_sha256_final(hash, digest);

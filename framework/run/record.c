@@ -32,10 +32,6 @@ enum rp_status rp_run_record_write(const char *path, const struct rp_run_record 
     cJSON_AddStringToObject(root, "key", record->key);
     cJSON_AddStringToObject(root, "fixture_state", record->fixture_state);
     cJSON_AddStringToObject(root, "dump_state", record->dump_state);
-    cJSON_AddStringToObject(root, "exact", record->exact);
-    cJSON_AddStringToObject(root, "no_exact", record->no_exact);
-    cJSON_AddStringToObject(root, "exact_state", record->exact_state);
-    cJSON_AddNumberToObject(root, "exact_s", record->exact_s);
     cJSON_AddStringToObject(root, "weights", rp_verdict_name(record->weights));
     cJSON_AddStringToObject(root, "weights_message", record->weights_message);
     cJSON_AddStringToObject(root, "command", record->command);
@@ -118,14 +114,10 @@ enum rp_status rp_run_record_read(const char *path, struct rp_run_record *record
     const struct {
         const char *key;
         double *out;
-    } numbers[] = {{"exit_code", &exit_code},
-                   {"signal", &signal},
-                   {"wall_s", &p->wall_s},
-                   {"max_rss_kib", &rss},
-                   {"output_bytes", &output},
-                   {"timeout_s", &record->timeout_s},
-                   {"harness_s", &record->harness_s},
-                   {"exact_s", &record->exact_s}};
+    } numbers[] = {{"exit_code", &exit_code},        {"signal", &signal},
+                   {"wall_s", &p->wall_s},           {"max_rss_kib", &rss},
+                   {"output_bytes", &output},        {"timeout_s", &record->timeout_s},
+                   {"harness_s", &record->harness_s}};
     status = read_outcome(doc, &record->outcome, err);
     if (!status)
         status = read_text(doc, "reason", record->reason, sizeof record->reason, err);
@@ -138,13 +130,6 @@ enum rp_status rp_run_record_read(const char *path, struct rp_run_record *record
                            sizeof record->fixture_state, err);
     if (!status)
         status = read_text(doc, "dump_state", record->dump_state, sizeof record->dump_state, err);
-    if (!status)
-        status = read_text(doc, "exact", record->exact, sizeof record->exact, err);
-    if (!status)
-        status = read_text(doc, "no_exact", record->no_exact, sizeof record->no_exact, err);
-    if (!status)
-        status =
-            read_text(doc, "exact_state", record->exact_state, sizeof record->exact_state, err);
     if (!status)
         status = read_weights(doc, record, err);
     if (!status)

@@ -28,12 +28,6 @@ struct rp_run_record {
      * finds something else is told so: see fingerprint.h. */
     char fixture_state[RP_FINGERPRINT_SIZE];
     char dump_state[RP_FINGERPRINT_SIZE];
-    /* The exact reference, a dump folder or a recorded fixture; "" where the gate asks for none, or with
-     * the reason in no_exact. */
-    char exact[RP_PATH_SIZE];
-    char no_exact[1024];
-    char exact_state[RP_FINGERPRINT_SIZE];
-    double exact_s; /* spent on it, part of harness_s; next to nothing where it was there already */
     /* Is the engine's file the checkpoint? Of a pair whose gate is explained; else PASS, "". */
     enum rp_verdict weights;
     char weights_message[640];

@@ -17,7 +17,6 @@
 #include "refparity/gguf.h"
 #include "run/command.h"
 #include "run/completeness.h"
-#include "run/exact_reference.h"
 #include "run/fixture.h"
 #include "run/inputs.h"
 #include "run/judge_weights.h"
@@ -351,7 +350,6 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
     if (status) {
         describe(&failure, record);
     } else {
-        rp_exact_reference_find(context, pair, command.gguf, record);
         find_weights(context, pair->entry, record);
     }
     record->harness_s =

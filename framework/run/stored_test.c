@@ -79,7 +79,7 @@ static void make_slot(const char *name, struct rp_slot_result *slot)
     slot->first = position_metrics(-1);
     slot->worst_channel = 8;
     slot->n_top1_equal = 9;
-    slot->top_k_overlap = 0.6;
+    slot->top_k_overlap = (double)NAN;
     slot->kl_max = (double)INFINITY;
     slot->kl_sum = 0.7;
     slot->information_sum = 0.8;
@@ -88,13 +88,7 @@ static void make_slot(const char *name, struct rp_slot_result *slot)
     slot->size_excess = 44;
     slot->size_position = 15;
     slot->fixture_is_damaged = 1;
-    slot->exact.n_compared = 10;
-    slot->exact.own_error = (double)NAN;
-    slot->exact.own_position = 11;
-    slot->exact.quantization_error = 1e-7;
-    slot->exact.quantization_position = 12;
-    slot->exact.limit = 2e-7;
-    slot->exact.n_failing = 13;
+    fill(slot->unchecked, sizeof slot->unchecked);
     snprintf(slot->downstream_of, sizeof slot->downstream_of, "h0");
     fill(slot->message, sizeof slot->message);
 }

@@ -14,7 +14,7 @@ extern "C" {
 
 enum rp_verdict {
     RP_PASS,
-    RP_MARGINAL, /* over the limit, but explained by measured quantization; passes, and is shown */
+    RP_MARGINAL, /* over the limit, and shown to be no bug; passes, and is shown */
     RP_FAIL,     /* the engine diverges from the reference */
     RP_SKIP,     /* a prerequisite is missing, or there is nothing on one side to compare with */
     RP_ERROR     /* the harness, a file or the engine is broken */
@@ -35,6 +35,8 @@ struct rp_limits rp_limits_default(void);
 /* The limit on slot's L2_rel. */
 double rp_limits_l2_rel(const struct rp_limits *limits, const char *slot);
 
+struct rp_slot_result;
+
 /* What is compared. Both sets stay owned by the caller. */
 struct rp_comparison {
     struct rp_tensor_set *reference;
@@ -52,33 +54,15 @@ struct rp_comparison {
      * error and its NaN a failure, as the engine's are; a fixture may lack slots, and one with NaN
      * has to be recorded again. */
     int reference_is_dump;
-    /* Where gate is not strict: the exact reference, or NULL and in a few words why there is none;
-     * and the limits on ||engine - exact|| / ||exact||, of logits too. They stay the caller's. */
-    enum rp_gate gate;
-    struct rp_tensor_set *exact;
-    const char *no_exact;
-    struct rp_limits exact_limits; /* its l2_rel and slots */
-    /* Whether the engine's file is the checkpoint, for the gate explained: PASS; FAIL; SKIP where it was not
-     * checked; ERROR where it had to be and could not. weights_message: in a sentence, NULL where PASS. */
-    enum rp_verdict weights;
-    const char *weights_message;
+    /* Takes a slot's result last, where that is a FAIL: the gate explained (run/explained_gate.h). NULL:
+     * it stays one. */
+    void (*gate)(void *gate_context, struct rp_slot_result *result);
+    void *gate_context;
 };
 
 struct rp_position_metrics {
     int64_t position; /* -1: none */
     struct rp_metrics metrics;
-};
-
-/* A slot beside the exact reference, over the positions that engine, reference and exact all have. In
- * L2_rel, of logits too: it bounds their angle from above. */
-struct rp_exact_result {
-    size_t n_compared;         /* positions; 0: there is nothing to say, and the rest is not set */
-    double own_error;          /* the largest ||engine - exact|| / ||exact||; NaN if any is */
-    int64_t own_position;      /* where that is */
-    double quantization_error; /* the largest ||exact - reference|| / ||reference|| */
-    int64_t quantization_position; /* where that is */
-    double limit;                  /* on the own error */
-    size_t n_failing;              /* positions with !(own error <= limit) */
 };
 
 /* One slot's comparison. The message is one line, in the words of a failure report:
@@ -107,7 +91,7 @@ struct rp_slot_result {
         size_excess; /* the one furthest from it, and how far; 0 where none is off at all */
     int64_t size_position;
     int fixture_is_damaged; /* 1: an ERROR of the fixture's own, which evidence counts for too */
-    struct rp_exact_result exact;          /* with a gate other than strict */
+    char unchecked[256]; /* of MARGINAL: what it rests on and could not be checked; "": nothing */
     char downstream_of[RP_SLOT_NAME_SIZE]; /* the first divergence, when it is an earlier slot */
     char message[512];
 };

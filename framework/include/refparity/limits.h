@@ -7,12 +7,10 @@
 #define RP_DEFAULT_L2_REL 0.05
 #define RP_DEFAULT_COSINE 0.90
 
-/* What decides where the engine's weights are quantized, see compare.h. exact: the C model on the
- * engine's own weights, rounding where the engine says that it rounds. */
+/* What decides on a slot that is over its limit. */
 enum rp_gate {
-    RP_GATE_STRICT,    /* the limits against HF alone */
-    RP_GATE_EXPLAINED, /* what is over them is MARGINAL where the engine agrees with exact */
-    RP_GATE_EXACT      /* the limit against exact alone; HF is shown beside it */
+    RP_GATE_STRICT, /* it fails */
+    RP_GATE_EXPLAINED /* it is MARGINAL where tokens, weights and every operation up to it are right */
 };
 
 /* The limit of a slot that has one of its own. */

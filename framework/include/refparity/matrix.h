@@ -105,7 +105,6 @@ struct rp_entry {
     struct rp_numerics numerics;  /* the entry's own, else its engine's */
     struct rp_wanted_slots slots; /* likewise */
     enum rp_gate gate;            /* other than strict only with engine_gguf */
-    double threshold_exact; /* 0: derived from what rounding as declared does, see exact/limits.h */
     int replay; /* 1: layers are replayed too; only with engine_gguf; by default unless gate is strict */
     const char **replay_modes; /* [n_replay_modes], in these modes alone; NULL, 0: in all */
     size_t n_replay_modes;
@@ -189,7 +188,7 @@ enum rp_status rp_matrix_find_pair(const struct rp_matrix *matrix, const char *e
                                    const char *mode, const char *prompt_id, struct rp_pair *pair,
                                    struct rp_error *err);
 
-const char *rp_gate_name(enum rp_gate gate); /* "strict", "explained", "exact" */
+const char *rp_gate_name(enum rp_gate gate); /* "strict", "explained" */
 
 /* Finds the entry's engine_gguf: as an absolute path; or below models_dir (the value of
  * REFPARITY_MODELS or its default; NULL or "": none); or relative to the matrix's folder. Writes

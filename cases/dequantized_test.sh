@@ -5,7 +5,7 @@
 set -euo pipefail
 
 if [ $# -ne 1 ]; then
-    echo "usage: cases/exact_test.sh BUILD_DIR" >&2
+    echo "usage: cases/dequantized_test.sh BUILD_DIR" >&2
     exit 2
 fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -27,7 +27,7 @@ END
 n_compared=0
 worst=0
 # compare CHECKPOINTS MODEL GGUF PROMPT...: the engine's dump of each prompt in each mode, every slot
-# (slots that are not required are evidence to the tool; here they have to be exact too), against HF on the GGUF's weights.
+# (slots that are not required are evidence to the tool; here they have to be right too), against HF on the GGUF's weights.
 # The recorder fails where a parameter of HF's model was not loaded from it.
 compare() {
     local checkpoints=$1 model=$2 gguf=$3 prompt mode name
