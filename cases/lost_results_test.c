@@ -33,20 +33,6 @@ static void assert_contains(const char *text, const char *part)
         fail_msg("expected \"%s\" in \"%s\"", part, text);
 }
 
-/* As ctest does, which then selects the pair by its run. */
-static void begin(struct rp_scratch_pair *scratch, const struct rp_scratch_spec *spec)
-{
-    char config[512], reports[RP_PATH_SIZE];
-    struct rp_error err;
-    rp_scratch_pair_open(scratch, spec);
-    rp_context_close(&scratch->context);
-    snprintf(config, sizeof config, "%s/config.json", scratch->folder);
-    if (rp_context_begin_session(config, reports, &err) ||
-        rp_context_open(config, &scratch->context, &err) ||
-        rp_matrix_find_pair(scratch->context.matrix, "tiny", "", "p0", &scratch->pair, &err))
-        fail_msg("%s", err.message);
-}
-
 /* In a process of its own, where files may have max_bytes; 0: no limit. */
 static void run_pair(const struct rp_scratch_pair *scratch, rlim_t max_bytes)
 {
@@ -96,7 +82,7 @@ static void a_pair_whose_run_cannot_be_stored_is_an_error_by_name(void **state)
 {
     (void)state;
     struct rp_scratch_pair scratch;
-    begin(&scratch, &(struct rp_scratch_spec){0});
+    rp_scratch_pair_begin(&scratch, &(struct rp_scratch_spec){0});
     run_pair(&scratch, 400);
     assert_lost(&scratch, "it was selected, but what its run did could not be stored");
     rp_scratch_pair_close(&scratch);
@@ -106,9 +92,10 @@ static void a_pair_whose_folder_its_engine_deletes_is_an_error_by_name(void **st
 {
     (void)state;
     struct rp_scratch_pair scratch;
-    begin(&scratch,
-          &(struct rp_scratch_spec){
-              .argv = "[\"sh\", \"-c\", \"rm -rf \\\"$PWD\\\"\", \"{tokens_file}\", \"{dump}\"]"});
+    rp_scratch_pair_begin(
+        &scratch,
+        &(struct rp_scratch_spec){
+            .argv = "[\"sh\", \"-c\", \"rm -rf \\\"$PWD\\\"\", \"{tokens_file}\", \"{dump}\"]"});
     run_pair(&scratch, 0);
     assert_lost(&scratch, "/dump");
     rp_scratch_pair_close(&scratch);
@@ -121,7 +108,7 @@ static void an_old_result_does_not_stand_in_for_a_lost_one(void **state)
     struct rp_scratch_pair scratch;
     struct rp_verdicts v;
     enum rp_verdict verdict;
-    begin(&scratch, &(struct rp_scratch_spec){0});
+    rp_scratch_pair_begin(&scratch, &(struct rp_scratch_spec){0});
     rp_scratch_pair_judge(&scratch, &v);
     rp_verdicts_free(&v);
     assert_int_equal(rp_results_write_pair(&scratch.context, &scratch.pair, &verdict, NULL), RP_OK);
@@ -129,10 +116,7 @@ static void an_old_result_does_not_stand_in_for_a_lost_one(void **state)
     char config[512], reports[RP_PATH_SIZE];
     snprintf(config, sizeof config, "%s/config.json", scratch.folder);
     assert_int_equal(rp_context_begin_session(config, reports, NULL), RP_OK);
-    rp_context_close(&scratch.context);
-    assert_int_equal(rp_context_open(config, &scratch.context, NULL), RP_OK);
-    assert_int_equal(
-        rp_matrix_find_pair(scratch.context.matrix, "tiny", "", "p0", &scratch.pair, NULL), RP_OK);
+    assert_int_equal(rp_scratch_pair_reopen(&scratch, NULL), RP_OK);
     struct rp_results results;
     assert_int_equal(rp_results_collect(&scratch.context, &results, NULL), RP_OK);
     assert_int_equal(results.n_pairs, 0); /* not selected */
@@ -147,7 +131,7 @@ static void a_ctest_that_was_killed_is_no_pass(void **state)
     (void)state;
     struct rp_scratch_pair scratch;
     struct rp_results results;
-    begin(&scratch, &(struct rp_scratch_spec){0});
+    rp_scratch_pair_begin(&scratch, &(struct rp_scratch_spec){0});
     run_pair(&scratch, 0);
     assert_int_equal(rp_results_collect(&scratch.context, &results, NULL), RP_OK);
     assert_int_equal(results.n_passed, 1);
@@ -168,7 +152,7 @@ static void one_file_that_cannot_be_written_does_not_stop_the_others(void **stat
     struct rp_results results;
     struct rp_error err;
     char path[512];
-    begin(&scratch, &(struct rp_scratch_spec){.argv = "[\"true\", \"{dump}\"]"});
+    rp_scratch_pair_begin(&scratch, &(struct rp_scratch_spec){.argv = "[\"true\", \"{dump}\"]"});
     run_pair(&scratch, 0);
     static const char *const taken[] = {"reports/tiny__p0.diff", "reports/results.json",
                                         "work/pairs/tiny/p0/result.json"};
@@ -192,7 +176,7 @@ static void only_reports_that_refparity_wrote_are_removed(void **state)
     struct rp_scratch_pair scratch;
     struct rp_results results;
     char reports[512], path[1024];
-    begin(&scratch, &(struct rp_scratch_spec){.argv = "[\"true\", \"{dump}\"]"});
+    rp_scratch_pair_begin(&scratch, &(struct rp_scratch_spec){.argv = "[\"true\", \"{dump}\"]"});
     run_pair(&scratch, 0);
     assert_int_equal(rp_results_collect(&scratch.context, &results, NULL), RP_OK);
     rp_results_free(&results);
