@@ -145,6 +145,38 @@ static void a_ctest_that_was_killed_is_no_pass(void **state)
     rp_scratch_pair_close(&scratch);
 }
 
+/* Nothing needs a fixture: replay is what judges. */
+static void a_pair_that_is_replayed_alone_counts_as_compared(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bug;
+        int code;
+    } engines[] = {{"", RP_EXIT_PASS},
+                   {", \"--bug\", \"ffn-half\", \"--layer\", \"2\"", RP_EXIT_FAIL}};
+    for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++) {
+        struct rp_scratch_pair scratch;
+        struct rp_results results;
+        char argv[512];
+        snprintf(argv, sizeof argv,
+                 "[\"{target:refparity-embedded-bugs}\", \"--model\", \"{gguf}\", \"--ids\", "
+                 "\"457,220,398,291,74\", \"--dump\", \"{dump}\"%s]",
+                 engines[i].bug);
+        rp_scratch_pair_begin(&scratch,
+                              &(struct rp_scratch_spec){
+                                  .argv = argv, .entry_extra = ", \"replay\": true", .stores = ""});
+        run_pair(&scratch, 0);
+        assert_int_equal(rp_selection_end(&scratch.context, NULL), RP_OK);
+        assert_int_equal(rp_results_collect(&scratch.context, &results, NULL), RP_OK);
+        assert_int_equal(results.n_compared, 1);
+        assert_int_equal(results.n_replayed, 1);
+        assert_int_equal(results.n_skipped, 0);
+        assert_int_equal(rp_results_exit_code(&results), engines[i].code);
+        rp_results_free(&results);
+        rp_scratch_pair_close(&scratch);
+    }
+}
+
 static void one_file_that_cannot_be_written_does_not_stop_the_others(void **state)
 {
     (void)state;
@@ -237,6 +269,7 @@ int main(void)
         cmocka_unit_test(a_pair_whose_folder_its_engine_deletes_is_an_error_by_name),
         cmocka_unit_test(an_old_result_does_not_stand_in_for_a_lost_one),
         cmocka_unit_test(a_ctest_that_was_killed_is_no_pass),
+        cmocka_unit_test(a_pair_that_is_replayed_alone_counts_as_compared),
         cmocka_unit_test(one_file_that_cannot_be_written_does_not_stop_the_others),
         cmocka_unit_test(only_reports_that_refparity_wrote_are_removed),
         cmocka_unit_test(a_tree_that_was_moved_is_an_error),

@@ -296,13 +296,30 @@ enum rp_status rp_results_write_pair(const struct rp_context *context, const str
 
 /* ---- all pairs ---- */
 
+/* Did any of the pair's replays come to a verdict? */
+static bool is_replayed(const cJSON *pair)
+{
+    const cJSON *result;
+    cJSON_ArrayForEach(result, cJSON_GetObjectItemCaseSensitive(pair, "replay"))
+    {
+        const char *verdict =
+            cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(result, "verdict"));
+        if (verdict && (strcmp(verdict, "PASS") == 0 || strcmp(verdict, "FAIL") == 0))
+            return true;
+    }
+    return false;
+}
+
 static void tally(struct rp_results *results, const cJSON *pair)
 {
     const char *verdict = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(pair, "verdict"));
     const cJSON *n = cJSON_GetObjectItemCaseSensitive(
         cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "n_required_compared");
+    const bool is_compared = cJSON_IsNumber(n) && n->valuedouble > 0;
+    const bool by_replay = !is_compared && is_replayed(pair);
     results->n_pairs++;
-    results->n_compared += cJSON_IsNumber(n) && n->valuedouble > 0;
+    results->n_compared += is_compared || by_replay;
+    results->n_replayed += by_replay;
     results->n_failed += verdict && strcmp(verdict, "FAIL") == 0;
     results->n_skipped += verdict && strcmp(verdict, "SKIP") == 0;
     results->n_explained += verdict && strcmp(verdict, "MARGINAL") == 0;
@@ -389,6 +406,7 @@ static void add_summary(const struct rp_results *results, cJSON *summary)
     cJSON_AddNumberToObject(summary, "pairs", (double)results->n_pairs);
     cJSON_AddNumberToObject(summary, "not_selected", (double)results->n_other);
     cJSON_AddNumberToObject(summary, "compared", (double)results->n_compared);
+    cJSON_AddNumberToObject(summary, "replayed_only", (double)results->n_replayed);
     cJSON_AddNumberToObject(summary, "passed", (double)results->n_passed);
     cJSON_AddNumberToObject(summary, "explained", (double)results->n_explained);
     cJSON_AddNumberToObject(summary, "failed", (double)results->n_failed);
@@ -617,6 +635,9 @@ void rp_results_summary(FILE *out, const struct rp_context *context,
             results->n_errors, results->n_skipped);
     if (results->n_other)
         fprintf(out, " (%zu others of the matrix were not selected)", results->n_other);
+    if (results->n_replayed)
+        fprintf(out, "\n%zu of them by replay alone: there is no fixture, and nothing needs one",
+                results->n_replayed);
     if (results->n_pairs && !results->has_ended)
         fprintf(out,
                 "\nctest has not come to %ssession/end: what it had not begun is not counted here",

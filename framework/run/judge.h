@@ -83,7 +83,8 @@ struct rp_verdicts {
     struct rp_divergence divergence;
     struct rp_replay_result *replay; /* [n_replay], of an entry with replay; see judge_replay.h */
     size_t n_replay;
-    /* The worst of engine, prerequisites, pair, and of replay what fails or is in error. */
+    /* The worst of engine, prerequisites, pair, and of replay what fails or is in error. Where there is no
+     * fixture and nothing needs one: PASS when all is replayed and passes. */
     enum rp_verdict verdict;
 };
 /* Collects what the pair's tests have stored, and computes what none did. RP_ERR_FORMAT: something else

@@ -289,6 +289,18 @@ static enum rp_status judge_against_reference(const struct rp_judge *judge,
     return status;
 }
 
+/* Without a fixture, which nothing asks for, replay alone judges; all of it has to be shown. */
+static bool passes_by_replay(const struct rp_judge *judge, const struct rp_verdicts *verdicts)
+{
+    if (rp_pair_needs_fixture(judge->pair) || judge->comparison.reference ||
+        verdicts->engine.verdict != RP_PASS || verdicts->verdict != RP_SKIP)
+        return false;
+    for (size_t i = 0; i < verdicts->n_replay; i++)
+        if (verdicts->replay[i].judgement.verdict != RP_PASS)
+            return false;
+    return verdicts->n_replay > 0;
+}
+
 enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *verdicts,
                              struct rp_error *err)
 {
@@ -308,6 +320,8 @@ enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *v
         if (replayed == RP_FAIL || replayed == RP_ERROR)
             verdicts->verdict = worse(verdicts->verdict, replayed);
     }
+    if (passes_by_replay(judge, verdicts))
+        verdicts->verdict = RP_PASS;
     return RP_OK;
 }
 
