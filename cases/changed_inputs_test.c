@@ -257,6 +257,13 @@ static void edit(const struct rp_scratch_pair *scratch, const char *name, const 
     free(text);
 }
 
+static void remove_file(const struct rp_scratch_pair *scratch, const char *name)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/work/%s", scratch->folder, name);
+    assert_int_equal(rp_remove_tree(path, NULL), RP_OK);
+}
+
 /* Begins, runs a wrong engine and judges it: h1 fails. */
 static void begin_wrong(struct rp_scratch_pair *scratch)
 {
@@ -310,11 +317,16 @@ static void a_forged_session_is_an_error(void **state)
          "session: this is not what session/begin wrote"},
         {"inputs", " ", ".", "inputs: this is not what session/begin wrote"},
         {"key", "", "x", "session: this is not what session/begin wrote"},
+        {"session", NULL, NULL, "session: this is not what session/begin wrote"},
+        {"key", NULL, NULL, "session: this is not what session/begin wrote"},
     };
     for (size_t i = 0; i < sizeof forged / sizeof forged[0]; i++) {
         struct rp_scratch_pair scratch;
         begin_wrong(&scratch);
-        edit(&scratch, forged[i].file, forged[i].from, forged[i].to);
+        if (forged[i].from)
+            edit(&scratch, forged[i].file, forged[i].from, forged[i].to);
+        else
+            remove_file(&scratch, forged[i].file);
         assert_error(&scratch, forged[i].message);
         rp_context_close(&scratch.context);
         assert_int_equal(rp_remove_tree(scratch.folder, NULL), RP_OK);

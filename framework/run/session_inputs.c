@@ -133,9 +133,9 @@ enum rp_status rp_session_read(struct rp_context *context, struct rp_error *err)
         return status;
     rp_seal_read_key(context->work_dir, context->key);
     status = rp_seal_read(context->key, "session", path, &doc, err);
-    if (status == RP_ERR_MISSING)
+    if (status == RP_ERR_MISSING && !context->key[0]) /* nothing has begun here */
         return RP_OK;
-    if (status == RP_ERR_MISMATCH)
+    if (status == RP_ERR_MISSING || status == RP_ERR_MISMATCH)
         return not_ours("session", context, err);
     if (!status)
         status = rp_fields_read(doc, cJSON_GetObjectItemCaseSensitive(rp_json_root(doc), "begun"),
