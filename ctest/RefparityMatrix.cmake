@@ -314,7 +314,8 @@ function(_refparity_add_entry entry_json)
   set(weights "${arg_PREFIX}${entry}/weights")
   add_test(NAME "${weights}" COMMAND refparity::tool weights --config "${config}" --entry "${entry}")
   set_tests_properties("${weights}" PROPERTIES SKIP_RETURN_CODE 77 DISABLED ${disabled}
-    LABELS "${entry};weights;${arg_LABELS}" DEF_SOURCE_LINE "${matrix}:${entry_line}")
+    FIXTURES_REQUIRED "${id}-session" LABELS "${entry};weights;${arg_LABELS}"
+    DEF_SOURCE_LINE "${matrix}:${entry_line}")
 
   _refparity_slots(${n_layers} slot_names slot_functions slot_tests)
   set(modes "")
