@@ -117,8 +117,8 @@ says 'scheme/ok/p1/logits .*Passed'
 expect 0 "$tool" report "$config"
 says 'compared 2 of 2 pairs: 2 passed'
 
-# ---- the report takes what a layer's test has stored, its time too, and computes what no test did, or
-# what is stored in a file that is damaged
+# ---- the report takes what a layer's test has stored, its time too, and computes what no test did; a file
+# that the test did not write is an error by its name, until the pair is run again
 expect 0 run_ctest -R '^scheme/ok/p0/h02$'
 verdicts=$tree/refparity/scheme_/pairs/ok/p0/verdicts
 [ "$(ls "$verdicts")" = h2.json ] || fail "the test of h02 alone stored: $(ls "$verdicts")"
@@ -130,8 +130,8 @@ report_again() {
     expect 0 "$tool" report "$config"
     says 'compared 1 of 1 pairs: 1 passed'
 }
-python3 - "$verdicts/h2.json" "$reports/results.json" <<'END'
-import hashlib, json, sys
+python3 - "$verdicts/h2.json" "$reports/results.json" "$tree/refparity/scheme_/key" <<'END'
+import hmac, json, sys
 stored = json.load(open(sys.argv[1]))
 slots = json.load(open(sys.argv[2]))["pairs"][0]["comparison"]["slots"]
 times = {s["slot"]: s["compare_s"] for s in slots if s["required"]}
@@ -141,16 +141,20 @@ assert [s["slot"] for s in stored["verdict"]["compared"]][0] == "h2", stored
 assert any(s["slot"] == "h2_ffnout" for s in stored["verdict"]["compared"]), stored
 stored["of"]["seconds"] = 4321.5
 rest = json.dumps({"of": stored["of"], "verdict": stored["verdict"]})[1:]
-total = hashlib.sha256(rest.encode()).hexdigest()
-open(sys.argv[1], "w").write(f'{{"sha256":"{total}",{rest}')
+own = hmac.new(open(sys.argv[3], "rb").read(), b"verdict of ok/p0/h2", "sha256").hexdigest()
+seal = hmac.new(own.encode(), rest.encode(), "sha256").hexdigest()  # who has the key can forge
+open(sys.argv[1], "w").write(f'{{"seal":"{seal}",{rest}')
 END
 n_checks=$((n_checks + 1))
 report_again
 [ "$(time_of h02)" = 4321.500 ] || fail "the report did not take the stored verdict of h02: $(time_of h02)"
 [ "$(time_of h01)" != 4321.500 ] || fail "nor is that the time of h01"
 truncate -s -1 "$verdicts/h2.json"
-report_again
-[ "$(time_of h02)" != 4321.500 ] || fail "the report believed a damaged file"
+expect 0 "$tree/refparity/scheme_/cases/case.scheme_.ok__p0" report
+says "the pair's verdict is ERROR"
+expect 2 "$tool" report "$config"
+says 'ERROR +ok/p0: .*verdicts/h2.json: this verdict was not written by the test h2, or was changed since'
+[ "$(stat -c %a "$tree/refparity/scheme_/key")" = 600 ] || fail "others can read the key"
 expect 0 run_ctest -R '^scheme/ok/p0/'
 for test in engine tokens emb h0 h1 h2 h3 post_norm logits; do
     [ -f "$verdicts/$test.json" ] || fail "the test of $test stored nothing"

@@ -164,23 +164,43 @@ static void assert_line(const struct scratch *scratch, const char *start, const 
     fail_msg("no line \"%s…%s\" in:\n%s", start, end, scratch->output);
 }
 
-static void a_dump_of_position_0_is_compared_without_options(void **state)
+/* What was not shown is no pass: the positions that there are have to be named. */
+static void a_dump_of_position_0_is_an_error_without_pos(void **state)
 {
     (void)state;
     struct scratch scratch;
     open_scratch(&scratch);
     write_single(scratch.folder, 0, 1.001f);
-    assert_int_equal(diff(&scratch, NULL, NULL), 0);
-    assert_line(&scratch, "tokens     SKIP: not compared: the engine's dump has no token ids", "");
+    assert_int_equal(diff(&scratch, NULL, NULL), 2);
     assert_line(&scratch, "emb               8     1        0 ",
-                "  PASS [3 positions not in the dump]");
-    assert_line(&scratch, "h1                8     1        0 ",
-                "  PASS [3 positions not in the dump]");
+                "of refparity diff --pos [3 positions not in the dump]");
+    assert_line(
+        &scratch, "h1                8     1        0 ",
+        "lacks 3 of 4 positions, the first 1: a prompt cut short, or name the positions that "
+        "it dumps: in the matrix \"positions\", of refparity diff --pos [3 positions not in "
+        "the dump]");
+    assert_line(&scratch,
+                "verdict: ERROR (5 of 6 required slots compared) (1 of 4 positions compared", "");
+    close_scratch(&scratch);
+}
+
+static void a_dump_of_position_0_is_compared_with_pos(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    open_scratch(&scratch);
+    write_single(scratch.folder, 0, 1.001f);
+    assert_int_equal(diff(&scratch, "--pos", "0"), 0);
+    assert_line(&scratch, "tokens     SKIP: not compared: the engine's dump has no token ids", "");
+    assert_line(&scratch, "emb               8     1        0 ", "  PASS");
+    assert_line(&scratch, "h1                8     1        0 ", "  PASS");
     assert_line(&scratch, "h2                -     - ",
                 "  SKIP: not compared: the reference has no h2");
-    assert_line(&scratch, "logits           16     1        0 ",
-                "  PASS [3 positions not in the dump]");
-    assert_line(&scratch, "verdict: PASS", "(5 of 6 required slots compared)");
+    assert_line(&scratch, "logits           16     1        0 ", "  PASS");
+    assert_line(&scratch,
+                "verdict: PASS (5 of 6 required slots compared) (1 of 4 positions compared, "
+                "where RoPE, mask and cache change nothing)",
+                "");
     close_scratch(&scratch);
 }
 
@@ -192,9 +212,31 @@ static void a_dump_of_another_position_is_compared_with_pos(void **state)
     write_single(scratch.folder, 2, 1.001f);
     assert_int_equal(diff(&scratch, "--pos", "2"), 0);
     assert_line(&scratch, "h0                8     1        2 ", "  PASS");
-    assert_int_equal(diff(&scratch, NULL, NULL),
-                     1); /* it is taken for position 0, as theirs takes it */
+    assert_line(&scratch, "verdict: PASS", "(1 of 4 positions compared)");
+    /* it is taken for position 0, as theirs takes it */
+    assert_int_equal(diff(&scratch, "--pos", "0"), 1);
     assert_int_equal(diff(&scratch, "--pos", "9"), 2);
+    close_scratch(&scratch);
+}
+
+static void positions_are_a_list_with_ranges(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {"",    "3,1",  "1-", "-1",        "2-1",
+                                        "1,1", "1,,2", "x",  "0-99999999"};
+    struct scratch scratch;
+    open_scratch(&scratch);
+    write_all(scratch.folder);
+    assert_int_equal(diff(&scratch, "--pos", "0,2-3"), 0);
+    assert_line(&scratch, "h1                8     3 ", "  PASS");
+    assert_line(&scratch, "verdict: PASS", "(3 of 4 positions compared)");
+    assert_int_equal(diff(&scratch, "--pos", "0-3"), 0);
+    assert_line(&scratch, "verdict: PASS", "(5 of 6 required slots compared)");
+    assert_int_equal(diff(&scratch, "--pos", "2-4"), 2); /* the reference has no 4 */
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        assert_int_equal(diff(&scratch, "--pos", wrong[i]), 2);
+        assert_non_null(strstr(scratch.output, "--pos takes ascending positions"));
+    }
     close_scratch(&scratch);
 }
 
@@ -218,11 +260,13 @@ static void a_divergence_is_exit_1_and_named(void **state)
     struct scratch scratch;
     open_scratch(&scratch);
     write_single(scratch.folder, 0, 1.06f);
-    assert_int_equal(diff(&scratch, NULL, NULL), 1);
-    assert_line(&scratch, "h1                8     1        0 ", " [3 positions not in the dump]");
+    assert_int_equal(diff(&scratch, "--pos", "0"), 1);
     assert_line(&scratch, "first divergence: h1 at position 0", "");
     assert_line(&scratch, "verdict: FAIL", "");
-    assert_int_equal(diff(&scratch, "--threshold-l2-rel", "0.07"), 0);
+    assert_int_equal(diff(&scratch, "--pos=0", "--threshold-l2-rel=0.07"), 0);
+    assert_int_equal(diff(&scratch, NULL, NULL), 2); /* the other positions are not there */
+    assert_line(&scratch, "h1                8     1        0 ", " [3 positions not in the dump]");
+    assert_line(&scratch, "first divergence: h1 at position 0", "");
     close_scratch(&scratch);
 }
 
@@ -265,7 +309,8 @@ static void output_that_cannot_be_written_is_exit_2(void **state)
     struct scratch scratch;
     struct rp_process_result result;
     char command[1024];
-    static const char *const commands[] = {"diff %s/ref.npz %s/eng", "show %s/ref.npz", "--help"};
+    static const char *const commands[] = {"diff --pos 0 %s/ref.npz %s/eng", "show %s/ref.npz",
+                                           "--help"};
     open_scratch(&scratch);
     write_single(scratch.folder, 0, 1.001f);
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
@@ -300,8 +345,8 @@ static void without_address_space_the_tool_ends(void **state)
     write_single(scratch.folder, 0, 1.001f);
     for (size_t i = 0; i < sizeof kib / sizeof kib[0]; i++) {
         snprintf(command, sizeof command,
-                 "ulimit -v %d; %s --version && exec %s diff %s/ref.npz %s/eng", kib[i], RP_TOOL,
-                 RP_TOOL, scratch.folder, scratch.folder);
+                 "ulimit -v %d; %s --version && exec %s diff --pos 0 %s/ref.npz %s/eng", kib[i],
+                 RP_TOOL, RP_TOOL, scratch.folder, scratch.folder);
         char *argv[] = {"sh", "-c", command, NULL};
         const struct rp_process_spec spec = {.argv = argv, .timeout_s = 20};
         assert_int_equal(rp_process_run(&spec, &result, NULL), RP_OK);
@@ -314,7 +359,9 @@ static void without_address_space_the_tool_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_dump_of_position_0_is_compared_without_options),
+        cmocka_unit_test(a_dump_of_position_0_is_an_error_without_pos),
+        cmocka_unit_test(a_dump_of_position_0_is_compared_with_pos),
+        cmocka_unit_test(positions_are_a_list_with_ranges),
         cmocka_unit_test(a_dump_of_another_position_is_compared_with_pos),
         cmocka_unit_test(a_dump_of_all_positions_is_compared_at_all_or_one),
         cmocka_unit_test(a_divergence_is_exit_1_and_named),

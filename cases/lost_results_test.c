@@ -33,20 +33,6 @@ static void assert_contains(const char *text, const char *part)
         fail_msg("expected \"%s\" in \"%s\"", part, text);
 }
 
-/* As ctest does, which then selects the pair by its run. */
-static void begin(struct rp_scratch_pair *scratch, const struct rp_scratch_spec *spec)
-{
-    char config[512], reports[RP_PATH_SIZE];
-    struct rp_error err;
-    rp_scratch_pair_open(scratch, spec);
-    rp_context_close(&scratch->context);
-    snprintf(config, sizeof config, "%s/config.json", scratch->folder);
-    if (rp_context_begin_session(config, reports, &err) ||
-        rp_context_open(config, &scratch->context, &err) ||
-        rp_matrix_find_pair(scratch->context.matrix, "tiny", "", "p0", &scratch->pair, &err))
-        fail_msg("%s", err.message);
-}
-
 /* In a process of its own, where files may have max_bytes; 0: no limit. */
 static void run_pair(const struct rp_scratch_pair *scratch, rlim_t max_bytes)
 {
@@ -96,7 +82,7 @@ static void a_pair_whose_run_cannot_be_stored_is_an_error_by_name(void **state)
 {
     (void)state;
     struct rp_scratch_pair scratch;
-    begin(&scratch, &(struct rp_scratch_spec){0});
+    rp_scratch_pair_begin(&scratch, &(struct rp_scratch_spec){0});
     run_pair(&scratch, 400);
     assert_lost(&scratch, "it was selected, but what its run did could not be stored");
     rp_scratch_pair_close(&scratch);
@@ -106,9 +92,10 @@ static void a_pair_whose_folder_its_engine_deletes_is_an_error_by_name(void **st
 {
     (void)state;
     struct rp_scratch_pair scratch;
-    begin(&scratch,
-          &(struct rp_scratch_spec){
-              .argv = "[\"sh\", \"-c\", \"rm -rf \\\"$PWD\\\"\", \"{tokens_file}\", \"{dump}\"]"});
+    rp_scratch_pair_begin(
+        &scratch,
+        &(struct rp_scratch_spec){
+            .argv = "[\"sh\", \"-c\", \"rm -rf \\\"$PWD\\\"\", \"{tokens_file}\", \"{dump}\"]"});
     run_pair(&scratch, 0);
     assert_lost(&scratch, "/dump");
     rp_scratch_pair_close(&scratch);
@@ -122,7 +109,7 @@ static void an_old_result_does_not_stand_in_for_a_lost_one(void **state)
     struct rp_verdicts v;
     enum rp_verdict verdict;
     struct rp_warnings warnings;
-    begin(&scratch, &(struct rp_scratch_spec){0});
+    rp_scratch_pair_begin(&scratch, &(struct rp_scratch_spec){0});
     rp_scratch_pair_judge(&scratch, &v);
     rp_verdicts_free(&v);
     assert_int_equal(
@@ -131,10 +118,7 @@ static void an_old_result_does_not_stand_in_for_a_lost_one(void **state)
     char config[512], reports[RP_PATH_SIZE];
     snprintf(config, sizeof config, "%s/config.json", scratch.folder);
     assert_int_equal(rp_context_begin_session(config, reports, NULL), RP_OK);
-    rp_context_close(&scratch.context);
-    assert_int_equal(rp_context_open(config, &scratch.context, NULL), RP_OK);
-    assert_int_equal(
-        rp_matrix_find_pair(scratch.context.matrix, "tiny", "", "p0", &scratch.pair, NULL), RP_OK);
+    assert_int_equal(rp_scratch_pair_reopen(&scratch, NULL), RP_OK);
     struct rp_results results;
     assert_int_equal(rp_results_collect(&scratch.context, &results, NULL), RP_OK);
     assert_int_equal(results.n_pairs, 0); /* not selected */
@@ -149,7 +133,7 @@ static void a_ctest_that_was_killed_is_no_pass(void **state)
     (void)state;
     struct rp_scratch_pair scratch;
     struct rp_results results;
-    begin(&scratch, &(struct rp_scratch_spec){0});
+    rp_scratch_pair_begin(&scratch, &(struct rp_scratch_spec){0});
     run_pair(&scratch, 0);
     assert_int_equal(rp_results_collect(&scratch.context, &results, NULL), RP_OK);
     assert_int_equal(results.n_passed, 1);
@@ -163,6 +147,38 @@ static void a_ctest_that_was_killed_is_no_pass(void **state)
     rp_scratch_pair_close(&scratch);
 }
 
+/* Nothing needs a fixture: replay is what judges. */
+static void a_pair_that_is_replayed_alone_counts_as_compared(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bug;
+        int code;
+    } engines[] = {{"", RP_EXIT_PASS},
+                   {", \"--bug\", \"ffn-half\", \"--layer\", \"2\"", RP_EXIT_FAIL}};
+    for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++) {
+        struct rp_scratch_pair scratch;
+        struct rp_results results;
+        char argv[512];
+        snprintf(argv, sizeof argv,
+                 "[\"{target:refparity-embedded-bugs}\", \"--model\", \"{gguf}\", \"--ids\", "
+                 "\"457,220,398,291,74\", \"--dump\", \"{dump}\"%s]",
+                 engines[i].bug);
+        rp_scratch_pair_begin(&scratch,
+                              &(struct rp_scratch_spec){
+                                  .argv = argv, .entry_extra = ", \"replay\": true", .stores = ""});
+        run_pair(&scratch, 0);
+        assert_int_equal(rp_selection_end(&scratch.context, NULL), RP_OK);
+        assert_int_equal(rp_results_collect(&scratch.context, &results, NULL), RP_OK);
+        assert_int_equal(results.n_compared, 1);
+        assert_int_equal(results.n_replayed, 1);
+        assert_int_equal(results.n_skipped, 0);
+        assert_int_equal(rp_results_exit_code(&results), engines[i].code);
+        rp_results_free(&results);
+        rp_scratch_pair_close(&scratch);
+    }
+}
+
 static void one_file_that_cannot_be_written_does_not_stop_the_others(void **state)
 {
     (void)state;
@@ -170,7 +186,7 @@ static void one_file_that_cannot_be_written_does_not_stop_the_others(void **stat
     struct rp_results results;
     struct rp_error err;
     char path[512];
-    begin(&scratch, &(struct rp_scratch_spec){.argv = "[\"true\", \"{dump}\"]"});
+    rp_scratch_pair_begin(&scratch, &(struct rp_scratch_spec){.argv = "[\"true\", \"{dump}\"]"});
     run_pair(&scratch, 0);
     static const char *const taken[] = {"reports/tiny__p0.diff", "reports/results.json",
                                         "work/pairs/tiny/p0/result.json"};
@@ -194,7 +210,7 @@ static void only_reports_that_refparity_wrote_are_removed(void **state)
     struct rp_scratch_pair scratch;
     struct rp_results results;
     char reports[512], path[1024];
-    begin(&scratch, &(struct rp_scratch_spec){.argv = "[\"true\", \"{dump}\"]"});
+    rp_scratch_pair_begin(&scratch, &(struct rp_scratch_spec){.argv = "[\"true\", \"{dump}\"]"});
     run_pair(&scratch, 0);
     assert_int_equal(rp_results_collect(&scratch.context, &results, NULL), RP_OK);
     rp_results_free(&results);
@@ -255,6 +271,7 @@ int main(void)
         cmocka_unit_test(a_pair_whose_folder_its_engine_deletes_is_an_error_by_name),
         cmocka_unit_test(an_old_result_does_not_stand_in_for_a_lost_one),
         cmocka_unit_test(a_ctest_that_was_killed_is_no_pass),
+        cmocka_unit_test(a_pair_that_is_replayed_alone_counts_as_compared),
         cmocka_unit_test(one_file_that_cannot_be_written_does_not_stop_the_others),
         cmocka_unit_test(only_reports_that_refparity_wrote_are_removed),
         cmocka_unit_test(a_tree_that_was_moved_is_an_error),

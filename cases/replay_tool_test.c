@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/process.h"
@@ -126,6 +127,39 @@ static void misspell(const char *folder)
     free(bytes);
 }
 
+static void remove_from(const char *folder, const char *name)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    assert_int_equal(unlink(path), 0);
+}
+
+static void remove_tokens(const char *folder)
+{
+    remove_from(folder, "tokens.npy");
+}
+
+static void remove_dump_json(const char *folder)
+{
+    remove_from(folder, "dump.json");
+}
+
+static void remove_h1(const char *folder)
+{
+    remove_from(folder, "h1.npy");
+}
+
+static void swap_h1_and_h3(const char *folder)
+{
+    char h1[512], h3[512], kept[512];
+    snprintf(h1, sizeof h1, "%s/h1.npy", folder);
+    snprintf(h3, sizeof h3, "%s/h3.npy", folder);
+    snprintf(kept, sizeof kept, "%s/kept", folder);
+    assert_int_equal(rename(h1, kept), 0);
+    assert_int_equal(rename(h3, h1), 0);
+    assert_int_equal(rename(kept, h3), 0);
+}
+
 static void a_whole_dump_passes(void **state)
 {
     (void)state;
@@ -157,6 +191,55 @@ static void a_damaged_dump_is_an_error_and_no_bug(void **state)
     const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_required};
     assert_exit(&of, one_buffer, 2, "h0 and h1 hold the same bytes");
     assert_exit(&of, one_buffer, 2, "no error of the engine's was found, and the dump is damaged");
+}
+
+static void swapped_layers_are_an_error_and_no_bug(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_required};
+    char output[16384];
+    assert_int_equal(replay(&of, swap_h1_and_h3, output, sizeof output), 2);
+    assert_non_null(strstr(output, "h1 and h3 are swapped"));
+    assert_non_null(strstr(output, " ERROR   "));
+    assert_null(strstr(output, " FAIL ")); /* not in the table either */
+    assert_non_null(strstr(output, " 0 over the limit, 0 not replayed, 4 damaged"));
+}
+
+/* Without the tokens nobody knows whether emb is right. */
+static void a_dump_without_tokens_needs_them(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_required};
+    struct rp_test_replayed replayed;
+    const int64_t *ids;
+    size_t n;
+    char output[16384], model[512], file[512];
+    assert_exit(&of, remove_tokens, 2, "not shown: emb, as the dump has no tokens");
+    rp_test_replayed_open(&replayed, &of);
+    assert_int_equal(rp_tensor_set_tokens(replayed.dump, &ids, &n, NULL), RP_OK);
+    snprintf(file, sizeof file, "%s/ids.txt", replayed.folder);
+    FILE *out = fopen(file, "w");
+    assert_non_null(out);
+    for (size_t i = 0; i < n; i++)
+        fprintf(out, "%lld\n", (long long)ids[i]);
+    assert_int_equal(fclose(out), 0);
+    remove_tokens(replayed.folder);
+    snprintf(model, sizeof model, "%s/fixtures/tiny/qwen3/qwen3-bf16.gguf", RP_SOURCE_DIR);
+    char *argv[] = {
+        (char *)RP_TOOL, (char *)"replay", (char *)"--tokens", file, model, replayed.folder, NULL};
+    assert_int_equal(run_tool(argv, replayed.folder, output, sizeof output), 0);
+    assert_non_null(strstr(output, "7 slots replayed"));
+    rp_test_replayed_close(&replayed);
+}
+
+static void what_is_missing_is_said(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of all = {.model = "qwen3"},
+                                 layers = {.model = "qwen3", .keeps = keeps_required};
+    assert_exit(&all, remove_h1, 2, "24 positions left out: h1 is not dumped");
+    assert_exit(&layers, remove_dump_json, 0,
+                "whether the engine finished its dump, which has no dump.json");
 }
 
 static void a_misspelt_slot_is_said(void **state)
@@ -209,6 +292,9 @@ int main(void)
         cmocka_unit_test(a_whole_dump_passes),
         cmocka_unit_test(a_dump_that_is_not_whole_is_an_error),
         cmocka_unit_test(a_damaged_dump_is_an_error_and_no_bug),
+        cmocka_unit_test(swapped_layers_are_an_error_and_no_bug),
+        cmocka_unit_test(a_dump_without_tokens_needs_them),
+        cmocka_unit_test(what_is_missing_is_said),
         cmocka_unit_test(a_misspelt_slot_is_said),
         cmocka_unit_test(NaN_is_a_divergence),
         cmocka_unit_test(diff_of_a_dump_that_was_broken_off_is_an_error),

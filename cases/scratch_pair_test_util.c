@@ -82,6 +82,30 @@ void rp_scratch_pair_open(struct rp_scratch_pair *scratch, const struct rp_scrat
         fail_msg("%s", rp_error_text(&err, text, sizeof text));
 }
 
+enum rp_status rp_scratch_pair_reopen(struct rp_scratch_pair *scratch, struct rp_error *err)
+{
+    char path[512], mode[RP_PAIR_NAME_SIZE];
+    snprintf(path, sizeof path, "%s/config.json", scratch->folder);
+    snprintf(mode, sizeof mode, "%s%s%s", scratch->pair.mode ? scratch->pair.mode : "",
+             scratch->pair.against ? "-vs-" : "",
+             scratch->pair.against ? scratch->pair.against : "");
+    rp_context_close(&scratch->context);
+    const enum rp_status status = rp_context_open(path, &scratch->context, err);
+    return status ? status
+                  : rp_matrix_find_pair(scratch->context.matrix, "tiny", mode, "p0", &scratch->pair,
+                                        err);
+}
+
+void rp_scratch_pair_begin(struct rp_scratch_pair *scratch, const struct rp_scratch_spec *spec)
+{
+    char path[512], reports[RP_PATH_SIZE], text[2300];
+    struct rp_error err;
+    rp_scratch_pair_open(scratch, spec);
+    snprintf(path, sizeof path, "%s/config.json", scratch->folder);
+    if (rp_context_begin_session(path, reports, &err) || rp_scratch_pair_reopen(scratch, &err))
+        fail_msg("%s", rp_error_text(&err, text, sizeof text));
+}
+
 void rp_scratch_pair_close(struct rp_scratch_pair *scratch)
 {
     rp_context_close(&scratch->context);

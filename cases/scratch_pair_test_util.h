@@ -34,6 +34,13 @@ enum { RP_TINY_LAYERS = 4 };
 void rp_scratch_pair_open(struct rp_scratch_pair *scratch, const struct rp_scratch_spec *spec);
 void rp_scratch_pair_close(struct rp_scratch_pair *scratch);
 
+/* The same, after session/begin, as under ctest. */
+void rp_scratch_pair_begin(struct rp_scratch_pair *scratch, const struct rp_scratch_spec *spec);
+
+/* As a test's own process does: reads matrix and session again. RP_ERR_…: what rp_context_open says; the
+ * pair is then as it was. */
+enum rp_status rp_scratch_pair_reopen(struct rp_scratch_pair *scratch, struct rp_error *err);
+
 /* Runs the pair, or the two modes that it compares, and judges it whole; verdicts are freed by the
  * caller. */
 void rp_scratch_pair_judge(struct rp_scratch_pair *scratch, struct rp_verdicts *verdicts);

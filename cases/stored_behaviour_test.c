@@ -220,18 +220,23 @@ static void path_of_h2(const struct rp_scratch_pair *scratch, char path[RP_PATH_
     assert_int_equal(rp_path_join(path, RP_PATH_SIZE, paths.verdicts, "h2.json", NULL), RP_OK);
 }
 
-static void a_damaged_file_is_computed_again(void **state)
+static void a_damaged_file_is_an_error_by_name(void **state)
 {
     (void)state;
     struct rp_scratch_pair scratch;
     char path[RP_PATH_SIZE];
+    struct rp_verdicts verdicts;
+    struct rp_error err;
     open_clean(&scratch, NULL, NULL);
     run_pair(&scratch);
     store_marked(&scratch);
     path_of_h2(&scratch, path);
     assert_true(takes_marked(&scratch));
     assert_int_equal(rp_file_write_atomic(path, "{}", 2, NULL), RP_OK);
-    assert_false(takes_marked(&scratch));
+    struct rp_judge *judge = open_judge(&scratch);
+    assert_int_equal(rp_judge_pair(judge, &verdicts, &err), RP_ERR_FORMAT);
+    assert_string_equal(err.where, path);
+    close_judge(judge);
     rp_scratch_pair_close(&scratch);
 }
 
@@ -330,17 +335,6 @@ static void a_verdict_of_a_fixture_or_dump_that_was_changed_is_not_used(void **s
     assert_int_equal(rp_remove_tree(store, NULL), RP_OK);
 }
 
-static void reopen(struct rp_scratch_pair *scratch)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/config.json", scratch->folder);
-    rp_context_close(&scratch->context);
-    assert_int_equal(rp_context_open(path, &scratch->context, NULL), RP_OK);
-    assert_int_equal(
-        rp_matrix_find_pair(scratch->context.matrix, "tiny", "", "p0", &scratch->pair, NULL),
-        RP_OK);
-}
-
 static void a_verdict_of_another_matrix_is_not_used(void **state)
 {
     (void)state;
@@ -349,17 +343,17 @@ static void a_verdict_of_another_matrix_is_not_used(void **state)
     open_clean(&scratch, NULL, NULL);
     run_pair(&scratch);
     store_marked(&scratch);
-    reopen(&scratch);
+    assert_int_equal(rp_scratch_pair_reopen(&scratch, NULL), RP_OK);
     assert_true(takes_marked(&scratch));
     snprintf(path, sizeof path, "%s/matrix.json", scratch.folder);
     copy_file(path, path);
     assert_true(takes_marked(&scratch)); /* this context has read the former one, as its test had */
-    reopen(&scratch);
+    assert_int_equal(rp_scratch_pair_reopen(&scratch, NULL), RP_OK);
     assert_false(takes_marked(&scratch));
     store_marked(&scratch);
     assert_true(takes_marked(&scratch));
     setenv("REFPARITY_REQUIRE", "1", 1); /* makes a SKIP an ERROR */
-    reopen(&scratch);
+    assert_int_equal(rp_scratch_pair_reopen(&scratch, NULL), RP_OK);
     assert_false(takes_marked(&scratch));
     unsetenv("REFPARITY_REQUIRE");
     rp_scratch_pair_close(&scratch);
@@ -370,7 +364,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_collected_is_what_would_be_computed),
         cmocka_unit_test(what_no_test_has_stored_is_computed),
-        cmocka_unit_test(a_damaged_file_is_computed_again),
+        cmocka_unit_test(a_damaged_file_is_an_error_by_name),
         cmocka_unit_test(a_verdict_of_an_earlier_run_is_not_used),
         cmocka_unit_test(a_verdict_of_a_model_file_that_was_changed_is_not_used),
         cmocka_unit_test(a_verdict_of_a_fixture_or_dump_that_was_changed_is_not_used),

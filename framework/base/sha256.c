@@ -125,6 +125,32 @@ void rp_sha256_hex(const void *bytes, size_t n, char out[65])
     rp_sha256_format(digest, out);
 }
 
+void rp_sha256_keyed_hex(const void *key, size_t n_key, const void *bytes, size_t n, char out[65])
+{
+    struct rp_sha256 inner, outer;
+    uint8_t padded[64] = {0}, inner_pad[64], outer_pad[64], digest[32];
+    if (n_key > sizeof padded) {
+        rp_sha256_init(&inner);
+        rp_sha256_update(&inner, key, n_key);
+        rp_sha256_final(&inner, padded);
+    } else if (n_key > 0) {
+        memcpy(padded, key, n_key);
+    }
+    for (size_t i = 0; i < sizeof padded; i++) {
+        inner_pad[i] = padded[i] ^ 0x36;
+        outer_pad[i] = padded[i] ^ 0x5c;
+    }
+    rp_sha256_init(&inner);
+    rp_sha256_update(&inner, inner_pad, sizeof inner_pad);
+    rp_sha256_update(&inner, bytes, n);
+    rp_sha256_final(&inner, digest);
+    rp_sha256_init(&outer);
+    rp_sha256_update(&outer, outer_pad, sizeof outer_pad);
+    rp_sha256_update(&outer, digest, sizeof digest);
+    rp_sha256_final(&outer, digest);
+    rp_sha256_format(digest, out);
+}
+
 enum rp_status rp_sha256_file(const char *path, char out[65], struct rp_error *err)
 {
     struct rp_sha256 hash;

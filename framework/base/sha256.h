@@ -21,6 +21,9 @@ void rp_sha256_format(const uint8_t digest[32], char out[65]);
 /* Of bytes[n], as rp_sha256_format writes it. */
 void rp_sha256_hex(const void *bytes, size_t n, char out[65]);
 
+/* HMAC-SHA-256 (RFC 2104) of bytes[n] under key[n_key], as hex: nobody who has not the key can make it. */
+void rp_sha256_keyed_hex(const void *key, size_t n_key, const void *bytes, size_t n, char out[65]);
+
 /* Of a regular file's content, read piece by piece. RP_ERR_MISSING, RP_ERR_IO, RP_ERR_UNSUPPORTED
  * (not a regular file). */
 enum rp_status rp_sha256_file(const char *path, char out[65], struct rp_error *err);

@@ -65,6 +65,24 @@ static void every_length_around_a_block_is_padded_rightly(void **state)
     assert_string_equal(hex, "eb555248bd20c7831e511d4461b42c9b084e3a64b44d57b00051172f8afe03ff");
 }
 
+/* RFC 4231, test cases 1, 2 and 6. */
+static void the_published_examples_of_hmac_come_out(void **state)
+{
+    static const char text[] = "what do ya want for nothing?",
+                      long_text[] = "Test Using Larger Than Block-Size Key - Hash Key First";
+    uint8_t key[131];
+    char hex[65];
+    (void)state;
+    memset(key, 0x0b, sizeof key);
+    rp_sha256_keyed_hex(key, 20, "Hi There", 8, hex);
+    assert_string_equal(hex, "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+    rp_sha256_keyed_hex("Jefe", 4, text, sizeof text - 1, hex);
+    assert_string_equal(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    memset(key, 0xaa, sizeof key);
+    rp_sha256_keyed_hex(key, sizeof key, long_text, sizeof long_text - 1, hex);
+    assert_string_equal(hex, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+}
+
 static void a_file_is_hashed_like_its_bytes(void **state)
 {
     char folder[256], path[512], from_file[65], from_memory[65];
@@ -102,6 +120,7 @@ int main(void)
         cmocka_unit_test(the_published_examples_come_out),
         cmocka_unit_test(a_million_letters_in_uneven_pieces_come_out),
         cmocka_unit_test(every_length_around_a_block_is_padded_rightly),
+        cmocka_unit_test(the_published_examples_of_hmac_come_out),
         cmocka_unit_test(a_file_is_hashed_like_its_bytes),
         cmocka_unit_test(a_missing_file_and_a_folder_are_errors),
     };

@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/numbers.h"
 #include "compare/warnings.h"
 #include "diagnose/tokens.h"
 #include "report/json.h"
@@ -20,11 +22,13 @@ static const char help[] =
     "Compares every slot that the reference (an .npz) and the engine's dump (a folder of\n"
     ".npy or .bin files, or another .npz) have in common. emb, h0, h1 ..., post_norm have\n"
     "to be within the limit on L2_rel, logits above the limit on the cosine; other slots\n"
-    "are shown. A required slot that only the reference has is an error; what else could not\n"
-    "be compared is counted.\n"
+    "are shown. A required slot that only the reference has is an error, and so is a position\n"
+    "that only the reference has, unless --pos names those to compare; what else could not be\n"
+    "compared is counted.\n"
     "\n"
-    "  --pos N|all               compare position N alone; a dump of plain NAME.bin files\n"
-    "                            holds one position, N (0 unless given)  [all]\n"
+    "  --pos LIST|all            compare these positions alone: 0, or 0,4,7-11; a dump of plain\n"
+    "                            NAME.bin files holds one position, the first of LIST (0 unless\n"
+    "                            given)  [all]\n"
     "  --threshold-l2-rel X      limit on L2_rel of hidden states  [0.05]\n"
     "  --threshold-cosine X      limit on the logits' cosine  [0.90]\n"
     "  --json                    print JSON\n"
@@ -37,7 +41,8 @@ static const char help[] =
 
 struct options {
     const char *reference, *dump;
-    int64_t position; /* -1: all */
+    int64_t *positions; /* [n_positions] ascending; NULL: all; owned */
+    size_t n_positions;
     struct rp_limits limits;
     int json, strict_warnings;
 };
@@ -53,19 +58,47 @@ static int parse_number(const char *text, double low, double high, double *out)
     return 1;
 }
 
-static int parse_position(const char *text, int64_t *out)
+enum { MOST_POSITIONS = 1 << 20 };
+
+/* "7" or "7-11" at text; 0 where it is neither. */
+static size_t parse_range(const char *text, int64_t *first, int64_t *last)
 {
-    char *end;
-    if (strcmp(text, "all") == 0) {
-        *out = -1;
+    const int64_t most = 999999999;
+    size_t used = rp_number_parse(text, strlen(text), most, first);
+    *last = *first;
+    if (used == 0 || text[used] != '-')
+        return used;
+    const char *second = text + used + 1;
+    const size_t more = rp_number_parse(second, strlen(second), most, last);
+    return more == 0 ? 0 : used + 1 + more;
+}
+
+/* "all", or "0,4,7-11", ascending. */
+static int parse_positions(const char *text, struct options *options)
+{
+    free(options->positions);
+    options->positions = NULL;
+    options->n_positions = 0;
+    if (strcmp(text, "all") == 0)
         return 1;
+    for (int64_t first, last, next = 0;; next = last + 1) {
+        const size_t used = parse_range(text, &first, &last);
+        if (used == 0 || first < next || last < first ||
+            last - first >= MOST_POSITIONS - (int64_t)options->n_positions)
+            return 0;
+        const size_t n = options->n_positions + (size_t)(last - first) + 1;
+        int64_t *grown = realloc(options->positions, n * sizeof *grown);
+        if (!grown)
+            return 0;
+        options->positions = grown;
+        for (int64_t at = first; at <= last; at++)
+            grown[options->n_positions++] = at;
+        text += used;
+        if (!*text)
+            return 1;
+        if (*text++ != ',')
+            return 0;
     }
-    errno = 0;
-    const long long value = strtoll(text, &end, 10);
-    if (end == text || *end || errno || value < 0)
-        return 0;
-    *out = value;
-    return 1;
 }
 
 /* -1 to go on, else the exit code. */
@@ -78,17 +111,17 @@ static int parse_options(int argc, char **argv, struct options *options)
                                           {"strict-warnings", no_argument, NULL, 's'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
-    *options = (struct options){.position = -1,
-                                .limits = rp_limits_default(),
+    *options = (struct options){.limits = rp_limits_default(),
                                 .strict_warnings = rp_env_flag("REFPARITY_STRICT_WARNINGS")};
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
         switch (option) {
         case 'p':
-            if (!parse_position(optarg, &options->position))
-                return rp_cli_usage_error("diff", "--pos takes a position or all, not \"%s\"",
-                                          optarg);
+            if (!parse_positions(optarg, options))
+                return rp_cli_usage_error(
+                    "diff", "--pos takes ascending positions, 0,4,7-11 say, or all, not \"%s\"",
+                    optarg);
             break;
         case 'l':
             if (!parse_number(optarg, 0, HUGE_VAL, &options->limits.l2_rel) ||
@@ -135,23 +168,63 @@ static int exit_code(const struct options *options, const struct rp_pair_result 
                                                                                : code;
 }
 
-static void print_result(const struct options *options, const struct rp_pair_result *pair,
-                         const struct rp_divergence *divergence, const struct rp_warnings *warnings)
+/* At how many positions of the reference the required slots were compared: as many where the dump has
+ * all of them; behind the last layer's attention it may hold the last alone. */
+struct compared {
+    size_t fewest, most, n; /* n: of the reference */
+    char text[128];         /* "" where they are all */
+};
+
+static struct compared count_positions(const struct rp_comparison *c,
+                                       const struct rp_pair_result *pair)
 {
+    struct compared compared = {.fewest = SIZE_MAX};
+    bool is_0 = true; /* alone */
+    for (size_t i = 0; i < pair->n_slots; i++) {
+        const struct rp_slot_result *slot = &pair->slots[i];
+        const struct rp_slot_info *of = rp_tensor_set_find(c->reference, slot->slot);
+        if (!slot->required || !of)
+            continue;
+        compared.n = of->n_positions > compared.n ? of->n_positions : compared.n;
+        compared.most = slot->n_compared > compared.most ? slot->n_compared : compared.most;
+        compared.fewest = slot->n_compared < compared.fewest ? slot->n_compared : compared.fewest;
+        is_0 &= slot->n_compared == 0 || (slot->n_compared == 1 && slot->worst.position == 0);
+    }
+    if (compared.n == 0 || compared.fewest == compared.n)
+        return compared;
+    if (compared.fewest == compared.most)
+        snprintf(compared.text, sizeof compared.text, "%zu of %zu positions compared%s",
+                 compared.most, compared.n,
+                 is_0 && compared.most > 0 ? ", where RoPE, mask and cache change nothing" : "");
+    else
+        snprintf(compared.text, sizeof compared.text, "%zu to %zu of %zu positions compared",
+                 compared.fewest, compared.most, compared.n);
+    return compared;
+}
+
+static void print_result(const struct options *options, const struct rp_comparison *comparison,
+                         const struct rp_pair_result *pair, const struct rp_divergence *divergence,
+                         const struct rp_warnings *warnings)
+{
+    const struct compared compared = count_positions(comparison, pair);
     if (options->json) {
         cJSON *root = cJSON_CreateObject();
         cJSON_AddStringToObject(root, "reference", options->reference);
         cJSON_AddStringToObject(root, "dump", options->dump);
         rp_report_json(root, pair, divergence);
         rp_report_json_warnings(root, warnings);
+        cJSON_AddNumberToObject(root, "n_positions", (double)compared.n);
+        cJSON_AddNumberToObject(root, "n_positions_compared", (double)compared.most);
         char *text = cJSON_Print(root);
         puts(text ? text : "{}");
         free(text);
         cJSON_Delete(root);
         return;
     }
-    const struct rp_subject subject = {
-        .reference = options->reference, .dump = options->dump, .warnings = warnings};
+    const struct rp_subject subject = {.reference = options->reference,
+                                       .dump = options->dump,
+                                       .positions = compared.text,
+                                       .warnings = warnings};
     rp_report_text(stdout, &subject, pair, divergence);
     if (pair->verdict == RP_SKIP)
         puts("nothing could be compared");
@@ -161,22 +234,22 @@ int rp_cli_diff(int argc, char **argv)
 {
     struct options options;
     const int code = parse_options(argc, argv, &options);
-    if (code >= 0)
+    if (code >= 0) {
+        free(options.positions);
         return code;
-    struct rp_comparison comparison = {.limits = options.limits, .accept_partial = 1};
+    }
+    struct rp_comparison comparison = {.limits = options.limits,
+                                       .positions = options.positions,
+                                       .n_positions = options.n_positions};
     struct rp_pair_result pair;
     struct rp_divergence divergence;
     struct rp_error err;
     int result;
-    if (options.position >= 0) {
-        comparison.positions = &options.position;
-        comparison.n_positions = 1;
-    }
     enum rp_status status =
         rp_tensor_set_open(options.reference, RP_LAYOUT_AUTO, 0, &comparison.reference, &err);
     if (!status)
         status = rp_tensor_set_open(options.dump, RP_LAYOUT_AUTO,
-                                    options.position >= 0 ? options.position : 0,
+                                    options.positions ? options.positions[0] : 0,
                                     &comparison.engine, &err);
     if (!status) {
         comparison.n_layers = count_layers(&comparison);
@@ -200,7 +273,7 @@ int rp_cli_diff(int argc, char **argv)
         rp_diagnose_pair(&comparison, &pair, &divergence);
         struct rp_warnings warnings;
         rp_warn_pair(&pair, false, &warnings); /* nobody says what weights the engine has */
-        print_result(&options, &pair, &divergence, &warnings);
+        print_result(&options, &comparison, &pair, &divergence, &warnings);
         result = exit_code(&options, &pair, &warnings);
         rp_pair_result_free(&pair);
         if (!rp_tensor_set_complete(comparison.engine)) {
@@ -210,6 +283,7 @@ int rp_cli_diff(int argc, char **argv)
             result = rp_cli_error(&err);
         }
     }
+    free(options.positions);
     rp_tensor_set_close(comparison.reference);
     rp_tensor_set_close(comparison.engine);
     return result;

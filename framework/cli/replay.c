@@ -53,7 +53,8 @@ static const char help[] =
     "\n"
     "exit codes: 0 no operation introduces an error, 1 one does, 2 error, also when a required "
     "slot\n"
-    "or position is missing, or the dump is not complete: what was not shown is no pass\n";
+    "or position is missing, the tokens are not known, or the dump is not complete: what was not\n"
+    "shown is no pass\n";
 
 struct options {
     const char *model, *dump, *tokens_file;
@@ -260,12 +261,15 @@ static void find_missing(const struct options *options, struct rp_tensor_set *du
 {
     char name[RP_SLOT_NAME_SIZE];
     const int64_t *ids;
-    size_t n_ids = 0;
+    size_t n_ids = 0, n_json;
     counts->is_broken_off = !rp_tensor_set_complete(dump);
     if (options->replay.tokens)
         n_ids = options->replay.n_tokens;
     else if (rp_tensor_set_tokens(dump, &ids, &n_ids, NULL) != RP_OK)
         n_ids = 0;
+    counts->has_no_tokens = n_ids == 0 && options->first_layer < 0;
+    counts->has_no_dump_json = rp_tensor_set_layout(dump) == RP_LAYOUT_NPY &&
+                               rp_tensor_set_manifest(dump, &n_json) == NULL;
     (void)rp_dump_lacks_positions(dump, n_layers, n_ids, counts->positions,
                                   sizeof counts->positions);
     for (size_t i = 0; rp_required_slot(n_layers, i, name); i++) {
@@ -293,27 +297,32 @@ static void show_progress(time_t began, time_t *shown, size_t layer, size_t n_la
 /* Where numerics are declared wrongly, nearly every operation of a model fails, for one reason. */
 #define MOST_EXPLAINED 40
 
-static enum rp_status explain(struct rp_replay *replay, const struct rp_replay_layer *layer,
-                              const struct rp_replay_slot *slot, struct run *run,
-                              struct rp_error *err)
+/* text: "" where the dump is not damaged there. */
+static enum rp_status find_damage(struct rp_replay *replay, const struct rp_replay_layer *layer,
+                                  const struct rp_replay_slot *slot, struct run *run,
+                                  char text[512], struct rp_error *err)
+{
+    enum rp_status status = RP_OK;
+    text[0] = '\0';
+    if (slot->verdict != RP_FAIL)
+        return RP_OK;
+    if (run->n_undamaged < MOST_EXPLAINED) /* it runs the slot again, and the layer before */
+        status = rp_replay_find_damage(replay, layer, slot, text, err);
+    run->n_undamaged += text[0] == '\0';
+    return status;
+}
+
+static enum rp_status explain(struct rp_replay *replay, const struct rp_replay_slot *slot,
+                              const char *damage, struct run *run, struct rp_error *err)
 {
     struct rp_explanation explanation = {.share = (double)NAN, .parameter = (double)NAN};
-    char damage[512] = "";
     enum rp_status status = RP_OK;
-    if (run->n_undamaged < MOST_EXPLAINED) /* it runs the slot again, and the layer before */
-        status = rp_replay_find_damage(replay, layer, slot, damage, err);
-    run->n_undamaged += damage[0] == '\0';
-    if (status == RP_OK && damage[0]) {
+    if (damage[0]) {
         snprintf(explanation.name, sizeof explanation.name, "damaged-dump");
         snprintf(explanation.text, sizeof explanation.text, "%.390s", damage);
-        run->output.counts.n_errors++;
-        run->output.counts.n_failing--; /* it is no error of the engine's */
-        if (strcmp(run->output.counts.first_failing, slot->slot) == 0)
-            run->output.counts.first_failing[0] = '\0';
-    } else if (status == RP_OK && !run->options->no_explain &&
-               run->n_explained++ < MOST_EXPLAINED) {
+    } else if (!run->options->no_explain && run->n_explained++ < MOST_EXPLAINED) {
         status = rp_explain_slot(replay, slot, &explanation, err);
-    } else if (status == RP_OK && !run->options->no_explain) {
+    } else if (!run->options->no_explain) {
         snprintf(explanation.text, sizeof explanation.text,
                  "not explained, as %d slots before it were: --layers explains others",
                  MOST_EXPLAINED);
@@ -323,15 +332,22 @@ static enum rp_status explain(struct rp_replay *replay, const struct rp_replay_l
     return status;
 }
 
-/* Each slot that fails is explained: in two of them are two bugs. */
+/* Each slot that fails is explained: in two of them are two bugs. A damaged one is an error of the dump,
+ * not of the engine; what rests on it still finds it among those that fail. */
 static enum rp_status take_result(struct rp_replay *replay, struct rp_replay_layer *result,
                                   struct run *run, struct rp_error *err)
 {
     enum rp_status status = RP_OK;
+    char damage[512];
     for (size_t i = 0; i < result->n_slots && status == RP_OK; i++) {
-        rp_replay_output_slot(&run->output, &result->slots[i]);
-        if (result->slots[i].verdict == RP_FAIL)
-            status = explain(replay, result, &result->slots[i], run, err);
+        const struct rp_replay_slot *slot = &result->slots[i];
+        struct rp_replay_slot shown = *slot; /* its arrays stay the result's */
+        status = find_damage(replay, result, slot, run, damage, err);
+        if (damage[0])
+            shown.verdict = RP_ERROR;
+        rp_replay_output_slot(&run->output, &shown);
+        if (status == RP_OK && slot->verdict == RP_FAIL)
+            status = explain(replay, slot, damage, run, err);
     }
     rp_replay_layer_free(result);
     return status;

@@ -71,7 +71,7 @@ void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_repl
     counts->n_failing += slot->verdict == RP_FAIL;
     counts->n_skipped += slot->verdict == RP_SKIP;
     counts->n_errors += slot->verdict == RP_ERROR;
-    /* Without tokens emb is SKIP, and the last line counts it. */
+    /* Without tokens emb is SKIP, and a line of its own says so. */
     counts->n_partial +=
         slot->n_left_out > 0 && !(slot->part == RP_PART_EMB && slot->verdict == RP_SKIP);
     counts->n_carried += slot->is_carried && slot->n_positions > 0;
@@ -116,7 +116,7 @@ void rp_replay_output_explanation(struct rp_replay_output *output,
 static int code_of(const struct rp_replay_counts *counts)
 {
     if (counts->n_errors > 0 || counts->n_slots == 0 || counts->n_missing > 0 ||
-        counts->is_broken_off || counts->positions[0])
+        counts->is_broken_off || counts->positions[0] || counts->has_no_tokens)
         return RP_EXIT_ERROR;
     if (counts->n_failing > 0) /* also where what follows from a NaN could not be replayed */
         return RP_EXIT_FAIL;
@@ -138,6 +138,11 @@ static void print_unshown(const struct rp_replay_counts *counts)
             counts->n_partial, counts->n_partial == 1 ? "" : "s");
     if (counts->positions[0])
         printf("not shown: %s\n", counts->positions);
+    if (counts->has_no_tokens)
+        puts("not shown: emb, as the dump has no tokens: give the prompt's ids with --tokens FILE");
+    if (counts->has_no_dump_json)
+        puts("not known: whether the engine finished its dump, which has no dump.json: its "
+             "positions are taken for 0, 1, 2 ...");
     if (counts->is_broken_off)
         puts("not shown: what the engine did not come to: its dump is not complete "
              "(rp_dump_close was not reached)");
@@ -186,6 +191,8 @@ static void print_json(struct rp_replay_output *output, const char *model, const
     cJSON_AddStringToObject(root, "missing_positions", counts->positions);
     cJSON_AddNumberToObject(root, "n_partial", (double)counts->n_partial);
     cJSON_AddBoolToObject(root, "complete", !counts->is_broken_off);
+    cJSON_AddBoolToObject(root, "has_tokens", !counts->has_no_tokens);
+    cJSON_AddBoolToObject(root, "has_dump_json", !counts->has_no_dump_json);
     if (counts->first_failing[0])
         cJSON_AddStringToObject(root, "first_failing", counts->first_failing);
     char *text = cJSON_Print(root);

@@ -181,8 +181,7 @@ static int may_hold_last_alone(const struct rp_comparison *c, const char *slot)
 static void require_positions(const struct rp_comparison *c, struct rp_slot_result *result,
                               const struct rp_alignment *a)
 {
-    if (c->positions || c->accept_partial || !result->required || a->n_missing == 0 ||
-        result->verdict != RP_PASS)
+    if (c->positions || !result->required || a->n_missing == 0 || result->verdict != RP_PASS)
         return;
     const int64_t last = a->ref.positions[a->ref.n_positions - 1];
     if (may_hold_last_alone(c, result->slot) &&
@@ -191,7 +190,7 @@ static void require_positions(const struct rp_comparison *c, struct rp_slot_resu
     result->verdict = RP_ERROR;
     SAY(result,
         "the engine's dump lacks %zu of %zu positions, the first %lld: a prompt cut short, or "
-        "name in the matrix the \"positions\" that it dumps",
+        "name the positions that it dumps: in the matrix \"positions\", of refparity diff --pos",
         a->n_missing, a->ref.n_positions, (long long)a->first_missing);
 }
 

@@ -8,6 +8,7 @@
 
 #include "compare/damage_rows.h"
 #include "compare/equal_slots.h"
+#include "replay/session.h"
 
 enum { TEXT_SIZE = 512 };
 
@@ -106,7 +107,116 @@ static enum rp_status follows_wrong(struct rp_replay *replay, const struct rp_re
     return status;
 }
 
-/* Points 1 to 3 of the rule. */
+static bool is_zero(const float *row, size_t dim)
+{
+    for (size_t i = 0; i < dim; i++)
+        if (row[i] != 0)
+            return false;
+    return true;
+}
+
+/* Are the dump's rows of the slot name computed, [n][dim] at the positions of slot, to its limit? row is
+ * [dim]. One that lacks a position is not; nor is a row of zeros, which two layers may have. */
+static bool holds(struct rp_replay *replay, const char *name, const struct rp_replay_slot *slot,
+                  const float *computed, size_t dim, float *row)
+{
+    const struct rp_numerics all = rp_replay_numerics(replay),
+                             numerics = rp_replay_part_numerics(&all, slot->part);
+    for (size_t p = 0; p < slot->n_positions; p++) {
+        const float *expected = computed + p * dim;
+        if (is_zero(expected, dim) ||
+            rp_replay_dumped_rows(replay, name, &slot->positions[p], 1, dim, row, NULL) != RP_OK ||
+            !(rp_replay_row_error(&numerics, expected, row, dim) <= slot->limit[p]))
+            return false;
+    }
+    return slot->n_positions > 0;
+}
+
+/* Another layer's slot that holds what is computed for slot; "" where there is none. */
+static enum rp_status find_displaced(struct rp_replay *replay, const struct rp_replay_slot *slot,
+                                     char name[RP_SLOT_NAME_SIZE], struct rp_error *err)
+{
+    const struct rp_tensor_set *dump = rp_replay_dump(replay);
+    const size_t n = slot->n_positions;
+    name[0] = '\0';
+    if (slot->layer < 0)
+        return RP_OK;
+    const size_t dim =
+        rp_model_slot_width(rp_replay_model(replay), slot->part, (size_t)slot->layer);
+    float *computed = calloc((n + 1) * dim, sizeof *computed);
+    enum rp_status status = RP_OK;
+    if (!computed)
+        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", n);
+    else
+        status = rp_replay_slot_rows(replay, slot, NULL, computed, err);
+    for (size_t i = 0; status == RP_OK && i < rp_tensor_set_n_slots(dump) && !name[0]; i++) {
+        const char *other = rp_tensor_set_slot(dump, i)->name;
+        int layer;
+        if (rp_slot_parse(other, &layer) == slot->part && layer != slot->layer &&
+            holds(replay, other, slot, computed, dim, computed + n * dim))
+            snprintf(name, RP_SLOT_NAME_SIZE, "%s", other);
+    }
+    free(computed);
+    return status;
+}
+
+/* Does the slot called name, of another layer, hold what is computed for the one that is called wanted? It
+ * is run for that. */
+static enum rp_status holds_displaced(struct rp_replay *replay, const char *name,
+                                      const char *wanted, bool *does, struct rp_error *err)
+{
+    struct rp_replay_layer of;
+    char found[RP_SLOT_NAME_SIZE];
+    int layer;
+    *does = false;
+    (void)rp_slot_parse(wanted, &layer);
+    enum rp_status status = rp_replay_run_layer(replay, (size_t)layer, &of, err);
+    for (size_t i = 0; status == RP_OK && i < of.n_slots; i++) {
+        if (strcmp(of.slots[i].slot, wanted) != 0 || of.slots[i].verdict != RP_FAIL)
+            continue;
+        status = find_displaced(replay, &of.slots[i], found, err);
+        *does = status == RP_OK && strcmp(found, name) == 0;
+    }
+    rp_replay_layer_free(&of);
+    return status;
+}
+
+/* Point 3 of the rule: by what is computed for the slot itself, or for the layer before, which holds where
+ * two neighbours are swapped and the second is computed from the wrong one. */
+static enum rp_status find_swapped(struct rp_replay *replay, const struct rp_replay_layer *layer,
+                                   const struct rp_replay_slot *slot, char *text,
+                                   struct rp_error *err)
+{
+    char other[RP_SLOT_NAME_SIZE];
+    bool wrong = false, both = false;
+    enum rp_status status = find_displaced(replay, slot, other, err);
+    if (status == RP_OK && other[0])
+        status = follows_wrong(replay, layer, slot, &wrong, err);
+    if (status == RP_OK && wrong)
+        status = holds_displaced(replay, slot->slot, other, &both, err);
+    if (status == RP_OK && both)
+        snprintf(text, TEXT_SIZE,
+                 "%.60s: the dump is damaged: %.60s and %.60s are swapped: each holds what is "
+                 "computed for the other, and what is computed from them fails",
+                 slot->slot, slot->slot, other);
+    else if (status == RP_OK && wrong)
+        snprintf(text, TEXT_SIZE,
+                 "%.60s: the dump is damaged: %.60s holds what is computed for %.60s, and what is "
+                 "computed from %.60s fails: are the two swapped?",
+                 slot->slot, other, slot->slot, slot->slot);
+    if (status != RP_OK || text[0] || slot->part != RP_PART_OUTPUT || slot->layer == 0)
+        return status;
+    rp_slot_name(RP_PART_OUTPUT, slot->layer - 1, other);
+    status = holds_displaced(replay, slot->slot, other, &both, err);
+    if (status == RP_OK && both)
+        snprintf(text, TEXT_SIZE,
+                 "%.60s: the dump is damaged: it holds what is computed for %.60s: are the two "
+                 "swapped?",
+                 slot->slot, other);
+    return status;
+}
+
+/* Points 1 to 4 of the rule. */
 static enum rp_status find_own(struct rp_replay *replay, const struct rp_replay_layer *layer,
                                const struct rp_replay_slot *slot, char *text, struct rp_error *err)
 {
@@ -135,6 +245,8 @@ static enum rp_status find_own(struct rp_replay *replay, const struct rp_replay_
                      "not go on from these rows: what is computed from %.60s fails too",
                      slot->slot, damage.text, damage.l2_rel, slot->slot);
     }
+    if (status == RP_OK && !text[0])
+        status = find_swapped(replay, layer, slot, text, err);
     rp_damage_free(&damage);
     return status;
 }

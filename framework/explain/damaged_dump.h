@@ -7,8 +7,10 @@
  * 2. Rows at other positions, rows never written, and the bytes of another slot are damage where what is
  *    computed from the slot fails too: the engine went on from other values. An engine that leaves a layer
  *    out, or mixes its rows up, goes on from what it dumps, and what follows is right.
- * 3. The last layer's output with the bytes of post_norm is damage where post_norm, from it, fails.
- * 4. A slot that is computed from a damaged one fails for that alone. */
+ * 3. So is a slot where another layer's slot of its kind holds what is computed for it, to replay's limit:
+ *    files that were swapped, or are numbered otherwise.
+ * 4. The last layer's output with the bytes of post_norm is damage where post_norm, from it, fails.
+ * 5. A slot that is computed from a damaged one fails for that alone. */
 #ifndef REFPARITY_EXPLAIN_DAMAGED_DUMP_H
 #define REFPARITY_EXPLAIN_DAMAGED_DUMP_H
 

@@ -194,6 +194,42 @@ static void the_file_of_another_slot_is_damage(void **state)
     assert_int_equal(found.n_bugs, 0);
 }
 
+static void swap_files(const char *folder, const char *a, const char *b)
+{
+    copy_file(folder, a, "kept");
+    copy_file(folder, b, a);
+    copy_file(folder, "kept", b);
+    char path[512];
+    snprintf(path, sizeof path, "%s/kept.npy", folder);
+    assert_int_equal(rp_remove_tree(path, NULL), RP_OK);
+}
+
+static void swap_h0_and_h2(const char *folder)
+{
+    swap_files(folder, "h0", "h2");
+}
+
+static void swap_neighbours(const char *folder)
+{
+    swap_files(folder, "h1", "h2");
+}
+
+static void swap_with_the_last(const char *folder)
+{
+    swap_files(folder, "h1", "h3");
+}
+
+static void swapped_layers_are_damage(void **state)
+{
+    (void)state;
+    static const char *const models[] = {"qwen3", "llama", "qwen35"};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        assert_damaged(models[i], swap_h0_and_h2, "h0 and h2 are swapped");
+        assert_damaged(models[i], swap_with_the_last, "are swapped: each holds");
+        assert_damaged(models[i], swap_neighbours, "swapped");
+    }
+}
+
 static float entering[N][512];
 
 /* Layer 2 adds nothing, and the engine goes on from that. */
@@ -232,6 +268,7 @@ int main(void)
         cmocka_unit_test(so_they_are_within_a_layer),
         cmocka_unit_test(one_buffer_under_all_names_is_damage),
         cmocka_unit_test(the_file_of_another_slot_is_damage),
+        cmocka_unit_test(swapped_layers_are_damage),
         cmocka_unit_test(bugs_of_the_engine_are_no_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -41,6 +41,7 @@ static void make_pair(const struct rp_entry *entry, size_t run, size_t prompt_in
     pair->against = compared ? compared->against : NULL;
     pair->prompt = &entry->prompts[prompt_index];
     pair->prompt_index = prompt_index;
+    pair->index = entry->first_pair + run * entry->n_prompts + prompt_index;
     run_in_names(entry, run, mode);
     snprintf(pair->name, sizeof pair->name, "%s/%s%s%s", entry->name, mode, pair->mode ? "/" : "",
              pair->prompt->id);

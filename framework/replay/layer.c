@@ -96,11 +96,29 @@ static const char *what_runs(const struct rp_step *step, char *text, size_t size
     return text;
 }
 
+/* The first of a list "h3_postattn, h3_ffnout" that the dump has not. */
+static bool find_missing(const struct rp_tensor_set *dump, const char *list,
+                         char name[RP_SLOT_NAME_SIZE])
+{
+    for (const char *item = list; *item;) {
+        const size_t length = strcspn(item, ",");
+        snprintf(name, RP_SLOT_NAME_SIZE, "%.*s", (int)length, item);
+        if (!rp_tensor_set_find(dump, name))
+            return true;
+        item += length;
+        item += strspn(item, ", ");
+    }
+    return false;
+}
+
 /* Why a slot was not replayed everywhere. */
 static const char *why_left_out(const struct rp_replay *replay, const struct rp_replay_plan *plan,
-                                char *text, size_t size)
+                                const struct rp_planned_slot *slot, char *text, size_t size)
 {
-    if (replay->first_position < 0)
+    char missing[RP_SLOT_NAME_SIZE];
+    if (find_missing(replay->dump, slot->from, missing))
+        snprintf(text, size, "%s is not dumped", missing);
+    else if (replay->first_position < 0)
         snprintf(text, size, "where the sequence begins is not known");
     else if (plan->gap >= 0 && plan->gap_is_invalid)
         snprintf(text, size, "the engine's input at position %lld is not finite",
@@ -129,21 +147,21 @@ static enum rp_status judge_slot(const struct rp_replay *replay, const struct wo
     const struct rp_expected_tips tips = {.worth = far ? far->worth : NULL,
                                           .own = far ? far->own : NULL,
                                           .earlier = far ? far->earlier : NULL};
-    const struct rp_replayed replayed = {.part = slot->part,
-                                         .layer = (int)plan->layer,
-                                         .operation = operation,
-                                         .from = slot->from,
-                                         .between = slot->between,
-                                         .dumped = &slot->dumped,
-                                         .n = plan->n,
-                                         .positions = plan->positions,
-                                         .state = work->numerics->state,
-                                         .errors = work->errors[k],
-                                         .founded = slot->founded,
-                                         .bound = far ? far->bound : work->bound[k],
-                                         .tips = far && far->has_tips ? &tips : NULL,
-                                         .left_out =
-                                             why_left_out(replay, plan, reason, sizeof reason)};
+    const struct rp_replayed replayed = {
+        .part = slot->part,
+        .layer = (int)plan->layer,
+        .operation = operation,
+        .from = slot->from,
+        .between = slot->between,
+        .dumped = &slot->dumped,
+        .n = plan->n,
+        .positions = plan->positions,
+        .state = work->numerics->state,
+        .errors = work->errors[k],
+        .founded = slot->founded,
+        .bound = far ? far->bound : work->bound[k],
+        .tips = far && far->has_tips ? &tips : NULL,
+        .left_out = why_left_out(replay, plan, slot, reason, sizeof reason)};
     return rp_replay_judge(&replayed, result, err);
 }
 

@@ -316,8 +316,10 @@ static enum rp_status measure(const struct part *part, struct rp_error *err)
 
 static const char *why_left_out(const struct part *part)
 {
+    if (part->part != RP_PART_EMB && !part->source.info)
+        return "the last layer's output is not dumped";
     if (part->part != RP_PART_EMB)
-        return "what they are computed from is not dumped, or not finite";
+        return "what they are computed from is not dumped there, or not finite";
     if (!part->replay->tokens)
         return "the tokens are not known";
     return "no token is known for them";

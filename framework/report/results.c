@@ -17,6 +17,7 @@
 #include "report/text.h"
 #include "report/warnings.h"
 #include "run/selection.h"
+#include "run/session_inputs.h"
 
 char *rp_slot_test_name(const char *slot, int n_layers, char *out)
 {
@@ -228,6 +229,21 @@ static enum rp_status write_diff_file(const struct rp_judge *judge,
     return status ? status : write_stream(path, write_diff, &diff, err);
 }
 
+/* For its seal. */
+static const char *name_result(const struct rp_pair *pair, char *what, size_t size)
+{
+    snprintf(what, size, "result of %s", pair->name);
+    return what;
+}
+
+static enum rp_status write_result(const struct rp_context *context, const struct rp_pair *pair,
+                                   const char *path, const cJSON *json, struct rp_error *err)
+{
+    char what[RP_PAIR_NAME_SIZE + 32];
+    return rp_seal_write(context->key, name_result(pair, what, sizeof what), path,
+                         cJSON_Print(json), err);
+}
+
 /* Judges pair; *json is its result, never NULL but where memory is short. lost: why its run cannot be
  * what the session selected, NULL: it is. The files that cannot be written are an error, but the first
  * does not stop the second. */
@@ -235,8 +251,9 @@ static enum rp_status make_pair(const struct rp_context *context, const struct r
                                 const char *lost, cJSON **json, enum rp_verdict *verdict,
                                 struct rp_warnings *warnings, struct rp_error *err)
 {
-    char reproduce[2 * RP_PATH_SIZE + 256];
+    char reproduce[2 * RP_PATH_SIZE + 256], reason[1600];
     struct rp_verdicts verdicts;
+    struct rp_error damage;
     struct rp_judge *judge = malloc(sizeof *judge);
     *json = NULL;
     *verdict = RP_ERROR;
@@ -246,9 +263,15 @@ static enum rp_status make_pair(const struct rp_context *context, const struct r
     rp_judge_open(context, pair, judge);
     if (lost)
         rp_judge_lose(judge, lost);
-    enum rp_status status = rp_judge_pair(judge, &verdicts, err);
+    enum rp_status status = rp_judge_pair(judge, &verdicts, &damage);
+    if (status == RP_ERR_FORMAT) { /* nothing that is stored counts then */
+        rp_judge_lose(judge, rp_error_text(&damage, reason, sizeof reason));
+        status = rp_judge_pair(judge, &verdicts, &damage);
+    }
     if (status) {
-        *json = unjudged_json(context, pair, err);
+        *json = unjudged_json(context, pair, &damage);
+        if (err)
+            *err = damage;
     } else {
         struct rp_error second;
         *verdict = verdicts.verdict;
@@ -256,9 +279,10 @@ static enum rp_status make_pair(const struct rp_context *context, const struct r
         rp_results_reproduce(context, pair->name, NULL, reproduce, sizeof reproduce);
         *json = pair_json(judge, &verdicts, reproduce);
         status = write_diff_file(judge, &verdicts, reproduce, err);
-        if (write_json(judge->paths.result, *json, &second) && !status) {
-            *err = second;
+        if (write_result(context, pair, judge->paths.result, *json, &second) && !status) {
             status = second.code;
+            if (err)
+                *err = second;
         }
         rp_verdicts_free(&verdicts);
     }
@@ -284,13 +308,30 @@ static size_t n_warnings_of(const cJSON *owner)
     return (size_t)cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(owner, "warnings"));
 }
 
+/* Did any of the pair's replays come to a verdict? */
+static bool is_replayed(const cJSON *pair)
+{
+    const cJSON *result;
+    cJSON_ArrayForEach(result, cJSON_GetObjectItemCaseSensitive(pair, "replay"))
+    {
+        const char *verdict =
+            cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(result, "verdict"));
+        if (verdict && (strcmp(verdict, "PASS") == 0 || strcmp(verdict, "FAIL") == 0))
+            return true;
+    }
+    return false;
+}
+
 static void tally(struct rp_results *results, const cJSON *pair)
 {
     const char *verdict = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(pair, "verdict"));
     const cJSON *n = cJSON_GetObjectItemCaseSensitive(
         cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "n_required_compared");
+    const bool is_compared = cJSON_IsNumber(n) && n->valuedouble > 0;
+    const bool by_replay = !is_compared && is_replayed(pair);
     results->n_pairs++;
-    results->n_compared += cJSON_IsNumber(n) && n->valuedouble > 0;
+    results->n_compared += is_compared || by_replay;
+    results->n_replayed += by_replay;
     results->n_failed += verdict && strcmp(verdict, "FAIL") == 0;
     results->n_skipped += verdict && strcmp(verdict, "SKIP") == 0;
     results->n_explained += verdict && strcmp(verdict, "MARGINAL") == 0;
@@ -300,22 +341,41 @@ static void tally(struct rp_results *results, const cJSON *pair)
     results->n_warnings += n_warnings_of(pair);
 }
 
-/* The pair's stored result, where it is of this session; else NULL. */
-static cJSON *read_result(const struct rp_context *context, const struct rp_pair_paths *paths)
+/* The pair's stored result, where it is of this session and nothing has changed since; else NULL. *forged:
+ * it is not what the pair's test wrote. */
+static cJSON *read_result(const struct rp_context *context, const struct rp_pair *pair,
+                          const char *path, bool *forged)
 {
+    char what[RP_PAIR_NAME_SIZE + 32];
     struct rp_json *doc;
-    if (rp_json_parse_file(paths->result, &doc, NULL))
+    const enum rp_status status =
+        rp_seal_read(context->key, name_result(pair, what, sizeof what), path, &doc, NULL);
+    *forged = status == RP_ERR_MISMATCH || status == RP_ERR_FORMAT;
+    if (status)
         return NULL;
     const cJSON *root = rp_json_root(doc);
     const char *session = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "session"));
-    cJSON *json =
-        session && strcmp(session, context->session) == 0 ? cJSON_Duplicate(root, 1) : NULL;
+    cJSON *json = NULL;
+    if (session && strcmp(session, context->session) == 0)
+        json = cJSON_Duplicate(root, 1);
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "seal"); /* of the file */
     rp_json_free(doc);
     return json;
 }
 
-/* Reads pair's result of this session, making it first when there is none; *json is NULL when the
- * session did not select the pair. */
+/* Why the pair's run is not what the session selected; NULL: it is. */
+static const char *why_lost(bool exists, bool other)
+{
+    if (!exists)
+        return "it was selected, but what its run did could not be stored, or was removed: is the "
+               "disk full?";
+    if (other)
+        return "it was selected, but could not be run: what is stored is of an earlier run";
+    return NULL;
+}
+
+/* Reads pair's result of this session, making it first when there is none, or when what it rests on has
+ * changed; *json is NULL when the session did not select the pair. */
 static enum rp_status collect_pair(const struct rp_context *context, const struct rp_pair *pair,
                                    bool selected, cJSON **json, struct rp_error *err)
 {
@@ -331,18 +391,22 @@ static enum rp_status collect_pair(const struct rp_context *context, const struc
     }
     /* A record that cannot be read is judged, and becomes an ERROR of its pair. */
     const bool exists = rp_path_exists(paths.record);
-    const bool readable = rp_run_record_read(paths.record, &record, NULL) == RP_OK;
+    const bool readable = rp_run_record_read(context, pair, paths.record, &record, NULL) == RP_OK;
     const bool other = readable && strcmp(record.session, context->session) != 0;
-    if (!selected && (!exists || other))
+    const bool unknown = !readable && context->session[0]; /* of another version, say */
+    if (!selected && (!exists || other || unknown))
         return RP_OK;
-    const char *lost = NULL;
-    if (!exists)
-        lost = "it was selected, but what its run did could not be stored, or was removed: is the "
-               "disk full?";
-    else if (other)
-        lost = "it was selected, but could not be run: what is stored is of an earlier run";
+    const char *lost = why_lost(exists, other);
+    bool forged = false;
     if (readable && !lost)
-        *json = read_result(context, &paths);
+        *json = read_result(context, pair, paths.result, &forged);
+    if (forged)
+        lost = "its result.json was not written by its test report, or was changed since: run it "
+               "again, and look at what writes there";
+    if (*json && rp_judge_check_inputs(context, pair, NULL)) {
+        cJSON_Delete(*json);
+        *json = NULL;
+    }
     return *json ? RP_OK : make_pair(context, pair, lost, json, &verdict, &warnings, err);
 }
 
@@ -356,6 +420,7 @@ static void add_summary(const struct rp_results *results, cJSON *summary)
     cJSON_AddNumberToObject(summary, "pairs", (double)results->n_pairs);
     cJSON_AddNumberToObject(summary, "not_selected", (double)results->n_other);
     cJSON_AddNumberToObject(summary, "compared", (double)results->n_compared);
+    cJSON_AddNumberToObject(summary, "replayed_only", (double)results->n_replayed);
     cJSON_AddNumberToObject(summary, "passed", (double)results->n_passed);
     cJSON_AddNumberToObject(summary, "explained", (double)results->n_explained);
     cJSON_AddNumberToObject(summary, "failed", (double)results->n_failed);
@@ -434,6 +499,7 @@ enum rp_status rp_results_collect(const struct rp_context *context, struct rp_re
     results->n_other = selection.n - results->n_pairs;
     rp_selection_free(&selection);
     add_summary(results, summary);
+    keep_first(rp_session_check_matrix(context, &one), &one, &first);
     keep_first(write_reports(context, results->root, &one), &one, &first);
     if (first.code && err)
         *err = first;
@@ -648,6 +714,9 @@ void rp_results_summary(FILE *out, const struct rp_context *context,
         fprintf(out, ", %zu warnings", results->n_warnings);
     if (results->n_other)
         fprintf(out, " (%zu others of the matrix were not selected)", results->n_other);
+    if (results->n_replayed)
+        fprintf(out, "\n%zu of them by replay alone: there is no fixture, and nothing needs one",
+                results->n_replayed);
     if (results->n_pairs && !results->has_ended)
         fprintf(out,
                 "\nctest has not come to %ssession/end: what it had not begun is not counted here",

@@ -20,8 +20,10 @@ struct rp_results {
     cJSON *root;       /* what results.json holds; owned */
     size_t n_pairs;    /* that the session selected */
     size_t n_other;    /* pairs of the matrix that it did not */
-    size_t n_compared; /* pairs with at least one slot compared */
+    size_t n_compared; /* pairs with at least one slot compared or replayed */
     size_t n_passed, n_failed, n_errors, n_skipped;
+    size_t
+        n_replayed; /* of n_compared: by replay alone, there is no fixture and nothing needs one */
     size_t n_explained; /* of n_passed: MARGINAL, over the limit by quantization alone */
     size_t n_warnings;  /* of what passed, and of entries */
     struct rp_weights_counts weights;

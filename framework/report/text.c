@@ -137,6 +137,8 @@ void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp
     if (pair->n_required_compared < pair->n_required)
         fprintf(out, " (%zu of %zu required slots compared)", pair->n_required_compared,
                 pair->n_required);
+    if (subject->positions && subject->positions[0])
+        fprintf(out, " (%s)", subject->positions);
     fputc('\n', out);
     for (size_t i = 0; subject->warnings && i < subject->warnings->n; i++)
         fprintf(out, "warning: %s: %s\n", subject->warnings->list[i].slot,

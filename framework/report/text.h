@@ -10,13 +10,15 @@
 
 /* What is compared with what. Every string may be NULL: then its line is left out. */
 struct rp_subject {
-    const char *title;                     /* the pair's name */
-    const char *entry;                     /* matrix.json:41 */
-    const char *reference;                 /* path */
-    const char *dump;                      /* path */
-    const char *command;                   /* the engine's, for a shell */
-    const char *engine;                    /* how the engine ended */
-    const char *reproduce;                 /* a command */
+    const char *title;     /* the pair's name */
+    const char *entry;     /* matrix.json:41 */
+    const char *reference; /* path */
+    const char *dump;      /* path */
+    const char *command;   /* the engine's, for a shell */
+    const char *engine;    /* how the engine ended */
+    const char *reproduce; /* a command */
+    const char
+        *positions; /* of the verdict, where they are not all: "1 of 24 positions compared" */
     const struct rp_replay_result *replay; /* [n_replay] */
     size_t n_replay;
     const struct rp_warnings *warnings;

@@ -7,13 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/json.h"
 #include "base/sha256.h"
-#include "run/selection.h"
+#include "run/session_inputs.h"
 
 int rp_env_flag(const char *name)
 {
@@ -94,16 +92,6 @@ static enum rp_status read_targets(struct rp_context *context, struct rp_error *
     return RP_OK;
 }
 
-static void read_session(struct rp_context *context)
-{
-    char path[RP_PATH_SIZE], *text = NULL;
-    size_t length;
-    if (FITS(path, "%s/session", context->work_dir) &&
-        !rp_file_read(path, sizeof context->session - 1, &text, &length, NULL))
-        snprintf(context->session, sizeof context->session, "%s", text);
-    free(text);
-}
-
 /* Everything in config.json is an absolute path: in a tree that was moved or copied they lead to the old
  * place, where the results of another tree may lie. */
 static enum rp_status check_place(const struct rp_context *context, struct rp_error *err)
@@ -154,28 +142,39 @@ static enum rp_status open_config(const char *config_path, struct rp_context *co
     return status;
 }
 
-enum rp_status rp_context_open(const char *config_path, struct rp_context *context,
-                               struct rp_error *err)
+/* All but the session. needs_matrix: whether a matrix that cannot be read is an error, or left out. */
+static enum rp_status open_files(const char *config_path, bool needs_matrix,
+                                 struct rp_context *context, const char **matrix_path,
+                                 struct rp_error *err)
 {
     char states[2 * RP_FINGERPRINT_SIZE];
-    const char *matrix_path = NULL;
     rp_fingerprint(config_path, states);
-    enum rp_status status = open_config(config_path, context, &matrix_path, err);
-    if (!status) {
-        rp_fingerprint(matrix_path, states + strlen(states));
-        rp_sha256_hex(states, strlen(states), context->state);
-        status = rp_matrix_load(matrix_path, &context->matrix, err);
-    }
-    if (status) {
-        rp_context_close(context);
+    const enum rp_status status = open_config(config_path, context, matrix_path, err);
+    if (status)
         return status;
-    }
+    rp_fingerprint(*matrix_path, states + strlen(states));
+    rp_sha256_hex(states, strlen(states), context->state);
     find_user_folder("REFPARITY_MODELS", "models", context->user_models);
     context->models_dir = context->user_models[0] ? context->user_models : NULL;
     context->require = rp_env_flag("REFPARITY_REQUIRE");
     context->reuse = rp_env_flag("REFPARITY_REUSE_DUMPS");
-    read_session(context);
+    if (needs_matrix)
+        return rp_matrix_load(*matrix_path, &context->matrix, err);
+    if (rp_matrix_load(*matrix_path, &context->matrix, NULL))
+        context->matrix = NULL;
     return RP_OK;
+}
+
+enum rp_status rp_context_open(const char *config_path, struct rp_context *context,
+                               struct rp_error *err)
+{
+    const char *matrix_path = NULL;
+    enum rp_status status = open_files(config_path, true, context, &matrix_path, err);
+    if (!status)
+        status = rp_session_read(context, err);
+    if (status)
+        rp_context_close(context);
+    return status;
 }
 
 void rp_context_close(struct rp_context *context)
@@ -185,27 +184,6 @@ void rp_context_close(struct rp_context *context)
     free(context->stores);
     free(context->targets);
     memset(context, 0, sizeof *context);
-}
-
-/* The matrix is read for the number of its pairs alone. */
-static enum rp_status write_session(struct rp_context *context, const char *matrix_path,
-                                    struct rp_error *err)
-{
-    struct timespec now;
-    char path[RP_PATH_SIZE];
-    clock_gettime(CLOCK_REALTIME, &now);
-    snprintf(context->session, sizeof context->session, "%lld.%09ld-%ld", (long long)now.tv_sec,
-             now.tv_nsec, (long)getpid());
-    if (rp_matrix_load(matrix_path, &context->matrix, NULL))
-        context->matrix = NULL;
-    enum rp_status status = rp_path_join(path, sizeof path, context->work_dir, "session", err);
-    if (!status)
-        status = rp_make_dirs(context->work_dir, err);
-    if (!status)
-        status = rp_selection_begin(context->work_dir, context->session, context->matrix, err);
-    if (!status)
-        status = rp_file_write_atomic(path, context->session, strlen(context->session), err);
-    return status;
 }
 
 /* The tests were made of the matrix as it was when CMake read it: entries added since have none, and
@@ -233,15 +211,26 @@ enum rp_status rp_context_begin_session(const char *config_path, char *reports_d
 {
     struct rp_context context;
     const char *matrix_path = NULL;
-    enum rp_status status = open_config(config_path, &context, &matrix_path, err);
+    enum rp_status status = open_files(config_path, false, &context, &matrix_path, err);
     if (!status && !FITS_PATH(reports_dir, "%s", context.reports_dir))
         status = too_long(err, context.reports_dir);
     if (!status)
-        status = write_session(&context, matrix_path, err);
+        status = rp_session_begin(&context, matrix_path, err);
     if (!status)
         status = check_matrix_is_configured(&context, matrix_path, err);
     rp_context_close(&context);
     return status;
+}
+
+void rp_context_model_file(const struct rp_context *context, const struct rp_entry *entry,
+                           char *path, char state[RP_FINGERPRINT_SIZE])
+{
+    state[0] = '\0';
+    if (!entry->engine_gguf ||
+        rp_entry_gguf(context->matrix, entry, context->models_dir, path, RP_PATH_SIZE, NULL))
+        path[0] = '\0';
+    else
+        rp_fingerprint(path, state);
 }
 
 enum rp_status rp_pair_paths(const struct rp_context *context, const struct rp_pair *pair,

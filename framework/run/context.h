@@ -5,12 +5,20 @@
 
 #include "refparity/matrix.h"
 #include "run/fingerprint.h"
+#include "run/seal.h"
 
 #define RP_PATH_SIZE 4096
 
 struct rp_target {
     const char *name; /* of a CMake target */
     const char *path; /* of the program that it builds */
+};
+
+/* What was there when the ctest run under way began: session_inputs.h. */
+struct rp_begun {
+    char session[40];
+    char state[RP_FINGERPRINT_SIZE]; /* as the context's */
+    char matrix_sha256[65], config_sha256[65];
 };
 
 /* Open with rp_context_open, close with rp_context_close; everything in it is owned by it. */
@@ -32,6 +40,8 @@ struct rp_context {
     int reuse;              /* REFPARITY_REUSE_DUMPS: keep a dump whose inputs are the same */
     char session[40];       /* of the ctest run under way; "" when there is none */
     char state[RP_FINGERPRINT_SIZE]; /* of config.json and the matrix, before they were read */
+    char key[RP_SEAL_KEY_SIZE];      /* of the build tree; "" when there is none: seal.h */
+    struct rp_begun begun;           /* private: of the session */
     struct rp_json *config;          /* private */
     char user_store[RP_PATH_SIZE];   /* private: REFPARITY_STORE or its default */
     char user_models[RP_PATH_SIZE];  /* private: REFPARITY_MODELS or its default */
@@ -39,7 +49,8 @@ struct rp_context {
 
 /* config.json: {"matrix", "matrix_sha256" (not required), "prefix", "build_dir", "work_dir", "reports_dir", "record_command",
  * "tool" (not required), "stores": [...], "targets": {name: path}}, all paths absolute. Errors: those of
- * the JSON and of the matrix; RP_ERR_MISMATCH where it does not lie in its build_dir. */
+ * the JSON and of the matrix; RP_ERR_MISMATCH where it does not lie in its build_dir, or where something
+ * else has written the session under way. */
 enum rp_status rp_context_open(const char *config_path, struct rp_context *context,
                                struct rp_error *err);
 void rp_context_close(struct rp_context *context);
@@ -49,6 +60,10 @@ void rp_context_close(struct rp_context *context);
  * reports that. reports_dir[RP_PATH_SIZE] is where reports of earlier runs are. */
 enum rp_status rp_context_begin_session(const char *config_path, char *reports_dir,
                                         struct rp_error *err);
+
+/* The entry's GGUF, path[RP_PATH_SIZE], and its fingerprint; "" and "" where there is none. */
+void rp_context_model_file(const struct rp_context *context, const struct rp_entry *entry,
+                           char *path, char state[RP_FINGERPRINT_SIZE]);
 
 /* The files of one pair. */
 struct rp_pair_paths {

@@ -155,38 +155,52 @@ static enum rp_status store_path(const struct check *check, char *relative, size
                          prompt->length, relative, size, check->err);
 }
 
+/* The first store that has something there, or of which that cannot be told. */
+static enum rp_status find(const struct check *check, char *path)
+{
+    char relative[1024];
+    enum rp_status status = store_path(check, relative, sizeof relative);
+    if (status)
+        return status;
+    for (size_t i = 0; i < check->context->n_stores; i++) {
+        status = rp_path_join(path, RP_PATH_SIZE, check->context->stores[i], relative, check->err);
+        if (!status)
+            status = rp_path_look(path, check->err);
+        if (status != RP_ERR_MISSING)
+            return status;
+    }
+    return not_found(check, relative);
+}
+
+enum rp_status rp_fixture_find(const struct rp_context *context, const struct rp_pair *pair,
+                               char *path, struct rp_error *err)
+{
+    const struct check check = {context, pair, path, err};
+    return find(&check, path);
+}
+
 enum rp_status rp_fixture_open(const struct rp_context *context, const struct rp_pair *pair,
                                struct rp_tensor_set **fixture, char *path, struct rp_error *err)
 {
     *fixture = NULL;
     const struct check check = {context, pair, path, err};
-    char relative[1024];
-    enum rp_status status = store_path(&check, relative, sizeof relative);
+    enum rp_status status = find(&check, path);
     if (status)
         return status;
-    for (size_t i = 0; i < context->n_stores; i++) {
-        status = rp_path_join(path, RP_PATH_SIZE, context->stores[i], relative, err);
-        if (!status)
-            status = rp_path_look(path, err);
-        if (status == RP_ERR_MISSING)
-            continue;
-        if (!status)
-            status = rp_tensor_set_open(path, RP_LAYOUT_NPZ, 0, fixture, err);
-        if (status == RP_ERR_MISSING) /* it is there, with nothing in it */
-            status = err->code = RP_ERR_FORMAT;
-        if (!status)
-            status = check_manifest(&check, *fixture);
-        if (!status)
-            status = check_layers_seen(&check, *fixture);
-        if (!status)
-            status = check_complete(&check, *fixture);
-        if (!status)
-            status = check_positions(&check, *fixture);
-        if (status) {
-            rp_tensor_set_close(*fixture);
-            *fixture = NULL;
-        }
-        return status;
+    status = rp_tensor_set_open(path, RP_LAYOUT_NPZ, 0, fixture, err);
+    if (status == RP_ERR_MISSING) /* it is there, with nothing in it */
+        status = err->code = RP_ERR_FORMAT;
+    if (!status)
+        status = check_manifest(&check, *fixture);
+    if (!status)
+        status = check_layers_seen(&check, *fixture);
+    if (!status)
+        status = check_complete(&check, *fixture);
+    if (!status)
+        status = check_positions(&check, *fixture);
+    if (status) {
+        rp_tensor_set_close(*fixture);
+        *fixture = NULL;
     }
-    return not_found(&check, relative);
+    return status;
 }

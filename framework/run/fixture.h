@@ -12,4 +12,8 @@
 enum rp_status rp_fixture_open(const struct rp_context *context, const struct rp_pair *pair,
                                struct rp_tensor_set **fixture, char *path, struct rp_error *err);
 
+/* Where the pair's fixture is, in path[RP_PATH_SIZE]; what is in it is not looked at. RP_ERR_MISSING. */
+enum rp_status rp_fixture_find(const struct rp_context *context, const struct rp_pair *pair,
+                               char *path, struct rp_error *err);
+
 #endif

@@ -12,6 +12,7 @@
 #include "run/completeness.h"
 #include "run/explained_gate.h"
 #include "run/fixture.h"
+#include "run/session_inputs.h"
 
 void rp_judge_decide(struct rp_judgement *judgement, enum rp_verdict verdict, const char *fmt, ...)
 {
@@ -38,7 +39,7 @@ void rp_judge_record(const struct rp_context *context, const struct rp_pair *run
                      struct rp_judgement *judgement)
 {
     struct rp_error err;
-    if (rp_run_record_read(paths->record, record, &err)) {
+    if (rp_run_record_read(context, run, paths->record, record, &err)) {
         if (err.code == RP_ERR_MISSING)
             rp_judge_decide(judgement, RP_ERROR,
                             "the engine has not been run to the end: run %s%s/run first",
@@ -109,26 +110,17 @@ static enum rp_status open_sets(struct rp_judge *judge, struct rp_error *err)
     return err->code;
 }
 
-enum rp_status rp_judge_check_dump(const struct rp_run_record *record, const char *dump,
-                                   struct rp_error *err)
+/* Both sets, and whether they are those of the run. */
+static enum rp_status open_all(struct rp_judge *judge, struct rp_error *err)
 {
-    char state[RP_FINGERPRINT_SIZE];
-    rp_fingerprint(dump, state);
-    if (record->dump_state[0] && strcmp(state, record->dump_state) != 0)
-        return rp_fail(err, RP_ERR_MISMATCH, dump, -1,
-                       "the dump has changed since the engine ended: run it again");
-    return RP_OK;
-}
-
-/* The same of the fixture, since the engine was started. */
-static enum rp_status check_fixture(const struct rp_judge *judge, struct rp_error *err)
-{
-    char state[RP_FINGERPRINT_SIZE];
-    rp_fingerprint(judge->fixture_path, state);
-    if (judge->record.fixture_state[0] && strcmp(state, judge->record.fixture_state) != 0)
-        return rp_fail(err, RP_ERR_MISMATCH, judge->fixture_path, -1,
-                       "the fixture has changed since the engine was started: run it again");
-    return RP_OK;
+    struct rp_error changed;
+    enum rp_status status = open_sets(judge, err);
+    if (judge->comparison.engine &&
+        rp_judge_check_run(&judge->record, judge->paths.dump, &changed)) {
+        *err = changed;
+        status = err->code;
+    }
+    return status;
 }
 
 /* Record, fixture and dump. */
@@ -144,21 +136,25 @@ static void open_pair(struct rp_judge *judge)
     c->positions = entry->positions;
     c->n_positions = entry->n_positions;
     c->reference_is_dump = pair->against != NULL;
+    if (rp_session_check_matrix(context, &err)) {
+        rp_judge_decide_error(&judge->prerequisites, &err);
+        return;
+    }
     if (pair->against) {
         rp_judge_open_modes(judge);
+        return;
+    }
+    /* before the record: what was removed would be a skip */
+    if (rp_session_check_files(context, pair, &err)) {
+        rp_judge_decide_error(&judge->prerequisites, &err);
         return;
     }
     rp_judge_record(context, pair, &judge->paths, &judge->record, &judge->prerequisites);
     if (judge->prerequisites.verdict != RP_PASS)
         return;
-    struct rp_error changed;
-    enum rp_status status = open_sets(judge, &err);
-    if (c->engine && rp_judge_check_dump(&judge->record, judge->paths.dump, &changed)) {
-        err = changed;
-        status = err.code;
-    }
+    enum rp_status status = open_all(judge, &err);
     if (!status)
-        status = check_fixture(judge, &err);
+        status = rp_judge_check_fixture(&judge->record, judge->fixture_path, &err);
     if (status) {
         if (err.code == RP_ERR_MISSING && !judge->record.fixture_state[0])
             rp_judge_decide(&judge->prerequisites,

@@ -49,6 +49,11 @@ void rp_judge_engine(const struct rp_judge *judge, struct rp_judgement *judgemen
  * so, and is held to the count of positions. */
 void rp_judge_tokens(const struct rp_judge *judge, struct rp_tokens_result *result);
 
+/* Is what the verdicts of pair rest on what it was when they were found: fixture, model file, dump?
+ * RP_ERR_MISMATCH says what has changed. */
+enum rp_status rp_judge_check_inputs(const struct rp_context *context, const struct rp_pair *pair,
+                                     struct rp_error *err);
+
 /* What the test of a required slot finds: its verdict, and for the report the evidence of its layer. */
 struct rp_slot_test {
     /* As rp_compare_slot, after the prerequisites and the tokens. A slot that is missing because the
@@ -81,11 +86,13 @@ struct rp_verdicts {
     struct rp_divergence divergence;
     struct rp_replay_result *replay; /* [n_replay], of an entry with replay; see judge_replay.h */
     size_t n_replay;
-    /* The worst of engine, prerequisites, pair, and of replay what fails or is in error. */
+    /* The worst of engine, prerequisites, pair, and of replay what fails or is in error. Where there is no
+     * fixture and nothing needs one: PASS when all is replayed and passes. */
     enum rp_verdict verdict;
     struct rp_warnings warnings; /* none where that is no pass */
 };
-/* Collects what the pair's tests have stored, and computes what none did. */
+/* Collects what the pair's tests have stored, and computes what none did. RP_ERR_FORMAT: something else
+ * wrote there, and the message says where. */
 enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *verdicts,
                              struct rp_error *err);
 void rp_verdicts_free(struct rp_verdicts *verdicts);

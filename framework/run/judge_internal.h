@@ -1,5 +1,5 @@
-/* What the parts of judging share: judge.c, judge_modes.c, judge_pair.c, judge_state.c, judge_tokens.c,
- * judge_warnings.c. * Not for use outside. */
+/* What the parts of judging share: judge.c, judge_changed.c, judge_modes.c, judge_pair.c, judge_state.c,
+ * judge_tokens.c, judge_warnings.c. Not for use outside. */
 #ifndef REFPARITY_RUN_JUDGE_INTERNAL_H
 #define REFPARITY_RUN_JUDGE_INTERNAL_H
 
@@ -31,10 +31,14 @@ void rp_judge_state_end(struct rp_judge *judge, struct rp_sha256 *hash);
 enum rp_status rp_judge_open_dump(const struct rp_pair *run, const char *dump,
                                   struct rp_tensor_set **set, struct rp_error *err);
 
-/* What is judged has to be what the run left: an engine's child that goes on writing would make verdicts
- * that contradict each other, or a wrong engine right. RP_ERR_MISMATCH. */
-enum rp_status rp_judge_check_dump(const struct rp_run_record *record, const char *dump,
-                                   struct rp_error *err);
+/* What is judged has to be what the run left, and what it found: an engine's child that goes on writing
+ * would make verdicts that contradict each other, or a wrong engine right; so would an engine that
+ * replaces its model file. RP_ERR_MISMATCH. */
+enum rp_status rp_judge_check_run(const struct rp_run_record *record, const char *dump,
+                                  struct rp_error *err);
+/* The same of the fixture that was found. */
+enum rp_status rp_judge_check_fixture(const struct rp_run_record *record, const char *fixture,
+                                      struct rp_error *err);
 
 /* Records and dumps of two modes, the second as the reference. */
 void rp_judge_open_modes(struct rp_judge *judge);

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "run/selection.h"
+#include "run/session_inputs.h"
 
 void rp_judge_name_modes(const struct rp_judge *judge, char *message, size_t size)
 {
@@ -24,7 +25,8 @@ static void open_run(struct rp_judge *judge, int against, struct rp_pair_paths *
     struct rp_judgement judgement;
     struct rp_error err;
     rp_pair_of_mode(judge->pair, against, &run);
-    if (rp_pair_paths(judge->context, &run, paths, &err)) {
+    if (rp_pair_paths(judge->context, &run, paths, &err) ||
+        rp_session_check_files(judge->context, &run, &err)) {
         rp_judge_decide_error(&judge->prerequisites, &err);
         return;
     }
@@ -33,7 +35,7 @@ static void open_run(struct rp_judge *judge, int against, struct rp_pair_paths *
         rp_judge_decide(&judge->prerequisites, judgement.verdict, "%s: %.1400s", run.mode,
                         judgement.message);
     else if (rp_judge_open_dump(&run, paths->dump, set, &err) ||
-             rp_judge_check_dump(record, paths->dump, &err))
+             rp_judge_check_run(record, paths->dump, &err))
         rp_judge_decide_error(&judge->prerequisites, &err);
 }
 
@@ -61,7 +63,7 @@ enum rp_status rp_judge_select_modes(const struct rp_context *context, const str
         status = rp_selection_add(context, pair, err);
     if (status)
         return status;
-    if (!rp_run_record_read(paths.record, &record, NULL) &&
+    if (!rp_run_record_read(context, pair, paths.record, &record, NULL) &&
         strcmp(record.session, context->session) == 0)
         return RP_OK;
     memset(&record, 0, sizeof record);
@@ -71,6 +73,6 @@ enum rp_status rp_judge_select_modes(const struct rp_context *context, const str
     if (!status)
         status = rp_remove_tree(paths.result, err);
     if (!status)
-        status = rp_run_record_write(paths.record, &record, err);
+        status = rp_run_record_write(context, pair, paths.record, &record, err);
     return status;
 }

@@ -173,7 +173,10 @@ static enum rp_status collect(const struct rp_judge *judge, const struct rp_toke
     for (size_t i = 0; !status && rp_required_slot(judge->pair->entry->n_layers, i, name); i++) {
         const double start = rp_clock_seconds();
         struct rp_slot_test test = {.n_compared = 0};
-        if (rp_stored_slot(judge, name, &test, NULL)) {
+        const enum rp_status stored = rp_stored_slot(judge, name, &test, err);
+        if (stored == RP_ERR_FORMAT) {
+            status = stored;
+        } else if (stored) {
             if (compares)
                 status = compare_layer(judge, tokens, name, memory, &test, err);
             test.seconds = rp_clock_seconds() - start;
@@ -183,6 +186,35 @@ static enum rp_status collect(const struct rp_judge *judge, const struct rp_toke
         rp_slot_test_free(&test);
     }
     return status;
+}
+
+static enum rp_status collect_engine(const struct rp_judge *judge, struct rp_verdicts *verdicts,
+                                     struct rp_error *err)
+{
+    const double start = rp_clock_seconds();
+    if (judge->pair->against) { /* each of two modes has an engine test of its own */
+        verdicts->engine_s = 0;
+        return RP_OK;
+    }
+    const enum rp_status stored =
+        rp_stored_engine(judge, &verdicts->engine, &verdicts->engine_s, err);
+    if (!stored || stored == RP_ERR_FORMAT)
+        return stored;
+    rp_judge_engine(judge, &verdicts->engine);
+    verdicts->engine_s = rp_clock_seconds() - start;
+    return RP_OK;
+}
+
+static enum rp_status collect_tokens(const struct rp_judge *judge, struct rp_tokens_result *tokens,
+                                     double *seconds, struct rp_error *err)
+{
+    const double start = rp_clock_seconds();
+    const enum rp_status stored = rp_stored_tokens(judge, tokens, seconds, err);
+    if (!stored || stored == RP_ERR_FORMAT)
+        return stored;
+    rp_judge_tokens(judge, tokens);
+    *seconds = rp_clock_seconds() - start;
+    return RP_OK;
 }
 
 /* The prerequisites' verdict on every required slot. */
@@ -239,19 +271,11 @@ static enum rp_status judge_against_reference(const struct rp_judge *judge,
     struct rp_tokens_result tokens;
     struct rp_damage_memory memory = {.right = NULL};
     struct collected collected = {.n_slots = 0};
-    double start = rp_clock_seconds();
-    if (judge->pair->against) { /* each of two modes has an engine test of its own */
-        verdicts->engine_s = 0;
-    } else if (rp_stored_engine(judge, &verdicts->engine, &verdicts->engine_s, NULL)) {
-        rp_judge_engine(judge, &verdicts->engine);
-        verdicts->engine_s = rp_clock_seconds() - start;
-    }
-    start = rp_clock_seconds();
-    if (rp_stored_tokens(judge, &tokens, &verdicts->tokens_s, NULL)) {
-        rp_judge_tokens(judge, &tokens);
-        verdicts->tokens_s = rp_clock_seconds() - start;
-    }
-    enum rp_status status = collect(judge, &tokens, &memory, &collected, err);
+    enum rp_status status = collect_engine(judge, verdicts, err);
+    if (!status)
+        status = collect_tokens(judge, &tokens, &verdicts->tokens_s, err);
+    if (!status)
+        status = collect(judge, &tokens, &memory, &collected, err);
     if (!status)
         status = judge->prerequisites.verdict == RP_PASS
                      ? compare_all(judge, &tokens, &collected, &memory, verdicts, err)
@@ -263,6 +287,18 @@ static enum rp_status judge_against_reference(const struct rp_judge *judge,
     rp_damage_memory_free(&memory);
     free_collected(&collected);
     return status;
+}
+
+/* Without a fixture, which nothing asks for, replay alone judges; all of it has to be shown. */
+static bool passes_by_replay(const struct rp_judge *judge, const struct rp_verdicts *verdicts)
+{
+    if (rp_pair_needs_fixture(judge->pair) || judge->comparison.reference ||
+        verdicts->engine.verdict != RP_PASS || verdicts->verdict != RP_SKIP)
+        return false;
+    for (size_t i = 0; i < verdicts->n_replay; i++)
+        if (verdicts->replay[i].judgement.verdict != RP_PASS)
+            return false;
+    return verdicts->n_replay > 0;
 }
 
 enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *verdicts,
@@ -284,6 +320,8 @@ enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *v
         if (replayed == RP_FAIL || replayed == RP_ERROR)
             verdicts->verdict = worse(verdicts->verdict, replayed);
     }
+    if (passes_by_replay(judge, verdicts))
+        verdicts->verdict = RP_PASS;
     rp_judge_warnings(judge, verdicts);
     return RP_OK;
 }

@@ -286,7 +286,10 @@ enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_repl
     *n = 0;
     for (size_t i = 0; !status && rp_required_slot(n_layers, i, name); i++) {
         struct rp_replay_result *result = &list[*n];
-        if (rp_stored_replay(judge, name, result, NULL)) {
+        const enum rp_status stored = rp_stored_replay(judge, name, result, err);
+        if (stored == RP_ERR_FORMAT) {
+            status = stored;
+        } else if (stored) {
             if (!replay)
                 status = rp_judge_replay_open(judge, &replay, err);
             if (!status)

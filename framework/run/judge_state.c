@@ -55,12 +55,11 @@ void rp_judge_state_begin(const struct rp_judge *judge, struct rp_sha256 *hash)
 void rp_judge_state_end(struct rp_judge *judge, struct rp_sha256 *hash)
 {
     const struct rp_entry *entry = judge->pair->entry;
-    char gguf[RP_PATH_SIZE];
+    char gguf[RP_PATH_SIZE], model[RP_FINGERPRINT_SIZE];
     uint8_t digest[32];
-    if (!entry->engine_gguf || rp_entry_gguf(judge->context->matrix, entry,
-                                             judge->context->models_dir, gguf, sizeof gguf, NULL))
-        gguf[0] = '\0';
-    add_file(hash, gguf);
+    rp_context_model_file(judge->context, entry, gguf, model);
+    add_text(hash, gguf);
+    add_text(hash, model);
     add_file(hash, judge->fixture_path);
     add_text(hash, rp_verdict_name(judge->prerequisites.verdict));
     add_text(hash, judge->prerequisites.message);

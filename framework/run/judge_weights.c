@@ -157,11 +157,11 @@ static void see_nothing(void *context, const struct rp_weights_finding *finding)
 }
 
 /* PASS or FAIL, found earlier of the same two files. */
-static bool read_kept(const char *path, const char *state, enum rp_verdict *verdict, char *message,
-                      size_t size)
+static bool read_kept(const char *key, const char *what, const char *path, const char *state,
+                      enum rp_verdict *verdict, char *message, size_t size)
 {
     struct rp_json *doc;
-    if (rp_json_parse_file(path, &doc, NULL) != RP_OK)
+    if (rp_seal_read(key, what, path, &doc, NULL) != RP_OK)
         return false;
     const cJSON *root = rp_json_root(doc);
     const char *of = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "state"));
@@ -177,16 +177,14 @@ static bool read_kept(const char *path, const char *state, enum rp_verdict *verd
 }
 
 /* Where it cannot be kept it is found again. */
-static void keep(const char *path, const char *state, enum rp_verdict verdict, const char *message)
+static void keep(const char *key, const char *what, const char *path, const char *state,
+                 enum rp_verdict verdict, const char *message)
 {
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "state", state);
     cJSON_AddBoolToObject(root, "is_checkpoint", verdict == RP_PASS);
     cJSON_AddStringToObject(root, "message", message);
-    char *text = cJSON_Print(root);
-    if (text)
-        (void)rp_file_write_atomic(path, text, strlen(text), NULL);
-    free(text);
+    (void)rp_seal_write(key, what, path, cJSON_Print(root), NULL);
     cJSON_Delete(root);
 }
 
@@ -195,7 +193,7 @@ enum rp_verdict rp_judge_weights_once(const struct rp_context *context,
 {
     char text[RP_WEIGHTS_MESSAGE_SIZE] = "", folder[RP_PATH_SIZE], name[96], path[RP_PATH_SIZE];
     char file[RP_FINGERPRINT_SIZE], checkpoint[RP_FINGERPRINT_SIZE];
-    char state[2 * RP_FINGERPRINT_SIZE];
+    char state[2 * RP_FINGERPRINT_SIZE], what[128];
     struct sources sources;
     struct counter counter = {.see = see_nothing};
     enum rp_verdict verdict = find_sources(context, entry, &sources, text);
@@ -207,15 +205,16 @@ enum rp_verdict rp_judge_weights_once(const struct rp_context *context,
     rp_fingerprint(sources.folder, checkpoint);
     snprintf(state, sizeof state, "%s%s", file, checkpoint);
     snprintf(name, sizeof name, "%s.json", entry->name);
+    snprintf(what, sizeof what, "weights of %s", entry->name);
     const bool has_place =
         rp_path_join(folder, sizeof folder, context->work_dir, "weights", NULL) == RP_OK &&
         rp_path_join(path, sizeof path, folder, name, NULL) == RP_OK &&
         rp_make_dirs(folder, NULL) == RP_OK;
-    if (has_place && read_kept(path, state, &verdict, message, size))
+    if (has_place && read_kept(context->key, what, path, state, &verdict, message, size))
         return verdict;
     verdict = compare(context, sources.gguf, sources.folder, &counter, text);
     snprintf(message, size, "%s", verdict == RP_PASS ? "" : text);
     if (has_place && (verdict == RP_PASS || verdict == RP_FAIL))
-        keep(path, state, verdict, message);
+        keep(context->key, what, path, state, verdict, message);
     return verdict;
 }

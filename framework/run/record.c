@@ -6,12 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/json.h"
 
 static const char *const outcomes[] = {"ran", "reused", "skipped", "error", "started"};
 
-enum rp_status rp_run_record_write(const char *path, const struct rp_run_record *record,
+/* For its seal. */
+static const char *name_record(const struct rp_pair *pair, char *what, size_t size)
+{
+    snprintf(what, size, "run of %s", pair->name);
+    return what;
+}
+
+enum rp_status rp_run_record_write(const struct rp_context *context, const struct rp_pair *pair,
+                                   const char *path, const struct rp_run_record *record,
                                    struct rp_error *err)
 {
     const struct rp_process_result *p = &record->process;
@@ -30,18 +37,18 @@ enum rp_status rp_run_record_write(const char *path, const struct rp_run_record 
     cJSON_AddNumberToObject(root, "timeout_s", record->timeout_s);
     cJSON_AddNumberToObject(root, "harness_s", record->harness_s);
     cJSON_AddStringToObject(root, "key", record->key);
+    cJSON_AddStringToObject(root, "fixture", record->fixture);
+    cJSON_AddStringToObject(root, "model", record->model);
     cJSON_AddStringToObject(root, "fixture_state", record->fixture_state);
+    cJSON_AddStringToObject(root, "model_state", record->model_state);
     cJSON_AddStringToObject(root, "dump_state", record->dump_state);
     cJSON_AddStringToObject(root, "weights", rp_verdict_name(record->weights));
     cJSON_AddStringToObject(root, "weights_message", record->weights_message);
     cJSON_AddStringToObject(root, "command", record->command);
     char *text = cJSON_Print(root);
     cJSON_Delete(root);
-    if (!text)
-        return rp_fail(err, RP_ERR_MEMORY, path, -1, "not enough memory to write it");
-    const enum rp_status status = rp_file_write_atomic(path, text, strlen(text), err);
-    free(text);
-    return status;
+    char what[RP_PAIR_NAME_SIZE + 32];
+    return rp_seal_write(context->key, name_record(pair, what, sizeof what), path, text, err);
 }
 
 static enum rp_status read_text(const struct rp_json *doc, const char *key, char *out, size_t size,
@@ -101,12 +108,15 @@ static enum rp_status read_weights(const struct rp_json *doc, struct rp_run_reco
                                  "unknown verdict of the weights, \"%s\"", name);
 }
 
-enum rp_status rp_run_record_read(const char *path, struct rp_run_record *record,
+enum rp_status rp_run_record_read(const struct rp_context *context, const struct rp_pair *pair,
+                                  const char *path, struct rp_run_record *record,
                                   struct rp_error *err)
 {
+    char what[RP_PAIR_NAME_SIZE + 32];
     memset(record, 0, sizeof *record);
     struct rp_json *doc;
-    enum rp_status status = rp_json_parse_file(path, &doc, err);
+    enum rp_status status =
+        rp_seal_read(context->key, name_record(pair, what, sizeof what), path, &doc, err);
     if (status)
         return status;
     struct rp_process_result *p = &record->process;
@@ -126,8 +136,15 @@ enum rp_status rp_run_record_read(const char *path, struct rp_run_record *record
     if (!status)
         status = read_text(doc, "key", record->key, sizeof record->key, err);
     if (!status)
+        status = read_text(doc, "fixture", record->fixture, sizeof record->fixture, err);
+    if (!status)
+        status = read_text(doc, "model", record->model, sizeof record->model, err);
+    if (!status)
         status = read_text(doc, "fixture_state", record->fixture_state,
                            sizeof record->fixture_state, err);
+    if (!status)
+        status =
+            read_text(doc, "model_state", record->model_state, sizeof record->model_state, err);
     if (!status)
         status = read_text(doc, "dump_state", record->dump_state, sizeof record->dump_state, err);
     if (!status)

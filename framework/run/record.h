@@ -26,7 +26,8 @@ struct rp_run_record {
     char key[65];     /* sha256 over all inputs; "" when it was not computed */
     /* What was there when the engine began, and when it had ended; "" when not known. A test that
      * finds something else is told so: see fingerprint.h. */
-    char fixture_state[RP_FINGERPRINT_SIZE];
+    char fixture[RP_PATH_SIZE], fixture_state[RP_FINGERPRINT_SIZE];
+    char model[RP_PATH_SIZE], model_state[RP_FINGERPRINT_SIZE]; /* the entry's GGUF */
     char dump_state[RP_FINGERPRINT_SIZE];
     /* Is the engine's file the checkpoint? Of a pair whose gate is explained; else PASS, "". */
     enum rp_verdict weights;
@@ -34,10 +35,13 @@ struct rp_run_record {
     char command[8192]; /* the engine's, for a shell; "" when it could not be made */
 };
 
-enum rp_status rp_run_record_write(const char *path, const struct rp_run_record *record,
+/* The record of pair, at path, sealed: seal.h. */
+enum rp_status rp_run_record_write(const struct rp_context *context, const struct rp_pair *pair,
+                                   const char *path, const struct rp_run_record *record,
                                    struct rp_error *err);
-/* RP_ERR_MISSING when there is none: `run` has not finished. */
-enum rp_status rp_run_record_read(const char *path, struct rp_run_record *record,
+/* RP_ERR_MISSING when there is none: `run` has not finished. RP_ERR_MISMATCH: `run` did not write it. */
+enum rp_status rp_run_record_read(const struct rp_context *context, const struct rp_pair *pair,
+                                  const char *path, struct rp_run_record *record,
                                   struct rp_error *err);
 
 /* Does the entry accept that the engine ended so? Whether it had completed its dump is not asked. */

@@ -91,10 +91,12 @@ static enum rp_status prepare(const struct rp_context *context, const struct rp_
     if (status)
         return status;
     struct rp_tensor_set *fixture;
-    char path[RP_PATH_SIZE];
-    status = rp_fixture_open(context, pair, &fixture, path, err);
+    rp_context_model_file(context, entry, record->model, record->model_state);
+    status = rp_fixture_open(context, pair, &fixture, record->fixture, err);
     if (!status)
-        rp_fingerprint(path, record->fixture_state);
+        rp_fingerprint(record->fixture, record->fixture_state);
+    else
+        record->fixture[0] = '\0';
     if (!status)
         status = write_tokens(fixture, paths->tokens_file, err);
     else if (status == RP_ERR_MISSING && !rp_pair_needs_fixture(pair))
@@ -234,7 +236,7 @@ static enum rp_status start_engine(const struct rp_context *context, const struc
         return status;
     record->timeout_s = pair->entry->engine->timeout_s;
     record->outcome = RP_RUN_STARTED;
-    status = rp_run_record_write(paths->record, record, err);
+    status = rp_run_record_write(context, pair, paths->record, record, err);
     if (status)
         return status;
     record->outcome = RP_RUN_RAN;
@@ -326,7 +328,7 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
     /* Two runs at once, of two ctests in one build tree, would mix their dumps. The engine's supervisor
      * inherits the lock: after an interrupted run it is held until the last process of it has ended. */
     const int lock = lock_folder(paths.dir);
-    if (context->reuse && rp_run_record_read(paths.record, &old, NULL))
+    if (context->reuse && rp_run_record_read(context, pair, paths.record, &old, NULL))
         memset(&old, 0, sizeof old);
     status = remove_results(&paths, err);
     if (status) {
@@ -340,7 +342,10 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
     if (!status && context->reuse)
         status = compute_key(context, &paths, &command, record->key, &failure);
     if (!status && context->reuse && can_reuse(&old, pair->entry, paths.dump, record->key)) {
+        memcpy(old.fixture, record->fixture, sizeof old.fixture);
         memcpy(old.fixture_state, record->fixture_state, sizeof old.fixture_state);
+        memcpy(old.model, record->model, sizeof old.model);
+        memcpy(old.model_state, record->model_state, sizeof old.model_state);
         *record = old;
         record->outcome = RP_RUN_REUSED;
         snprintf(record->session, sizeof record->session, "%s", context->session);
@@ -358,7 +363,7 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
     (void)rp_remove_tree(paths.verdicts, NULL); /* an engine's, should it have made them */
     status = rp_make_dirs(paths.dir, err);      /* the engine may have removed it */
     if (!status)
-        status = rp_run_record_write(paths.record, record, err);
+        status = rp_run_record_write(context, pair, paths.record, record, err);
     unlock(lock);
     return status;
 }

@@ -1,7 +1,7 @@
 /* What the tests of a pair have found, kept for its `report`: a file per test in the pair's folder,
- * verdicts/h7.json. A file is believed only while everything that its verdict rests on is the same, and
- * only as a whole; else the report computes that verdict itself. So an error of reading one is no
- * failure, nor is one of writing it. Not for results: that is result.json. */
+ * verdicts/h7.json. A file is believed only while everything that its verdict rests on is the same; else
+ * the report computes that verdict itself, as it does where none could be written. One that no test wrote
+ * (seal.h) is an error. Not for results: that is result.json. */
 #ifndef REFPARITY_RUN_STORED_H
 #define REFPARITY_RUN_STORED_H
 
@@ -10,7 +10,7 @@
 #include "run/judge_replay.h"
 
 /* seconds: what the test took. The readers return RP_ERR_MISSING (not stored), RP_ERR_MISMATCH (stored of
- * another run, fixture, dump, model file or matrix), RP_ERR_FORMAT (damaged, or of another version). */
+ * another run, fixture, dump, model file or matrix), RP_ERR_FORMAT (damaged, forged, of another version). */
 enum rp_status rp_store_engine(const struct rp_judge *judge, const struct rp_judgement *judgement,
                                double seconds, struct rp_error *err);
 enum rp_status rp_stored_engine(const struct rp_judge *judge, struct rp_judgement *judgement,

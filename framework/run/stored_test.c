@@ -20,8 +20,12 @@
 static struct rp_judge *open_judge(void)
 {
     char folder[256];
+    static const struct rp_context context = {.key = "key"};
+    static const struct rp_pair pair = {.name = "tiny/p0"};
     struct rp_judge *judge = calloc(1, sizeof *judge);
     assert_non_null(judge);
+    judge->context = &context;
+    judge->pair = &pair;
     rp_test_make_folder(folder);
     snprintf(judge->paths.dir, sizeof judge->paths.dir, "%s", folder);
     snprintf(judge->paths.verdicts, sizeof judge->paths.verdicts, "%s/verdicts", folder);
@@ -328,16 +332,16 @@ static void a_file_that_is_cut_or_changed_anywhere_is_not_believed(void **state)
     close_judge(judge);
 }
 
-/* The sum is right: somebody else's, or another version's. */
-static void write_with_sum(const struct rp_judge *judge, const char *test, const char *rest)
+/* Sealed as the tests' own are: another version's, say. */
+static void write_sealed(const struct rp_judge *judge, const char *test, const char *rest)
 {
-    char path[RP_PATH_SIZE], sum[65], text[8192];
+    char path[RP_PATH_SIZE], text[8192], what[64];
     file_of(judge, test, path);
-    rp_sha256_hex(rest, strlen(rest), sum);
-    const int n = snprintf(text, sizeof text, "{\"sha256\":\"%s\",%s", sum, rest);
+    snprintf(what, sizeof what, "verdict of tiny/p0/%s", test);
+    const int n = snprintf(text, sizeof text, "{%s", rest);
     assert_true(n > 0 && (size_t)n < sizeof text);
     assert_int_equal(rp_make_dirs(judge->paths.verdicts, NULL), RP_OK);
-    assert_int_equal(rp_file_write_atomic(path, text, (size_t)n, NULL), RP_OK);
+    assert_int_equal(rp_seal_write(judge->context->key, what, path, strdup(text), NULL), RP_OK);
 }
 
 static void a_foreign_file_is_not_believed(void **state)
@@ -368,13 +372,39 @@ static void a_foreign_file_is_not_believed(void **state)
                  "\"verdict\":%s%s}",
                  files[i].version, files[i].test, judge->state, files[i].seconds, files[i].verdict,
                  files[i].more);
-        write_with_sum(judge, "tokens", rest);
+        write_sealed(judge, "tokens", rest);
         assert_int_equal(rp_stored_tokens(judge, &back, &seconds, NULL), files[i].status);
     }
-    write_with_sum(judge, "tokens", "\"a\":1}");
+    write_sealed(judge, "tokens", "\"a\":1}");
     assert_int_equal(rp_stored_tokens(judge, &back, &seconds, NULL), RP_ERR_FORMAT);
-    write_with_sum(judge, "tokens", "not JSON");
+    write_sealed(judge, "tokens", "not JSON");
     assert_int_equal(rp_stored_tokens(judge, &back, &seconds, NULL), RP_ERR_FORMAT);
+    close_judge(judge);
+}
+
+/* Who forges has not the key; and what is sealed for one pair or test is no other's. */
+static void a_file_with_another_seal_is_not_believed(void **state)
+{
+    (void)state;
+    struct rp_judge *judge = open_judge();
+    struct rp_context other = {.key = "another key"};
+    struct rp_pair pair = {.name = "tiny/p1"};
+    const struct rp_context *const context = judge->context;
+    const struct rp_pair *const own = judge->pair;
+    struct rp_slot_test back;
+    struct rp_error err;
+    judge->context = &other;
+    store_h1(judge);
+    judge->context = context;
+    assert_int_equal(rp_stored_slot(judge, "h1", &back, &err), RP_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "not written by the test h1"));
+    judge->pair = &pair;
+    store_h1(judge);
+    judge->pair = own;
+    assert_int_equal(rp_stored_slot(judge, "h1", &back, NULL), RP_ERR_FORMAT);
+    store_h1(judge);
+    assert_int_equal(rp_stored_slot(judge, "h1", &back, NULL), RP_OK);
+    rp_slot_test_free(&back);
     close_judge(judge);
 }
 
@@ -411,6 +441,7 @@ int main(void)
         cmocka_unit_test(a_verdict_of_another_state_is_stale),
         cmocka_unit_test(a_file_that_is_cut_or_changed_anywhere_is_not_believed),
         cmocka_unit_test(a_foreign_file_is_not_believed),
+        cmocka_unit_test(a_file_with_another_seal_is_not_believed),
         cmocka_unit_test(a_verdict_of_another_slot_is_not_believed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

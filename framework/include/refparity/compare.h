@@ -49,7 +49,6 @@ struct rp_comparison {
      * logits) an engine may compute the last position alone, which it then has to have. */
     const int64_t *positions;
     size_t n_positions;
-    int accept_partial; /* positions that the engine lacks are no error anywhere, only counted */
     /* 1: the reference is a dump too, of the same engine in another mode. What it lacks is then an
      * error and its NaN a failure, as the engine's are; a fixture may lack slots, and one with NaN
      * has to be recorded again. */

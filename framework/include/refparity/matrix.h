@@ -127,6 +127,7 @@ struct rp_pair {
     const char *against;
     const struct rp_prompt *prompt;
     size_t prompt_index;
+    size_t index; /* of it among the matrix's pairs, as rp_matrix_pair takes it */
     /* "<entry>/<prompt id>" or "<entry>/<mode>/<prompt id>"; a ':' in the mode is a '-' here. The
      * mode of a comparison of two is "<mode>-vs-<against>". */
     char name[RP_PAIR_NAME_SIZE];
