@@ -173,7 +173,7 @@ static void a_pair_that_is_replayed_alone_counts_as_compared(void **state)
         assert_int_equal(results.n_compared, 1);
         assert_int_equal(results.n_replayed, 1);
         assert_int_equal(results.n_skipped, 0);
-        assert_int_equal(rp_results_exit_code(&results), engines[i].code);
+        assert_int_equal(rp_results_exit_code(&results, false), engines[i].code);
         rp_results_free(&results);
         rp_scratch_pair_close(&scratch);
     }

@@ -7,7 +7,6 @@
 #include "base/avx2.h"
 #include "operations/matmul.h"
 #include "operations/operations.h"
-#include "refparity/metrics.h"
 
 enum rp_status rp_op_linear(void *context, const struct rp_site *site, const struct rp_linear *args)
 {
@@ -123,6 +122,22 @@ RP_COMPILE_TWICE(static, weighted_square,
                   double *restrict sum),
                  (x, by, n, sum))
 
+RP_LOOP void square_sum_loop(const float *restrict y, size_t n, double *restrict sum)
+{
+    double sums[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t k = 0; k < LANES; k++)
+            sums[k] += (double)y[i + k] * (double)y[i + k];
+    for (; i < n; i++)
+        sums[0] += (double)y[i] * (double)y[i];
+    *sum = 0;
+    for (size_t k = 0; k < LANES; k++)
+        *sum += sums[k];
+}
+RP_COMPILE_TWICE(static, square_sum, (const float *restrict y, size_t n, double *restrict sum),
+                 (y, n, sum))
+
 static enum rp_status open_profile(const struct rp_site *site, const struct rp_linear *args,
                                    struct profile *profile)
 {
@@ -171,11 +186,11 @@ enum rp_status rp_sigma_norm_linear(const struct rp_site *site, const struct rp_
     struct profile profile;
     const enum rp_status status = open_profile(site, args, &profile);
     for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
-        const double y = rp_metrics_norm(args->y + p * args->y_stride, args->n_out);
-        double square;
+        double square, y_square;
+        square_sum(args->y + p * args->y_stride, args->n_out, &y_square);
         weighted_square(args->x + p * args->n_in, profile.column_square, args->n_in, &square);
-        norm[p] = sum_error_of(args) * sqrt((double)args->n_out * square + ALIGNED * y * y) +
-                  RP_UNIT_ROUNDOFF * y;
+        norm[p] = sum_error_of(args) * sqrt((double)args->n_out * square + ALIGNED * y_square) +
+                  RP_UNIT_ROUNDOFF * sqrt(y_square);
     }
     close_profile(&profile);
     return status;
