@@ -25,4 +25,8 @@ bool rp_encoded_bounds(uint32_t type, const unsigned char *row, size_t n, float 
  * and BF16. */
 void rp_widest_steps(uint32_t type, const float *x, size_t n, float *step);
 
+/* At least the norm of step [n] for every x [n] whose envelope that is: the norm of x with each value replaced by
+ * the largest of its block of 32. */
+double rp_widest_steps_norm(uint32_t type, double envelope, size_t n);
+
 #endif

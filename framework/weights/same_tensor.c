@@ -32,6 +32,14 @@ void rp_file_row_free(struct rp_file_row *row)
     *row = (struct rp_file_row){.values = NULL};
 }
 
+static double norm_of(const float *x, size_t n)
+{
+    double square = 0;
+    for (size_t i = 0; i < n; i++)
+        square += (double)x[i] * (double)x[i];
+    return sqrt(square);
+}
+
 enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf_tensor *tensor,
                                 size_t index, struct rp_file_row *row, struct rp_error *err)
 {
@@ -44,6 +52,10 @@ enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf
         status = rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(file), (long long)tensor->offset,
                          "tensor '%s' is of type %s, whose rounding is not known", tensor->name,
                          rp_ggml_type_name(tensor->type));
+    if (status == RP_OK) {
+        row->norm = norm_of(row->values, row->n);
+        row->bound_norm = norm_of(row->bound, row->n);
+    }
     return status;
 }
 
@@ -106,15 +118,33 @@ static bool is_worse(const struct rp_row_distance *a, const struct rp_row_distan
            (a->limit == 0 && b->limit == 0 && a->error > b->error);
 }
 
-static void take_row(struct rp_tensor_rows *rows, size_t index,
-                     const struct rp_row_distance *distance)
+/* When there is no room for a failing row, every other sample goes. */
+static void add_sample(struct rp_tensor_rows *rows, size_t index)
 {
+    if (rows->sample_step == 0)
+        rows->sample_step = 1;
+    if (rows->n_failing % rows->sample_step != 0)
+        return;
+    if (rows->n_samples == RP_MAX_FAILING_SAMPLES) {
+        for (size_t i = 0; i < RP_MAX_FAILING_SAMPLES / 2; i++)
+            rows->samples[i] = rows->samples[2 * i];
+        rows->n_samples /= 2;
+        rows->sample_step *= 2;
+    }
+    rows->samples[rows->n_samples++] = index;
+}
+
+void rp_tensor_rows_add(struct rp_tensor_rows *rows, size_t index,
+                        const struct rp_row_distance *distance)
+{
+    rows->coarsest = fmax(rows->coarsest, distance->limit);
     if (rows->n_rows++ == 0 || is_worse(distance, &rows->worst)) {
         rows->worst = *distance;
         rows->worst_row = index;
     }
     if (distance->is_same)
         return;
+    add_sample(rows, index);
     if (rows->n_failing++ == 0)
         rows->first_failing = index;
     rows->last_failing = index;
@@ -144,7 +174,7 @@ enum rp_status rp_compare_tensor_rows(const struct rp_gguf *file,
                 break;
             const struct rp_row_distance distance =
                 rp_row_distance(&row, block + i * width, tolerance);
-            take_row(rows, first + i, &distance);
+            rp_tensor_rows_add(rows, first + i, &distance);
         }
         rp_gguf_forget_rows(file, tensor, first, n);
     }

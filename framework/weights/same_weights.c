@@ -6,6 +6,7 @@
 #include "refparity/weights.h"
 #include "weights/gguf_internal.h"
 #include "weights/same_metadata.h"
+#include "weights/same_sketch.h"
 #include "weights/tensor_cause.h"
 
 struct comparison {
@@ -61,12 +62,31 @@ static void see_shape(const struct comparison *comparison, const struct rp_gguf_
     comparison->see(comparison->context, &finding);
 }
 
+/* No row alone is over its limit. */
+static void describe_together(struct rp_weights_finding *finding, const struct rp_tensor_rows *rows)
+{
+    snprintf(finding->message, sizeof finding->message,
+             "%s (%s): its %zu rows together are not the checkpoint's, by its sketch: L2_rel %.4g, "
+             "their rounding may make that %.3g",
+             finding->name, finding->type, rows->n_rows, rows->together.error,
+             rows->together.limit);
+}
+
 static void describe(struct rp_weights_finding *finding, const struct rp_tensor_rows *rows)
 {
     char range[96] = "";
     if (rows->n_failing < rows->n_rows)
         snprintf(range, sizeof range, ", all from row %zu to row %zu", rows->first_failing,
                  rows->last_failing);
+    if (rows->is_sketched) {
+        snprintf(
+            finding->message, sizeof finding->message,
+            "%s (%s): %zu of %zu rows are not the checkpoint's, by its sketch%s; row %zu: L2_rel "
+            "%.4g, its rounding may make that %.3g",
+            finding->name, finding->type, rows->n_failing, rows->n_rows, range, rows->worst_row,
+            rows->worst.error, rows->worst.limit);
+        return;
+    }
     snprintf(
         finding->message, sizeof finding->message,
         "%s (%s): %zu of %zu rows are not the checkpoint's%s; row %zu: L2_rel %.4g, its rounding "
@@ -81,12 +101,17 @@ static enum rp_status compare_tensor(const struct comparison *comparison,
 {
     struct rp_weights_finding finding;
     struct rp_tensor_rows rows;
-    enum rp_status status = rp_compare_tensor_rows(comparison->file, tensor, comparison->checkpoint,
-                                                   expected, &rows, comparison->err);
+    const struct rp_tensor_sketch *sketch = rp_gguf_origin(comparison->checkpoint, expected).sketch;
+    enum rp_status status =
+        (sketch && sketch->data ? rp_compare_sketched_rows : rp_compare_tensor_rows)(
+            comparison->file, tensor, comparison->checkpoint, expected, &rows, comparison->err);
     if (status != RP_OK)
         return status;
     begin(&finding, tensor, true);
-    finding.is_right = rows.n_failing == 0;
+    finding.is_right = rows.n_failing == 0 && (!rows.is_sketched || rows.together.is_same);
+    finding.is_sketched = rows.is_sketched;
+    finding.row_resolution = rows.is_sketched ? rows.coarsest : 0;
+    finding.tensor_resolution = rows.together.limit;
     finding.n_rows = rows.n_rows;
     finding.n_failing = rows.n_failing;
     finding.first = rows.first_failing;
@@ -96,6 +121,8 @@ static enum rp_status compare_tensor(const struct comparison *comparison,
     finding.limit = rows.worst.limit;
     if (finding.is_right)
         finding.next[0] = '\0';
+    else if (rows.n_failing == 0)
+        describe_together(&finding, &rows);
     else
         describe(&finding, &rows);
     if (!finding.is_right)

@@ -9,13 +9,14 @@
 extern "C" {
 #endif
 
-/* A checkpoint, a folder with config.json and safetensors, as the GGUF that a right converter makes of it.
+/* A checkpoint, a folder with config.json and safetensors, as the GGUF that a right converter makes of it; or its
+ * sketch, a file of fixtures/weights_sketch.py, whose larger tensors can be compared, and not read.
  * On success *out is to be closed with rp_gguf_close. RP_ERR_MISSING (a file, a setting, a tensor),
  * RP_ERR_FORMAT, RP_ERR_MISMATCH (a shape, settings that contradict each other), RP_ERR_UNSUPPORTED (an
  * architecture, a setting or a type that is not computed; a tensor of the text model that the architecture
  * does not use: a bias, an adapter), RP_ERR_IO, RP_ERR_MEMORY. Errors have the file, and its byte or line and
  * column. */
-enum rp_status rp_gguf_open_checkpoint(const char *folder, struct rp_gguf **out,
+enum rp_status rp_gguf_open_checkpoint(const char *path, struct rp_gguf **out,
                                        struct rp_error *err);
 
 /* What was found of a tensor or of a metadata value. */
@@ -28,6 +29,9 @@ struct rp_weights_finding {
     size_t n_failing;   /* of those */
     size_t first, last; /* failing rows */
     size_t worst_row;   /* the row that is nearest to its limit, or furthest over it */
+    bool is_sketched;   /* by a sketch: l2_rel is what a row's products show of it */
+    /* where is_sketched: the L2_rel that one row may have unseen, and that all rows together may */
+    double row_resolution, tensor_resolution;
     double l2_rel,
         limit; /* of that row: ||file - checkpoint|| / ||checkpoint||, what rounding may cost */
     char message[512]; /* what is wrong, where, by how much, against which limit; "" where right */
