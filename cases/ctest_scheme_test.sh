@@ -269,6 +269,16 @@ says 'file/wrong/weights .*Failed'
 says 'file/gone/weights .*Skipped'
 says 'weights.json:[0-9]+: error: weights: 1 of .* are not the checkpoint.s: qwen3.rope.freq_base is missing, which readers take for 10000'
 says 'rope_theta was not converted'
+# the same by the checkpoint's sketch, where that is all there is
+mkdir -p "$work/sketches/tiny--qwen3/main"
+cp "$root/fixtures/store/tiny--qwen3/main/sketch.safetensors" "$work/sketches/tiny--qwen3/main"
+expect 8 env REFPARITY_STORE="$work/sketches" ctest --test-dir "$tree" --verbose -R '^file/.*/weights$'
+says 'file/right/weights .*Passed'
+says 'weights: PASS: 46 tensors and 15 metadata values are the checkpoint.s, 29 of the tensors by its sketch, resolution: a row may be off by L2_rel 0\.0?[0-9]+ unseen \(blk[a-z0-9_.]+\), all rows of a tensor by 0\.0'
+says 'file/wrong/weights .*Failed'
+says 'qwen3.rope.freq_base is missing, which readers take for 10000'
+expect 8 env REFPARITY_CHECKPOINTS="$work/sketches" ctest --test-dir "$tree" -R '^file/.*/weights$'
+says 'file/right/weights .*Passed'
 
 # ---- what CMake derives from an engine's declaration
 ctest --test-dir "$tree" --show-only=json-v1 >"$work/tests.json"

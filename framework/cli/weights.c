@@ -21,6 +21,9 @@ static const char help[] =
     "each metadata value that config.json fixes; missing and surplus tensors. What is not the\n"
     "checkpoint's is explained where it is the same as something else: rows in another order,\n"
     "another tensor, transposed, off by a constant, scaled, never written. Runs no engine.\n"
+    "CHECKPOINT may be its sketch, a file that ci/record.sh makes: norms of rows and their "
+    "products\n"
+    "with random signs. What is off by less than the resolution that is printed is not seen then.\n"
     "The second form is the test ENTRY/weights of a build tree, whose config.json is CONFIG.\n"
     "\n"
     "  --verbose   print what is right, too\n"
@@ -35,7 +38,9 @@ struct printer {
     bool is_verbose;
     cJSON *findings; /* NULL without --json */
     size_t n_tensors, n_rows, n_values, n_wrong;
-    double worst; /* of right tensors: l2_rel / limit */
+    size_t n_sketched;
+    double row_resolution, tensor_resolution; /* the coarsest of what is sketched */
+    double worst;                             /* of right tensors: l2_rel / limit */
     char worst_name[128];
 };
 
@@ -54,6 +59,10 @@ static void add_finding(cJSON *findings, const struct rp_weights_finding *findin
                               isfinite(finding->l2_rel) ? cJSON_CreateNumber(finding->l2_rel)
                                                         : cJSON_CreateNull());
         cJSON_AddNumberToObject(item, "limit", finding->limit);
+        if (finding->is_sketched) {
+            cJSON_AddNumberToObject(item, "row_resolution", finding->row_resolution);
+            cJSON_AddNumberToObject(item, "tensor_resolution", finding->tensor_resolution);
+        }
     }
     cJSON_AddStringToObject(item, "message", finding->message);
     cJSON_AddStringToObject(item, "cause", finding->cause);
@@ -84,6 +93,9 @@ static void see(void *context, const struct rp_weights_finding *finding)
     printer->n_tensors += !finding->is_metadata;
     printer->n_rows += finding->is_metadata ? 0 : finding->n_rows;
     printer->n_wrong += !finding->is_right;
+    printer->n_sketched += finding->is_sketched;
+    printer->row_resolution = fmax(printer->row_resolution, finding->row_resolution);
+    printer->tensor_resolution = fmax(printer->tensor_resolution, finding->tensor_resolution);
     if (finding->is_right && share > printer->worst) {
         printer->worst = share;
         snprintf(printer->worst_name, sizeof printer->worst_name, "%s", finding->name);
@@ -102,6 +114,11 @@ static void print_end(const struct printer *printer, cJSON *root)
         if (printer->worst > 0)
             printf("; of what is right, the nearest to its limit is %s, at %.2f of it",
                    printer->worst_name, printer->worst);
+        if (printer->n_sketched > 0)
+            printf(
+                "\n%zu tensors by the checkpoint's sketch, resolution: a row may be off by L2_rel "
+                "%.2g unseen, all rows of a tensor by %.2g",
+                printer->n_sketched, printer->row_resolution, printer->tensor_resolution);
         if (printer->n_wrong > 0)
             printf("\n%zu are not the checkpoint's\n", printer->n_wrong);
         else
