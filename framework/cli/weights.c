@@ -37,7 +37,7 @@ struct printer {
     const char *config, *entry; /* of a test; else NULL */
     bool is_verbose;
     cJSON *findings; /* NULL without --json */
-    size_t n_tensors, n_rows, n_values, n_wrong;
+    size_t n_tensors, n_rows, n_values, n_wrong, n_unread;
     size_t n_sketched;
     double row_resolution, tensor_resolution; /* the coarsest of what is sketched */
     double worst;                             /* of right tensors: l2_rel / limit */
@@ -78,6 +78,8 @@ static void print_finding(const struct printer *printer, const struct rp_weights
         printf("    next: %s\n", finding->next);
     } else if (printer->is_verbose && finding->is_metadata) {
         printf("%s: right\n", finding->name);
+    } else if (finding->cause[0]) {
+        printf("%s (%s): %s\n", finding->name, finding->type, finding->cause);
     } else if (printer->is_verbose) {
         printf("%s (%s): right: %zu rows, the worst %zu: L2_rel %.3g, its rounding may cost %.3g\n",
                finding->name, finding->type, finding->n_rows, finding->worst_row, finding->l2_rel,
@@ -92,7 +94,8 @@ static void see(void *context, const struct rp_weights_finding *finding)
     printer->n_values += finding->is_metadata;
     printer->n_tensors += !finding->is_metadata;
     printer->n_rows += finding->is_metadata ? 0 : finding->n_rows;
-    printer->n_wrong += !finding->is_right;
+    printer->n_wrong += !finding->is_right && !finding->is_unread;
+    printer->n_unread += finding->is_unread;
     printer->n_sketched += finding->is_sketched;
     printer->row_resolution = fmax(printer->row_resolution, finding->row_resolution);
     printer->tensor_resolution = fmax(printer->tensor_resolution, finding->tensor_resolution);
@@ -104,6 +107,19 @@ static void see(void *context, const struct rp_weights_finding *finding)
         add_finding(printer->findings, finding);
     else
         print_finding(printer, finding);
+}
+
+static int exit_code(const struct printer *printer)
+{
+    return printer->n_wrong > 0    ? RP_EXIT_FAIL
+           : printer->n_unread > 0 ? RP_EXIT_ERROR
+                                   : RP_EXIT_PASS;
+}
+
+static const char *verdict_name(const struct printer *printer)
+{
+    const int code = exit_code(printer);
+    return code == RP_EXIT_PASS ? "PASS" : code == RP_EXIT_FAIL ? "FAIL" : "ERROR";
 }
 
 static void print_end(const struct printer *printer, cJSON *root)
@@ -119,15 +135,18 @@ static void print_end(const struct printer *printer, cJSON *root)
                 "\n%zu tensors by the checkpoint's sketch, resolution: a row may be off by L2_rel "
                 "%.2g unseen, all rows of a tensor by %.2g",
                 printer->n_sketched, printer->row_resolution, printer->tensor_resolution);
+        if (printer->n_unread > 0)
+            printf("\n%zu cannot be compared", printer->n_unread);
         if (printer->n_wrong > 0)
             printf("\n%zu are not the checkpoint's\n", printer->n_wrong);
         else
-            puts("\nthe file is the checkpoint");
+            puts(printer->n_unread > 0 ? "\nthe others are the checkpoint's"
+                                       : "\nthe file is the checkpoint");
         return;
     }
     cJSON_AddStringToObject(root, "model", printer->model);
     cJSON_AddStringToObject(root, "checkpoint", printer->checkpoint);
-    cJSON_AddStringToObject(root, "verdict", printer->n_wrong > 0 ? "FAIL" : "PASS");
+    cJSON_AddStringToObject(root, "verdict", verdict_name(printer));
     cJSON_AddNumberToObject(root, "n_tensors", (double)printer->n_tensors);
     cJSON_AddNumberToObject(root, "n_rows", (double)printer->n_rows);
     char *text = cJSON_Print(root);
@@ -209,7 +228,7 @@ int rp_cli_weights(int argc, char **argv)
         status = rp_gguf_open_checkpoint(printer.checkpoint, &checkpoint, &err);
     if (status == RP_OK)
         status = rp_weights_compare(file, checkpoint, see, &printer, &err);
-    int result = printer.n_wrong > 0 ? RP_EXIT_FAIL : RP_EXIT_PASS;
+    int result = exit_code(&printer);
     if (status == RP_OK)
         print_end(&printer, root);
     else

@@ -14,7 +14,7 @@
 struct counter {
     rp_weights_fn *see;
     void *context;
-    size_t n_tensors, n_values, n_wrong, n_sketched;
+    size_t n_tensors, n_values, n_wrong, n_unread, n_sketched;
     double row_resolution, tensor_resolution; /* the coarsest, where n_sketched > 0 */
     char coarsest[128];                       /* the tensor that has the former */
     char first[512];
@@ -31,7 +31,10 @@ static void count(void *context, const struct rp_weights_finding *finding)
         counter->row_resolution = finding->row_resolution;
         snprintf(counter->coarsest, sizeof counter->coarsest, "%s", finding->name);
     }
-    if (!finding->is_right && counter->n_wrong++ == 0)
+    counter->n_unread += finding->is_unread;
+    counter->n_wrong += !finding->is_right && !finding->is_unread;
+    if (finding->is_unread ? counter->n_unread == 1 && counter->n_wrong == 0
+                           : !finding->is_right && counter->n_wrong == 1)
         snprintf(counter->first, sizeof counter->first, "%s", finding->message);
     counter->see(counter->context, finding);
 }
@@ -117,13 +120,17 @@ static enum rp_verdict compare(const struct rp_context *context, const char *ggu
         status = rp_gguf_open_checkpoint(source, &checkpoint, &err);
     if (status == RP_OK)
         status = rp_weights_compare(file, checkpoint, count, counter, &err);
-    if (status != RP_OK && (status != RP_ERR_UNSUPPORTED || counter->n_wrong == 0)) {
+    if (status != RP_OK) {
         rp_error_text(&err, message, RP_WEIGHTS_MESSAGE_SIZE);
         verdict = verdict_of(context, status);
-    } else if (counter->n_wrong > 0) { /* also where a later tensor is of a type that is not read */
+    } else if (counter->n_wrong > 0) {
         snprintf(message, RP_WEIGHTS_MESSAGE_SIZE, "%zu of %zu are not the checkpoint's: %s",
                  counter->n_wrong, counter->n_tensors + counter->n_values, counter->first);
         verdict = RP_FAIL;
+    } else if (counter->n_unread > 0) {
+        snprintf(message, RP_WEIGHTS_MESSAGE_SIZE, "%zu of %zu tensors are not compared: %s",
+                 counter->n_unread, counter->n_tensors, counter->first);
+        verdict = unavailable(context);
     } else {
         const int n = snprintf(message, RP_WEIGHTS_MESSAGE_SIZE,
                                "%zu tensors and %zu metadata values are the checkpoint's",

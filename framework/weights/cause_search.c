@@ -21,7 +21,7 @@ enum rp_status rp_cause_take_samples(struct rp_cause_search *search,
         struct rp_file_row *row = &search->rows[i];
         const size_t r = rows->samples[i];
         search->indices[i] = r;
-        status = rp_file_row_alloc(search->tensor, row, search->err);
+        status = rp_file_row_alloc(search->file, search->tensor, row, search->err);
         if (status == RP_OK)
             status = rp_file_row_read(search->file, search->tensor, r, row, search->err);
         if (status == RP_OK && !search->is_sketched)

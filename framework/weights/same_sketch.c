@@ -39,14 +39,15 @@ static double nearest_bound(uint32_t type, uint32_t checkpoint_type, double valu
 static double row_bound(const struct rp_file_row *row, uint32_t checkpoint_type, double envelope)
 {
     double square = 0;
-    if (row->type == RP_GGML_F16 || row->type == RP_GGML_BF16)
+    if (rp_is_nearest(row->type))
         for (size_t i = 0; i < row->n; i++) {
             const double bound = nearest_bound(row->type, checkpoint_type, (double)row->values[i]);
             square += bound * bound;
         }
     else
         square = row->bound_norm * row->bound_norm;
-    return fmin(sqrt(square), rp_widest_steps_norm(row->type, envelope, row->n));
+    const double widest = rp_widest_steps_norm(row->type, envelope, row->n);
+    return fmin(sqrt(square), row->is_weighted ? 2 * widest : widest);
 }
 
 /* What does not need the products; *expected is read. */
@@ -192,7 +193,7 @@ enum rp_status rp_compare_sketched_rows(const struct rp_gguf *file,
                                     .x = rp_sketch_x(checkpoint)};
     struct together together = {.square = 0};
     struct rp_file_row row = {.values = NULL};
-    enum rp_status status = rp_file_row_alloc(tensor, &row, err);
+    enum rp_status status = rp_file_row_alloc(file, tensor, &row, err);
     *rows = (struct rp_tensor_rows){.is_sketched = true};
     for (size_t r = 0; r < tensor->n_rows && status == RP_OK; r++) {
         struct rp_row_sketch expected_row;

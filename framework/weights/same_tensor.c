@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "formats/encoded_bounds.h"
 #include "formats/half.h"
@@ -11,11 +12,36 @@
 #define BLOCK_VALUES ((size_t)1 << 20) /* of the checkpoint's that are read at a time */
 #define WIDEST_REACH \
     4 /* steps: one of rounding, and half of sqrt(32): see formats/encoded_bounds.h */
+/* Where rounding is weighted, a block's scale is fitted to the values that weigh most. With those of number
+ * l, it is off by half a step / l, and a block whose numbers have the root mean square r by (1 + r / l) / 2
+ * steps per value in place of 1 / 2. Twice: they are of usual size. A single value may be off by its block's
+ * range. */
+#define WEIGHTED 2
 
-enum rp_status rp_file_row_alloc(const struct rp_gguf_tensor *tensor, struct rp_file_row *row,
-                                 struct rp_error *err)
+bool rp_is_nearest(uint32_t type)
+{
+    return type == RP_GGML_F32 || type == RP_GGML_F16 || type == RP_GGML_BF16;
+}
+
+/* Whether the file says that its values were rounded by their importance; Q8_0 never is. */
+static bool has_weights(const struct rp_gguf *file, uint32_t type)
+{
+    static const char prefix[] = "quantize.imatrix.";
+    if (rp_is_nearest(type) || type == RP_GGML_Q8_0)
+        return false;
+    for (size_t i = 0; i < rp_gguf_n_values(file); i++) {
+        const struct rp_gguf_string key = rp_gguf_value(file, i)->key;
+        if (key.length >= sizeof prefix && memcmp(key.data, prefix, sizeof prefix - 1) == 0)
+            return true;
+    }
+    return false;
+}
+
+enum rp_status rp_file_row_alloc(const struct rp_gguf *file, const struct rp_gguf_tensor *tensor,
+                                 struct rp_file_row *row, struct rp_error *err)
 {
     row->type = tensor->type;
+    row->is_weighted = has_weights(file, tensor->type);
     row->n = tensor->dims[0];
     row->values = calloc(row->n, 4 * sizeof *row->values);
     if (!row->values)
@@ -52,6 +78,10 @@ enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf
         status = rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(file), (long long)tensor->offset,
                          "tensor '%s' is of type %s, whose rounding is not known", tensor->name,
                          rp_ggml_type_name(tensor->type));
+    for (size_t i = 0; row->is_weighted && status == RP_OK && i < row->n; i++) {
+        row->bound[i] *= WEIGHTED;
+        row->reach[i] = INFINITY;
+    }
     if (status == RP_OK) {
         row->norm = norm_of(row->values, row->n);
         row->bound_norm = norm_of(row->bound, row->n);
@@ -70,8 +100,10 @@ static void limits_at(const struct rp_file_row *row, size_t i, float x, double *
         *bound = *reach = isfinite(nearest) ? fabs((double)nearest - (double)x) : 0;
         return;
     }
-    *bound = fmin((double)row->bound[i], (double)row->widest[i]);
-    *reach = fmin((double)row->reach[i], WIDEST_REACH * (double)row->widest[i]);
+    const double widest = (double)row->widest[i] * (row->is_weighted ? WEIGHTED : 1);
+    *bound = fmin((double)row->bound[i], widest);
+    *reach =
+        row->is_weighted ? (double)INFINITY : fmin((double)row->reach[i], WIDEST_REACH * widest);
 }
 
 struct rp_row_distance rp_row_distance(const struct rp_file_row *row, const float *expected,
@@ -162,7 +194,7 @@ enum rp_status rp_compare_tensor_rows(const struct rp_gguf *file,
     struct rp_file_row row = {.values = NULL};
     float *block = calloc(step < tensor->n_rows ? step : tensor->n_rows, width * sizeof *block);
     enum rp_status status =
-        block ? rp_file_row_alloc(tensor, &row, err)
+        block ? rp_file_row_alloc(file, tensor, &row, err)
               : rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for rows of %zu values", width);
     *rows = (struct rp_tensor_rows){.n_rows = 0};
     for (size_t first = 0; first < tensor->n_rows && status == RP_OK; first += step) {

@@ -20,10 +20,12 @@ struct rp_file_row {
     float *values, *bound, *reach; /* [n] each, of one allocation behind values */
     float *widest;                 /* [n], scratch of rp_row_distance */
     double norm, bound_norm;       /* of values and bound */
+    bool is_weighted;              /* rounded by an importance matrix */
 };
 
-enum rp_status rp_file_row_alloc(const struct rp_gguf_tensor *tensor, struct rp_file_row *row,
-                                 struct rp_error *err);
+/* Of a tensor of file. */
+enum rp_status rp_file_row_alloc(const struct rp_gguf *file, const struct rp_gguf_tensor *tensor,
+                                 struct rp_file_row *row, struct rp_error *err);
 void rp_file_row_free(struct rp_file_row *row); /* a zeroed one is allowed */
 enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf_tensor *tensor,
                                 size_t index, struct rp_file_row *row, struct rp_error *err);
@@ -31,6 +33,9 @@ enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf
 /* expected [row->n]; tolerance: what that is off by itself, relative to each value. NaN is not the same. */
 struct rp_row_distance rp_row_distance(const struct rp_file_row *row, const float *expected,
                                        double tolerance);
+
+/* F32, F16 or BF16: each value is the nearest one. */
+bool rp_is_nearest(uint32_t type);
 
 #define RP_MAX_FAILING_SAMPLES 16
 

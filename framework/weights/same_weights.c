@@ -9,6 +9,8 @@
 #include "weights/same_sketch.h"
 #include "weights/tensor_cause.h"
 
+#define TEXT_SIZE 64
+
 struct comparison {
     const struct rp_gguf *file, *checkpoint;
     rp_weights_fn *see;
@@ -95,6 +97,19 @@ static void describe(struct rp_weights_finding *finding, const struct rp_tensor_
         rows->worst.error, rows->worst.limit, rows->worst.worst);
 }
 
+static void see_unread(const struct comparison *comparison, const struct rp_gguf_tensor *tensor)
+{
+    struct rp_weights_finding finding;
+    begin(&finding, tensor, true);
+    finding.is_unread = true;
+    snprintf(finding.message, sizeof finding.message,
+             "%s cannot be compared: values of type %s are not read", tensor->name, finding.type);
+    snprintf(finding.cause, sizeof finding.cause, "the other tensors are compared");
+    snprintf(finding.next, sizeof finding.next,
+             "convert to a type that is read: F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL");
+    comparison->see(comparison->context, &finding);
+}
+
 static enum rp_status compare_tensor(const struct comparison *comparison,
                                      const struct rp_gguf_tensor *tensor,
                                      const struct rp_gguf_tensor *expected)
@@ -105,6 +120,10 @@ static enum rp_status compare_tensor(const struct comparison *comparison,
     enum rp_status status =
         (sketch && sketch->data ? rp_compare_sketched_rows : rp_compare_tensor_rows)(
             comparison->file, tensor, comparison->checkpoint, expected, &rows, comparison->err);
+    if (status == RP_ERR_UNSUPPORTED) {
+        see_unread(comparison, tensor);
+        return RP_OK;
+    }
     if (status != RP_OK)
         return status;
     begin(&finding, tensor, true);
@@ -142,11 +161,31 @@ static const struct rp_gguf_tensor *tied_to(const struct comparison *comparison,
     return rp_gguf_find_tensor(comparison->checkpoint, "token_embd.weight");
 }
 
+/* Factors by which frequencies are divided. */
+static bool are_all_ones(const struct rp_gguf *file, const struct rp_gguf_tensor *tensor)
+{
+    float *values = calloc(tensor->dims[0], sizeof *values);
+    bool are_ones =
+        values && tensor->n_rows == 1 && rp_gguf_row(file, tensor, 0, values, NULL) == RP_OK;
+    for (size_t i = 0; are_ones && i < tensor->dims[0]; i++)
+        are_ones = values[i] == 1;
+    free(values);
+    return are_ones;
+}
+
 static void see_surplus(const struct comparison *comparison, const struct rp_gguf_tensor *tensor)
 {
     struct rp_weights_finding finding;
     char shape[96];
     begin(&finding, tensor, true);
+    if (strcmp(tensor->name, "rope_freqs.weight") == 0 && are_all_ones(comparison->file, tensor)) {
+        finding.is_right = true;
+        finding.next[0] = '\0';
+        snprintf(finding.cause, sizeof finding.cause,
+                 "the checkpoint has nothing of it; all of it is 1, which changes nothing");
+        comparison->see(comparison->context, &finding);
+        return;
+    }
     snprintf(finding.message, sizeof finding.message,
              "%s (%s, %s) is surplus: the checkpoint has nothing of it", tensor->name, finding.type,
              shape_text(tensor, shape));
@@ -168,10 +207,57 @@ static enum rp_status compare_found(const struct comparison *comparison,
     return RP_OK;
 }
 
+/* Whether most of the checkpoint's tensors are not in the file, or have other sizes in any order: a converter's
+ * mistakes do not make another model. */
+static bool is_another_model(const struct comparison *comparison, size_t *n_fit)
+{
+    const size_t n = rp_gguf_n_tensors(comparison->checkpoint);
+    *n_fit = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct rp_gguf_tensor *expected = rp_gguf_tensor(comparison->checkpoint, i);
+        const struct rp_gguf_tensor *tensor = rp_gguf_find_tensor(comparison->file, expected->name);
+        if (tensor && (has_shape_of(tensor, expected) || (tensor->dims[0] == expected->dims[1] &&
+                                                          tensor->dims[1] == expected->dims[0])))
+            ++*n_fit;
+    }
+    return *n_fit < n - *n_fit;
+}
+
+static void architecture_of(const struct rp_gguf *gguf, char text[TEXT_SIZE])
+{
+    const struct rp_gguf_value *value = rp_gguf_find_value(gguf, "general.architecture");
+    snprintf(text, TEXT_SIZE, "missing");
+    if (value)
+        rp_gguf_value_text(gguf, value, text, TEXT_SIZE);
+}
+
+static void see_another_model(const struct comparison *comparison, size_t n_fit)
+{
+    struct rp_weights_finding finding = {
+        .is_metadata = true, .type = "", .n_rows = 1, .n_failing = 1};
+    static const char key[] = "general.architecture";
+    char found[TEXT_SIZE], expected[TEXT_SIZE];
+    architecture_of(comparison->file, found);
+    architecture_of(comparison->checkpoint, expected);
+    snprintf(finding.name, sizeof finding.name, "%s",
+             strcmp(found, expected) == 0 ? "tensors" : key);
+    snprintf(finding.message, sizeof finding.message,
+             "the file is another model's: architecture %s, the checkpoint's %s; %zu of the "
+             "checkpoint's %zu tensors are in the file by name and size",
+             found, expected, n_fit, rp_gguf_n_tensors(comparison->checkpoint));
+    snprintf(finding.next, sizeof finding.next, "compare it with the checkpoint it was made from");
+    comparison->see(comparison->context, &finding);
+}
+
 enum rp_status rp_weights_compare(const struct rp_gguf *file, const struct rp_gguf *checkpoint,
                                   rp_weights_fn *see, void *context, struct rp_error *err)
 {
     const struct comparison comparison = {file, checkpoint, see, context, err};
+    size_t n_fit;
+    if (is_another_model(&comparison, &n_fit)) {
+        see_another_model(&comparison, n_fit);
+        return RP_OK;
+    }
     enum rp_status status = rp_compare_metadata(file, checkpoint, see, context, err);
     for (size_t i = 0; i < rp_gguf_n_tensors(checkpoint) && status == RP_OK; i++) {
         const struct rp_gguf_tensor *expected = rp_gguf_tensor(checkpoint, i);

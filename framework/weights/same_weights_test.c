@@ -10,8 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
+#include "base/scratch_test_util.h"
 #include "refparity/weights.h"
 #include "weights/gguf_computed.h"
 #include "weights/gguf_internal.h"
@@ -229,6 +231,143 @@ static void a_key_that_the_checkpoint_has_nothing_of_is_named(void **state)
     rp_test_close_subject(&subject);
 }
 
+/* The type in the tensor's entry: name, number of dimensions, these, type. */
+static void set_type(struct rp_wrong_file *subject, const char *name, unsigned char type)
+{
+    const size_t n = strlen(name), n_dims = rp_test_tensor_of(subject, name)->n_dims;
+    for (size_t i = 0; i + n <= subject->size; i++)
+        if (memcmp(subject->bytes + i, name, n) == 0) {
+            subject->bytes[i + n + 4 + 8 * n_dims] = (char)type;
+            return;
+        }
+    fail_msg("no %s", name);
+}
+
+/* A tensor of another type, of whose values only the number of bytes is known. */
+static void a_type_that_is_not_read_is_said_and_the_rest_is_compared(void **state)
+{
+    (void)state;
+    struct rp_wrong_file subject;
+    rp_test_open_subject(&subject, "llama", "q4_0");
+    rp_spoil_double_scales(&subject, "blk.3.ffn_up.weight");
+    set_type(&subject, "blk.1.ffn_up.weight", 39); /* MXFP4: 17 bytes for 32 values; Q4_0 has 18 */
+    rp_test_compare(&subject);
+    assert_int_equal(subject.n_wrong, 2);
+    assert_string_equal(subject.wrong[0].name, "blk.1.ffn_up.weight");
+    assert_true(subject.wrong[0].is_unread && !subject.wrong[1].is_unread);
+    assert_string_equal(
+        subject.wrong[0].message,
+        "blk.1.ffn_up.weight cannot be compared: values of type MXFP4 are not read");
+    assert_string_equal(subject.wrong[1].name, "blk.3.ffn_up.weight");
+    rp_test_close_subject(&subject);
+}
+
+/* Failing rows of two kinds, far apart; of the second kind are odd rows alone. */
+static void a_cause_is_judged_on_rows_from_all_over_the_tensor(void **state)
+{
+    (void)state;
+    struct rp_wrong_file subject;
+    rp_test_open_subject(&subject, "llama", "bf16");
+    const struct rp_gguf_tensor *tensor = rp_test_tensor_of(&subject, "output.weight");
+    unsigned char *bytes = rp_test_bytes_of(&subject, "output.weight");
+    memset(bytes, 0, 17 * tensor->row_bytes);
+    for (size_t r = 701; r < 1000; r += 2)
+        memset(bytes + r * tensor->row_bytes, 0x3f, tensor->row_bytes);
+    rp_test_compare(&subject);
+    assert_int_equal(subject.wrong[0].n_failing, 167);
+    rp_test_expect_wrong(&subject, "output.weight", ""); /* not: never written */
+    rp_test_close_subject(&subject);
+}
+
+static void another_models_checkpoint_is_one_line(void **state)
+{
+    (void)state;
+    struct rp_wrong_file subject;
+    rp_test_open_subject(&subject, "qwen35", "q8_0");
+    rp_gguf_close(subject.checkpoint);
+    assert_int_equal(
+        rp_gguf_open_checkpoint(RP_SOURCE_DIR "/fixtures/tiny/llama", &subject.checkpoint, NULL),
+        RP_OK);
+    rp_test_compare(&subject);
+    rp_test_expect_wrong(&subject, "general.architecture", "");
+    assert_int_equal(subject.n_tensors + subject.n_values, 1);
+    assert_non_null(
+        strstr(subject.wrong[0].message,
+               "another model's: architecture \"qwen35\", the checkpoint's \"llama\"; "));
+    rp_test_close_subject(&subject);
+}
+
+/* 0.6 of the F16 at bytes. */
+static void scale_half(unsigned char *bytes)
+{
+    unsigned bits = (unsigned)bytes[0] | (unsigned)bytes[1] << 8;
+    unsigned significand = ((bits & 0x3ff) | 0x400) * 6 / 5; /* twice that, of an exponent less */
+    bits = (bits & 0xfc00) - 0x400;
+    if (significand >= 0x800) {
+        significand /= 2;
+        bits += 0x400;
+    }
+    bits |= significand & 0x3ff;
+    bytes[0] = (unsigned char)bits;
+    bytes[1] = (unsigned char)(bits >> 8);
+}
+
+/* One of six blocks whose scale is 0.6 of what its largest value needs, as an importance matrix may choose it:
+ * right where the file says that it had one, else a row that is too far off. */
+static void an_importance_matrix_may_choose_other_scales(void **state)
+{
+    (void)state;
+    for (int is_said = 0; is_said < 2; is_said++) {
+        struct rp_wrong_file subject;
+        rp_test_open_subject(&subject, "llama", "q4_0");
+        scale_half(rp_test_bytes_of(&subject, "blk.1.ffn_down.weight"));
+        if (is_said)
+            replace_bytes(&subject, "tokenizer.ggml.merges", "quantize.imatrix.file");
+        rp_test_compare(&subject);
+        if (is_said)
+            assert_int_equal(subject.n_wrong, 0);
+        else
+            rp_test_expect_wrong(&subject, "blk.1.ffn_down.weight", "");
+        rp_test_close_subject(&subject);
+    }
+}
+
+/* Beside a checkpoint without rope scaling. */
+static void rope_factors_of_one_are_surplus_and_right(void **state)
+{
+    (void)state;
+    static const char tiny[] = RP_SOURCE_DIR "/fixtures/tiny/llama/";
+    char folder[256], path[512], *config = NULL;
+    size_t n = 0;
+    rp_test_make_folder(folder);
+    snprintf(path, sizeof path, "%sconfig.json", tiny);
+    assert_int_equal(rp_file_read(path, 1 << 16, &config, &n, NULL), RP_OK);
+    char *rope_type = strstr(config, "rope_type");
+    assert_non_null(rope_type);
+    memcpy(rope_type, "rope_typ3", 9);
+    rp_test_write_file(folder, "config.json", config, n);
+    free(config);
+    char target[512];
+    snprintf(target, sizeof target, "%smodel.safetensors", tiny);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    assert_int_equal(symlink(target, path), 0);
+    for (int are_ones = 0; are_ones < 2; are_ones++) {
+        struct rp_wrong_file subject;
+        rp_test_open_subject(&subject, "llama", "q8_0");
+        rp_gguf_close(subject.checkpoint);
+        assert_int_equal(rp_gguf_open_checkpoint(folder, &subject.checkpoint, NULL), RP_OK);
+        if (are_ones)
+            rp_test_map_f32(&subject, "rope_freqs.weight", 0, 1);
+        rp_test_compare(&subject);
+        if (are_ones)
+            assert_int_equal(subject.n_wrong, 0);
+        else
+            rp_test_expect_wrong(&subject, "rope_freqs.weight", "");
+        rp_test_close_subject(&subject);
+    }
+    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -240,6 +379,11 @@ int main(void)
         cmocka_unit_test(wrong_metadata_is_named),
         cmocka_unit_test(an_absent_key_is_what_readers_take_for_it),
         cmocka_unit_test(a_key_that_the_checkpoint_has_nothing_of_is_named),
+        cmocka_unit_test(a_type_that_is_not_read_is_said_and_the_rest_is_compared),
+        cmocka_unit_test(a_cause_is_judged_on_rows_from_all_over_the_tensor),
+        cmocka_unit_test(another_models_checkpoint_is_one_line),
+        cmocka_unit_test(an_importance_matrix_may_choose_other_scales),
+        cmocka_unit_test(rope_factors_of_one_are_surplus_and_right),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

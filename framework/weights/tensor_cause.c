@@ -66,10 +66,7 @@ static enum rp_status try_line(struct rp_cause_search *search)
     const double tolerance = search->tolerance;
     /* FP32 rounds the sum. A factor is fitted to values that rounding moved: of thousands of them, by half a
      * step each, it is known to some 1e-4. */
-    const bool is_quantized = search->tensor->type != RP_GGML_F32 &&
-                              search->tensor->type != RP_GGML_F16 &&
-                              search->tensor->type != RP_GGML_BF16;
-    search->tolerance = tolerance + (is_quantized ? 0x1p-10 : 0x1p-20);
+    search->tolerance = tolerance + (rp_is_nearest(search->tensor->type) ? 0x1p-20 : 0x1p-10);
     fit(search, &offset, &factor);
     if (fabs(offset.offset - round(offset.offset)) < 1e-3)
         offset.offset = round(offset.offset);

@@ -22,6 +22,7 @@ enum rp_status rp_gguf_open_checkpoint(const char *path, struct rp_gguf **out,
 /* What was found of a tensor or of a metadata value. */
 struct rp_weights_finding {
     bool is_right, is_metadata;
+    bool is_unread; /* it cannot be compared: its type is not read, which message says; is_right is false */
     char name[128];   /* of the tensor, or the key */
     const char *type; /* "Q4_0", ...; of the file's tensor; "" where there is none */
     size_t
@@ -35,15 +36,16 @@ struct rp_weights_finding {
     double l2_rel,
         limit; /* of that row: ||file - checkpoint|| / ||checkpoint||, what rounding may cost */
     char message[512]; /* what is wrong, where, by how much, against which limit; "" where right */
-    char cause[512];   /* what it would be the same as; "" where that was not found */
+    char cause[512];   /* what it would be the same as; "" where that was not found; of a right one that
+                        * the checkpoint has nothing of: why it changes nothing */
     char next[256];    /* what to do; "" where right */
 };
 
 typedef void rp_weights_fn(void *context, const struct rp_weights_finding *finding);
 
 /* Compares file with checkpoint, which rp_gguf_open_checkpoint opened, and calls see with each metadata
- * value, then with each tensor in the checkpoint's order, then with the file's surplus ones. RP_ERR_MEMORY;
- * RP_ERR_UNSUPPORTED: a tensor's type is not read; its error says which. */
+ * value, then with each tensor in the checkpoint's order, then with the file's surplus ones; where the file is
+ * another model's, with that alone. RP_ERR_MEMORY; RP_ERR_FORMAT: a sketch is damaged. */
 enum rp_status rp_weights_compare(const struct rp_gguf *file, const struct rp_gguf *checkpoint,
                                   rp_weights_fn *see, void *context, struct rp_error *err);
 
