@@ -207,22 +207,6 @@ static enum rp_status compare_found(const struct comparison *comparison,
     return RP_OK;
 }
 
-/* Whether most of the checkpoint's tensors are not in the file, or have other sizes in any order: a converter's
- * mistakes do not make another model. */
-static bool is_another_model(const struct comparison *comparison, size_t *n_fit)
-{
-    const size_t n = rp_gguf_n_tensors(comparison->checkpoint);
-    *n_fit = 0;
-    for (size_t i = 0; i < n; i++) {
-        const struct rp_gguf_tensor *expected = rp_gguf_tensor(comparison->checkpoint, i);
-        const struct rp_gguf_tensor *tensor = rp_gguf_find_tensor(comparison->file, expected->name);
-        if (tensor && (has_shape_of(tensor, expected) || (tensor->dims[0] == expected->dims[1] &&
-                                                          tensor->dims[1] == expected->dims[0])))
-            ++*n_fit;
-    }
-    return *n_fit < n - *n_fit;
-}
-
 static void architecture_of(const struct rp_gguf *gguf, char text[TEXT_SIZE])
 {
     const struct rp_gguf_value *value = rp_gguf_find_value(gguf, "general.architecture");
@@ -231,33 +215,52 @@ static void architecture_of(const struct rp_gguf *gguf, char text[TEXT_SIZE])
         rp_gguf_value_text(gguf, value, text, TEXT_SIZE);
 }
 
-static void see_another_model(const struct comparison *comparison, size_t n_fit)
+static bool is_as_large(const struct rp_gguf_tensor *tensor, const struct rp_gguf_tensor *expected)
 {
+    return has_shape_of(tensor, expected) ||
+           (tensor->dims[0] == expected->dims[1] && tensor->dims[1] == expected->dims[0]);
+}
+
+/* Whether most of the checkpoint's tensors are not in the file, or have other sizes in any order, or some of
+ * another architecture: a converter's mistakes do not make another model. */
+static bool see_another_model(const struct comparison *comparison)
+{
+    const size_t n = rp_gguf_n_tensors(comparison->checkpoint);
     struct rp_weights_finding finding = {
         .is_metadata = true, .type = "", .n_rows = 1, .n_failing = 1};
-    static const char key[] = "general.architecture";
-    char found[TEXT_SIZE], expected[TEXT_SIZE];
+    char found[TEXT_SIZE], expected[TEXT_SIZE], shape[2][96];
+    size_t n_fit = 0;
     architecture_of(comparison->file, found);
     architecture_of(comparison->checkpoint, expected);
-    snprintf(finding.name, sizeof finding.name, "%s",
-             strcmp(found, expected) == 0 ? "tensors" : key);
+    const bool is_same = strcmp(found, expected) == 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct rp_gguf_tensor *wanted = rp_gguf_tensor(comparison->checkpoint, i);
+        const struct rp_gguf_tensor *tensor = rp_gguf_find_tensor(comparison->file, wanted->name);
+        const bool fits = tensor && is_as_large(tensor, wanted);
+        n_fit += fits;
+        if (!fits && !finding.cause[0])
+            snprintf(finding.cause, sizeof finding.cause, "%s is %s, the checkpoint's is %s",
+                     wanted->name, tensor ? shape_text(tensor, shape[0]) : "missing",
+                     shape_text(wanted, shape[1]));
+    }
+    if (is_same ? n_fit >= n - n_fit : n_fit == n)
+        return false;
+    snprintf(finding.name, sizeof finding.name, "%s", is_same ? "tensors" : "general.architecture");
     snprintf(finding.message, sizeof finding.message,
              "the file is another model's: architecture %s, the checkpoint's %s; %zu of the "
              "checkpoint's %zu tensors are in the file by name and size",
-             found, expected, n_fit, rp_gguf_n_tensors(comparison->checkpoint));
+             found, expected, n_fit, n);
     snprintf(finding.next, sizeof finding.next, "compare it with the checkpoint it was made from");
     comparison->see(comparison->context, &finding);
+    return true;
 }
 
 enum rp_status rp_weights_compare(const struct rp_gguf *file, const struct rp_gguf *checkpoint,
                                   rp_weights_fn *see, void *context, struct rp_error *err)
 {
     const struct comparison comparison = {file, checkpoint, see, context, err};
-    size_t n_fit;
-    if (is_another_model(&comparison, &n_fit)) {
-        see_another_model(&comparison, n_fit);
+    if (see_another_model(&comparison))
         return RP_OK;
-    }
     enum rp_status status = rp_compare_metadata(file, checkpoint, see, context, err);
     for (size_t i = 0; i < rp_gguf_n_tensors(checkpoint) && status == RP_OK; i++) {
         const struct rp_gguf_tensor *expected = rp_gguf_tensor(checkpoint, i);

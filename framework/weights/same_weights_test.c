@@ -282,19 +282,27 @@ static void a_cause_is_judged_on_rows_from_all_over_the_tensor(void **state)
 static void another_models_checkpoint_is_one_line(void **state)
 {
     (void)state;
-    struct rp_wrong_file subject;
-    rp_test_open_subject(&subject, "qwen35", "q8_0");
-    rp_gguf_close(subject.checkpoint);
-    assert_int_equal(
-        rp_gguf_open_checkpoint(RP_SOURCE_DIR "/fixtures/tiny/llama", &subject.checkpoint, NULL),
-        RP_OK);
-    rp_test_compare(&subject);
-    rp_test_expect_wrong(&subject, "general.architecture", "");
-    assert_int_equal(subject.n_tensors + subject.n_values, 1);
-    assert_non_null(
-        strstr(subject.wrong[0].message,
-               "another model's: architecture \"qwen35\", the checkpoint's \"llama\"; "));
-    rp_test_close_subject(&subject);
+    static const struct {
+        const char *model, *checkpoint, *cause;
+    } cases[] = {{"qwen35", "llama", "output.weight is missing, the checkpoint's is [1024][64]"},
+                 {"qwen3", "llama", "output.weight is missing"},
+                 {"llama", "qwen3", "blk.0.attn_q_norm.weight is missing"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct rp_wrong_file subject;
+        char folder[512], message[128];
+        rp_test_open_subject(&subject, cases[i].model, "q8_0");
+        rp_gguf_close(subject.checkpoint);
+        snprintf(folder, sizeof folder, "%s/fixtures/tiny/%s", RP_SOURCE_DIR, cases[i].checkpoint);
+        assert_int_equal(rp_gguf_open_checkpoint(folder, &subject.checkpoint, NULL), RP_OK);
+        rp_test_compare(&subject);
+        rp_test_expect_wrong(&subject, "general.architecture", cases[i].cause);
+        assert_int_equal(subject.n_tensors + subject.n_values, 1);
+        snprintf(message, sizeof message,
+                 "another model's: architecture \"%s\", the checkpoint's \"%s\"; ", cases[i].model,
+                 cases[i].checkpoint);
+        assert_non_null(strstr(subject.wrong[0].message, message));
+        rp_test_close_subject(&subject);
+    }
 }
 
 /* 0.6 of the F16 at bytes. */
