@@ -37,7 +37,7 @@ struct printer {
     const char *config, *entry; /* of a test; else NULL */
     bool is_verbose;
     cJSON *findings; /* NULL without --json */
-    size_t n_tensors, n_rows, n_values, n_wrong, n_unread;
+    size_t n_tensors, n_rows, n_values, n_wrong, n_not_compared;
     size_t n_sketched;
     double row_resolution, tensor_resolution; /* the coarsest of what is sketched */
     double worst;                             /* of right tensors: l2_rel / limit */
@@ -94,8 +94,8 @@ static void see(void *context, const struct rp_weights_finding *finding)
     printer->n_values += finding->is_metadata;
     printer->n_tensors += !finding->is_metadata;
     printer->n_rows += finding->is_metadata ? 0 : finding->n_rows;
-    printer->n_wrong += !finding->is_right && !finding->is_unread;
-    printer->n_unread += finding->is_unread;
+    printer->n_wrong += !finding->is_right && !finding->is_not_compared;
+    printer->n_not_compared += finding->is_not_compared;
     printer->n_sketched += finding->is_sketched;
     printer->row_resolution = fmax(printer->row_resolution, finding->row_resolution);
     printer->tensor_resolution = fmax(printer->tensor_resolution, finding->tensor_resolution);
@@ -111,9 +111,9 @@ static void see(void *context, const struct rp_weights_finding *finding)
 
 static int exit_code(const struct printer *printer)
 {
-    return printer->n_wrong > 0    ? RP_EXIT_FAIL
-           : printer->n_unread > 0 ? RP_EXIT_ERROR
-                                   : RP_EXIT_PASS;
+    return printer->n_wrong > 0          ? RP_EXIT_FAIL
+           : printer->n_not_compared > 0 ? RP_EXIT_ERROR
+                                         : RP_EXIT_PASS;
 }
 
 static const char *verdict_name(const struct printer *printer)
@@ -135,13 +135,13 @@ static void print_end(const struct printer *printer, cJSON *root)
                 "\n%zu tensors by the checkpoint's sketch, resolution: a row may be off by L2_rel "
                 "%.2g unseen, all rows of a tensor by %.2g",
                 printer->n_sketched, printer->row_resolution, printer->tensor_resolution);
-        if (printer->n_unread > 0)
-            printf("\n%zu cannot be compared", printer->n_unread);
+        if (printer->n_not_compared > 0)
+            printf("\n%zu cannot be compared", printer->n_not_compared);
         if (printer->n_wrong > 0)
             printf("\n%zu are not the checkpoint's\n", printer->n_wrong);
         else
-            puts(printer->n_unread > 0 ? "\nthe others are the checkpoint's"
-                                       : "\nthe file is the checkpoint");
+            puts(printer->n_not_compared > 0 ? "\nthe others are the checkpoint's"
+                                             : "\nthe file is the checkpoint");
         return;
     }
     cJSON_AddStringToObject(root, "model", printer->model);

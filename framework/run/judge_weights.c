@@ -14,7 +14,7 @@
 struct counter {
     rp_weights_fn *see;
     void *context;
-    size_t n_tensors, n_values, n_wrong, n_unread, n_sketched;
+    size_t n_tensors, n_values, n_wrong, n_not_compared, n_sketched;
     double row_resolution, tensor_resolution; /* the coarsest, where n_sketched > 0 */
     char coarsest[128];                       /* the tensor that has the former */
     char first[512];
@@ -31,10 +31,10 @@ static void count(void *context, const struct rp_weights_finding *finding)
         counter->row_resolution = finding->row_resolution;
         snprintf(counter->coarsest, sizeof counter->coarsest, "%s", finding->name);
     }
-    counter->n_unread += finding->is_unread;
-    counter->n_wrong += !finding->is_right && !finding->is_unread;
-    if (finding->is_unread ? counter->n_unread == 1 && counter->n_wrong == 0
-                           : !finding->is_right && counter->n_wrong == 1)
+    counter->n_not_compared += finding->is_not_compared;
+    counter->n_wrong += !finding->is_right && !finding->is_not_compared;
+    if (finding->is_not_compared ? counter->n_not_compared == 1 && counter->n_wrong == 0
+                                 : !finding->is_right && counter->n_wrong == 1)
         snprintf(counter->first, sizeof counter->first, "%s", finding->message);
     counter->see(counter->context, finding);
 }
@@ -127,9 +127,9 @@ static enum rp_verdict compare(const struct rp_context *context, const char *ggu
         snprintf(message, RP_WEIGHTS_MESSAGE_SIZE, "%zu of %zu are not the checkpoint's: %s",
                  counter->n_wrong, counter->n_tensors + counter->n_values, counter->first);
         verdict = RP_FAIL;
-    } else if (counter->n_unread > 0) {
+    } else if (counter->n_not_compared > 0) {
         snprintf(message, RP_WEIGHTS_MESSAGE_SIZE, "%zu of %zu tensors are not compared: %s",
-                 counter->n_unread, counter->n_tensors, counter->first);
+                 counter->n_not_compared, counter->n_tensors, counter->first);
         verdict = unavailable(context);
     } else {
         const int n = snprintf(message, RP_WEIGHTS_MESSAGE_SIZE,

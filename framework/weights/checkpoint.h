@@ -19,6 +19,9 @@ enum rp_status rp_checkpoint_open(const char *folder, struct rp_checkpoint **out
  * and types; of those that are sketched no values can be read. Errors as above. */
 enum rp_status rp_checkpoint_open_sketch(const char *path, struct rp_checkpoint **out,
                                          struct rp_error *err);
+/* The same from bytes[size], which have to outlive *out; name stands for the path in errors. */
+enum rp_status rp_checkpoint_open_sketch_memory(const void *bytes, size_t size, const char *name,
+                                                struct rp_checkpoint **out, struct rp_error *err);
 void rp_checkpoint_close(struct rp_checkpoint *checkpoint); /* NULL is allowed */
 
 /* Whether path is a folder: of the two, a checkpoint and no GGUF. */

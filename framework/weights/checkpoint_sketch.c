@@ -181,21 +181,21 @@ static enum rp_status read_all_sketched(struct reader *reader)
     return status;
 }
 
-enum rp_status rp_checkpoint_open_sketch(const char *path, struct rp_checkpoint **out,
-                                         struct rp_error *err)
+/* Takes over file, after an error too. */
+static enum rp_status open_file(struct rp_safetensors *file, struct rp_checkpoint **out,
+                                struct rp_error *err)
 {
+    const char *path = rp_safetensors_path(file);
     struct rp_checkpoint *checkpoint = rp_checkpoint_new(path);
-    struct reader reader = {.checkpoint = checkpoint, .err = err};
-    enum rp_status status = RP_OK;
-    if (!checkpoint || !(checkpoint->shards = calloc(1, sizeof(struct rp_safetensors *))))
-        status = rp_fail(err, RP_ERR_MEMORY, path, -1, "no memory for a sketch");
-    if (status == RP_OK)
-        status = rp_safetensors_open(path, &checkpoint->shards[0], err);
-    if (status == RP_OK) {
-        checkpoint->n_shards = 1;
-        reader.file = checkpoint->shards[0];
-        status = read_manifest(&reader);
+    struct reader reader = {.checkpoint = checkpoint, .file = file, .err = err};
+    if (!checkpoint || !(checkpoint->shards = calloc(1, sizeof(struct rp_safetensors *)))) {
+        enum rp_status status = rp_fail(err, RP_ERR_MEMORY, path, -1, "no memory for a sketch");
+        rp_safetensors_close(file);
+        rp_checkpoint_close(checkpoint);
+        return status;
     }
+    checkpoint->shards[checkpoint->n_shards++] = file;
+    enum rp_status status = read_manifest(&reader);
     if (status == RP_OK)
         status = list_tensors(&reader);
     if (status == RP_OK)
@@ -208,4 +208,20 @@ enum rp_status rp_checkpoint_open_sketch(const char *path, struct rp_checkpoint 
         rp_checkpoint_close(checkpoint);
     }
     return status;
+}
+
+enum rp_status rp_checkpoint_open_sketch(const char *path, struct rp_checkpoint **out,
+                                         struct rp_error *err)
+{
+    struct rp_safetensors *file = NULL;
+    enum rp_status status = rp_safetensors_open(path, &file, err);
+    return status == RP_OK ? open_file(file, out, err) : status;
+}
+
+enum rp_status rp_checkpoint_open_sketch_memory(const void *bytes, size_t size, const char *name,
+                                                struct rp_checkpoint **out, struct rp_error *err)
+{
+    struct rp_safetensors *file = NULL;
+    enum rp_status status = rp_safetensors_open_memory(bytes, size, name, &file, err);
+    return status == RP_OK ? open_file(file, out, err) : status;
 }

@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -249,6 +250,65 @@ static void what_all_rows_have_in_common_is_found_before_a_row_is(void **state)
     rp_test_close_subject(&subject);
 }
 
+/* Envelopes that excuse any step. */
+static void a_limit_that_anything_passes_is_no_pass(void **state)
+{
+    (void)state;
+    static const char name[] = "blk.1.ffn_up.weight";
+    struct rp_wrong_file subject;
+    char path[512], *bytes = NULL;
+    size_t n = 0;
+    open_sketched(&subject, "llama", "q8_0");
+    const struct rp_gguf_tensor *tensor = rp_gguf_find_tensor(subject.checkpoint, name);
+    assert_int_equal(rp_file_read(sketch_of("llama"), 1 << 24, &bytes, &n, NULL), RP_OK);
+    for (size_t r = 0; r < tensor->n_rows; r++) {
+        const float envelope = 1e6f;
+        memcpy(bytes + tensor->offset + 4 * (6 * r + 1), &envelope, 4);
+    }
+    rp_test_close_subject(&subject);
+    rp_test_write_file(folder, "wide.safetensors", bytes, n);
+    free(bytes);
+    snprintf(path, sizeof path, "%s/wide.safetensors", folder);
+    open_at(&subject, "llama", "q8_0", path);
+    rp_spoil_coarsen_q8_0(&subject, name);
+    rp_test_compare(&subject);
+    rp_test_expect_wrong(&subject, name, "the other tensors are compared");
+    assert_true(subject.wrong[0].is_not_compared);
+    assert_non_null(
+        strstr(subject.wrong[0].message, "cannot be compared by the sketch: of type Q8_0"));
+    rp_test_close_subject(&subject);
+}
+
+static void see_none(void *context, const struct rp_weights_finding *finding)
+{
+    (void)context;
+    (void)finding;
+}
+
+static void a_damaged_row_of_a_sketch_is_an_error(void **state)
+{
+    (void)state;
+    struct rp_wrong_file subject;
+    char path[512], *bytes = NULL;
+    size_t n = 0;
+    struct rp_error err = {.code = RP_OK};
+    open_sketched(&subject, "llama", "q8_0");
+    const size_t offset = rp_gguf_find_tensor(subject.checkpoint, "blk.1.ffn_up.weight")->offset;
+    assert_int_equal(rp_file_read(sketch_of("llama"), 1 << 24, &bytes, &n, NULL), RP_OK);
+    memset(bytes + offset + 24, 0xff, 4); /* the norm of row 1 */
+    rp_test_close_subject(&subject);
+    rp_test_write_file(folder, "damaged.safetensors", bytes, n);
+    free(bytes);
+    snprintf(path, sizeof path, "%s/damaged.safetensors", folder);
+    open_at(&subject, "llama", "q8_0", path);
+    assert_int_equal(rp_weights_compare(subject.file, subject.checkpoint, see_none, NULL, &err),
+                     RP_ERR_FORMAT);
+    assert_string_equal(err.message, "row 1 of the sketch of 'blk.1.ffn_up.weight' is damaged: "
+                                     "record it again with ci/record.sh");
+    assert_string_equal(err.where, path);
+    rp_test_close_subject(&subject);
+}
+
 static void wrong_metadata_is_named(void **state)
 {
     (void)state;
@@ -284,6 +344,8 @@ int main(void)
         cmocka_unit_test(a_failing_row_is_counted),
         cmocka_unit_test(a_coarse_quantization_is_not_excused_by_its_own_step),
         cmocka_unit_test(what_all_rows_have_in_common_is_found_before_a_row_is),
+        cmocka_unit_test(a_limit_that_anything_passes_is_no_pass),
+        cmocka_unit_test(a_damaged_row_of_a_sketch_is_an_error),
         cmocka_unit_test(wrong_metadata_is_named),
         cmocka_unit_test(a_sketch_has_no_values_to_run),
     };

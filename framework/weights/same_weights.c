@@ -1,4 +1,5 @@
 /* See refparity/weights.h: walks the tensors, and says what is wrong with them. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,11 +98,34 @@ static void describe(struct rp_weights_finding *finding, const struct rp_tensor_
         rows->worst.error, rows->worst.limit, rows->worst.worst);
 }
 
+/* Rows that pass a sketch, by a limit that rows without any relation would pass: those differ by sqrt(2). */
+static bool is_too_coarse(const struct rp_tensor_rows *rows)
+{
+    return rows->is_sketched && rows->n_failing == 0 && rows->together.is_same &&
+           !(rows->together.limit < sqrt(2));
+}
+
+static void see_too_coarse(const struct comparison *comparison, const struct rp_gguf_tensor *tensor,
+                           const struct rp_tensor_rows *rows)
+{
+    struct rp_weights_finding finding;
+    begin(&finding, tensor, true);
+    finding.is_not_compared = true;
+    snprintf(finding.message, sizeof finding.message,
+             "%s cannot be compared by the sketch: of type %s, its %zu rows may be off by L2_rel "
+             "%.3g unseen",
+             tensor->name, finding.type, rows->n_rows, rows->together.limit);
+    snprintf(finding.cause, sizeof finding.cause, "the other tensors are compared");
+    snprintf(finding.next, sizeof finding.next,
+             "compare with the checkpoint itself: refparity weights GGUF CHECKPOINT");
+    comparison->see(comparison->context, &finding);
+}
+
 static void see_unread(const struct comparison *comparison, const struct rp_gguf_tensor *tensor)
 {
     struct rp_weights_finding finding;
     begin(&finding, tensor, true);
-    finding.is_unread = true;
+    finding.is_not_compared = true;
     snprintf(finding.message, sizeof finding.message,
              "%s cannot be compared: values of type %s are not read", tensor->name, finding.type);
     snprintf(finding.cause, sizeof finding.cause, "the other tensors are compared");
@@ -126,6 +150,10 @@ static enum rp_status compare_tensor(const struct comparison *comparison,
     }
     if (status != RP_OK)
         return status;
+    if (is_too_coarse(&rows)) {
+        see_too_coarse(comparison, tensor, &rows);
+        return RP_OK;
+    }
     begin(&finding, tensor, true);
     finding.is_right = rows.n_failing == 0 && (!rows.is_sketched || rows.together.is_same);
     finding.is_sketched = rows.is_sketched;

@@ -254,7 +254,7 @@ static void a_type_that_is_not_read_is_said_and_the_rest_is_compared(void **stat
     rp_test_compare(&subject);
     assert_int_equal(subject.n_wrong, 2);
     assert_string_equal(subject.wrong[0].name, "blk.1.ffn_up.weight");
-    assert_true(subject.wrong[0].is_unread && !subject.wrong[1].is_unread);
+    assert_true(subject.wrong[0].is_not_compared && !subject.wrong[1].is_not_compared);
     assert_string_equal(
         subject.wrong[0].message,
         "blk.1.ffn_up.weight cannot be compared: values of type MXFP4 are not read");

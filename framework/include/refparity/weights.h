@@ -22,9 +22,10 @@ enum rp_status rp_gguf_open_checkpoint(const char *path, struct rp_gguf **out,
 /* What was found of a tensor or of a metadata value. */
 struct rp_weights_finding {
     bool is_right, is_metadata;
-    bool is_unread; /* it cannot be compared: its type is not read, which message says; is_right is false */
-    char name[128];   /* of the tensor, or the key */
-    const char *type; /* "Q4_0", ...; of the file's tensor; "" where there is none */
+    bool is_not_compared; /* it cannot be compared: its type is not read, or too coarse for the
+                     * sketch, which message says; is_right is false */
+    char name[128];       /* of the tensor, or the key */
+    const char *type;     /* "Q4_0", ...; of the file's tensor; "" where there is none */
     size_t
         n_rows; /* that were compared; 0: a tensor that is missing, surplus or of another shape */
     size_t n_failing;   /* of those */
@@ -36,9 +37,10 @@ struct rp_weights_finding {
     double l2_rel,
         limit; /* of that row: ||file - checkpoint|| / ||checkpoint||, what rounding may cost */
     char message[512]; /* what is wrong, where, by how much, against which limit; "" where right */
-    char cause[512];   /* what it would be the same as; "" where that was not found; of a right one that
+    char cause
+        [512]; /* what it would be the same as; "" where that was not found; of a right one that
                         * the checkpoint has nothing of: why it changes nothing */
-    char next[256];    /* what to do; "" where right */
+    char next[256]; /* what to do; "" where right */
 };
 
 typedef void rp_weights_fn(void *context, const struct rp_weights_finding *finding);
