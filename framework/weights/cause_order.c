@@ -212,7 +212,7 @@ enum rp_status rp_try_other_tensors(struct rp_cause_search *search)
 enum rp_status rp_try_other_rows(struct rp_cause_search *search)
 {
     const size_t n_rows = search->expected->n_rows, width = search->expected->dims[0];
-    size_t found[RP_MAX_FAILING_SAMPLES], n_found = 0;
+    size_t found[RP_MAX_FAILING_SAMPLES] = {0}, n_found = 0;
     bool has[RP_MAX_FAILING_SAMPLES] = {false};
     enum rp_status status = RP_OK;
     if (n_rows < 2 || (double)n_rows * (double)width > RP_CAUSE_MAX_VALUES)

@@ -40,9 +40,7 @@ static void write_file(const char *config, const char *manifest, const char *sha
 {
     char header[1024], data[1024] = {0};
     const size_t n_config = strlen(config), n_manifest = manifest ? strlen(manifest) : 0;
-    memcpy(data + 24, config, n_config);
-    if (manifest)
-        memcpy(data + 24 + n_config, manifest, n_manifest);
+    snprintf(data + 24, sizeof data - 24, "%s%s", config, manifest ? manifest : "");
     int n = snprintf(header, sizeof header,
                      "{\"w\":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[0,24]},"
                      "\"refparity.config.json\":{\"dtype\":\"U8\",\"shape\":[%zu],"

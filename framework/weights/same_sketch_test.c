@@ -102,7 +102,7 @@ static void the_recorders_sketch_is_the_same(void **state)
         assert_true(!a->data == !b->data);
         n_sketched += a->data != NULL;
         for (size_t r = 0; a->data && r < a->n_rows; r++) {
-            struct rp_row_sketch x, y;
+            struct rp_row_sketch x = {.norm = 0}, y = {.norm = 0};
             assert_true(rp_sketch_row(a, r, &x) && rp_sketch_row(b, r, &y));
             /* sums in another order, rounded to FP32 */
             assert_true(fabs(x.norm - y.norm) <= 0x1p-23 * x.norm);

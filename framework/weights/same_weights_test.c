@@ -352,7 +352,7 @@ static void rope_factors_of_one_are_surplus_and_right(void **state)
     assert_int_equal(rp_file_read(path, 1 << 16, &config, &n, NULL), RP_OK);
     char *rope_type = strstr(config, "rope_type");
     assert_non_null(rope_type);
-    memcpy(rope_type, "rope_typ3", 9);
+    rope_type[8] = '3';
     rp_test_write_file(folder, "config.json", config, n);
     free(config);
     char target[512];
