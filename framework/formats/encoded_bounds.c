@@ -268,3 +268,10 @@ double rp_widest_steps_norm(uint32_t type, double envelope, size_t n)
     const double ranges = layout->block > layout->group ? 1 + 0.6 * sqrt(8) : 1;
     return 2 * ranges * envelope / n_steps + (double)HALF_LEAST * n_steps * sqrt((double)n);
 }
+
+double rp_weighted_allowance(uint32_t type)
+{
+    const struct layout *layout = layout_of(type);
+    const double r = layout ? (double)layout->n_steps / 4 : 0;
+    return layout ? 2 * sqrt((1 + 0.8 * r) / 3) : 1;
+}

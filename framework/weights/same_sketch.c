@@ -47,7 +47,7 @@ static double row_bound(const struct rp_file_row *row, uint32_t checkpoint_type,
     else
         square = row->bound_norm * row->bound_norm;
     const double widest = rp_widest_steps_norm(row->type, envelope, row->n);
-    return fmin(sqrt(square), row->is_weighted ? 2 * widest : widest);
+    return fmin(sqrt(square), row->allowance * widest);
 }
 
 /* What does not need the products; *expected is read. */

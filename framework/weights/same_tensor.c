@@ -12,11 +12,6 @@
 #define BLOCK_VALUES ((size_t)1 << 20) /* of the checkpoint's that are read at a time */
 #define WIDEST_REACH \
     4 /* steps: one of rounding, and half of sqrt(32): see formats/encoded_bounds.h */
-/* Where rounding is weighted, a block's scale is fitted to the values that weigh most. With those of number
- * l, it is off by half a step / l, and a block whose numbers have the root mean square r by (1 + r / l) / 2
- * steps per value in place of 1 / 2. Twice: they are of usual size. A single value may be off by its block's
- * range. */
-#define WEIGHTED 2
 
 bool rp_is_nearest(uint32_t type)
 {
@@ -42,6 +37,7 @@ enum rp_status rp_file_row_alloc(const struct rp_gguf *file, const struct rp_ggu
 {
     row->type = tensor->type;
     row->is_weighted = has_weights(file, tensor->type);
+    row->allowance = row->is_weighted ? rp_weighted_allowance(tensor->type) : 1;
     row->n = tensor->dims[0];
     row->values = calloc(row->n, 4 * sizeof *row->values);
     if (!row->values)
@@ -79,7 +75,7 @@ enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf
                          "tensor '%s' is of type %s, whose rounding is not known", tensor->name,
                          rp_ggml_type_name(tensor->type));
     for (size_t i = 0; row->is_weighted && status == RP_OK && i < row->n; i++) {
-        row->bound[i] *= WEIGHTED;
+        row->bound[i] *= (float)row->allowance;
         row->reach[i] = INFINITY;
     }
     if (status == RP_OK) {
@@ -100,7 +96,7 @@ static void limits_at(const struct rp_file_row *row, size_t i, float x, double *
         *bound = *reach = isfinite(nearest) ? fabs((double)nearest - (double)x) : 0;
         return;
     }
-    const double widest = (double)row->widest[i] * (row->is_weighted ? WEIGHTED : 1);
+    const double widest = (double)row->widest[i] * row->allowance;
     *bound = fmin((double)row->bound[i], widest);
     *reach =
         row->is_weighted ? (double)INFINITY : fmin((double)row->reach[i], WIDEST_REACH * widest);

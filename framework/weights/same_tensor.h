@@ -21,6 +21,7 @@ struct rp_file_row {
     float *widest;                 /* [n], scratch of rp_row_distance */
     double norm, bound_norm;       /* of values and bound */
     bool is_weighted;              /* rounded by an importance matrix */
+    double allowance;              /* by which bound is wider then; else 1 */
 };
 
 /* Of a tensor of file. */
