@@ -317,6 +317,16 @@ expect 3 "$tool" diff --strict-warnings --threshold-l2-rel 2 "$fixture" "$fixtur
 says '^warning: emb: the limit 2 on L2_rel lets zeros pass'
 expect 0 run_ctest -R '^scheme/ok/p0/'
 expect 0 "$tool" report --strict-warnings "$config"
+# the same by the checkpoint's sketch, where that is all there is
+mkdir -p "$work/sketches/tiny--qwen3/main"
+cp "$root/fixtures/store/tiny--qwen3/main/sketch.safetensors" "$work/sketches/tiny--qwen3/main"
+expect 8 env REFPARITY_STORE="$work/sketches" ctest --test-dir "$tree" --verbose -R '^file/.*/weights$'
+says 'file/right/weights .*Passed'
+says 'weights: PASS: 46 tensors and 15 metadata values are the checkpoint.s, 29 of the tensors by its sketch, resolution: a row may be off by L2_rel 0\.0[0-9]+ unseen \([a-z0-9_.]+\), all rows of a tensor by 0\.0'
+says 'file/wrong/weights .*Failed'
+says 'qwen3.rope.freq_base is missing, which readers take for 10000'
+expect 8 env REFPARITY_CHECKPOINTS="$work/sketches" ctest --test-dir "$tree" -R '^file/.*/weights$'
+says 'file/right/weights .*Passed'
 
 # ---- what CMake derives from an engine's declaration
 ctest --test-dir "$tree" --show-only=json-v1 >"$work/tests.json"

@@ -108,6 +108,10 @@ import gguf, sys
 types = {t.tensor_type.name for t in gguf.GGUFReader(sys.argv[1]).tensors if len(t.shape) == 2 and "conv" not in t.name}
 sys.exit(types != {"Q4_K", "Q6_K"})
 END
+    # is the file the checkpoint, by the sketch that the recorder makes?
+    logged "$python" "$root/fixtures/weights_sketch.py" "$work/wide/$model" "$work/$model-sketch.safetensors"
+    logged "$built/bin/refparity" weights "$work/f32.gguf" "$work/$model-sketch.safetensors"
+    logged "$built/bin/refparity" weights "$work/$model-q4_k_m.gguf" "$work/$model-sketch.safetensors"
     record "$model" "$work/$model.npz"
     record "$model" "$work/$model-dequantized.npz" --gguf "$work/$model-q4_k_m.gguf"
     for mode in $modes; do

@@ -10,7 +10,8 @@ usage: ci/record.sh [FILTER] [--check] [OPTION...]
 
 Records the fixture of every pair of matrix/matrix.json whose <entry>/<prompt> contains FILTER
 (default: all); what is valid already is kept. Models that are not in the repository come from the
-Hugging Face hub; those that cannot be had are reported as skipped.
+Hugging Face hub; those that cannot be had are reported as skipped. Beside their fixtures goes a sketch
+of the checkpoint, by which <entry>/weights is tested where the checkpoint is not at hand.
 
   --check         write nothing: record the stored fixtures again in memory, and exit 1 where a slot
                   differs by more than 1e-5 relative at any position

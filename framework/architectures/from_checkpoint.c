@@ -73,6 +73,10 @@ static enum rp_status make_rows(const void *context, size_t index, size_t first,
         return RP_OK;
     }
     const struct rp_checkpoint_tensor *source = made->source;
+    if (source->sketch.data)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, rp_safetensors_path(source->file),
+                       (long long)source->tensor->offset,
+                       "tensor '%s' is sketched: its values are not there", source->tensor->name);
     if (!made->rows && !made->columns)
         status =
             rp_safetensors_values(source->file, source->tensor, first * width, n * width, out, err);
@@ -114,6 +118,7 @@ static struct rp_gguf_origin origin_of(const void *context, size_t index)
                  : made->has_heads_order ? "the V heads dealt out over the K heads"
                                          : "the two values of a rotated pair side by side",
         .added = made->change == RP_CHANGE_PLUS_ONE ? 1.0f : 0.0f,
+        .sketch = made->source ? &made->source->sketch : NULL,
         .is_minus_exp = made->change == RP_CHANGE_MINUS_EXP,
         .tolerance = !made->source                         ? ROPE_TOLERANCE
                      : made->change == RP_CHANGE_MINUS_EXP ? EXP_TOLERANCE
@@ -224,6 +229,11 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is %s, expected [%zu][%zu] from config.json", name,
                        shape_text(tensor, shape, sizeof shape), made.n_rows, made.n_columns);
+    if (made.source->sketch.data &&
+        (made.source->sketch.n_rows != made.n_rows || source->change != RP_CHANGE_NONE))
+        return rp_fail(err, RP_ERR_UNSUPPORTED, path, (long long)tensor->offset,
+                       "tensor '%s' is sketched by rows of %s, and has to be there whole", name,
+                       shape_text(tensor, shape, sizeof shape));
     if (tensor->type == RP_SAFETENSORS_OTHER)
         return rp_safetensors_values(made.source->file, tensor, 0, 1, NULL, err);
     enum rp_status status = make_map(conversion, kind, source->rows, made.n_rows, &made.rows, err);
@@ -406,14 +416,16 @@ static void put_metadata(const struct conversion *conversion, struct rp_gguf_met
     put_token_ids(metadata, conversion->checkpoint, "eos_token_id", RP_CHECKPOINT_EOS_IDS);
 }
 
-enum rp_status rp_gguf_open_checkpoint(const char *folder, struct rp_gguf **out,
-                                       struct rp_error *err)
+typedef enum rp_status open_fn(const char *path, struct rp_checkpoint **out, struct rp_error *err);
+
+static enum rp_status convert(const char *path, open_fn *open, struct rp_gguf **out,
+                              struct rp_error *err)
 {
     struct rp_gguf_metadata metadata = {.bytes = NULL};
     struct conversion *conversion = calloc(1, sizeof *conversion);
     if (!conversion)
-        return rp_fail(err, RP_ERR_MEMORY, folder, -1, "no memory for a checkpoint");
-    enum rp_status status = rp_checkpoint_open(folder, &conversion->checkpoint, err);
+        return rp_fail(err, RP_ERR_MEMORY, path, -1, "no memory for a checkpoint");
+    enum rp_status status = open(path, &conversion->checkpoint, err);
     if (status == RP_OK)
         status = rp_checkpoint_config_read(conversion->checkpoint, &conversion->config, err);
     if (status == RP_OK)
@@ -426,7 +438,7 @@ enum rp_status rp_gguf_open_checkpoint(const char *folder, struct rp_gguf **out,
     conversion->used =
         calloc(rp_checkpoint_n_tensors(conversion->checkpoint), sizeof *conversion->used);
     if (!conversion->made || !conversion->tensors || !conversion->used)
-        status = rp_fail(err, RP_ERR_MEMORY, folder, -1, "no memory for a checkpoint");
+        status = rp_fail(err, RP_ERR_MEMORY, path, -1, "no memory for a checkpoint");
     if (status == RP_OK)
         status = add_globals(conversion, err);
     if (status == RP_OK)
@@ -437,11 +449,17 @@ enum rp_status rp_gguf_open_checkpoint(const char *folder, struct rp_gguf **out,
         const struct rp_gguf_source source = {make_rows, forget_tensor, origin_of, free_conversion,
                                               conversion};
         put_metadata(conversion, &metadata);
-        return rp_gguf_open_computed(folder, &metadata, conversion->tensors, conversion->n_tensors,
+        return rp_gguf_open_computed(path, &metadata, conversion->tensors, conversion->n_tensors,
                                      source, out, err);
     }
 done:
     free(conversion->tensors);
     free_conversion(conversion);
     return status;
+}
+
+enum rp_status rp_gguf_open_checkpoint(const char *path, struct rp_gguf **out, struct rp_error *err)
+{
+    return convert(path, rp_is_checkpoint(path) ? rp_checkpoint_open : rp_checkpoint_open_sketch,
+                   out, err);
 }

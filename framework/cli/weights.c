@@ -22,6 +22,9 @@ static const char help[] =
     "each metadata value that config.json fixes; missing and surplus tensors. What is not the\n"
     "checkpoint's is explained where it is the same as something else: rows in another order,\n"
     "another tensor, transposed, off by a constant, scaled, never written. Runs no engine.\n"
+    "CHECKPOINT may be its sketch, a file that ci/record.sh makes: norms of rows and their "
+    "products\n"
+    "with random signs. What is off by less than the resolution that is printed is not seen then.\n"
     "The second form is the test ENTRY/weights of a build tree, whose config.json is CONFIG.\n"
     "\n"
     "  --verbose   print what is right, too\n"
@@ -35,8 +38,10 @@ struct printer {
     const char *config, *entry; /* of a test; else NULL */
     bool is_verbose;
     cJSON *findings; /* NULL without --json */
-    size_t n_tensors, n_rows, n_values, n_wrong;
-    double worst; /* of right tensors: l2_rel / limit */
+    size_t n_tensors, n_rows, n_values, n_wrong, n_not_compared;
+    size_t n_sketched;
+    double row_resolution, tensor_resolution; /* the coarsest of what is sketched */
+    double worst;                             /* of right tensors: l2_rel / limit */
     char worst_name[128];
 };
 
@@ -55,6 +60,10 @@ static void add_finding(cJSON *findings, const struct rp_weights_finding *findin
                               isfinite(finding->l2_rel) ? cJSON_CreateNumber(finding->l2_rel)
                                                         : cJSON_CreateNull());
         cJSON_AddNumberToObject(item, "limit", finding->limit);
+        if (finding->is_sketched) {
+            cJSON_AddNumberToObject(item, "row_resolution", finding->row_resolution);
+            cJSON_AddNumberToObject(item, "tensor_resolution", finding->tensor_resolution);
+        }
     }
     cJSON_AddStringToObject(item, "message", finding->message);
     cJSON_AddStringToObject(item, "cause", finding->cause);
@@ -70,6 +79,8 @@ static void print_finding(const struct printer *printer, const struct rp_weights
         printf("    next: %s\n", finding->next);
     } else if (printer->is_verbose && finding->is_metadata) {
         printf("%s: right\n", finding->name);
+    } else if (finding->cause[0]) {
+        printf("%s (%s): %s\n", finding->name, finding->type, finding->cause);
     } else if (printer->is_verbose) {
         printf("%s (%s): right: %zu rows, the worst %zu: L2_rel %.3g, its rounding may cost %.3g\n",
                finding->name, finding->type, finding->n_rows, finding->worst_row, finding->l2_rel,
@@ -84,7 +95,11 @@ static void see(void *context, const struct rp_weights_finding *finding)
     printer->n_values += finding->is_metadata;
     printer->n_tensors += !finding->is_metadata;
     printer->n_rows += finding->is_metadata ? 0 : finding->n_rows;
-    printer->n_wrong += !finding->is_right;
+    printer->n_wrong += !finding->is_right && !finding->is_not_compared;
+    printer->n_not_compared += finding->is_not_compared;
+    printer->n_sketched += finding->is_sketched;
+    printer->row_resolution = fmax(printer->row_resolution, finding->row_resolution);
+    printer->tensor_resolution = fmax(printer->tensor_resolution, finding->tensor_resolution);
     if (finding->is_right && share > printer->worst) {
         printer->worst = share;
         snprintf(printer->worst_name, sizeof printer->worst_name, "%s", finding->name);
@@ -95,6 +110,19 @@ static void see(void *context, const struct rp_weights_finding *finding)
         print_finding(printer, finding);
 }
 
+static int exit_code(const struct printer *printer)
+{
+    return printer->n_wrong > 0          ? RP_EXIT_FAIL
+           : printer->n_not_compared > 0 ? RP_EXIT_ERROR
+                                         : RP_EXIT_PASS;
+}
+
+static const char *verdict_name(const struct printer *printer)
+{
+    const int code = exit_code(printer);
+    return code == RP_EXIT_PASS ? "PASS" : code == RP_EXIT_FAIL ? "FAIL" : "ERROR";
+}
+
 static void print_end(const struct printer *printer, cJSON *root)
 {
     if (!root) {
@@ -103,15 +131,23 @@ static void print_end(const struct printer *printer, cJSON *root)
         if (printer->worst > 0)
             printf("; of what is right, the nearest to its limit is %s, at %.2f of it",
                    printer->worst_name, printer->worst);
+        if (printer->n_sketched > 0)
+            printf(
+                "\n%zu tensors by the checkpoint's sketch, resolution: a row may be off by L2_rel "
+                "%.2g unseen, all rows of a tensor by %.2g",
+                printer->n_sketched, printer->row_resolution, printer->tensor_resolution);
+        if (printer->n_not_compared > 0)
+            printf("\n%zu cannot be compared", printer->n_not_compared);
         if (printer->n_wrong > 0)
             printf("\n%zu are not the checkpoint's\n", printer->n_wrong);
         else
-            puts("\nthe file is the checkpoint");
+            puts(printer->n_not_compared > 0 ? "\nthe others are the checkpoint's"
+                                             : "\nthe file is the checkpoint");
         return;
     }
     cJSON_AddStringToObject(root, "model", printer->model);
     cJSON_AddStringToObject(root, "checkpoint", printer->checkpoint);
-    cJSON_AddStringToObject(root, "verdict", printer->n_wrong > 0 ? "FAIL" : "PASS");
+    cJSON_AddStringToObject(root, "verdict", verdict_name(printer));
     cJSON_AddNumberToObject(root, "n_tensors", (double)printer->n_tensors);
     cJSON_AddNumberToObject(root, "n_rows", (double)printer->n_rows);
     char *text = cJSON_Print(root);
@@ -200,7 +236,7 @@ int rp_cli_weights(int argc, char **argv)
         status = rp_gguf_open_checkpoint(printer.checkpoint, &checkpoint, &err);
     if (status == RP_OK)
         status = rp_weights_compare(file, checkpoint, see, &printer, &err);
-    int result = printer.n_wrong > 0 ? RP_EXIT_FAIL : RP_EXIT_PASS;
+    int result = exit_code(&printer);
     if (status == RP_OK)
         print_end(&printer, root);
     else

@@ -256,3 +256,22 @@ void rp_widest_steps(uint32_t type, const float *x, size_t n, float *step)
             step[i + k] = widest + HALF_LEAST * layout->n_steps;
     }
 }
+
+/* A group of 16 or 32 has a range of at most twice its block's largest value; the largest of 256 values squared
+ * is at most the sum of its 8 blocks' squared, so that its envelope is at most sqrt(8) times theirs. */
+double rp_widest_steps_norm(uint32_t type, double envelope, size_t n)
+{
+    const struct layout *layout = layout_of(type);
+    if (!layout)
+        return (double)INFINITY;
+    const double n_steps = (double)layout->n_steps;
+    const double ranges = layout->block > layout->group ? 1 + 0.6 * sqrt(8) : 1;
+    return 2 * ranges * envelope / n_steps + (double)HALF_LEAST * n_steps * sqrt((double)n);
+}
+
+double rp_weighted_allowance(uint32_t type)
+{
+    const struct layout *layout = layout_of(type);
+    const double r = layout ? (double)layout->n_steps / 4 : 0;
+    return layout ? 2 * sqrt((1 + 0.8 * r) / 3) : 1;
+}

@@ -25,4 +25,17 @@ bool rp_encoded_bounds(uint32_t type, const unsigned char *row, size_t n, float 
  * and BF16. */
 void rp_widest_steps(uint32_t type, const float *x, size_t n, float *step);
 
+/* By how much more than bound a row may be off whose quantizer weighed the values' errors by an importance matrix.
+ * With all importance on one value in each block, of number l, the scale is fitted to that value, and its own
+ * rounding puts the scale off by e / l: other values are off by l_i e / l beside their own rounding. In mean
+ * square, over numbers of root mean square r, that is 1 + r^2 E[1 / l^2] times the rounding alone, which is a third
+ * of bound's square; of normally distributed numbers of 1 and more E[1 / l^2] is below 0.8 / r. r is taken for a
+ * quarter of the range. Twice the root of it is allowed, as rows of few blocks are not all alike. A single value
+ * may be off by its block's range. */
+double rp_weighted_allowance(uint32_t type);
+
+/* At least the norm of step [n] for every x [n] whose envelope that is: the norm of x with each value replaced by
+ * the largest of its block of 32. */
+double rp_widest_steps_norm(uint32_t type, double envelope, size_t n);
+
 #endif

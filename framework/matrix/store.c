@@ -69,6 +69,30 @@ static enum rp_status folder_name(const char *what, const char *name, const char
     return RP_OK;
 }
 
+/* "<hf_model>/<revision>", each [MAX_PART] */
+static enum rp_status model_folders(const char *hf_model, const char *revision, char *model_folder,
+                                    char *revision_folder, struct rp_error *err)
+{
+    enum rp_status status = folder_name("hf_model", hf_model, "--", model_folder, err);
+    if (status == RP_OK)
+        status = folder_name("revision", revision, "_", revision_folder, err);
+    return status;
+}
+
+enum rp_status rp_store_sketch_path(const char *hf_model, const char *revision, char *out,
+                                    size_t size, struct rp_error *err)
+{
+    char model_folder[MAX_PART], revision_folder[MAX_PART];
+    enum rp_status status = model_folders(hf_model, revision, model_folder, revision_folder, err);
+    if (status != RP_OK)
+        return status;
+    const int n = snprintf(out, size, "%s/%s/sketch.safetensors", model_folder, revision_folder);
+    if (n < 0 || (size_t)n >= size)
+        return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "a sketch's path needs %d bytes, has %zu",
+                       n + 1, size);
+    return RP_OK;
+}
+
 enum rp_status rp_store_path(const char *hf_model, const char *revision, const char *dtype,
                              const char *prompt, size_t length, char *out, size_t size,
                              struct rp_error *err)
@@ -78,9 +102,7 @@ enum rp_status rp_store_path(const char *hf_model, const char *revision, const c
     char dtype_folder[MAX_PART];
     char readable[RP_STORE_SLUG_MAX + 1];
     char hash[65];
-    enum rp_status status = folder_name("hf_model", hf_model, "--", model_folder, err);
-    if (status == RP_OK)
-        status = folder_name("revision", revision, "_", revision_folder, err);
+    enum rp_status status = model_folders(hf_model, revision, model_folder, revision_folder, err);
     if (status == RP_OK)
         status = folder_name("dtype", dtype, "_", dtype_folder, err);
     if (status != RP_OK)

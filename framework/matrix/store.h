@@ -16,4 +16,8 @@ enum rp_status rp_store_path(const char *hf_model, const char *revision, const c
                              const char *prompt, size_t length, char *out, size_t size,
                              struct rp_error *err);
 
+/* Where the sketch of (hf_model, revision) lies, "<hf_model>/<revision>/sketch.safetensors". Errors as above. */
+enum rp_status rp_store_sketch_path(const char *hf_model, const char *revision, char *out,
+                                    size_t size, struct rp_error *err);
+
 #endif

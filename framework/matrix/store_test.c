@@ -74,12 +74,25 @@ static void what_does_not_fit_is_an_error(void **state)
     assert_string_equal(path, "m/main/float32/hello-185f8db3.npz");
 }
 
+static void a_sketch_lies_beside_its_fixtures(void **state)
+{
+    (void)state;
+    char path[64];
+    struct rp_error err = {0};
+    assert_int_equal(rp_store_sketch_path("Org/M 1", "refs/pr/3", path, sizeof path, NULL), RP_OK);
+    assert_string_equal(path, "Org--M_1/refs_pr_3/sketch.safetensors");
+    assert_int_equal(rp_store_sketch_path("m", "..", path, sizeof path, &err), RP_ERR_ARGUMENT);
+    assert_int_equal(rp_store_sketch_path("m", "main", path, 25, &err), RP_ERR_ARGUMENT);
+    assert_string_equal(err.message, "a sketch's path needs 26 bytes, has 25");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_case_shared_with_the_recorder_agrees),
         cmocka_unit_test(a_path_never_leaves_the_store),
         cmocka_unit_test(what_does_not_fit_is_an_error),
+        cmocka_unit_test(a_sketch_lies_beside_its_fixtures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

@@ -1,18 +1,22 @@
 /* See run/judge_weights.h. */
 #include "run/judge_weights.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "matrix/store.h"
 #include "run/fingerprint.h"
 
 struct counter {
     rp_weights_fn *see;
     void *context;
-    size_t n_tensors, n_values, n_wrong;
+    size_t n_tensors, n_values, n_wrong, n_not_compared, n_sketched;
+    double row_resolution, tensor_resolution; /* the coarsest, where n_sketched > 0 */
+    char coarsest[128];                       /* the tensor that has the former */
     char first[512];
 };
 
@@ -21,7 +25,16 @@ static void count(void *context, const struct rp_weights_finding *finding)
     struct counter *counter = context;
     counter->n_tensors += !finding->is_metadata;
     counter->n_values += finding->is_metadata;
-    if (!finding->is_right && counter->n_wrong++ == 0)
+    counter->n_sketched += finding->is_sketched;
+    counter->tensor_resolution = fmax(counter->tensor_resolution, finding->tensor_resolution);
+    if (finding->row_resolution > counter->row_resolution) {
+        counter->row_resolution = finding->row_resolution;
+        snprintf(counter->coarsest, sizeof counter->coarsest, "%s", finding->name);
+    }
+    counter->n_not_compared += finding->is_not_compared;
+    counter->n_wrong += !finding->is_right && !finding->is_not_compared;
+    if (finding->is_not_compared ? counter->n_not_compared == 1 && counter->n_wrong == 0
+                                 : !finding->is_right && counter->n_wrong == 1)
         snprintf(counter->first, sizeof counter->first, "%s", finding->message);
     counter->see(counter->context, finding);
 }
@@ -69,6 +82,22 @@ static bool find_checkpoint(const struct rp_context *context, const struct rp_en
     return is_checkpoint(folder);
 }
 
+/* Beside the fixtures of that model and revision; below $REFPARITY_CHECKPOINTS at the same place. */
+static bool find_sketch(const struct rp_context *context, const struct rp_entry *entry,
+                        char path[RP_PATH_SIZE])
+{
+    char place[RP_PATH_SIZE];
+    const char *root = getenv("REFPARITY_CHECKPOINTS");
+    if (rp_store_sketch_path(entry->hf_model, entry->revision, place, sizeof place, NULL) != RP_OK)
+        return false;
+    for (size_t i = 0; i < context->n_stores; i++)
+        if (rp_path_join(path, RP_PATH_SIZE, context->stores[i], place, NULL) == RP_OK &&
+            rp_path_exists(path))
+            return true;
+    return root && root[0] && rp_path_join(path, RP_PATH_SIZE, root, place, NULL) == RP_OK &&
+           rp_path_exists(path);
+}
+
 static enum rp_verdict unavailable(const struct rp_context *context)
 {
     return context->require ? RP_ERROR : RP_SKIP;
@@ -80,7 +109,7 @@ static enum rp_verdict verdict_of(const struct rp_context *context, enum rp_stat
 }
 
 static enum rp_verdict compare(const struct rp_context *context, const char *gguf,
-                               const char *folder, struct counter *counter,
+                               const char *source, struct counter *counter,
                                char message[RP_WEIGHTS_MESSAGE_SIZE])
 {
     struct rp_gguf *file = NULL, *checkpoint = NULL;
@@ -88,20 +117,30 @@ static enum rp_verdict compare(const struct rp_context *context, const char *ggu
     enum rp_verdict verdict = RP_PASS;
     enum rp_status status = rp_gguf_open(gguf, &file, &err);
     if (status == RP_OK)
-        status = rp_gguf_open_checkpoint(folder, &checkpoint, &err);
+        status = rp_gguf_open_checkpoint(source, &checkpoint, &err);
     if (status == RP_OK)
         status = rp_weights_compare(file, checkpoint, count, counter, &err);
-    if (status != RP_OK && (status != RP_ERR_UNSUPPORTED || counter->n_wrong == 0)) {
+    if (status != RP_OK) {
         rp_error_text(&err, message, RP_WEIGHTS_MESSAGE_SIZE);
         verdict = verdict_of(context, status);
-    } else if (counter->n_wrong > 0) { /* also where a later tensor is of a type that is not read */
+    } else if (counter->n_wrong > 0) {
         snprintf(message, RP_WEIGHTS_MESSAGE_SIZE, "%zu of %zu are not the checkpoint's: %s",
                  counter->n_wrong, counter->n_tensors + counter->n_values, counter->first);
         verdict = RP_FAIL;
+    } else if (counter->n_not_compared > 0) {
+        snprintf(message, RP_WEIGHTS_MESSAGE_SIZE, "%zu of %zu tensors are not compared: %s",
+                 counter->n_not_compared, counter->n_tensors, counter->first);
+        verdict = unavailable(context);
     } else {
-        snprintf(message, RP_WEIGHTS_MESSAGE_SIZE,
-                 "%zu tensors and %zu metadata values are the checkpoint's", counter->n_tensors,
-                 counter->n_values);
+        const int n = snprintf(message, RP_WEIGHTS_MESSAGE_SIZE,
+                               "%zu tensors and %zu metadata values are the checkpoint's",
+                               counter->n_tensors, counter->n_values);
+        if (counter->n_sketched > 0)
+            snprintf(message + n, RP_WEIGHTS_MESSAGE_SIZE - (size_t)n,
+                     ", %zu of the tensors by its sketch, resolution: a row may be off by L2_rel "
+                     "%.2g unseen (%s), all rows of a tensor by %.2g",
+                     counter->n_sketched, counter->row_resolution, counter->coarsest,
+                     counter->tensor_resolution);
     }
     rp_gguf_close(file);
     rp_gguf_close(checkpoint);
@@ -110,7 +149,7 @@ static enum rp_verdict compare(const struct rp_context *context, const char *ggu
 
 /* What is compared: both files, or why they are not: PASS where they are there. */
 struct sources {
-    char gguf[RP_PATH_SIZE], folder[RP_PATH_SIZE];
+    char gguf[RP_PATH_SIZE], checkpoint[RP_PATH_SIZE]; /* the latter's folder, or its sketch */
 };
 
 static enum rp_verdict find_sources(const struct rp_context *context, const struct rp_entry *entry,
@@ -127,11 +166,13 @@ static enum rp_verdict find_sources(const struct rp_context *context, const stru
         snprintf(message, RP_WEIGHTS_MESSAGE_SIZE, "%s", err.message);
         return status == RP_ERR_MISSING ? unavailable(context) : RP_ERROR;
     }
-    if (!find_checkpoint(context, entry, sources->gguf, sources->folder)) {
+    if (!find_checkpoint(context, entry, sources->gguf, sources->checkpoint) &&
+        !find_sketch(context, entry, sources->checkpoint)) {
         snprintf(message, RP_WEIGHTS_MESSAGE_SIZE,
                  "there is no checkpoint of %s: set REFPARITY_CHECKPOINTS to the folder that has "
-                 "%s/config.json and its safetensors, or put them beside the GGUF",
-                 entry->hf_model, entry->hf_model);
+                 "%s/config.json and its safetensors, or put them beside the GGUF; nor is there a "
+                 "sketch of it in a store: `%s %s` records one",
+                 entry->hf_model, entry->hf_model, context->record_command, entry->name);
         return unavailable(context);
     }
     return RP_PASS;
@@ -144,8 +185,9 @@ enum rp_verdict rp_judge_weights(const struct rp_context *context, const struct 
     struct sources sources;
     struct counter counter = {.see = see, .context = see_context};
     const enum rp_verdict verdict = find_sources(context, entry, &sources, message);
-    return verdict == RP_PASS ? compare(context, sources.gguf, sources.folder, &counter, message)
-                              : verdict;
+    return verdict == RP_PASS
+               ? compare(context, sources.gguf, sources.checkpoint, &counter, message)
+               : verdict;
 }
 
 /* ---- kept ---- */
@@ -202,7 +244,7 @@ enum rp_verdict rp_judge_weights_once(const struct rp_context *context,
         return verdict;
     }
     rp_fingerprint(sources.gguf, file);
-    rp_fingerprint(sources.folder, checkpoint);
+    rp_fingerprint(sources.checkpoint, checkpoint);
     snprintf(state, sizeof state, "%s%s", file, checkpoint);
     snprintf(name, sizeof name, "%s.json", entry->name);
     snprintf(what, sizeof what, "weights of %s", entry->name);
@@ -212,7 +254,7 @@ enum rp_verdict rp_judge_weights_once(const struct rp_context *context,
         rp_make_dirs(folder, NULL) == RP_OK;
     if (has_place && read_kept(context->key, what, path, state, &verdict, message, size))
         return verdict;
-    verdict = compare(context, sources.gguf, sources.folder, &counter, text);
+    verdict = compare(context, sources.gguf, sources.checkpoint, &counter, text);
     snprintf(message, size, "%s", verdict == RP_PASS ? "" : text);
     if (has_place && (verdict == RP_PASS || verdict == RP_FAIL))
         keep(context->key, what, path, state, verdict, message);

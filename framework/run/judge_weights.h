@@ -12,7 +12,8 @@
 /* Calls see with what was found, and says the verdict in message. SKIP: there is no engine_gguf or no
  * checkpoint, or they are of a kind that is not read; with REFPARITY_REQUIRE that is an ERROR. The checkpoint
  * is looked for below $REFPARITY_CHECKPOINTS, beside the stores (fixtures/<hf_model>, as the recorder does),
- * then in the GGUF's folder, by hf_model and there itself. */
+ * then in the GGUF's folder, by hf_model and there itself; then its sketch in the stores, and at the same place
+ * below $REFPARITY_CHECKPOINTS: the message then says what it cannot see. */
 enum rp_verdict rp_judge_weights(const struct rp_context *context, const struct rp_entry *entry,
                                  rp_weights_fn *see, void *see_context,
                                  char message[RP_WEIGHTS_MESSAGE_SIZE]);

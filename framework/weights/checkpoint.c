@@ -1,5 +1,5 @@
 /* See weights/checkpoint.h. */
-#include "weights/checkpoint.h"
+#include "weights/checkpoint_internal.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,16 +13,6 @@
 #define ONE_FILE "model.safetensors"
 #define INDEX_FILE "model.safetensors.index.json"
 #define MAX_SHARDS 4096
-
-struct rp_checkpoint {
-    char *path;
-    struct rp_json *config, *generation_config; /* the latter may be NULL */
-    const cJSON *text_config;                   /* may be NULL */
-    size_t n_shards;
-    struct rp_safetensors **shards; /* [n_shards] */
-    size_t n_tensors;
-    struct rp_checkpoint_tensor *tensors; /* [n_tensors], sorted by name */
-};
 
 bool rp_is_checkpoint(const char *path)
 {
@@ -119,7 +109,8 @@ static enum rp_status list_tensors(struct rp_checkpoint *checkpoint, struct rp_e
     for (size_t i = 0; i < checkpoint->n_shards; i++)
         for (size_t k = 0; k < rp_safetensors_n_tensors(checkpoint->shards[i]); k++)
             checkpoint->tensors[checkpoint->n_tensors++] = (struct rp_checkpoint_tensor){
-                checkpoint->shards[i], rp_safetensors_tensor(checkpoint->shards[i], k)};
+                .file = checkpoint->shards[i],
+                .tensor = rp_safetensors_tensor(checkpoint->shards[i], k)};
     qsort(checkpoint->tensors, n, sizeof *checkpoint->tensors, compare_names);
     for (size_t i = 1; i < n; i++) {
         const struct rp_checkpoint_tensor *tensor = &checkpoint->tensors[i];
@@ -159,22 +150,35 @@ static enum rp_status open_weights(struct rp_checkpoint *checkpoint, struct rp_e
     return status;
 }
 
+struct rp_checkpoint *rp_checkpoint_new(const char *path)
+{
+    struct rp_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
+    if (checkpoint && (checkpoint->path = malloc(strlen(path) + 1)) != NULL) {
+        memcpy(checkpoint->path, path, strlen(path) + 1);
+        return checkpoint;
+    }
+    free(checkpoint);
+    return NULL;
+}
+
+void rp_checkpoint_find_text_config(struct rp_checkpoint *checkpoint)
+{
+    const cJSON *text =
+        cJSON_GetObjectItemCaseSensitive(rp_json_root(checkpoint->config), "text_config");
+    checkpoint->text_config = cJSON_IsObject(text) ? text : NULL;
+}
+
 enum rp_status rp_checkpoint_open(const char *folder, struct rp_checkpoint **out,
                                   struct rp_error *err)
 {
     static const char generation[] = "generation_config.json";
     char path[PATH_SIZE];
-    struct rp_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
-    if (!checkpoint || !(checkpoint->path = malloc(strlen(folder) + 1))) {
-        free(checkpoint);
+    struct rp_checkpoint *checkpoint = rp_checkpoint_new(folder);
+    if (!checkpoint)
         return rp_fail(err, RP_ERR_MEMORY, folder, -1, "no memory for a checkpoint");
-    }
-    memcpy(checkpoint->path, folder, strlen(folder) + 1);
     enum rp_status status = read_json(folder, "config.json", &checkpoint->config, err);
     if (status == RP_OK) {
-        const cJSON *text =
-            cJSON_GetObjectItemCaseSensitive(rp_json_root(checkpoint->config), "text_config");
-        checkpoint->text_config = cJSON_IsObject(text) ? text : NULL;
+        rp_checkpoint_find_text_config(checkpoint);
         status = rp_path_join(path, sizeof path, folder, generation, err);
     }
     if (status == RP_OK && rp_path_exists(path))
@@ -196,6 +200,7 @@ void rp_checkpoint_close(struct rp_checkpoint *checkpoint)
         rp_safetensors_close(checkpoint->shards[i]);
     free(checkpoint->shards);
     free(checkpoint->tensors);
+    free(checkpoint->sketched);
     rp_json_free(checkpoint->config);
     rp_json_free(checkpoint->generation_config);
     free(checkpoint->path);
@@ -250,7 +255,7 @@ const struct rp_checkpoint_tensor *rp_checkpoint_tensor(const struct rp_checkpoi
     return &checkpoint->tensors[index];
 }
 
-static int compare_name(const void *name, const void *tensor)
+int rp_checkpoint_compare_name(const void *name, const void *tensor)
 {
     return strcmp(name, ((const struct rp_checkpoint_tensor *)tensor)->tensor->name);
 }
@@ -259,5 +264,5 @@ const struct rp_checkpoint_tensor *rp_checkpoint_find(const struct rp_checkpoint
                                                       const char *name)
 {
     return bsearch(name, checkpoint->tensors, checkpoint->n_tensors, sizeof *checkpoint->tensors,
-                   compare_name);
+                   rp_checkpoint_compare_name);
 }

@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "weights/safetensors.h"
+#include "weights/sketch.h"
 
 struct rp_checkpoint;
 
@@ -14,6 +15,13 @@ struct rp_checkpoint;
  * file; a tensor that the index lists), RP_ERR_FORMAT, RP_ERR_UNSUPPORTED, RP_ERR_IO, RP_ERR_MEMORY. */
 enum rp_status rp_checkpoint_open(const char *folder, struct rp_checkpoint **out,
                                   struct rp_error *err);
+/* The sketch of a checkpoint, a file of fixtures/weights_sketch.py: tensors have the checkpoint's names, shapes
+ * and types; of those that are sketched no values can be read. Errors as above. */
+enum rp_status rp_checkpoint_open_sketch(const char *path, struct rp_checkpoint **out,
+                                         struct rp_error *err);
+/* The same from bytes[size], which have to outlive *out; name stands for the path in errors. */
+enum rp_status rp_checkpoint_open_sketch_memory(const void *bytes, size_t size, const char *name,
+                                                struct rp_checkpoint **out, struct rp_error *err);
 void rp_checkpoint_close(struct rp_checkpoint *checkpoint); /* NULL is allowed */
 
 /* Whether path is a folder: of the two, a checkpoint and no GGUF. */
@@ -35,6 +43,7 @@ enum rp_status rp_checkpoint_fail(const struct rp_checkpoint *checkpoint, const 
 struct rp_checkpoint_tensor {
     const struct rp_safetensors *file;
     const struct rp_safetensor *tensor;
+    struct rp_tensor_sketch sketch; /* data is NULL where the values are there */
 };
 
 /* Sorted by name. */

@@ -4,6 +4,7 @@
 #define REFPARITY_WEIGHTS_GGUF_COMPUTED_H
 
 #include "refparity/gguf.h"
+#include "weights/sketch.h"
 
 /* Metadata in the making; starts zeroed. Running out of memory shows in rp_gguf_open_computed. */
 struct rp_gguf_metadata {
@@ -27,10 +28,11 @@ struct rp_gguf_origin {
     const char *name; /* of the other one; "" where it is none */
     /* Row r (column c) is the other's row rows[r]; NULL: r. [n_rows], [dims[0]] */
     const size_t *rows, *columns;
-    const char *order; /* what that order is for, a noun phrase; "" */
-    float added;       /* to every value */
-    bool is_minus_exp; /* -exp(x) of each value x */
-    double tolerance;  /* how far the same formula elsewhere may be off, relative to each value */
+    const char *order;                     /* what that order is for, a noun phrase; "" */
+    float added;                           /* to every value */
+    bool is_minus_exp;                     /* -exp(x) of each value x */
+    const struct rp_tensor_sketch *sketch; /* NULL, or its data is: the values are there */
+    double tolerance; /* how far the same formula elsewhere may be off, relative to each value */
 };
 
 /* Where the tensors' values come from. */

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "formats/encoded_bounds.h"
 #include "formats/half.h"
@@ -12,10 +13,31 @@
 #define WIDEST_REACH \
     4 /* steps: one of rounding, and half of sqrt(32): see formats/encoded_bounds.h */
 
-enum rp_status rp_file_row_alloc(const struct rp_gguf_tensor *tensor, struct rp_file_row *row,
-                                 struct rp_error *err)
+bool rp_is_nearest(uint32_t type)
+{
+    return type == RP_GGML_F32 || type == RP_GGML_F16 || type == RP_GGML_BF16;
+}
+
+/* Whether the file says that its values were rounded by their importance; Q8_0 never is. */
+static bool has_weights(const struct rp_gguf *file, uint32_t type)
+{
+    static const char prefix[] = "quantize.imatrix.";
+    if (rp_is_nearest(type) || type == RP_GGML_Q8_0)
+        return false;
+    for (size_t i = 0; i < rp_gguf_n_values(file); i++) {
+        const struct rp_gguf_string key = rp_gguf_value(file, i)->key;
+        if (key.length >= sizeof prefix && memcmp(key.data, prefix, sizeof prefix - 1) == 0)
+            return true;
+    }
+    return false;
+}
+
+enum rp_status rp_file_row_alloc(const struct rp_gguf *file, const struct rp_gguf_tensor *tensor,
+                                 struct rp_file_row *row, struct rp_error *err)
 {
     row->type = tensor->type;
+    row->is_weighted = has_weights(file, tensor->type);
+    row->allowance = row->is_weighted ? rp_weighted_allowance(tensor->type) : 1;
     row->n = tensor->dims[0];
     row->values = calloc(row->n, 4 * sizeof *row->values);
     if (!row->values)
@@ -32,6 +54,14 @@ void rp_file_row_free(struct rp_file_row *row)
     *row = (struct rp_file_row){.values = NULL};
 }
 
+static double norm_of(const float *x, size_t n)
+{
+    double square = 0;
+    for (size_t i = 0; i < n; i++)
+        square += (double)x[i] * (double)x[i];
+    return sqrt(square);
+}
+
 enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf_tensor *tensor,
                                 size_t index, struct rp_file_row *row, struct rp_error *err)
 {
@@ -44,6 +74,14 @@ enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf
         status = rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(file), (long long)tensor->offset,
                          "tensor '%s' is of type %s, whose rounding is not known", tensor->name,
                          rp_ggml_type_name(tensor->type));
+    for (size_t i = 0; row->is_weighted && status == RP_OK && i < row->n; i++) {
+        row->bound[i] *= (float)row->allowance;
+        row->reach[i] = INFINITY;
+    }
+    if (status == RP_OK) {
+        row->norm = norm_of(row->values, row->n);
+        row->bound_norm = norm_of(row->bound, row->n);
+    }
     return status;
 }
 
@@ -58,8 +96,10 @@ static void limits_at(const struct rp_file_row *row, size_t i, float x, double *
         *bound = *reach = isfinite(nearest) ? fabs((double)nearest - (double)x) : 0;
         return;
     }
-    *bound = fmin((double)row->bound[i], (double)row->widest[i]);
-    *reach = fmin((double)row->reach[i], WIDEST_REACH * (double)row->widest[i]);
+    const double widest = (double)row->widest[i] * row->allowance;
+    *bound = fmin((double)row->bound[i], widest);
+    *reach =
+        row->is_weighted ? (double)INFINITY : fmin((double)row->reach[i], WIDEST_REACH * widest);
 }
 
 struct rp_row_distance rp_row_distance(const struct rp_file_row *row, const float *expected,
@@ -106,15 +146,33 @@ static bool is_worse(const struct rp_row_distance *a, const struct rp_row_distan
            (a->limit == 0 && b->limit == 0 && a->error > b->error);
 }
 
-static void take_row(struct rp_tensor_rows *rows, size_t index,
-                     const struct rp_row_distance *distance)
+/* When there is no room for a failing row, every other sample goes. */
+static void add_sample(struct rp_tensor_rows *rows, size_t index)
 {
+    if (rows->sample_step == 0)
+        rows->sample_step = 1;
+    if (rows->n_failing % rows->sample_step != 0)
+        return;
+    if (rows->n_samples == RP_MAX_FAILING_SAMPLES) {
+        for (size_t i = 0; i < RP_MAX_FAILING_SAMPLES / 2; i++)
+            rows->samples[i] = rows->samples[2 * i];
+        rows->n_samples /= 2;
+        rows->sample_step *= 2;
+    }
+    rows->samples[rows->n_samples++] = index;
+}
+
+void rp_tensor_rows_add(struct rp_tensor_rows *rows, size_t index,
+                        const struct rp_row_distance *distance)
+{
+    rows->coarsest = fmax(rows->coarsest, distance->limit);
     if (rows->n_rows++ == 0 || is_worse(distance, &rows->worst)) {
         rows->worst = *distance;
         rows->worst_row = index;
     }
     if (distance->is_same)
         return;
+    add_sample(rows, index);
     if (rows->n_failing++ == 0)
         rows->first_failing = index;
     rows->last_failing = index;
@@ -132,7 +190,7 @@ enum rp_status rp_compare_tensor_rows(const struct rp_gguf *file,
     struct rp_file_row row = {.values = NULL};
     float *block = calloc(step < tensor->n_rows ? step : tensor->n_rows, width * sizeof *block);
     enum rp_status status =
-        block ? rp_file_row_alloc(tensor, &row, err)
+        block ? rp_file_row_alloc(file, tensor, &row, err)
               : rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for rows of %zu values", width);
     *rows = (struct rp_tensor_rows){.n_rows = 0};
     for (size_t first = 0; first < tensor->n_rows && status == RP_OK; first += step) {
@@ -144,7 +202,7 @@ enum rp_status rp_compare_tensor_rows(const struct rp_gguf *file,
                 break;
             const struct rp_row_distance distance =
                 rp_row_distance(&row, block + i * width, tolerance);
-            take_row(rows, first + i, &distance);
+            rp_tensor_rows_add(rows, first + i, &distance);
         }
         rp_gguf_forget_rows(file, tensor, first, n);
     }

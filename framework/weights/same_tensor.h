@@ -19,10 +19,14 @@ struct rp_file_row {
     size_t n;
     float *values, *bound, *reach; /* [n] each, of one allocation behind values */
     float *widest;                 /* [n], scratch of rp_row_distance */
+    double norm, bound_norm;       /* of values and bound */
+    bool is_weighted;              /* rounded by an importance matrix */
+    double allowance;              /* by which bound is wider then; else 1 */
 };
 
-enum rp_status rp_file_row_alloc(const struct rp_gguf_tensor *tensor, struct rp_file_row *row,
-                                 struct rp_error *err);
+/* Of a tensor of file. */
+enum rp_status rp_file_row_alloc(const struct rp_gguf *file, const struct rp_gguf_tensor *tensor,
+                                 struct rp_file_row *row, struct rp_error *err);
 void rp_file_row_free(struct rp_file_row *row); /* a zeroed one is allowed */
 enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf_tensor *tensor,
                                 size_t index, struct rp_file_row *row, struct rp_error *err);
@@ -31,13 +35,26 @@ enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf
 struct rp_row_distance rp_row_distance(const struct rp_file_row *row, const float *expected,
                                        double tolerance);
 
+/* F32, F16 or BF16: each value is the nearest one. */
+bool rp_is_nearest(uint32_t type);
+
+#define RP_MAX_FAILING_SAMPLES 16
+
 /* What was found of a tensor's rows. */
 struct rp_tensor_rows {
     size_t n_rows, n_failing;
-    size_t first_failing, last_failing; /* where n_failing > 0 */
-    size_t worst_row;                   /* by error over limit */
+    size_t first_failing, last_failing;     /* where n_failing > 0 */
+    size_t samples[RP_MAX_FAILING_SAMPLES]; /* [n_samples]: every sample_step-th failing row */
+    size_t n_samples, sample_step;
+    size_t worst_row; /* by error over limit */
     struct rp_row_distance worst;
+    double coarsest;  /* the largest limit of a row */
+    bool is_sketched; /* the checkpoint's rows are known by a sketch alone: see same_sketch.h */
+    struct rp_row_distance together; /* where is_sketched: of all rows, in the same units */
 };
+
+void rp_tensor_rows_add(struct rp_tensor_rows *rows, size_t index,
+                        const struct rp_row_distance *distance);
 
 /* The tensor of file and expected of checkpoint have the same shape, and a type that can be read.
  * RP_ERR_MEMORY, RP_ERR_UNSUPPORTED. */

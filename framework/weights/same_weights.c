@@ -1,4 +1,5 @@
 /* See refparity/weights.h: walks the tensors, and says what is wrong with them. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,7 +7,10 @@
 #include "refparity/weights.h"
 #include "weights/gguf_internal.h"
 #include "weights/same_metadata.h"
+#include "weights/same_sketch.h"
 #include "weights/tensor_cause.h"
+
+#define TEXT_SIZE 64
 
 struct comparison {
     const struct rp_gguf *file, *checkpoint;
@@ -61,12 +65,31 @@ static void see_shape(const struct comparison *comparison, const struct rp_gguf_
     comparison->see(comparison->context, &finding);
 }
 
+/* No row alone is over its limit. */
+static void describe_together(struct rp_weights_finding *finding, const struct rp_tensor_rows *rows)
+{
+    snprintf(finding->message, sizeof finding->message,
+             "%s (%s): its %zu rows together are not the checkpoint's, by its sketch: L2_rel %.4g, "
+             "their rounding may make that %.3g",
+             finding->name, finding->type, rows->n_rows, rows->together.error,
+             rows->together.limit);
+}
+
 static void describe(struct rp_weights_finding *finding, const struct rp_tensor_rows *rows)
 {
     char range[96] = "";
     if (rows->n_failing < rows->n_rows)
         snprintf(range, sizeof range, ", all from row %zu to row %zu", rows->first_failing,
                  rows->last_failing);
+    if (rows->is_sketched) {
+        snprintf(
+            finding->message, sizeof finding->message,
+            "%s (%s): %zu of %zu rows are not the checkpoint's, by its sketch%s; row %zu: L2_rel "
+            "%.4g, its rounding may make that %.3g",
+            finding->name, finding->type, rows->n_failing, rows->n_rows, range, rows->worst_row,
+            rows->worst.error, rows->worst.limit);
+        return;
+    }
     snprintf(
         finding->message, sizeof finding->message,
         "%s (%s): %zu of %zu rows are not the checkpoint's%s; row %zu: L2_rel %.4g, its rounding "
@@ -75,18 +98,67 @@ static void describe(struct rp_weights_finding *finding, const struct rp_tensor_
         rows->worst.error, rows->worst.limit, rows->worst.worst);
 }
 
+/* Rows that pass a sketch, by a limit that rows without any relation would pass: those differ by sqrt(2). */
+static bool is_too_coarse(const struct rp_tensor_rows *rows)
+{
+    return rows->is_sketched && rows->n_failing == 0 && rows->together.is_same &&
+           !(rows->together.limit < sqrt(2));
+}
+
+static void see_too_coarse(const struct comparison *comparison, const struct rp_gguf_tensor *tensor,
+                           const struct rp_tensor_rows *rows)
+{
+    struct rp_weights_finding finding;
+    begin(&finding, tensor, true);
+    finding.is_not_compared = true;
+    snprintf(finding.message, sizeof finding.message,
+             "%s cannot be compared by the sketch: of type %s, its %zu rows may be off by L2_rel "
+             "%.3g unseen",
+             tensor->name, finding.type, rows->n_rows, rows->together.limit);
+    snprintf(finding.cause, sizeof finding.cause, "the other tensors are compared");
+    snprintf(finding.next, sizeof finding.next,
+             "compare with the checkpoint itself: refparity weights GGUF CHECKPOINT");
+    comparison->see(comparison->context, &finding);
+}
+
+static void see_unread(const struct comparison *comparison, const struct rp_gguf_tensor *tensor)
+{
+    struct rp_weights_finding finding;
+    begin(&finding, tensor, true);
+    finding.is_not_compared = true;
+    snprintf(finding.message, sizeof finding.message,
+             "%s cannot be compared: values of type %s are not read", tensor->name, finding.type);
+    snprintf(finding.cause, sizeof finding.cause, "the other tensors are compared");
+    snprintf(finding.next, sizeof finding.next,
+             "convert to a type that is read: F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL");
+    comparison->see(comparison->context, &finding);
+}
+
 static enum rp_status compare_tensor(const struct comparison *comparison,
                                      const struct rp_gguf_tensor *tensor,
                                      const struct rp_gguf_tensor *expected)
 {
     struct rp_weights_finding finding;
     struct rp_tensor_rows rows;
-    enum rp_status status = rp_compare_tensor_rows(comparison->file, tensor, comparison->checkpoint,
-                                                   expected, &rows, comparison->err);
+    const struct rp_tensor_sketch *sketch = rp_gguf_origin(comparison->checkpoint, expected).sketch;
+    enum rp_status status =
+        (sketch && sketch->data ? rp_compare_sketched_rows : rp_compare_tensor_rows)(
+            comparison->file, tensor, comparison->checkpoint, expected, &rows, comparison->err);
+    if (status == RP_ERR_UNSUPPORTED) {
+        see_unread(comparison, tensor);
+        return RP_OK;
+    }
     if (status != RP_OK)
         return status;
+    if (is_too_coarse(&rows)) {
+        see_too_coarse(comparison, tensor, &rows);
+        return RP_OK;
+    }
     begin(&finding, tensor, true);
-    finding.is_right = rows.n_failing == 0;
+    finding.is_right = rows.n_failing == 0 && (!rows.is_sketched || rows.together.is_same);
+    finding.is_sketched = rows.is_sketched;
+    finding.row_resolution = rows.is_sketched ? rows.coarsest : 0;
+    finding.tensor_resolution = rows.together.limit;
     finding.n_rows = rows.n_rows;
     finding.n_failing = rows.n_failing;
     finding.first = rows.first_failing;
@@ -96,6 +168,8 @@ static enum rp_status compare_tensor(const struct comparison *comparison,
     finding.limit = rows.worst.limit;
     if (finding.is_right)
         finding.next[0] = '\0';
+    else if (rows.n_failing == 0)
+        describe_together(&finding, &rows);
     else
         describe(&finding, &rows);
     if (!finding.is_right)
@@ -115,11 +189,31 @@ static const struct rp_gguf_tensor *tied_to(const struct comparison *comparison,
     return rp_gguf_find_tensor(comparison->checkpoint, "token_embd.weight");
 }
 
+/* Factors by which frequencies are divided. */
+static bool are_all_ones(const struct rp_gguf *file, const struct rp_gguf_tensor *tensor)
+{
+    float *values = calloc(tensor->dims[0], sizeof *values);
+    bool are_ones =
+        values && tensor->n_rows == 1 && rp_gguf_row(file, tensor, 0, values, NULL) == RP_OK;
+    for (size_t i = 0; are_ones && i < tensor->dims[0]; i++)
+        are_ones = values[i] == 1;
+    free(values);
+    return are_ones;
+}
+
 static void see_surplus(const struct comparison *comparison, const struct rp_gguf_tensor *tensor)
 {
     struct rp_weights_finding finding;
     char shape[96];
     begin(&finding, tensor, true);
+    if (strcmp(tensor->name, "rope_freqs.weight") == 0 && are_all_ones(comparison->file, tensor)) {
+        finding.is_right = true;
+        finding.next[0] = '\0';
+        snprintf(finding.cause, sizeof finding.cause,
+                 "the checkpoint has nothing of it; all of it is 1, which changes nothing");
+        comparison->see(comparison->context, &finding);
+        return;
+    }
     snprintf(finding.message, sizeof finding.message,
              "%s (%s, %s) is surplus: the checkpoint has nothing of it", tensor->name, finding.type,
              shape_text(tensor, shape));
@@ -141,10 +235,60 @@ static enum rp_status compare_found(const struct comparison *comparison,
     return RP_OK;
 }
 
+static void architecture_of(const struct rp_gguf *gguf, char text[TEXT_SIZE])
+{
+    const struct rp_gguf_value *value = rp_gguf_find_value(gguf, "general.architecture");
+    snprintf(text, TEXT_SIZE, "missing");
+    if (value)
+        rp_gguf_value_text(gguf, value, text, TEXT_SIZE);
+}
+
+static bool is_as_large(const struct rp_gguf_tensor *tensor, const struct rp_gguf_tensor *expected)
+{
+    return has_shape_of(tensor, expected) ||
+           (tensor->dims[0] == expected->dims[1] && tensor->dims[1] == expected->dims[0]);
+}
+
+/* Whether most of the checkpoint's tensors are not in the file, or have other sizes in any order, or some of
+ * another architecture: a converter's mistakes do not make another model. */
+static bool see_another_model(const struct comparison *comparison)
+{
+    const size_t n = rp_gguf_n_tensors(comparison->checkpoint);
+    struct rp_weights_finding finding = {
+        .is_metadata = true, .type = "", .n_rows = 1, .n_failing = 1};
+    char found[TEXT_SIZE], expected[TEXT_SIZE], shape[2][96];
+    size_t n_fit = 0;
+    architecture_of(comparison->file, found);
+    architecture_of(comparison->checkpoint, expected);
+    const bool is_same = strcmp(found, expected) == 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct rp_gguf_tensor *wanted = rp_gguf_tensor(comparison->checkpoint, i);
+        const struct rp_gguf_tensor *tensor = rp_gguf_find_tensor(comparison->file, wanted->name);
+        const bool fits = tensor && is_as_large(tensor, wanted);
+        n_fit += fits;
+        if (!fits && !finding.cause[0])
+            snprintf(finding.cause, sizeof finding.cause, "%s is %s, the checkpoint's is %s",
+                     wanted->name, tensor ? shape_text(tensor, shape[0]) : "missing",
+                     shape_text(wanted, shape[1]));
+    }
+    if (is_same ? n_fit >= n - n_fit : n_fit == n)
+        return false;
+    snprintf(finding.name, sizeof finding.name, "%s", is_same ? "tensors" : "general.architecture");
+    snprintf(finding.message, sizeof finding.message,
+             "the file is another model's: architecture %s, the checkpoint's %s; %zu of the "
+             "checkpoint's %zu tensors are in the file by name and size",
+             found, expected, n_fit, n);
+    snprintf(finding.next, sizeof finding.next, "compare it with the checkpoint it was made from");
+    comparison->see(comparison->context, &finding);
+    return true;
+}
+
 enum rp_status rp_weights_compare(const struct rp_gguf *file, const struct rp_gguf *checkpoint,
                                   rp_weights_fn *see, void *context, struct rp_error *err)
 {
     const struct comparison comparison = {file, checkpoint, see, context, err};
+    if (see_another_model(&comparison))
+        return RP_OK;
     enum rp_status status = rp_compare_metadata(file, checkpoint, see, context, err);
     for (size_t i = 0; i < rp_gguf_n_tensors(checkpoint) && status == RP_OK; i++) {
         const struct rp_gguf_tensor *expected = rp_gguf_tensor(checkpoint, i);
