@@ -29,9 +29,10 @@ static int run_tool(char *const argv[], const char *folder, char *output, size_t
     return result.exit_code;
 }
 
-/* Writes the dump, lets change alter its folder (NULL: not), and replays it. output [size]. */
+/* Writes the dump, lets change alter its folder (NULL: not), and replays it with that option (NULL: none)
+ * and its value. output [size]. */
 static int replay(const struct rp_test_dump_of *of, void (*change)(const char *folder),
-                  char *output, size_t size)
+                  const char *option, const char *value, char *output, size_t size)
 {
     struct rp_test_replayed replayed;
     char model[512];
@@ -40,7 +41,8 @@ static int replay(const struct rp_test_dump_of *of, void (*change)(const char *f
         change(replayed.folder);
     snprintf(model, sizeof model, "%s/fixtures/tiny/%s/%s-bf16.gguf", RP_SOURCE_DIR, of->model,
              of->model);
-    char *argv[] = {(char *)RP_TOOL, (char *)"replay", model, replayed.folder, NULL};
+    char *argv[] = {(char *)RP_TOOL, (char *)"replay", model, replayed.folder,
+                    (char *)option,  (char *)value,    NULL};
     const int code = run_tool(argv, replayed.folder, output, size);
     rp_test_replayed_close(&replayed);
     return code;
@@ -50,7 +52,7 @@ static void assert_exit(const struct rp_test_dump_of *of, void (*change)(const c
                         const char *part)
 {
     char output[16384];
-    const int found = replay(of, change, output, sizeof output);
+    const int found = replay(of, change, NULL, NULL, output, sizeof output);
     if (found != code || !strstr(output, part))
         fail_msg("exit code %d, expected %d and \"%s\":\n%s", found, code, part, output);
 }
@@ -186,6 +188,17 @@ static void NaN_is_a_divergence(void **state)
     assert_exit(&of, write_nan, 1, "the first slot that introduces an error: h1");
 }
 
+static void a_state_that_the_dump_contradicts_is_an_error_before_anything_is_replayed(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of of = {.model = "qwen3"};
+    char output[16384];
+    assert_int_equal(replay(&of, NULL, "--state", "bf16", output, sizeof output), 2);
+    assert_non_null(strstr(output, "h0_preattn has values that are no BF16 numbers"));
+    assert_null(strstr(output, "introduced"));
+    assert_int_equal(replay(&of, NULL, "--state", "f32", output, sizeof output), 0);
+}
+
 static void diff_of_a_dump_that_was_broken_off_is_an_error(void **state)
 {
     (void)state;
@@ -211,6 +224,7 @@ int main(void)
         cmocka_unit_test(a_damaged_dump_is_an_error_and_no_bug),
         cmocka_unit_test(a_misspelt_slot_is_said),
         cmocka_unit_test(NaN_is_a_divergence),
+        cmocka_unit_test(a_state_that_the_dump_contradicts_is_an_error_before_anything_is_replayed),
         cmocka_unit_test(diff_of_a_dump_that_was_broken_off_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -7,6 +7,7 @@
 
 #include "replay/dumped.h"
 #include "replay/session.h"
+#include "replay/state_type.h"
 
 static enum rp_status check_layers(const struct rp_replay *replay, struct rp_error *err)
 {
@@ -111,6 +112,8 @@ enum rp_status rp_replay_open(const struct rp_model *model, struct rp_tensor_set
         status = check_widths(replay, err);
     if (status == RP_OK)
         status = check_tokens(replay, err);
+    if (status == RP_OK)
+        status = rp_check_state(dump, options->numerics.state, err);
     if (status != RP_OK) {
         rp_replay_close(replay);
         return status;
