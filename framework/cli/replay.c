@@ -18,6 +18,7 @@
 #include "cli/replay_jobs.h"
 #include "cli/replay_output.h"
 #include "explain/damaged_dump.h"
+#include "explain/other_weights.h"
 #include "refparity/explain.h"
 #include "refparity/replay.h"
 #include "run/completeness.h"
@@ -68,6 +69,7 @@ struct run {
     const struct options *options;
     struct rp_replay_output output;
     int n_explained, n_undamaged;
+    struct rp_products products;
 };
 
 /* ---- options ---- */
@@ -295,44 +297,73 @@ static void show_progress(time_t began, time_t *shown, size_t layer, size_t n_la
 
 static enum rp_status explain(struct rp_replay *replay, const struct rp_replay_layer *layer,
                               const struct rp_replay_slot *slot, struct run *run,
-                              struct rp_error *err)
+                              struct rp_explanation *explanation, struct rp_error *err)
 {
-    struct rp_explanation explanation = {.share = (double)NAN, .parameter = (double)NAN};
     char damage[512] = "";
     enum rp_status status = RP_OK;
     if (run->n_undamaged < MOST_EXPLAINED) /* it runs the slot again, and the layer before */
         status = rp_replay_find_damage(replay, layer, slot, damage, err);
     run->n_undamaged += damage[0] == '\0';
     if (status == RP_OK && damage[0]) {
-        snprintf(explanation.name, sizeof explanation.name, "damaged-dump");
-        snprintf(explanation.text, sizeof explanation.text, "%.390s", damage);
+        snprintf(explanation->name, sizeof explanation->name, "damaged-dump");
+        snprintf(explanation->text, sizeof explanation->text, "%.390s", damage);
         run->output.counts.n_errors++;
         run->output.counts.n_failing--; /* it is no error of the engine's */
         if (strcmp(run->output.counts.first_failing, slot->slot) == 0)
             run->output.counts.first_failing[0] = '\0';
     } else if (status == RP_OK && !run->options->no_explain &&
                run->n_explained++ < MOST_EXPLAINED) {
-        status = rp_explain_slot(replay, slot, &explanation, err);
+        status = rp_explain_slot(replay, slot, explanation, err);
     } else if (status == RP_OK && !run->options->no_explain) {
-        snprintf(explanation.text, sizeof explanation.text,
+        snprintf(explanation->text, sizeof explanation->text,
                  "not explained, as %d slots before it were: --layers explains others",
                  MOST_EXPLAINED);
     }
-    if (status == RP_OK && explanation.text[0])
-        rp_replay_output_explanation(&run->output, slot, &explanation);
     return status;
 }
 
-/* Each slot that fails is explained: in two of them are two bugs. */
+/* Sets the hint of other weights; nothing is known of them where nothing is explained. */
+static bool hint(struct run *run, const struct rp_products *products)
+{
+    struct rp_replay_counts *counts = &run->output.counts;
+    return !run->options->no_explain &&
+           rp_products_hint(products, run->options->model, counts->other_weights);
+}
+
+/* Each slot that fails is explained: in two of them are two bugs. Not where the layer fails as those before
+ * it, whose cause is other weights. */
+static enum rp_status explain_layer(struct rp_replay *replay, const struct rp_replay_layer *layer,
+                                    struct run *run, struct rp_error *err)
+{
+    struct rp_explanation explanations[RP_N_LAYER_PARTS] = {{.name = ""}};
+    struct rp_products with_it = run->products;
+    enum rp_status status = RP_OK;
+    rp_products_add(&with_it, layer, explanations);
+    const bool is_alike = hint(run, &run->products) && hint(run, &with_it);
+    for (size_t i = 0; i < layer->n_slots && status == RP_OK; i++) {
+        const struct rp_replay_slot *slot = &layer->slots[i];
+        struct rp_explanation *explanation = &explanations[i];
+        explanation->share = explanation->parameter = (double)NAN;
+        rp_replay_output_slot(&run->output, slot);
+        if (slot->verdict != RP_FAIL)
+            continue;
+        if (is_alike)
+            snprintf(explanation->text, sizeof explanation->text,
+                     "not explained: every matrix product fails, see the last lines");
+        else
+            status = explain(replay, layer, slot, run, explanation, err);
+        if (status == RP_OK && explanation->text[0])
+            rp_replay_output_explanation(&run->output, slot, explanation);
+    }
+    rp_products_add(&run->products, layer, explanations);
+    (void)hint(run, &run->products);
+    return status;
+}
+
 static enum rp_status take_result(struct rp_replay *replay, struct rp_replay_layer *result,
                                   struct run *run, struct rp_error *err)
 {
-    enum rp_status status = RP_OK;
-    for (size_t i = 0; i < result->n_slots && status == RP_OK; i++) {
-        rp_replay_output_slot(&run->output, &result->slots[i]);
-        if (result->slots[i].verdict == RP_FAIL)
-            status = explain(replay, result, &result->slots[i], run, err);
-    }
+    const enum rp_status status = explain_layer(replay, result, run, err);
     rp_replay_layer_free(result);
     return status;
 }

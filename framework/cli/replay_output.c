@@ -161,6 +161,8 @@ static void print_end(const struct rp_replay_counts *counts)
     if (counts->n_numerics > 1 && 2 * counts->n_numerics > counts->n_explained)
         printf("hint: %zu of %zu explained slots: %s; see --activations, --kv-cache, --attention\n",
                counts->n_numerics, counts->n_explained, counts->numerics);
+    if (counts->other_weights[0])
+        printf("hint: %s\n", counts->other_weights);
     if (counts->coarsest[0])
         printf("resolution: %s\n", counts->coarsest);
     print_unshown(counts);
@@ -188,6 +190,8 @@ static void print_json(struct rp_replay_output *output, const char *model, const
     cJSON_AddBoolToObject(root, "complete", !counts->is_broken_off);
     if (counts->first_failing[0])
         cJSON_AddStringToObject(root, "first_failing", counts->first_failing);
+    if (counts->other_weights[0])
+        cJSON_AddStringToObject(root, "hint", counts->other_weights);
     char *text = cJSON_Print(root);
     puts(text ? text : "{}");
     free(text);

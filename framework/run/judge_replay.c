@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "explain/damaged_dump.h"
+#include "explain/other_weights.h"
 #include "run/completeness.h"
 #include "run/judge_internal.h"
 #include "run/stored.h"
@@ -176,6 +177,36 @@ static char *input_of(const struct rp_replay_slot *slot, char name[RP_SLOT_NAME_
     return name;
 }
 
+/* Where the cause is other weights, that is said of the first slot, and of the others no more. */
+static void say_other_weights(const struct rp_judge_replay *replay, struct rp_replay_result *result)
+{
+    const struct rp_replay_layer *layer = &result->layer;
+    struct rp_products products = {.n_products = 0};
+    char text[RP_PRODUCTS_TEXT_SIZE];
+    rp_products_add(&products, layer, result->explanations);
+    if (!rp_products_hint(&products, rp_gguf_path(rp_model_gguf(rp_replay_model(replay->replay))),
+                          text))
+        return;
+    for (size_t i = 0; i < layer->n_slots; i++)
+        if (layer->slots[i].verdict == RP_FAIL)
+            snprintf(result->explanations[i].text, sizeof result->explanations[i].text, "%s",
+                     &layer->slots[i] == layer->first_failing ? text : "unexplained");
+}
+
+static void explain(struct rp_judge_replay *replay, struct rp_replay_result *result)
+{
+    struct rp_error err;
+    for (size_t i = 0; i < result->layer.n_slots; i++) {
+        struct rp_explanation *explanation = &result->explanations[i];
+        if (result->layer.slots[i].verdict != RP_FAIL ||
+            !rp_explain_slot(replay->replay, &result->layer.slots[i], explanation, &err))
+            continue;
+        memset(explanation, 0, sizeof *explanation);
+        snprintf(explanation->text, sizeof explanation->text, "not explained: %.300s", err.message);
+    }
+    say_other_weights(replay, result);
+}
+
 static void describe_failure(struct rp_judge_replay *replay, struct rp_replay_result *result)
 {
     const struct rp_replay_slot *slot = result->layer.first_failing;
@@ -194,14 +225,7 @@ static void describe_failure(struct rp_judge_replay *replay, struct rp_replay_re
         snprintf(inherited, sizeof inherited, "inherits %.3g with %.24s", result->inherited, input);
     rp_judge_decide(&result->judgement, RP_FAIL, "%s, %s: %s; %s", slot->slot, slot->operation,
                     slot->message, inherited);
-    for (size_t i = 0; i < result->layer.n_slots; i++) {
-        struct rp_explanation *explanation = &result->explanations[i];
-        if (result->layer.slots[i].verdict != RP_FAIL ||
-            !rp_explain_slot(replay->replay, &result->layer.slots[i], explanation, &err))
-            continue;
-        memset(explanation, 0, sizeof *explanation);
-        snprintf(explanation->text, sizeof explanation->text, "not explained: %.300s", err.message);
-    }
+    explain(replay, result);
 }
 
 /* The messages of slots with that verdict, one behind the other. */

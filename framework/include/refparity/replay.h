@@ -29,6 +29,7 @@ struct rp_replay_slot {
     /* The operation's inputs are not all dumped: others were computed on the way. between: the slots
      * that would have to be dumped for the bound alone; "" when nothing is carried. */
     bool is_carried;
+    bool has_product; /* a matrix product computes it, or lies on the way */
     char between[96];
     enum rp_verdict
         verdict; /* PASS, FAIL, SKIP (not dumped, or nothing to compute it from), ERROR */

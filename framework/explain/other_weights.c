@@ -1,0 +1,59 @@
+/* See other_weights.h. */
+#include "explain/other_weights.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Four errors that have nothing to do with each other, none of them known and nothing else wrong: less
+ * likely than one cause. A layer has about seven products; a dump of layers alone shows two of each. */
+#define FEW_PRODUCTS 4
+
+/* No quantization costs more than the sign alone does: sqrt(1 - 2/pi) of weights with a normal
+ * distribution. A product whose terms cancel shows more; most do not. */
+#define LARGEST_ERROR 0.603
+
+static bool is_large(const struct rp_replay_slot *slot)
+{
+    for (size_t i = 0; i < slot->n_positions; i++)
+        if (!(slot->introduced[i] <= LARGEST_ERROR))
+            return true;
+    return false;
+}
+
+void rp_products_add(struct rp_products *products, const struct rp_replay_layer *layer,
+                     const struct rp_explanation *explanations)
+{
+    for (size_t i = 0; i < layer->n_slots && layer->layer >= 0; i++) {
+        const struct rp_replay_slot *slot = &layer->slots[i];
+        if (slot->n_positions == 0)
+            continue;
+        products->n_products += slot->has_product;
+        products->n_others += !slot->has_product;
+        if (slot->verdict == RP_PASS)
+            continue;
+        products->n_failing++;
+        products->n_named += explanations[i].name[0] != '\0';
+        products->n_large += is_large(slot);
+        products->is_else |=
+            slot->verdict != RP_FAIL || !slot->has_product || slot->n_over < slot->n_positions;
+    }
+}
+
+bool rp_products_hint(const struct rp_products *products, const char *model,
+                      char text[RP_PRODUCTS_TEXT_SIZE])
+{
+    const char *slash = strrchr(model, '/');
+    text[0] = '\0';
+    /* Of two files some tensors may have the same type, so that not all fail. */
+    if (products->is_else || products->n_named > 0 || products->n_others == 0 ||
+        products->n_failing < FEW_PRODUCTS || 2 * products->n_large > products->n_failing ||
+        2 * products->n_failing <= products->n_products)
+        return false;
+    snprintf(text, RP_PRODUCTS_TEXT_SIZE,
+             "%zu of %zu matrix products fail, at every position, and none of the %zu other "
+             "operations: the dump was made with other weights than %.120s (another quantization, "
+             "or a finetune), or the engine decodes this file's weights wrongly",
+             products->n_failing, products->n_products, products->n_others,
+             slash ? slash + 1 : model);
+    return true;
+}
