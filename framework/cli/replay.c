@@ -323,11 +323,11 @@ static enum rp_status explain(struct rp_replay *replay, const struct rp_replay_l
 }
 
 /* Sets the hint of other weights; nothing is known of them where nothing is explained. */
-static bool hint(struct run *run, const struct rp_products *products)
+static bool hint(struct run *run, const struct rp_replay *replay,
+                 const struct rp_products *products)
 {
     struct rp_replay_counts *counts = &run->output.counts;
-    return !run->options->no_explain &&
-           rp_products_hint(products, run->options->model, counts->other_weights);
+    return !run->options->no_explain && rp_products_hint(products, replay, counts->other_weights);
 }
 
 /* Each slot that fails is explained: in two of them are two bugs. Not where the layer fails as those before
@@ -339,7 +339,7 @@ static enum rp_status explain_layer(struct rp_replay *replay, const struct rp_re
     struct rp_products with_it = run->products;
     enum rp_status status = RP_OK;
     rp_products_add(&with_it, layer, explanations);
-    const bool is_alike = hint(run, &run->products) && hint(run, &with_it);
+    const bool is_alike = hint(run, replay, &run->products) && hint(run, replay, &with_it);
     for (size_t i = 0; i < layer->n_slots && status == RP_OK; i++) {
         const struct rp_replay_slot *slot = &layer->slots[i];
         struct rp_explanation *explanation = &explanations[i];
@@ -356,7 +356,7 @@ static enum rp_status explain_layer(struct rp_replay *replay, const struct rp_re
             rp_replay_output_explanation(&run->output, slot, explanation);
     }
     rp_products_add(&run->products, layer, explanations);
-    (void)hint(run, &run->products);
+    (void)hint(run, replay, &run->products);
     return status;
 }
 

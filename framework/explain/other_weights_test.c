@@ -4,10 +4,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "explain/other_weights.h"
+#include "refparity/gguf.h"
 #include "replay/engine_dump_test_util.h"
 
 /* What is said of a dump of an engine that reads the weights of one type, when it is replayed with those of
@@ -16,6 +19,7 @@ struct trial {
     const char *model, *engine_type, *type;
     bool is_coarse;
     const struct rp_ops *ops;
+    void (*damages)(const char *folder);
 };
 
 static bool keeps_layers(const char *slot, int64_t position)
@@ -57,6 +61,7 @@ static void find_hint(const struct trial *trial, char text[RP_PRODUCTS_TEXT_SIZE
     const struct rp_test_dump_of of = {.model = trial->model,
                                        .type = trial->engine_type,
                                        .ops = trial->ops,
+                                       .damages = trial->damages,
                                        .keeps = trial->is_coarse ? keeps_layers : NULL};
     struct rp_test_replayed replayed;
     struct rp_error err;
@@ -69,7 +74,7 @@ static void find_hint(const struct trial *trial, char text[RP_PRODUCTS_TEXT_SIZE
     /* a layer of operations is enough; of layers alone it takes two */
     struct course course = {.replay = replayed.replay, .last_layer = trial->is_coarse ? 1 : 0};
     rp_test_replay_each(&replayed, take, &course);
-    rp_products_hint(&course.products, "folder/MODEL", text);
+    rp_products_hint(&course.products, replayed.replay, text);
     rp_test_replayed_close(&replayed);
 }
 
@@ -86,7 +91,7 @@ static void other_weights_are_said(void **state)
         if (trial.engine_type == trial.type)
             assert_string_equal(text, "");
         else
-            assert_non_null(strstr(text, "the dump was made with other weights than MODEL"));
+            assert_non_null(strstr(text, "the dump was made with other weights than "));
     }
 }
 
@@ -94,12 +99,45 @@ static void two_layers_show_it_where_operations_are_not_dumped(void **state)
 {
     (void)state;
     char text[RP_PRODUCTS_TEXT_SIZE];
-    const struct trial other = {"qwen3", "q8_0", "q4_0", true, NULL},
-                       same = {"qwen3", "q8_0", "q8_0", true, NULL};
+    const struct trial other = {"qwen3", "q8_0", "q4_0", true, NULL, NULL},
+                       same = {"qwen3", "q8_0", "q8_0", true, NULL, NULL};
     find_hint(&other, text);
     assert_non_null(strstr(text, "4 of 4 matrix products fail, at every position"));
     find_hint(&same, text);
     assert_string_equal(text, "");
+}
+
+/* As dumps that tell the engine's file. */
+static char told[RP_MODEL_FILE_ID_SIZE];
+
+static void tell_model(const char *folder)
+{
+    char path[512], *text, *at, more[1024];
+    size_t n;
+    snprintf(path, sizeof path, "%s/dump.json", folder);
+    assert_int_equal(rp_file_read(path, 1 << 20, &text, &n, NULL), RP_OK);
+    at = strstr(text, "\"n_layers\"");
+    assert_non_null(at);
+    const int length =
+        snprintf(more, sizeof more, "%.*s\"model\": \"%s\", %s", (int)(at - text), text, told, at);
+    assert_int_equal(rp_file_write_atomic(path, more, (size_t)length, NULL), RP_OK);
+    free(text);
+}
+
+static void a_dump_that_tells_its_file_settles_it(void **state)
+{
+    (void)state;
+    char text[RP_PRODUCTS_TEXT_SIZE];
+    const struct trial trial = {
+        .model = "qwen3", .engine_type = "q8_0", .type = "q4_0", .damages = tell_model};
+    rp_model_file_id(RP_SOURCE_DIR "/fixtures/tiny/qwen3/qwen3-q8_0.gguf", told);
+    find_hint(&trial, text);
+    assert_non_null(strstr(text, "the dump was made with another file, qwen3-q8_0.gguf "));
+    assert_non_null(strstr(text, ", than qwen3-q4_0.gguf "));
+    /* an engine that read the file, and something else came of it */
+    rp_model_file_id(RP_SOURCE_DIR "/fixtures/tiny/qwen3/qwen3-q4_0.gguf", told);
+    find_hint(&trial, text);
+    assert_non_null(strstr(text, "the dump was made with this very file"));
 }
 
 /* Products whose inputs are rounded fail everywhere, too, and have a name. */
@@ -110,7 +148,7 @@ static void undeclared_activations_are_no_other_weights(void **state)
     const struct rp_numerics numerics = {.activations = RP_ACTIVATIONS_Q8_0};
     struct rp_emulation emulation;
     rp_emulation_open(&emulation, &numerics, NULL);
-    const struct trial trial = {"qwen3", "q8_0", "q8_0", false, &emulation.overlay.ops};
+    const struct trial trial = {"qwen3", "q8_0", "q8_0", false, &emulation.overlay.ops, NULL};
     find_hint(&trial, text);
     assert_string_equal(text, "");
 }
@@ -132,7 +170,7 @@ static void a_bug_besides_is_no_other_weights_alone(void **state)
     struct rp_overlay bug;
     rp_overlay_open(&bug, NULL);
     bug.ops.rms_norm = other_eps;
-    const struct trial trial = {"qwen3", "q8_0", "q4_0", false, &bug.ops};
+    const struct trial trial = {"qwen3", "q8_0", "q4_0", false, &bug.ops, NULL};
     find_hint(&trial, text);
     assert_string_equal(text, "");
 }
@@ -156,7 +194,7 @@ static void an_error_that_is_no_quantization_is_not_called_one(void **state)
     struct rp_overlay bug;
     rp_overlay_open(&bug, NULL);
     bug.ops.linear = wrong_product;
-    const struct trial trial = {"qwen3", "bf16", "bf16", false, &bug.ops};
+    const struct trial trial = {"qwen3", "bf16", "bf16", false, &bug.ops, NULL};
     find_hint(&trial, text);
     assert_string_equal(text, "");
 }
@@ -166,6 +204,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(other_weights_are_said),
         cmocka_unit_test(two_layers_show_it_where_operations_are_not_dumped),
+        cmocka_unit_test(a_dump_that_tells_its_file_settles_it),
         cmocka_unit_test(undeclared_activations_are_no_other_weights),
         cmocka_unit_test(a_bug_besides_is_no_other_weights_alone),
         cmocka_unit_test(an_error_that_is_no_quantization_is_not_called_one),

@@ -184,8 +184,7 @@ static void say_other_weights(const struct rp_judge_replay *replay, struct rp_re
     struct rp_products products = {.n_products = 0};
     char text[RP_PRODUCTS_TEXT_SIZE];
     rp_products_add(&products, layer, result->explanations);
-    if (!rp_products_hint(&products, rp_gguf_path(rp_model_gguf(rp_replay_model(replay->replay))),
-                          text))
+    if (!rp_products_hint(&products, replay->replay, text))
         return;
     for (size_t i = 0; i < layer->n_slots; i++)
         if (layer->slots[i].verdict == RP_FAIL)
