@@ -59,7 +59,7 @@ bool rp_products_hint(const struct rp_products *products, const struct rp_replay
         snprintf(cause, sizeof cause,
                  "the dump was made with this very file: the engine decodes "
                  "its weights wrongly, or multiplies them so");
-    else if (dumped[0] && id[0])
+    else if (rp_model_file_is_another(id, dumped))
         snprintf(cause, sizeof cause, "the dump was made with another file, %.60s, than %.60s",
                  dumped, id);
     else

@@ -37,8 +37,22 @@ void rp_model_file_id(const char *path, char out[RP_MODEL_FILE_ID_SIZE])
     snprintf(out, RP_MODEL_FILE_ID_SIZE, "%.160s %.16s", slash ? slash + 1 : path, hex);
 }
 
+/* NULL: text has none, as that of an engine which tells a name alone. */
+static const char *hash_of(const char *id)
+{
+    const char *space = strrchr(id, ' ');
+    return space && strlen(space + 1) == 16 && strspn(space + 1, "0123456789abcdef") == 16 ? space
+                                                                                           : NULL;
+}
+
 bool rp_model_file_is(const char *id, const char *other)
 {
-    const char *a = strrchr(id, ' '), *b = strrchr(other, ' ');
+    const char *a = hash_of(id), *b = hash_of(other);
     return a && b && strcmp(a, b) == 0;
+}
+
+bool rp_model_file_is_another(const char *id, const char *other)
+{
+    const char *a = hash_of(id), *b = hash_of(other);
+    return a && b && strcmp(a, b) != 0;
 }

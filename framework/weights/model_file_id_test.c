@@ -67,6 +67,11 @@ static void the_tiny_quantizations_differ(void **state)
     rp_model_file_id(RP_SOURCE_DIR "/fixtures/tiny/qwen3/qwen3-q8_0.gguf", q8_0);
     assert_true(rp_model_file_is(bf16, bf16));
     assert_false(rp_model_file_is(bf16, q8_0));
+    assert_true(rp_model_file_is_another(bf16, q8_0));
+    assert_false(rp_model_file_is_another(bf16, bf16));
+    /* a name alone says nothing */
+    assert_false(rp_model_file_is_another(bf16, "qwen3-bf16.gguf"));
+    assert_false(rp_model_file_is_another(bf16, "my model 7"));
 }
 
 int main(void)
