@@ -146,8 +146,9 @@ static void say_failure(const struct rp_replayed *replayed, struct rp_replay_slo
         say(slot, "; %zu of %zu positions are over that, where rounding explains about %.0f",
             slot->n_over, slot->n_positions, slot->n_expected);
     if (slot->worst != slot->first)
-        say(slot, ", worst %.3g at %lld", slot->introduced[slot->worst],
-            (long long)slot->positions[slot->worst]);
+        say(slot, ", farthest over its limit at %lld: %.3g, limit %.2g",
+            (long long)slot->positions[slot->worst], slot->introduced[slot->worst],
+            slot->limit[slot->worst]);
 }
 
 /* What a slot whose inputs are not dumped was shown to. */
