@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "base/numbers.h"
+#include "cli/path_kind.h"
 #include "cli/replay_jobs.h"
 #include "cli/replay_output.h"
 #include "explain/damaged_dump.h"
@@ -217,6 +218,12 @@ static int parse_options(int argc, char **argv, struct options *options)
                                   argc - optind);
     options->model = argv[optind];
     options->dump = argv[optind + 1];
+    const enum rp_path_kind model = rp_path_kind(options->model),
+                            dump = rp_path_kind(options->dump);
+    if (rp_path_has_states(model) && rp_path_is_model(dump))
+        return rp_cli_usage_error(
+            "replay", "expected MODEL and DUMP, found %s, %s, and %s, %s: swapped?", options->model,
+            rp_path_kind_text(model), options->dump, rp_path_kind_text(dump));
     return -1;
 }
 

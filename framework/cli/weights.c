@@ -8,6 +8,7 @@
 
 #include <cjson/cJSON.h>
 
+#include "cli/path_kind.h"
 #include "refparity/compare.h"
 #include "refparity/weights.h"
 #include "run/judge_weights.h"
@@ -146,6 +147,12 @@ static int parse_options(int argc, char **argv, struct printer *printer, bool *i
                                   argc - optind);
     printer->model = argv[optind];
     printer->checkpoint = argv[optind + 1];
+    if (rp_path_kind(printer->model) == RP_PATH_CHECKPOINT &&
+        rp_path_kind(printer->checkpoint) == RP_PATH_GGUF)
+        return rp_cli_usage_error("weights",
+                                  "expected GGUF and CHECKPOINT, found %s, a checkpoint, and %s, "
+                                  "a GGUF: swapped?",
+                                  printer->model, printer->checkpoint);
     return -1;
 }
 
