@@ -75,11 +75,11 @@ void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_repl
     counts->n_partial +=
         slot->n_left_out > 0 && !(slot->part == RP_PART_EMB && slot->verdict == RP_SKIP);
     counts->n_carried += slot->is_carried && slot->n_positions > 0;
-    const char *resolution = strstr(slot->message, "right to ");
+    const char *resolution = strstr(slot->message, "an error below ");
     if (slot->verdict == RP_PASS && resolution &&
         slot->limit[slot->worst] > counts->coarsest_limit) {
         counts->coarsest_limit = slot->limit[slot->worst];
-        snprintf(counts->coarsest, sizeof counts->coarsest, "%s is %s", slot->slot, resolution);
+        snprintf(counts->coarsest, sizeof counts->coarsest, "in %s %s", slot->slot, resolution);
     }
     if (output->slots)
         add_slot(output->slots, slot);

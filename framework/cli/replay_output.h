@@ -22,7 +22,7 @@ struct rp_replay_counts {
     char numerics[400];
     char other_weights
         [512]; /* that the dump was made with other weights; "": nothing speaks for it */
-    /* The slot that passes at the widest limit where roundings may tip: "h3: right to …"; "": none. */
+    /* The slot that passes at the widest limit where roundings may tip: "in h3 an error below …"; "": none. */
     double coarsest_limit;
     char coarsest[600];
 };

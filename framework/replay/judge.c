@@ -141,12 +141,12 @@ static void say_failure(const struct rp_replayed *replayed, struct rp_replay_slo
             slot->n_failing > 0 ? slot->limit[slot->first] : slot->bound[slot->first],
             error->channel);
     if (slot->n_failing > 0)
-        say(slot, "; %zu of %zu positions", slot->n_failing, slot->n_positions);
+        say(slot, "; over the limit at %zu of %zu positions", slot->n_failing, slot->n_positions);
     else
-        say(slot, "; %zu of %zu positions are over that, where rounding explains about %.0f",
+        say(slot, "; over that at %zu of %zu positions, of which rounding explains about %.0f",
             slot->n_over, slot->n_positions, slot->n_expected);
     if (slot->worst != slot->first)
-        say(slot, ", farthest over its limit at %lld: %.3g, limit %.2g",
+        say(slot, ", the farthest at position %lld: %.3g, limit %.2g",
             (long long)slot->positions[slot->worst], slot->introduced[slot->worst],
             slot->limit[slot->worst]);
 }
@@ -160,7 +160,8 @@ static void say_resolution(struct rp_replay_slot *slot)
         bound = slot->bound[i] > bound ? slot->bound[i] : bound;
     }
     if (slot->between[0] && resolution > 2 * bound)
-        say(slot, "; right to %.2g; dump %s for %.1g", resolution, slot->between, bound);
+        say(slot, "; an error below %.2g may not show: dump %s to see one from %.1g on", resolution,
+            slot->between, bound);
 }
 
 static void say_all(const struct rp_replayed *replayed, struct rp_replay_slot *slot)

@@ -17,10 +17,11 @@ static enum rp_status check_layers(const struct rp_replay *replay, struct rp_err
     const int seen = rp_tensor_set_n_layers_seen(replay->dump);
     if (declared >= 0 && declared != n_layers)
         return rp_fail(err, RP_ERR_MISMATCH, path, -1,
-                       "the dump says that it has %d layers, the model has %d", declared, n_layers);
+                       "the dump says that it has %d layers; the model has %d", declared, n_layers);
     if (seen > n_layers)
-        return rp_fail(err, RP_ERR_MISMATCH, path, -1, "the dump has h%d, the model %d layers",
-                       seen - 1, n_layers);
+        return rp_fail(err, RP_ERR_MISMATCH, path, -1,
+                       "the dump has h%d; the model has %d layers, h0 to h%d", seen - 1, n_layers,
+                       n_layers - 1);
     return RP_OK;
 }
 
@@ -38,17 +39,18 @@ static enum rp_status check_widths(const struct rp_replay *replay, struct rp_err
             continue;
         n_known++;
         if (layer >= 0 && (size_t)layer >= config->n_layers)
-            return rp_fail(err, RP_ERR_MISMATCH, path, -1, "the dump has %s, the model %zu layers",
-                           info->name, config->n_layers);
+            return rp_fail(err, RP_ERR_MISMATCH, path, -1,
+                           "the dump has %s; the model has %zu layers", info->name,
+                           config->n_layers);
         const size_t width = rp_model_slot_width(replay->model, part, (size_t)layer);
         if (width == 0)
             return rp_fail(err, RP_ERR_MISMATCH, path, -1,
-                           "the dump has %s, which the model's layer %d does not compute",
+                           "the dump has %s; layer %d of the model does not compute that",
                            info->name, layer);
         if (info->error.code == RP_OK && info->dim != width)
             return rp_fail(err, RP_ERR_MISMATCH, path, -1,
-                           "%s is %zu wide in the dump, %zu in the model", info->name, info->dim,
-                           width);
+                           "%s has %zu values a position in the dump; in the model it has %zu",
+                           info->name, info->dim, width);
     }
     if (n_known == 0)
         return rp_fail(err, RP_ERR_MISSING, path, -1, "the dump has no slot that a layer computes");
@@ -204,7 +206,7 @@ enum rp_status rp_replay_dumped_rows(struct rp_replay *replay, const char *slot,
     enum rp_status status = RP_OK;
     if (!dumped.info || dumped.tensor.dim != dim)
         status = rp_fail(err, RP_ERR_MISSING, rp_tensor_set_path(replay->dump), -1,
-                         "there is no %s of %zu values", slot, dim);
+                         "the dump has no %s of %zu values a position", slot, dim);
     for (size_t i = 0; i < n && status == RP_OK; i++) {
         const void *row = rp_dumped_row(&dumped, positions[i]);
         if (row)

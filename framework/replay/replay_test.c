@@ -292,7 +292,7 @@ static void model_and_dump_have_to_belong_together(void **state)
     rp_test_replayed_open(&large, &of_large);
     assert_int_equal(rp_replay_open(small.model, large.dump, &options, &replay_of, &err),
                      RP_ERR_MISMATCH);
-    assert_string_equal(err.message, "the dump says that it has 8 layers, the model has 4");
+    assert_string_equal(err.message, "the dump says that it has 8 layers; the model has 4");
     assert_null(replay_of);
     const int64_t tokens[] = {1, 2, (int64_t)rp_model_config(small.model)->vocab_size};
     const struct rp_replay_options foreign = {
@@ -302,12 +302,13 @@ static void model_and_dump_have_to_belong_together(void **state)
     assert_non_null(strstr(err.message, "at position 2; the model's vocabulary has 0 to "));
     assert_int_equal(open_with(small.model, "h1_preffn", 64, &err), RP_OK);
     assert_int_equal(open_with(small.model, "h1_preffn", 63, &err), RP_ERR_MISMATCH);
-    assert_string_equal(err.message, "h1_preffn is 63 wide in the dump, 64 in the model");
+    assert_string_equal(err.message,
+                        "h1_preffn has 63 values a position in the dump; in the model it has 64");
     assert_int_equal(open_with(small.model, "h5_q", 64, &err), RP_ERR_MISMATCH);
     assert_non_null(strstr(err.message, "the model"));
     assert_int_equal(open_with(small.model, "h1_delta", 64, &err), RP_ERR_MISMATCH);
     assert_string_equal(err.message,
-                        "the dump has h1_delta, which the model's layer 1 does not compute");
+                        "the dump has h1_delta; layer 1 of the model does not compute that");
     assert_int_equal(open_with(small.model, "something_else", 64, &err), RP_ERR_MISSING);
     rp_test_replayed_close(&small);
     rp_test_replayed_close(&large);
@@ -464,7 +465,7 @@ static void rows_that_are_not_dumped_are_an_error(void **state)
     assert_int_equal(
         rp_replay_dumped_rows(replayed.replay, "h1_attn", positions, 1, 63, rows, &err),
         RP_ERR_MISSING);
-    assert_string_equal(err.message, "there is no h1_attn of 63 values");
+    assert_string_equal(err.message, "the dump has no h1_attn of 63 values a position");
     assert_int_equal(
         rp_replay_dumped_rows(replayed.replay, "h1_qnorm", positions, 1, 64, rows, &err),
         RP_ERR_MISSING);
