@@ -2,6 +2,7 @@
  * One layer's replay is in layer.c, what stands outside the layers in outside.c. */
 #include "refparity/replay.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -160,6 +161,19 @@ enum rp_status rp_replay_weights(struct rp_replay *replay, size_t layer,
     if (status == RP_OK)
         replay->loaded = layer;
     return status;
+}
+
+bool rp_replay_source(const struct rp_replay_slot *slot, size_t index, char name[RP_SLOT_NAME_SIZE])
+{
+    const char *list = slot->from;
+    for (; index > 0 && list; index--) {
+        list = strstr(list, ", ");
+        list = list ? list + 2 : NULL;
+    }
+    if (!list || !list[0])
+        return false;
+    snprintf(name, RP_SLOT_NAME_SIZE, "%.*s", (int)strcspn(list, ","), list);
+    return true;
 }
 
 struct rp_numerics rp_replay_numerics(const struct rp_replay *replay)

@@ -131,19 +131,6 @@ static int is_damaged(const struct rp_judge *judge, const char *slot,
     return compared->verdict == RP_ERROR;
 }
 
-/* The name number index of a list "h3_q, h3_k"; false: there are no more. */
-static bool name_of(const char *list, size_t index, char name[RP_SLOT_NAME_SIZE])
-{
-    for (; index > 0 && list; index--) {
-        list = strstr(list, ", ");
-        list = list ? list + 2 : NULL;
-    }
-    if (!list || !list[0])
-        return false;
-    snprintf(name, RP_SLOT_NAME_SIZE, "%.*s", (int)strcspn(list, ","), list);
-    return true;
-}
-
 /* A damaged slot fails, and so does the operation that starts from it. */
 static int describe_damage(const struct rp_judge *judge, struct rp_replay_result *result)
 {
@@ -154,7 +141,7 @@ static int describe_damage(const struct rp_judge *judge, struct rp_replay_result
         rp_judge_decide(&result->judgement, RP_ERROR, "%s: %s", slot->slot, compared.message);
         return 1;
     }
-    for (size_t i = 0; name_of(slot->from, i, name); i++) {
+    for (size_t i = 0; rp_replay_source(slot, i, name); i++) {
         if (!is_damaged(judge, name, &compared))
             continue;
         rp_judge_decide(&result->judgement, RP_SKIP, "%s starts from %s: %s", slot->slot, name,
@@ -169,7 +156,7 @@ static char *input_of(const struct rp_replay_slot *slot, char name[RP_SLOT_NAME_
 {
     name[0] = '\0';
     if (slot->layer < 0)
-        (void)name_of(slot->from, 0, name);
+        (void)rp_replay_source(slot, 0, name);
     else if (slot->layer == 0)
         rp_slot_name(RP_PART_EMB, -1, name);
     else

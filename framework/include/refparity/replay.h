@@ -54,6 +54,10 @@ struct rp_replay_slot {
     char message[512];    /* one line, as a failure report has it */
 };
 
+/* The name number index of slot->from; false: there are no more. */
+bool rp_replay_source(const struct rp_replay_slot *slot, size_t index,
+                      char name[RP_SLOT_NAME_SIZE]);
+
 /* A layer's slots in forward order; those that are not dumped are left out. Outside the layers: emb; or
  * post_norm; or logits. */
 struct rp_replay_layer {
