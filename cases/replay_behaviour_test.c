@@ -120,6 +120,24 @@ static void with_bugs_in_two_layers_exactly_those_two_fail(void **state)
     rp_verdicts_free(&v);
 }
 
+static void an_engine_with_another_files_weights_is_told_so(void **state)
+{
+    (void)state;
+    struct rp_verdicts v = judge(&(struct rp_scratch_spec){
+        .weights = "q4_0",
+        .argv = "[\"{target:refparity-embedded-bugs}\", \"--model\", \"" RP_SOURCE_DIR
+                "/fixtures/tiny/qwen3/qwen3-q8_0.gguf\", \"--tokens\", \"{tokens_file}\", "
+                "\"--dump\", \"{dump}\", \"--slots\", \"{slots}\"]",
+        .entry_extra = REPLAY});
+    assert_failing(&v, "h0 h1 h2 h3");
+    const struct rp_replay_result *first = replay_of(&v, "h0");
+    assert_string_equal(first->layer.first_failing->slot, "h0_q");
+    assert_contains(first->explanations[first->layer.first_failing - first->layer.slots].text,
+                    "7 of 7 matrix products fail, at every position, and none of the 11 other "
+                    "operations: the dump was made with another file, qwen3-q8_0.gguf ");
+    rp_verdicts_free(&v);
+}
+
 /* The first slot that shows the bug, and what lies between. */
 static void dumps_of_the_layers_are_replayed_too(void **state)
 {
@@ -251,6 +269,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_clean_engine_passes_at_every_step),
         cmocka_unit_test(an_entry_without_replay_has_none),
+        cmocka_unit_test(an_engine_with_another_files_weights_is_told_so),
         cmocka_unit_test(with_bugs_in_two_layers_exactly_those_two_fail),
         cmocka_unit_test(dumps_of_the_layers_are_replayed_too),
         cmocka_unit_test(a_small_bug_fails_where_HF_passes),

@@ -1,4 +1,4 @@
-/* refparity replay and diff, the program: what was not shown is exit code 2, and what was replayed is printed. */
+/* refparity replay, diff and show, the program: what was not shown is exit code 2, and what was replayed is printed. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -30,9 +30,10 @@ static int run_tool(char *const argv[], const char *folder, char *output, size_t
     return result.exit_code;
 }
 
-/* Writes the dump, lets change alter its folder (NULL: not), and replays it. output [size]. */
+/* Writes the dump, lets change alter its folder (NULL: not), and replays it with that option (NULL: none)
+ * and its value. output [size]. */
 static int replay(const struct rp_test_dump_of *of, void (*change)(const char *folder),
-                  char *output, size_t size)
+                  const char *option, const char *value, char *output, size_t size)
 {
     struct rp_test_replayed replayed;
     char model[512];
@@ -41,7 +42,8 @@ static int replay(const struct rp_test_dump_of *of, void (*change)(const char *f
         change(replayed.folder);
     snprintf(model, sizeof model, "%s/fixtures/tiny/%s/%s-bf16.gguf", RP_SOURCE_DIR, of->model,
              of->model);
-    char *argv[] = {(char *)RP_TOOL, (char *)"replay", model, replayed.folder, NULL};
+    char *argv[] = {(char *)RP_TOOL, (char *)"replay", model, replayed.folder,
+                    (char *)option,  (char *)value,    NULL};
     const int code = run_tool(argv, replayed.folder, output, size);
     rp_test_replayed_close(&replayed);
     return code;
@@ -51,7 +53,7 @@ static void assert_exit(const struct rp_test_dump_of *of, void (*change)(const c
                         const char *part)
 {
     char output[16384];
-    const int found = replay(of, change, output, sizeof output);
+    const int found = replay(of, change, NULL, NULL, output, sizeof output);
     if (found != code || !strstr(output, part))
         fail_msg("exit code %d, expected %d and \"%s\":\n%s", found, code, part, output);
 }
@@ -198,7 +200,7 @@ static void swapped_layers_are_an_error_and_no_bug(void **state)
     (void)state;
     const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_required};
     char output[16384];
-    assert_int_equal(replay(&of, swap_h1_and_h3, output, sizeof output), 2);
+    assert_int_equal(replay(&of, swap_h1_and_h3, NULL, NULL, output, sizeof output), 2);
     assert_non_null(strstr(output, "h1 and h3 are swapped"));
     assert_non_null(strstr(output, " ERROR   "));
     assert_null(strstr(output, " FAIL ")); /* not in the table either */
@@ -269,6 +271,17 @@ static void NaN_is_a_divergence(void **state)
     assert_exit(&of, write_nan, 1, "the first slot that introduces an error: h1");
 }
 
+static void a_state_that_the_dump_contradicts_is_an_error_before_anything_is_replayed(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of of = {.model = "qwen3"};
+    char output[16384];
+    assert_int_equal(replay(&of, NULL, "--state", "bf16", output, sizeof output), 2);
+    assert_non_null(strstr(output, "h0_preattn has values that are no BF16 numbers"));
+    assert_null(strstr(output, "introduced"));
+    assert_int_equal(replay(&of, NULL, "--state", "f32", output, sizeof output), 0);
+}
+
 static void diff_of_a_dump_that_was_broken_off_is_an_error(void **state)
 {
     (void)state;
@@ -286,6 +299,77 @@ static void diff_of_a_dump_that_was_broken_off_is_an_error(void **state)
     rp_test_replayed_close(&whole);
 }
 
+/* command FIRST SECOND says that the two are swapped, and nothing is run. */
+static void assert_swapped(const char *command, const char *first, const char *second,
+                           const char *folder)
+{
+    char output[16384];
+    char *argv[] = {(char *)RP_TOOL, (char *)command, (char *)first, (char *)second, NULL};
+    const int code = run_tool(argv, folder, output, sizeof output);
+    if (code != 2 || !strstr(output, ": swapped?"))
+        fail_msg("%s: exit code %d: %s", command, code, output);
+}
+
+static void swapped_arguments_are_told_so(void **state)
+{
+    (void)state;
+    static const char gguf[] = RP_SOURCE_DIR "/fixtures/tiny/qwen3/qwen3-bf16.gguf",
+                      checkpoint[] = RP_SOURCE_DIR "/fixtures/tiny/qwen3",
+                      fixture[] = RP_SOURCE_DIR
+                      "/fixtures/store/tiny--qwen3/main/float32/hello-185f8db3.npz";
+    const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_required};
+    struct rp_test_replayed replayed;
+    char output[16384];
+    rp_test_replayed_open(&replayed, &of);
+    assert_swapped("replay", replayed.folder, gguf, replayed.folder);
+    assert_swapped("replay", replayed.folder, checkpoint, replayed.folder);
+    assert_swapped("replay", fixture, gguf, replayed.folder);
+    assert_swapped("diff", replayed.folder, fixture, replayed.folder);
+    assert_swapped("weights", checkpoint, gguf, replayed.folder);
+    /* the right way round, and two that are no model */
+    char *right[] = {(char *)RP_TOOL, (char *)"weights", (char *)gguf, (char *)checkpoint, NULL};
+    assert_int_equal(run_tool(right, replayed.folder, output, sizeof output), 0);
+    char *two_dumps[] = {(char *)RP_TOOL, (char *)"replay", replayed.folder, replayed.folder, NULL};
+    assert_int_equal(run_tool(two_dumps, replayed.folder, output, sizeof output), 2);
+    assert_null(strstr(output, "swapped"));
+    rp_test_replayed_close(&replayed);
+}
+
+/* Shows that path: exit code 0, and part in what is printed. */
+static void assert_shown(const char *path, const char *folder, const char *part)
+{
+    char output[16384];
+    char *argv[] = {(char *)RP_TOOL, (char *)"show", (char *)path, NULL};
+    const int code = run_tool(argv, folder, output, sizeof output);
+    if (code != 0 || !strstr(output, part))
+        fail_msg("exit code %d, expected \"%s\" in: %s", code, part, output);
+}
+
+static void an_array_and_a_manifest_are_shown(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_required};
+    struct rp_test_replayed replayed;
+    char path[512], output[16384];
+    rp_test_replayed_open(&replayed, &of);
+    snprintf(path, sizeof path, "%s/h1.npy", replayed.folder);
+    assert_shown(path, replayed.folder,
+                 "npy, shape (24, 64), type \"<f4\"\n"
+                 "  1536 of 1536 values are finite; the first: ");
+    write_nan(replayed.folder);
+    assert_shown(path, replayed.folder, "  1535 of 1536 values are finite");
+    snprintf(path, sizeof path, "%s/tokens.npy", replayed.folder);
+    assert_shown(path, replayed.folder, "shape (24,), type \"<i8\"\n  the first: ");
+    assert_shown(replayed.folder, replayed.folder,
+                 "\n  \"engine\": \"test\"\n  \"n_layers\": 4\n  \"complete\": true\n");
+    /* what is cut short, or of another type, is an error, with its shape before it */
+    assert_int_equal(truncate(path, 200), 0);
+    char *argv[] = {(char *)RP_TOOL, (char *)"show", path, NULL};
+    assert_int_equal(run_tool(argv, replayed.folder, output, sizeof output), 2);
+    assert_non_null(strstr(output, "shape (24,)"));
+    rp_test_replayed_close(&replayed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -297,6 +381,9 @@ int main(void)
         cmocka_unit_test(what_is_missing_is_said),
         cmocka_unit_test(a_misspelt_slot_is_said),
         cmocka_unit_test(NaN_is_a_divergence),
+        cmocka_unit_test(a_state_that_the_dump_contradicts_is_an_error_before_anything_is_replayed),
+        cmocka_unit_test(swapped_arguments_are_told_so),
+        cmocka_unit_test(an_array_and_a_manifest_are_shown),
         cmocka_unit_test(diff_of_a_dump_that_was_broken_off_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -44,6 +44,7 @@ fail() {
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 requirements=$root/fixtures/requirements.txt
+torch=$root/fixtures/requirements-torch.txt
 
 filter=
 mode=record
@@ -93,11 +94,11 @@ make_environment() {
     local venv=$1
     local pip=("$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --no-input)
     say "making the Python environment $venv (once; torch is large) ..."
-    # torch first and by name: pip then takes the build that its settings prefer
+    # torch by itself: pip takes the build that its settings prefer, whatever its hash
     rm -rf "$venv" &&
         python3 -m venv "$venv" >&2 &&
-        "${pip[@]}" "$(grep '^torch==' "$requirements")" >&2 &&
-        "${pip[@]}" --requirement "$requirements" >&2 &&
+        "${pip[@]}" --require-hashes --requirement "$requirements" >&2 &&
+        "${pip[@]}" --requirement "$torch" >&2 &&
         touch "$venv/complete"
 }
 
@@ -110,7 +111,7 @@ environment_python() {
     require_python
     local key venv
     key=$({
-        cat "$requirements"
+        cat "$requirements" "$torch"
         python3 --version
     } | sha256sum | cut -c1-12)
     venv=${XDG_CACHE_HOME:-$HOME/.cache}/refparity/venv/$key

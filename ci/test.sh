@@ -65,7 +65,7 @@ build_and_test() {
     configure "$1" && cmake --build --preset "$1" && ctest --preset "$1" --no-label-summary
 }
 
-pinned() { grep "^$1==" ci/requirements.txt; }
+install_pinned() { "$1" -m pip install -q --require-hashes --requirement ci/requirements.txt; } # PYTHON
 
 step_parity() {
     configure parity && REFPARITY_MODELS=$root/build/no-models ci/parity.sh && build/parity/bin/refparity report build/parity | grep -F "$expected_summary"
@@ -74,7 +74,7 @@ step_parity() {
 step_workflow() {
     local venv=$root/build/cmake-venv
     rm -rf build/parity && /usr/bin/cmake --version && /usr/bin/cmake --workflow --preset parity &&
-        python3 -m venv "$venv" && "$venv/bin/pip" install -q "$(pinned cmake)" &&
+        python3 -m venv "$venv" && install_pinned "$venv/bin/python" &&
         rm -rf build/parity && "$venv/bin/cmake" --version && "$venv/bin/cmake" --preset parity &&
         "$venv/bin/cmake" --build --preset parity && "$venv/bin/ctest" --preset parity -R tiny-qwen3-bf16
 }
@@ -139,7 +139,7 @@ step_smollm2() {
 
 step_readback() {
     local python
-    python=$(ci/record.sh --print-python) && "$python" -m pip install -q "$(pinned junitparser)" "$(pinned jsonschema)" &&
+    python=$(ci/record.sh --print-python) && install_pinned "$python" &&
         "$python" cases/readback_test.py matrix build/parity/reports
 }
 

@@ -186,20 +186,19 @@ static int create_beside(const char *path, char *temporary, size_t size)
     return -1;
 }
 
-static enum rp_status write_all(int fd, const char *path, const void *bytes, size_t n,
-                                struct rp_error *err)
+bool rp_file_write_all(int fd, const void *bytes, size_t n)
 {
-    const char *next = bytes;
+    const unsigned char *next = bytes;
     while (n > 0) {
-        ssize_t put = write(fd, next, n);
-        if (put < 0 && errno == EINTR)
+        const ssize_t written = write(fd, next, n);
+        if (written < 0 && errno == EINTR)
             continue;
-        if (put < 0)
-            return system_error(err, path, "cannot write");
-        next += put;
-        n -= (size_t)put;
+        if (written <= 0)
+            return false;
+        next += written;
+        n -= (size_t)written;
     }
-    return RP_OK;
+    return true;
 }
 
 enum rp_status rp_file_write_atomic(const char *path, const void *bytes, size_t n,
@@ -212,7 +211,8 @@ enum rp_status rp_file_write_atomic(const char *path, const void *bytes, size_t 
     if (fd < 0)
         return rp_fail(err, number == ENAMETOOLONG ? RP_ERR_ARGUMENT : RP_ERR_IO, path, -1,
                        "cannot create a file in its folder: %s", strerror(number));
-    enum rp_status code = write_all(fd, path, bytes, n, err);
+    enum rp_status code =
+        rp_file_write_all(fd, bytes, n) ? RP_OK : system_error(err, path, "cannot write");
     if (!code && stat(path, &info) == 0 && S_ISREG(info.st_mode))
         (void)fchmod(fd, info.st_mode & 0777); /* a replaced file keeps its permissions */
     if (close(fd) != 0 && !code)

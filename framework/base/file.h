@@ -3,6 +3,8 @@
 #ifndef REFPARITY_BASE_FILE_H
 #define REFPARITY_BASE_FILE_H
 
+#include <stdbool.h>
+
 #include "refparity/status.h"
 
 /* Maps the regular file at path read-only (symbolic links are followed): *bytes is [*size] and never
@@ -30,6 +32,9 @@ enum rp_status rp_file_read(const char *path, size_t max, char **bytes, size_t *
 /* The same, but a symbolic link is refused, too (RP_ERR_UNSUPPORTED). */
 enum rp_status rp_file_read_no_link(const char *path, size_t max, char **bytes, size_t *length,
                                     struct rp_error *err);
+
+/* All of bytes[n] to fd, also where a signal interrupts; false with errno where that fails. */
+bool rp_file_write_all(int fd, const void *bytes, size_t n);
 
 /* Replaces path by a file of these bytes: written under a temporary name in the same folder, then
  * renamed, so that a reader sees the old file or the new one, never a part. The temporary file is

@@ -30,28 +30,13 @@ struct log {
     unsigned char ring[RP_LOG_TAIL];
 };
 
-static int write_all(int fd, const void *bytes, size_t n)
-{
-    const unsigned char *p = bytes;
-    while (n > 0) {
-        const ssize_t written = write(fd, p, n);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written <= 0)
-            return -1;
-        p += written;
-        n -= (size_t)written;
-    }
-    return 0;
-}
-
 static int log_add(struct log *log, const unsigned char *bytes, size_t n)
 {
     size_t head = 0;
     if (log->total < RP_LOG_HEAD) {
         const size_t room = RP_LOG_HEAD - (size_t)log->total;
         head = n < room ? n : room;
-        if (log->fd >= 0 && write_all(log->fd, bytes, head))
+        if (log->fd >= 0 && !rp_file_write_all(log->fd, bytes, head))
             return -1;
     }
     for (size_t i = head; i < n; i++) {
@@ -68,13 +53,15 @@ static int log_finish(struct log *log)
         return 0;
     const unsigned long long rest = log->total - RP_LOG_HEAD;
     if (rest <= RP_LOG_TAIL)
-        return write_all(log->fd, log->ring, (size_t)rest);
+        return rp_file_write_all(log->fd, log->ring, (size_t)rest) ? 0 : -1;
     char note[96];
     const int n =
         snprintf(note, sizeof note, "\n[... %llu bytes left out ...]\n", rest - RP_LOG_TAIL);
-    return write_all(log->fd, note, (size_t)n) ||
-           write_all(log->fd, log->ring + log->ring_next, RP_LOG_TAIL - log->ring_next) ||
-           write_all(log->fd, log->ring, log->ring_next);
+    const bool is_written =
+        rp_file_write_all(log->fd, note, (size_t)n) &&
+        rp_file_write_all(log->fd, log->ring + log->ring_next, RP_LOG_TAIL - log->ring_next) &&
+        rp_file_write_all(log->fd, log->ring, log->ring_next);
+    return is_written ? 0 : -1;
 }
 
 /* ---- the program ---- */

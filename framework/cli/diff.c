@@ -148,6 +148,15 @@ static int parse_options(int argc, char **argv, struct options *options)
     return -1;
 }
 
+/* A folder for the reference and a fixture, which no engine wrote, for the dump. */
+static bool are_swapped(const struct rp_comparison *c)
+{
+    size_t length;
+    return rp_tensor_set_layout(c->reference) != RP_LAYOUT_NPZ &&
+           rp_tensor_set_layout(c->engine) == RP_LAYOUT_NPZ &&
+           rp_tensor_set_manifest(c->engine, &length) != NULL;
+}
+
 /* The layers that the reference has; an npz of another recorder often lacks the last layer's own
  * output, which the dump then has. */
 static int count_layers(const struct rp_comparison *c)
@@ -251,6 +260,11 @@ int rp_cli_diff(int argc, char **argv)
         status = rp_tensor_set_open(options.dump, RP_LAYOUT_AUTO,
                                     options.positions ? options.positions[0] : 0,
                                     &comparison.engine, &err);
+    if (!status && are_swapped(&comparison))
+        status = rp_fail(&err, RP_ERR_ARGUMENT, NULL, -1,
+                         "expected REFERENCE and DUMP, found %s, a dump, and %s, a fixture: "
+                         "swapped?",
+                         options.reference, options.dump);
     if (!status) {
         comparison.n_layers = count_layers(&comparison);
         const int declared = rp_tensor_set_n_layers(comparison.engine);

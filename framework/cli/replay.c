@@ -15,9 +15,11 @@
 
 #include "base/file.h"
 #include "base/numbers.h"
+#include "cli/path_kind.h"
 #include "cli/replay_jobs.h"
 #include "cli/replay_output.h"
 #include "explain/damaged_dump.h"
+#include "explain/other_weights.h"
 #include "refparity/explain.h"
 #include "refparity/replay.h"
 #include "run/completeness.h"
@@ -69,6 +71,7 @@ struct run {
     const struct options *options;
     struct rp_replay_output output;
     int n_explained, n_undamaged;
+    struct rp_products products;
 };
 
 /* ---- options ---- */
@@ -216,6 +219,12 @@ static int parse_options(int argc, char **argv, struct options *options)
                                   argc - optind);
     options->model = argv[optind];
     options->dump = argv[optind + 1];
+    const enum rp_path_kind model = rp_path_kind(options->model),
+                            dump = rp_path_kind(options->dump);
+    if (rp_path_has_states(model) && rp_path_is_model(dump))
+        return rp_cli_usage_error(
+            "replay", "expected MODEL and DUMP, found %s, %s, and %s, %s: swapped?", options->model,
+            rp_path_kind_text(model), options->dump, rp_path_kind_text(dump));
     return -1;
 }
 
@@ -313,42 +322,72 @@ static enum rp_status find_damage(struct rp_replay *replay, const struct rp_repl
 }
 
 static enum rp_status explain(struct rp_replay *replay, const struct rp_replay_slot *slot,
-                              const char *damage, struct run *run, struct rp_error *err)
+                              const char *damage, struct run *run,
+                              struct rp_explanation *explanation, struct rp_error *err)
 {
-    struct rp_explanation explanation = {.share = (double)NAN, .parameter = (double)NAN};
     enum rp_status status = RP_OK;
     if (damage[0]) {
-        snprintf(explanation.name, sizeof explanation.name, "damaged-dump");
-        snprintf(explanation.text, sizeof explanation.text, "%.390s", damage);
+        snprintf(explanation->name, sizeof explanation->name, "damaged-dump");
+        snprintf(explanation->text, sizeof explanation->text, "%.390s", damage);
     } else if (!run->options->no_explain && run->n_explained++ < MOST_EXPLAINED) {
-        status = rp_explain_slot(replay, slot, &explanation, err);
+        status = rp_explain_slot(replay, slot, explanation, err);
     } else if (!run->options->no_explain) {
-        snprintf(explanation.text, sizeof explanation.text,
+        snprintf(explanation->text, sizeof explanation->text,
                  "not explained, as %d slots before it were: --layers explains others",
                  MOST_EXPLAINED);
     }
-    if (status == RP_OK && explanation.text[0])
-        rp_replay_output_explanation(&run->output, slot, &explanation);
     return status;
 }
 
-/* Each slot that fails is explained: in two of them are two bugs. A damaged one is an error of the dump,
- * not of the engine; what rests on it still finds it among those that fail. */
-static enum rp_status take_result(struct rp_replay *replay, struct rp_replay_layer *result,
-                                  struct run *run, struct rp_error *err)
+/* Sets the hint of other weights; nothing is known of them where nothing is explained. */
+static bool hint(struct run *run, const struct rp_replay *replay,
+                 const struct rp_products *products)
 {
+    struct rp_replay_counts *counts = &run->output.counts;
+    return !run->options->no_explain && rp_products_hint(products, replay, counts->other_weights);
+}
+
+/* Each slot that fails is explained: in two of them are two bugs. Not where the layer fails as those before
+ * it, whose cause is other weights. A damaged one is an error of the dump, not of the engine; what rests on
+ * it still finds it among those that fail. */
+static enum rp_status take_layer(struct rp_replay *replay, const struct rp_replay_layer *layer,
+                                 struct run *run, struct rp_error *err)
+{
+    struct rp_explanation explanations[RP_N_LAYER_PARTS] = {{.name = ""}};
+    struct rp_products with_it = run->products;
     enum rp_status status = RP_OK;
-    char damage[512];
-    for (size_t i = 0; i < result->n_slots && status == RP_OK; i++) {
-        const struct rp_replay_slot *slot = &result->slots[i];
+    char damage[512] = "";
+    rp_products_add(&with_it, layer, explanations);
+    const bool is_alike = hint(run, replay, &run->products) && hint(run, replay, &with_it);
+    for (size_t i = 0; i < layer->n_slots && status == RP_OK; i++) {
+        const struct rp_replay_slot *slot = &layer->slots[i];
+        struct rp_explanation *explanation = &explanations[i];
         struct rp_replay_slot shown = *slot; /* its arrays stay the result's */
-        status = find_damage(replay, result, slot, run, damage, err);
+        explanation->share = explanation->parameter = (double)NAN;
+        if (!is_alike)
+            status = find_damage(replay, layer, slot, run, damage, err);
         if (damage[0])
             shown.verdict = RP_ERROR;
         rp_replay_output_slot(&run->output, &shown);
-        if (status == RP_OK && slot->verdict == RP_FAIL)
-            status = explain(replay, slot, damage, run, err);
+        if (slot->verdict != RP_FAIL || status != RP_OK)
+            continue;
+        if (is_alike)
+            snprintf(explanation->text, sizeof explanation->text,
+                     "not explained: every matrix product fails, see the last lines");
+        else
+            status = explain(replay, slot, damage, run, explanation, err);
+        if (status == RP_OK && explanation->text[0])
+            rp_replay_output_explanation(&run->output, slot, explanation);
     }
+    rp_products_add(&run->products, layer, explanations);
+    (void)hint(run, replay, &run->products);
+    return status;
+}
+
+static enum rp_status take_result(struct rp_replay *replay, struct rp_replay_layer *result,
+                                  struct run *run, struct rp_error *err)
+{
+    const enum rp_status status = take_layer(replay, result, run, err);
     rp_replay_layer_free(result);
     return status;
 }

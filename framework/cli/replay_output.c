@@ -75,11 +75,11 @@ void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_repl
     counts->n_partial +=
         slot->n_left_out > 0 && !(slot->part == RP_PART_EMB && slot->verdict == RP_SKIP);
     counts->n_carried += slot->is_carried && slot->n_positions > 0;
-    const char *resolution = strstr(slot->message, "right to ");
+    const char *resolution = strstr(slot->message, "an error below ");
     if (slot->verdict == RP_PASS && resolution &&
         slot->limit[slot->worst] > counts->coarsest_limit) {
         counts->coarsest_limit = slot->limit[slot->worst];
-        snprintf(counts->coarsest, sizeof counts->coarsest, "%s is %s", slot->slot, resolution);
+        snprintf(counts->coarsest, sizeof counts->coarsest, "in %s %s", slot->slot, resolution);
     }
     if (output->slots)
         add_slot(output->slots, slot);
@@ -166,6 +166,8 @@ static void print_end(const struct rp_replay_counts *counts)
     if (counts->n_numerics > 1 && 2 * counts->n_numerics > counts->n_explained)
         printf("hint: %zu of %zu explained slots: %s; see --activations, --kv-cache, --attention\n",
                counts->n_numerics, counts->n_explained, counts->numerics);
+    if (counts->other_weights[0])
+        printf("hint: %s\n", counts->other_weights);
     if (counts->coarsest[0])
         printf("resolution: %s\n", counts->coarsest);
     print_unshown(counts);
@@ -195,6 +197,8 @@ static void print_json(struct rp_replay_output *output, const char *model, const
     cJSON_AddBoolToObject(root, "has_dump_json", !counts->has_no_dump_json);
     if (counts->first_failing[0])
         cJSON_AddStringToObject(root, "first_failing", counts->first_failing);
+    if (counts->other_weights[0])
+        cJSON_AddStringToObject(root, "hint", counts->other_weights);
     char *text = cJSON_Print(root);
     puts(text ? text : "{}");
     free(text);

@@ -5,6 +5,7 @@
 
 #include <cjson/cJSON.h>
 
+#include "explain/other_weights.h"
 #include "refparity/explain.h"
 #include "refparity/replay.h"
 
@@ -21,7 +22,9 @@ struct rp_replay_counts {
     /* Explanations, and those of other numerics than declared; the first of them. */
     size_t n_explained, n_numerics;
     char numerics[400];
-    /* The slot that passes at the widest limit where roundings may tip: "h3: right to …"; "": none. */
+    char other_weights
+        [512]; /* that the dump was made with other weights; "": nothing speaks for it */
+    /* The slot that passes at the widest limit where roundings may tip: "in h3 an error below …"; "": none. */
     double coarsest_limit;
     char coarsest[600];
 };

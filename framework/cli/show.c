@@ -3,31 +3,27 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include <cjson/cJSON.h>
+
 #include "base/file.h"
+#include "base/utf8.h"
+#include "cli/path_kind.h"
 #include "refparity/compare.h"
 #include "refparity/gguf.h"
+#include "tensor/npy.h"
 
 static const char help[] =
     "usage: refparity show FILE\n"
     "\n"
-    "FILE is a fixture (.npz), a dump folder, or a GGUF. Of the first two: the manifest,\n"
-    "the token ids, and for each slot its shape, positions, norms and values that are not\n"
-    "finite. Of a GGUF: its metadata and its tensors.\n"
+    "FILE is a fixture (.npz), a dump folder, a file .npy, or a GGUF. Of the first two: the\n"
+    "manifest, the token ids, and for each slot its shape, positions, norms and values that\n"
+    "are not finite. Of an npy: its shape, type, first values, and how many are finite. Of a\n"
+    "GGUF: its metadata and its tensors.\n"
     "\n"
     "exit codes: 0 all of it could be read, 2 not\n";
-
-static int has_magic(const char *path, const char magic[4])
-{
-    const void *bytes;
-    size_t size;
-    if (rp_file_map(path, &bytes, &size, NULL))
-        return 0;
-    const int same = size >= 4 && memcmp(bytes, magic, 4) == 0;
-    rp_file_unmap(bytes, size);
-    return same;
-}
 
 static int show_gguf(const char *path)
 {
@@ -52,6 +48,68 @@ static int show_gguf(const char *path)
     }
     rp_gguf_close(gguf);
     return RP_EXIT_PASS;
+}
+
+enum { FIRST_VALUES = 8 };
+
+/* data: n_elements FP32, not aligned */
+static void show_floats(const unsigned char *data, uint64_t n_elements)
+{
+    const size_t n = (size_t)n_elements;
+    printf("  %zu of %zu values are finite; the first:", n - rp_metrics_count_nonfinite(data, n),
+           n);
+    for (size_t i = 0; i < n && i < FIRST_VALUES; i++) {
+        float value;
+        memcpy(&value, data + i * sizeof value, sizeof value);
+        printf(" %.7g", (double)value);
+    }
+    puts(n > FIRST_VALUES ? " ..." : "");
+}
+
+static enum rp_status show_ids(const struct rp_npy *npy, const unsigned char *bytes,
+                               struct rp_error *err)
+{
+    int64_t *ids = calloc((size_t)npy->n_elements + 1, sizeof *ids);
+    if (!ids)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory");
+    rp_npy_int64(npy, bytes, ids);
+    printf("  the first:");
+    for (size_t i = 0; i < npy->n_elements && i < 2 * FIRST_VALUES; i++)
+        printf(" %lld", (long long)ids[i]);
+    puts(npy->n_elements > 2 * FIRST_VALUES ? " ..." : "");
+    free(ids);
+    return RP_OK;
+}
+
+static enum rp_status show_array(const char *path, const unsigned char *bytes, size_t size,
+                                 struct rp_error *err)
+{
+    struct rp_npy npy;
+    char shape[256], type[RP_SHOWN_SIZE];
+    enum rp_status status = rp_npy_parse(bytes, size, path, &npy, err);
+    if (status != RP_OK)
+        return status;
+    printf("%s: npy, shape %s, type %s%s\n", path, rp_npy_shape_text(&npy, shape, sizeof shape),
+           rp_shown(npy.descr, type), npy.fortran_order ? ", in Fortran's order" : "");
+    if (rp_npy_check(&npy, RP_NPY_INT64, size, path, NULL) == RP_OK)
+        return show_ids(&npy, bytes, err);
+    status = rp_npy_check(&npy, RP_NPY_FLOAT32, size, path, err);
+    if (status == RP_OK)
+        show_floats(bytes + npy.data_offset, npy.n_elements);
+    return status;
+}
+
+static int show_npy(const char *path)
+{
+    const void *bytes;
+    size_t size;
+    struct rp_error err;
+    enum rp_status status = rp_file_map(path, &bytes, &size, &err);
+    if (status != RP_OK)
+        return rp_cli_error(&err);
+    status = show_array(path, bytes, size, &err);
+    rp_file_unmap(bytes, size);
+    return status == RP_OK ? RP_EXIT_PASS : rp_cli_error(&err);
 }
 
 static void show_positions(const struct rp_slot_info *slot)
@@ -112,6 +170,22 @@ static int show_tokens(const struct rp_tensor_set *set)
     return RP_EXIT_PASS;
 }
 
+enum { LONGEST_VALUE = 300 };
+
+/* A key a line: its value as JSON, cut where that is long. */
+static void show_manifest(const char *text, size_t length)
+{
+    cJSON *root = cJSON_ParseWithLength(text, length);
+    for (const cJSON *item = root ? root->child : NULL; item; item = item->next) {
+        char shown[RP_SHOWN_SIZE], *value = cJSON_PrintUnformatted(item);
+        const size_t n = value ? strlen(value) : 0;
+        printf("  %s: %.*s%s\n", rp_shown(item->string, shown), LONGEST_VALUE, value ? value : "",
+               n > LONGEST_VALUE ? " ..." : "");
+        free(value);
+    }
+    cJSON_Delete(root);
+}
+
 static int show_set(const char *path)
 {
     static const char *const layouts[] = {
@@ -130,7 +204,7 @@ static int show_set(const char *path)
            rp_tensor_set_n_slots(set),
            rp_tensor_set_complete(set) ? "" : ", incomplete: the engine did not finish it");
     if (manifest)
-        printf("manifest     %.*s\n", (int)(length < 1000000 ? length : 1000000), manifest);
+        show_manifest(manifest, length);
     int code = show_tokens(set);
     for (size_t i = 0; i < rp_tensor_set_n_slots(set); i++) {
         const int slot_code = show_slot(set, rp_tensor_set_slot(set, i));
@@ -148,5 +222,9 @@ int rp_cli_show(int argc, char **argv)
     }
     if (argc != 2)
         return rp_cli_usage_error("show", "expected FILE, found %d arguments", argc - 1);
-    return has_magic(argv[1], "GGUF") ? show_gguf(argv[1]) : show_set(argv[1]);
+    switch (rp_path_kind(argv[1])) {
+    case RP_PATH_GGUF: return show_gguf(argv[1]);
+    case RP_PATH_NPY: return show_npy(argv[1]);
+    default: return show_set(argv[1]);
+    }
 }

@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "base/clock.h"
+#include "cli/path_kind.h"
 #include "refparity/compare.h"
 #include "refparity/weights.h"
 #include "run/weights_result.h"
@@ -183,6 +184,12 @@ static int parse_options(int argc, char **argv, struct printer *printer, bool *i
                                   argc - optind);
     printer->model = argv[optind];
     printer->checkpoint = argv[optind + 1];
+    if (rp_path_kind(printer->model) == RP_PATH_CHECKPOINT &&
+        rp_path_kind(printer->checkpoint) == RP_PATH_GGUF)
+        return rp_cli_usage_error("weights",
+                                  "expected GGUF and CHECKPOINT, found %s, a checkpoint, and %s, "
+                                  "a GGUF: swapped?",
+                                  printer->model, printer->checkpoint);
     return -1;
 }
 

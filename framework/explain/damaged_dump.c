@@ -12,17 +12,12 @@
 
 enum { TEXT_SIZE = 512 };
 
-/* Is name one of a list "h3_q, h3_k"? */
-static bool is_in_list(const char *list, const char *name)
+static bool starts_from(const struct rp_replay_slot *slot, const char *name)
 {
-    const size_t n = strlen(name);
-    for (const char *item = list; item && *item;) {
-        const size_t length = strcspn(item, ",");
-        if (length == n && memcmp(item, name, n) == 0)
+    char source[RP_SLOT_NAME_SIZE];
+    for (size_t i = 0; rp_replay_source(slot, i, source); i++)
+        if (strcmp(source, name) == 0)
             return true;
-        item += length;
-        item += strspn(item, ", ");
-    }
     return false;
 }
 
@@ -70,7 +65,7 @@ static void find_equal(struct rp_replay *replay, const struct rp_replay_slot *sl
 static bool one_fails_from(const struct rp_replay_layer *layer, const char *name)
 {
     for (size_t i = 0; i < layer->n_slots; i++)
-        if (layer->slots[i].verdict == RP_FAIL && is_in_list(layer->slots[i].from, name))
+        if (layer->slots[i].verdict == RP_FAIL && starts_from(&layer->slots[i], name))
             return true;
     return false;
 }
@@ -260,7 +255,7 @@ static enum rp_status find_before(struct rp_replay *replay, const struct rp_repl
     for (size_t i = 0; i < before->n_slots && status == RP_OK && !text[0]; i++) {
         const struct rp_replay_slot *source = &before->slots[i];
         char found[TEXT_SIZE];
-        if (source->verdict != RP_FAIL || !is_in_list(slot->from, source->slot))
+        if (source->verdict != RP_FAIL || !starts_from(slot, source->slot))
             continue;
         status = find_own(replay, before, source, found, err);
         if (status == RP_OK && found[0])

@@ -21,8 +21,11 @@ struct rp_test_bug {
 
 /* Whether the bug is in this layer. */
 bool rp_test_bug_is_here(const struct rp_test_bug *bug, const struct rp_site *site);
-/* The operations without it. */
-const struct rp_ops *rp_test_below(const struct rp_test_bug *bug);
+/* The operation without it. */
+#define RP_TEST_BELOW(bug, operation, site, args) \
+    (bug)->overlay.below->operation((bug)->overlay.below->context, site, args)
+/* Of values [n], to be freed; aborts where there is no memory. */
+float *rp_test_copy(const float *values, size_t n);
 
 struct rp_test_engine {
     const char *model;                   /* "qwen3", "llama", "qwen35" */

@@ -75,7 +75,10 @@ static enum rp_status run_phase(struct course *course, enum rp_phase phase)
         struct rp_trial trial;
         if (candidate.phase != phase)
             continue;
-        if (course->is_strong && !candidate.transform && search->n > FEW_ROWS)
+        /* one rounding in the place of another explains most of a third's error, too */
+        const bool is_exclusive =
+            !candidate.transform && phase != RP_PHASE_NUMERICS && phase != RP_PHASE_NUMERICS_PAIR;
+        if (course->is_strong && is_exclusive && search->n > FEW_ROWS)
             break;
         status = candidate.transform ? try_rows(course, &candidate)
                                      : try_candidate(course, &candidate, &everywhere, &trial);
@@ -182,8 +185,11 @@ static bool is_settled(const struct course *course)
 static enum rp_status run_course(struct course *course)
 {
     enum rp_status status = RP_OK;
-    for (int phase = 0; phase < RP_PHASE_BIAS && status == RP_OK && !course->is_strong; phase++)
+    for (int phase = 0; phase < RP_PHASE_NUMERICS_PAIR && status == RP_OK && !course->is_strong;
+         phase++)
         status = run_phase(course, (enum rp_phase)phase);
+    if (status == RP_OK && course->n_matches == 0)
+        status = run_phase(course, RP_PHASE_NUMERICS_PAIR);
     if (status == RP_OK && !is_settled(course))
         status = try_heads(course);
     if (status == RP_OK && !is_settled(course))

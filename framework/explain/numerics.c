@@ -3,53 +3,79 @@
 
 #include "explain/search.h"
 
-static void add(struct rp_search *search, const char *name, struct rp_numerics numerics,
-                const char *key, const char *value, const char *declared)
+/* "activations": "f16", "kv_cache": "f16" …, of that which differs from other. */
+static void name(const struct rp_numerics *numerics, const struct rp_numerics *other, char text[96])
+{
+    const struct {
+        const char *key, *value;
+        bool differs;
+    } keys[] = {
+        {"activations", rp_activations_name(numerics->activations),
+         numerics->activations != other->activations},
+        {"kv_cache", rp_kv_cache_name(numerics->kv_cache), numerics->kv_cache != other->kv_cache},
+        {"attention", rp_attention_name(numerics->attention),
+         numerics->attention != other->attention}};
+    size_t used = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (keys[i].differs)
+            used += (size_t)snprintf(text + used, 96 - used, "%s\"%s\": \"%s\"", used ? ", " : "",
+                                     keys[i].key, keys[i].value);
+}
+
+static void add(struct rp_search *search, struct rp_numerics numerics)
 {
     struct rp_slot_search *own = (struct rp_slot_search *)search;
-    struct rp_candidate candidate = rp_candidate_make(name, NULL, 0, RP_N_WEIGHTS);
+    const struct rp_numerics *declared = &search->numerics;
+    const bool has_activations = numerics.activations != declared->activations,
+               has_cache = numerics.kv_cache != declared->kv_cache,
+               has_attention = numerics.attention != declared->attention;
+    struct rp_candidate candidate = rp_candidate_make(has_activations ? "numerics-activations"
+                                                      : has_cache     ? "numerics-kv-cache"
+                                                                      : "numerics-attention",
+                                                      NULL, 0, RP_N_WEIGHTS);
+    char found[96], text[96];
     if (own->n_numerics == sizeof own->numerics / sizeof *own->numerics)
         return;
     own->numerics[own->n_numerics] = numerics;
     candidate.numerics = &own->numerics[own->n_numerics++];
-    candidate.phase = RP_PHASE_NUMERICS;
-    rp_search_add(search, candidate, "behaves like \"%s\": \"%s\", and \"%s\" is declared", key,
-                  value, declared);
+    candidate.phase = has_activations && (has_cache || has_attention) ? RP_PHASE_NUMERICS_PAIR
+                                                                      : RP_PHASE_NUMERICS;
+    name(&numerics, declared, found);
+    name(declared, &numerics, text);
+    rp_search_add(search, candidate, "behaves like %s, and %s is declared", found, text);
 }
 
-static void collect_cache(struct rp_search *search)
+/* The cache alone, the kernel alone, then both: of what fits alike the first is named. */
+static void collect_cache(struct rp_search *search, struct rp_numerics numerics)
 {
     const struct rp_numerics declared = search->numerics;
-    const char *cache = rp_kv_cache_name(declared.kv_cache);
-    const bool is_flash = declared.attention == RP_ATTENTION_FLASH;
-    struct rp_numerics other = declared;
-    for (int i = RP_KV_CACHE_F32; i <= RP_KV_CACHE_Q4_0; i++) {
-        other.kv_cache = (enum rp_kv_cache)i;
-        if (other.kv_cache != declared.kv_cache)
-            add(search, "numerics-kv-cache", other, "kv_cache", rp_kv_cache_name(other.kv_cache),
-                cache);
+    const int n = RP_KV_CACHE_Q4_0 + 1;
+    for (int kernel = 0; kernel < 2; kernel++) {
+        for (int cache = 0; cache < n; cache++) {
+            numerics.kv_cache = (enum rp_kv_cache)(((int)declared.kv_cache + cache) % n);
+            numerics.attention = (declared.attention == RP_ATTENTION_FLASH) == (kernel == 0)
+                                     ? RP_ATTENTION_FLASH
+                                     : RP_ATTENTION_PLAIN;
+            if (kernel > 0 || cache > 0)
+                add(search, numerics);
+        }
     }
-    other = declared;
-    other.attention = is_flash ? RP_ATTENTION_PLAIN : RP_ATTENTION_FLASH;
-    add(search, "numerics-attention", other, "attention", rp_attention_name(other.attention),
-        rp_attention_name(declared.attention));
-    other.kv_cache = RP_KV_CACHE_F16; /* the two often come together */
-    if (declared.kv_cache != other.kv_cache)
-        add(search, "numerics-kv-cache", other, "kv_cache\": \"f16\", \"attention",
-            rp_attention_name(other.attention), cache);
 }
 
 void rp_collect_numerics(struct rp_search *search)
 {
-    const struct rp_numerics declared = search->numerics;
-    if (rp_search_has_step(search, RP_STEP_ATTENTION, RP_N_WEIGHTS))
-        collect_cache(search);
-    for (int i = RP_ACTIVATIONS_F32; i <= RP_ACTIVATIONS_Q8_K; i++) {
-        struct rp_numerics other = declared;
+    const bool has_attention = rp_search_has_step(search, RP_STEP_ATTENTION, RP_N_WEIGHTS),
+               has_product = rp_search_has_step(search, RP_STEP_LINEAR, RP_N_WEIGHTS);
+    if (has_attention)
+        collect_cache(search, search->numerics);
+    for (int i = RP_ACTIVATIONS_F32; i <= RP_ACTIVATIONS_Q8_K && has_product; i++) {
+        struct rp_numerics other = search->numerics;
         other.activations = (enum rp_activations)i;
-        if (other.activations != declared.activations &&
-            rp_search_has_step(search, RP_STEP_LINEAR, RP_N_WEIGHTS))
-            add(search, "numerics-activations", other, "activations",
-                rp_activations_name(other.activations), rp_activations_name(declared.activations));
+        if (other.activations == search->numerics.activations)
+            continue;
+        add(search, other);
+        if (has_attention)
+            collect_cache(search, other);
     }
 }

@@ -26,7 +26,7 @@ struct rp_slot_search {
     struct rp_layer other_weights; /* of other_layer */
     int other_layer;               /* -1: none */
     size_t n_allowed;              /* rows that may be over their limit in a match: expected tips */
-    struct rp_numerics numerics[16]; /* of candidates */
+    struct rp_numerics numerics[48]; /* of candidates */
     size_t n_numerics;
 };
 

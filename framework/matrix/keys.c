@@ -63,9 +63,8 @@ static size_t edit_distance(const char *a, const char *b)
     return row[n_b] <= MAX_EDITS ? row[n_b] : MAX_EDITS + 1;
 }
 
-const char *rp_suggest(const char *found, const char *const *names, size_t n, char *out)
+static const char *find_nearest(const char *found, const char *const *names, size_t n)
 {
-    char shown[RP_SHOWN_SIZE];
     const char *nearest = NULL;
     size_t least = MAX_EDITS + 1;
     for (size_t i = 0; i < n; i++) {
@@ -75,11 +74,13 @@ const char *rp_suggest(const char *found, const char *const *names, size_t n, ch
             nearest = names[i];
         }
     }
-    if (nearest) {
-        snprintf(out, RP_SUGGESTION_SIZE, "; did you mean %s?", rp_shown(nearest, shown));
-        return out;
-    }
-    size_t at = (size_t)snprintf(out, RP_SUGGESTION_SIZE, "; there is");
+    return nearest;
+}
+
+/* Appends "there is: a, b, c" at out + at. */
+static void list(const char *const *names, size_t n, size_t at, char *out)
+{
+    at += (size_t)snprintf(out + at, RP_SUGGESTION_SIZE - at, "there is");
     const char *separator = ": ";
     for (size_t i = 0; i < n; i++) {
         if (!names[i])
@@ -94,6 +95,28 @@ const char *rp_suggest(const char *found, const char *const *names, size_t n, ch
     }
     if (*separator == ':')
         snprintf(out + at, RP_SUGGESTION_SIZE - at, " none");
+}
+
+const char *rp_suggest(const char *found, const char *const *names, size_t n, char *out)
+{
+    char shown[RP_SHOWN_SIZE];
+    const char *nearest = find_nearest(found, names, n);
+    if (nearest)
+        snprintf(out, RP_SUGGESTION_SIZE, "; did you mean %s?", rp_shown(nearest, shown));
+    else
+        list(names, n, (size_t)snprintf(out, RP_SUGGESTION_SIZE, "; "), out);
+    return out;
+}
+
+const char *rp_suggest_value(const char *found, const char *const *names, size_t n, char *out)
+{
+    char shown[RP_SHOWN_SIZE];
+    const char *nearest = find_nearest(found, names, n);
+    if (!nearest)
+        return rp_suggest(found, names, n, out);
+    list(names, n,
+         (size_t)snprintf(out, RP_SUGGESTION_SIZE, "; did you mean %s? ", rp_shown(nearest, shown)),
+         out);
     return out;
 }
 

@@ -17,6 +17,8 @@ const char *rp_json_shown(const cJSON *value, char *out);
 /* Writes `; did you mean "x"?` for the nearest of names[n], or else `; there is: a, b, c`, cut to
  * fit out[RP_SUGGESTION_SIZE]; names that are NULL are passed over. Returns out. */
 const char *rp_suggest(const char *found, const char *const *names, size_t n, char *out);
+/* The same of a key's few values: they are listed in either case. */
+const char *rp_suggest_value(const char *found, const char *const *names, size_t n, char *out);
 
 /* Is object an object, and are all of its keys among keys[n]? what names it: "an entry". */
 enum rp_status rp_check_keys(const struct rp_json *json, const cJSON *object, const char *what,

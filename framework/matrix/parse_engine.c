@@ -138,7 +138,7 @@ static enum rp_status read_layout(struct rp_matrix *matrix, const cJSON *object,
     else
         return rp_json_fail(matrix->json, value, err, RP_ERR_FORMAT,
                             "expected a \"layout\", found %s%s", rp_json_shown(value, shown),
-                            rp_suggest(layout, layouts, COUNT(layouts), suggestion));
+                            rp_suggest_value(layout, layouts, COUNT(layouts), suggestion));
     return RP_OK;
 }
 

@@ -28,7 +28,8 @@ static void an_engine_says_how_and_where_it_dumps(void **state)
                  "expected \"layout\" in an engine: \"npy\", as refparity/dump.h writes, or "
                  "\"bin\", raw FP32 files");
     expect_error(MATRIX("\"argv\":[\"e\",\"{dump}\"],\"layout\":\"npz\"", ENTRY), RP_ERR_FORMAT, 2,
-                 37, "expected a \"layout\", found \"npz\"; did you mean \"npy\"?");
+                 37,
+                 "expected a \"layout\", found \"npz\"; did you mean \"npy\"? there is: npy, bin");
     expect_error(MATRIX("\"argv\":[\"e\"],\"layout\":\"npy\"", ENTRY), RP_ERR_FORMAT, 2, 5,
                  "expected {dump} in \"argv\" or \"env\": nothing tells the engine where to dump");
 }

@@ -102,7 +102,7 @@ static enum rp_status read_reference(struct rp_matrix *matrix, const cJSON *obje
         return rp_json_fail(json, member(object, "dtype"), err, RP_ERR_FORMAT,
                             "expected a \"dtype\", found %s%s",
                             rp_json_shown(member(object, "dtype"), shown),
-                            rp_suggest(entry->dtype, dtypes, COUNT(dtypes), suggestion));
+                            rp_suggest_value(entry->dtype, dtypes, COUNT(dtypes), suggestion));
     if (!stays_below(entry->hf_model))
         return rp_json_fail(json, member(object, "hf_model"), err, RP_ERR_FORMAT,
                             "expected a model as organisation/name, found %s",

@@ -123,7 +123,8 @@ static void a_reference_that_names_no_model_is_an_error(void **state)
     expect_error(WITH_ENTRY("\"revision\":\"..\""), RP_ERR_FORMAT, 3, 1,
                  "revision cannot be \"..\"");
     expect_error(WITH_ENTRY("\"dtype\":\"float23\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 8,
-                 "expected a \"dtype\", found \"float23\"; did you mean \"float32\"?");
+                 "expected a \"dtype\", found \"float23\"; did you mean \"float32\"? there is: "
+                 "float32, float64, bfloat16, float16");
     expect_error(WITH_ENTRY("\"dtype\":\"int8\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 8,
                  "expected a \"dtype\", found \"int8\"; there is: float32, float64, bfloat16, "
                  "float16");

@@ -36,7 +36,7 @@ static enum rp_status read_choice(const struct rp_json *json, const cJSON *objec
     }
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
     return rp_json_fail(json, value, err, RP_ERR_FORMAT, "expected a known \"%s\", found %s%s", key,
-                        rp_json_shown(value, shown), rp_suggest(text, names, n, suggestion));
+                        rp_json_shown(value, shown), rp_suggest_value(text, names, n, suggestion));
 }
 
 enum rp_status rp_parse_numerics(struct rp_matrix *matrix, const cJSON *object,

@@ -140,7 +140,8 @@ static void slots_are_one_of_two_levels_of_an_engine_that_is_told(void **state)
     expect_error(WITH_ENTRY("\"slots\":\"all\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 8,
                  "expected a known \"slots\", found \"all\"; there is: layers, operations");
     expect_error(WITH_ENGINE("\"slots\":\"operation\""), RP_ERR_FORMAT, 2, ENGINE_MORE + 8,
-                 "expected a known \"slots\", found \"operation\"; did you mean \"operations\"?");
+                 "expected a known \"slots\", found \"operation\"; did you mean \"operations\"? "
+                 "there is: layers, operations");
     expect_error(WITH_ENTRY("\"slots\":\"operations\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 8,
                  "expected no \"slots\": engine \"e\" uses {slots} nowhere, so it would dump the "
                  "same");
@@ -153,9 +154,11 @@ static void an_unknown_value_is_an_error_that_names_what_there_is(void **state)
 {
     (void)state;
     expect_error(WITH_ENGINE("\"activations\":\"q8_1\""), RP_ERR_FORMAT, 2, ENGINE_MORE + 14,
-                 "expected a known \"activations\", found \"q8_1\"; did you mean \"q8_0\"?");
+                 "expected a known \"activations\", found \"q8_1\"; did you mean \"q8_0\"? there "
+                 "is: f32, by_weight, f16, bf16, q8_0, q8_K");
     expect_error(WITH_ENTRY("\"kv_cache\":\"bf16\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 11,
-                 "expected a known \"kv_cache\", found \"bf16\"; did you mean \"f16\"?");
+                 "expected a known \"kv_cache\", found \"bf16\"; did you mean \"f16\"? there is: "
+                 "f32, f16, q8_0, q4_0");
     expect_error(WITH_ENTRY("\"state\":\"float16\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 8,
                  "expected a known \"state\", found \"float16\"; there is: f32, bf16, f16");
     expect_error(WITH_ENTRY("\"attention\":\"ring\""), RP_ERR_FORMAT, 3, ENTRY_MORE + 12,

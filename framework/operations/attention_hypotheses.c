@@ -168,8 +168,9 @@ const char *rp_attention_remark(const struct rp_search *search)
     const bool is_first = search->n_failing > 0 && search->first == 0 &&
                           search->slot.positions[0] == search->first_position;
     return is_first && rp_search_has_step(search, RP_STEP_ATTENTION, RP_N_WEIGHTS)
-               ? "; position 0 is wrong, which sees itself alone: unless it sees later ones, it is "
-                 "neither RoPE nor mask, but V, the head mapping, a term in softmax's sum or the "
-                 "output"
+               ? "; position 0 is wrong, too, which sees itself alone: RoPE and the mask change "
+                 "nothing "
+                 "there, unless it sees later positions. V, the head mapping, a term in softmax's "
+                 "sum or the output projection may be wrong"
                : "";
 }

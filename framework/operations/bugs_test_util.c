@@ -5,31 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BELOW(bug, operation, site, args) \
-    (bug)->overlay.below->operation((bug)->overlay.below->context, site, args)
-
-static bool is_here(const struct rp_test_bug *bug, const struct rp_site *site)
-{
-    return rp_test_bug_is_here(bug, site);
-}
-
-static float *copy_of(const float *values, size_t n)
-{
-    float *copy = malloc(n * sizeof *copy + 1);
-    if (!copy)
-        abort();
-    memcpy(copy, values, n * sizeof *copy);
-    return copy;
-}
-
 static enum rp_status attention_scale(void *context, const struct rp_site *site,
                                       const struct rp_attention *args)
 {
     struct rp_test_bug *bug = context;
     struct rp_attention wrong = *args;
-    if (is_here(bug, site))
+    if (rp_test_bug_is_here(bug, site))
         wrong.scale *= (float)bug->value;
-    return BELOW(bug, attention, site, &wrong);
+    return RP_TEST_BELOW(bug, attention, site, &wrong);
 }
 
 void rp_test_attention_scale(struct rp_ops *ops)
@@ -42,9 +25,9 @@ static enum rp_status attention_sees_all(void *context, const struct rp_site *si
 {
     struct rp_test_bug *bug = context;
     struct rp_attention wrong = *args;
-    if (is_here(bug, site))
+    if (rp_test_bug_is_here(bug, site))
         wrong.is_causal = false;
-    return BELOW(bug, attention, site, &wrong);
+    return RP_TEST_BELOW(bug, attention, site, &wrong);
 }
 
 void rp_test_attention_sees_all(struct rp_ops *ops)
@@ -58,8 +41,8 @@ static enum rp_status attention_window(void *context, const struct rp_site *site
     struct rp_test_bug *bug = context;
     size_t kv_dim = args->n_kv_heads * args->head_dim, width = args->n_heads * args->head_dim;
     enum rp_status status = RP_OK;
-    if (!is_here(bug, site))
-        return BELOW(bug, attention, site, args);
+    if (!rp_test_bug_is_here(bug, site))
+        return RP_TEST_BELOW(bug, attention, site, args);
     for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
         struct rp_site one = *site;
         struct rp_attention part = *args;
@@ -74,7 +57,7 @@ static enum rp_status attention_window(void *context, const struct rp_site *site
         part.values += n_hidden * kv_dim;
         part.key_positions += n_hidden;
         part.n_keys -= n_hidden;
-        status = BELOW(bug, attention, &one, &part);
+        status = RP_TEST_BELOW(bug, attention, &one, &part);
     }
     return status;
 }
@@ -92,10 +75,10 @@ static enum rp_status attention_heads(void *context, const struct rp_site *site,
     size_t kv_dim = args->n_kv_heads * args->head_dim;
     struct rp_attention wrong = *args;
     float *keys, *values;
-    if (!is_here(bug, site))
-        return BELOW(bug, attention, site, args);
-    keys = copy_of(args->keys, args->n_keys * kv_dim);
-    values = copy_of(args->values, args->n_keys * kv_dim);
+    if (!rp_test_bug_is_here(bug, site))
+        return RP_TEST_BELOW(bug, attention, site, args);
+    keys = rp_test_copy(args->keys, args->n_keys * kv_dim);
+    values = rp_test_copy(args->values, args->n_keys * kv_dim);
     for (size_t key = 0; key < args->n_keys; key++) {
         for (size_t head = 0; head < args->n_kv_heads; head++) {
             size_t to = key * kv_dim + head * args->head_dim;
@@ -106,7 +89,7 @@ static enum rp_status attention_heads(void *context, const struct rp_site *site,
     }
     wrong.keys = keys;
     wrong.values = values;
-    enum rp_status status = BELOW(bug, attention, site, &wrong);
+    enum rp_status status = RP_TEST_BELOW(bug, attention, site, &wrong);
     free(keys);
     free(values);
     return status;
@@ -121,8 +104,8 @@ static enum rp_status attention_head_zero(void *context, const struct rp_site *s
                                           const struct rp_attention *args)
 {
     struct rp_test_bug *bug = context;
-    enum rp_status status = BELOW(bug, attention, site, args);
-    for (size_t p = 0; is_here(bug, site) && p < site->n_positions; p++)
+    enum rp_status status = RP_TEST_BELOW(bug, attention, site, args);
+    for (size_t p = 0; rp_test_bug_is_here(bug, site) && p < site->n_positions; p++)
         memset(args->y + (p * args->n_heads + (size_t)bug->head) * args->head_dim, 0,
                args->head_dim * sizeof *args->y);
     return status;
@@ -137,7 +120,7 @@ static enum rp_status gate_missing(void *context, const struct rp_site *site,
                                    const struct rp_attention_gate *args)
 {
     struct rp_test_bug *bug = context;
-    return is_here(bug, site) ? RP_OK : BELOW(bug, attention_gate, site, args);
+    return rp_test_bug_is_here(bug, site) ? RP_OK : RP_TEST_BELOW(bug, attention_gate, site, args);
 }
 
 void rp_test_gate_missing(struct rp_ops *ops)
@@ -150,9 +133,9 @@ static enum rp_status norm_eps(void *context, const struct rp_site *site,
 {
     struct rp_test_bug *bug = context;
     struct rp_rms_norm wrong = *args;
-    if (is_here(bug, site) && args->which == bug->which)
+    if (rp_test_bug_is_here(bug, site) && args->which == bug->which)
         wrong.eps *= (float)bug->value;
-    return BELOW(bug, rms_norm, site, &wrong);
+    return RP_TEST_BELOW(bug, rms_norm, site, &wrong);
 }
 
 void rp_test_norm_eps(struct rp_ops *ops)
@@ -165,12 +148,12 @@ static enum rp_status norm_offset(void *context, const struct rp_site *site,
 {
     struct rp_test_bug *bug = context;
     struct rp_rms_norm wrong = *args;
-    float *weight = copy_of(args->weight, args->dim);
+    float *weight = rp_test_copy(args->weight, args->dim);
     for (size_t i = 0; i < args->dim; i++)
         weight[i] += (float)bug->value;
-    if (is_here(bug, site) && args->which == bug->which)
+    if (rp_test_bug_is_here(bug, site) && args->which == bug->which)
         wrong.weight = weight;
-    enum rp_status status = BELOW(bug, rms_norm, site, &wrong);
+    enum rp_status status = RP_TEST_BELOW(bug, rms_norm, site, &wrong);
     free(weight);
     return status;
 }
@@ -184,9 +167,9 @@ static enum rp_status run_with_weight(struct rp_test_bug *bug, const struct rp_s
                                       const struct rp_rms_norm *args, float *weight)
 {
     struct rp_rms_norm wrong = *args;
-    if (is_here(bug, site) && (args->which == bug->which || bug->which == RP_N_WEIGHTS))
+    if (rp_test_bug_is_here(bug, site) && (args->which == bug->which || bug->which == RP_N_WEIGHTS))
         wrong.weight = weight;
-    const enum rp_status status = BELOW(bug, rms_norm, site, &wrong);
+    const enum rp_status status = RP_TEST_BELOW(bug, rms_norm, site, &wrong);
     free(weight);
     return status;
 }
@@ -194,7 +177,7 @@ static enum rp_status run_with_weight(struct rp_test_bug *bug, const struct rp_s
 static enum rp_status norm_rounded(void *context, const struct rp_site *site,
                                    const struct rp_rms_norm *args)
 {
-    float *weight = copy_of(args->weight, args->dim);
+    float *weight = rp_test_copy(args->weight, args->dim);
     for (size_t i = 0; i < args->dim; i++) {
         int exponent;
         const float fraction = frexpf(weight[i], &exponent);
@@ -211,7 +194,7 @@ void rp_test_norm_rounded(struct rp_ops *ops)
 static enum rp_status norm_odd_weight(void *context, const struct rp_site *site,
                                       const struct rp_rms_norm *args)
 {
-    float *weight = copy_of(args->weight, args->dim);
+    float *weight = rp_test_copy(args->weight, args->dim);
     for (size_t i = 0; i < args->dim; i++)
         weight[i] *= 1.5f + sinf((float)(i * i));
     return run_with_weight(context, site, args, weight);
@@ -226,8 +209,8 @@ static enum rp_status norm_missing(void *context, const struct rp_site *site,
                                    const struct rp_rms_norm *args)
 {
     struct rp_test_bug *bug = context;
-    if (!is_here(bug, site) || args->which != bug->which)
-        return BELOW(bug, rms_norm, site, args);
+    if (!rp_test_bug_is_here(bug, site) || args->which != bug->which)
+        return RP_TEST_BELOW(bug, rms_norm, site, args);
     memmove(args->y, args->x, args->n_rows * args->dim * sizeof *args->y);
     return RP_OK;
 }
@@ -241,8 +224,9 @@ static enum rp_status qk_norm_missing(void *context, const struct rp_site *site,
                                       const struct rp_rms_norm *args)
 {
     struct rp_test_bug *bug = context;
-    if (!is_here(bug, site) || (args->which != RP_ATTN_Q_NORM && args->which != RP_ATTN_K_NORM))
-        return BELOW(bug, rms_norm, site, args);
+    if (!rp_test_bug_is_here(bug, site) ||
+        (args->which != RP_ATTN_Q_NORM && args->which != RP_ATTN_K_NORM))
+        return RP_TEST_BELOW(bug, rms_norm, site, args);
     memmove(args->y, args->x, args->n_rows * args->dim * sizeof *args->y);
     return RP_OK;
 }
@@ -257,11 +241,11 @@ static enum rp_status ffn_swapped(void *context, const struct rp_site *site,
 {
     struct rp_test_bug *bug = context;
     struct rp_ffn_activation wrong = *args;
-    if (is_here(bug, site)) {
+    if (rp_test_bug_is_here(bug, site)) {
         wrong.gate = args->up;
         wrong.up = args->gate;
     }
-    return BELOW(bug, ffn_activation, site, &wrong);
+    return RP_TEST_BELOW(bug, ffn_activation, site, &wrong);
 }
 
 void rp_test_ffn_swapped(struct rp_ops *ops)
@@ -273,8 +257,8 @@ static enum rp_status ffn_gelu(void *context, const struct rp_site *site,
                                const struct rp_ffn_activation *args)
 {
     struct rp_test_bug *bug = context;
-    if (!is_here(bug, site))
-        return BELOW(bug, ffn_activation, site, args);
+    if (!rp_test_bug_is_here(bug, site))
+        return RP_TEST_BELOW(bug, ffn_activation, site, args);
     for (size_t i = 0; i < site->n_positions * args->dim; i++)
         args->y[i] = 0.5f * args->gate[i] * (1 + erff(args->gate[i] * 0.70710678f)) * args->up[i];
     return RP_OK;
@@ -289,8 +273,8 @@ static enum rp_status ffn_beta(void *context, const struct rp_site *site,
                                const struct rp_ffn_activation *args)
 {
     struct rp_test_bug *bug = context;
-    if (!is_here(bug, site))
-        return BELOW(bug, ffn_activation, site, args);
+    if (!rp_test_bug_is_here(bug, site))
+        return RP_TEST_BELOW(bug, ffn_activation, site, args);
     for (size_t i = 0; i < site->n_positions * args->dim; i++)
         args->y[i] = args->gate[i] / (1 + expf(-(float)bug->value * args->gate[i])) * args->up[i];
     return RP_OK;
@@ -306,9 +290,9 @@ static enum rp_status ffn_odd(void *context, const struct rp_site *site,
                               const struct rp_ffn_activation *args)
 {
     struct rp_test_bug *bug = context;
-    float *gate = copy_of(args->gate, site->n_positions * args->dim);
-    enum rp_status status = BELOW(bug, ffn_activation, site, args);
-    for (size_t i = 0; is_here(bug, site) && i < site->n_positions * args->dim; i++)
+    float *gate = rp_test_copy(args->gate, site->n_positions * args->dim);
+    enum rp_status status = RP_TEST_BELOW(bug, ffn_activation, site, args);
+    for (size_t i = 0; rp_test_bug_is_here(bug, site) && i < site->n_positions * args->dim; i++)
         args->y[i] += 0.01f * sinf((float)(i % args->dim) * 7 + gate[i] * 30);
     free(gate);
     return status;
@@ -323,9 +307,9 @@ static enum rp_status product_factor(void *context, const struct rp_site *site,
                                      const struct rp_linear *args)
 {
     struct rp_test_bug *bug = context;
-    enum rp_status status = BELOW(bug, linear, site, args);
-    for (size_t p = 0; is_here(bug, site) && args->which == bug->which && p < site->n_positions;
-         p++)
+    enum rp_status status = RP_TEST_BELOW(bug, linear, site, args);
+    for (size_t p = 0;
+         rp_test_bug_is_here(bug, site) && args->which == bug->which && p < site->n_positions; p++)
         for (size_t i = 0; i < args->n_out; i++)
             args->y[p * args->y_stride + i] *= (float)bug->value;
     return status;
@@ -341,9 +325,9 @@ static enum rp_status other_weights(void *context, const struct rp_site *site,
 {
     struct rp_test_bug *bug = context;
     struct rp_linear wrong = *args;
-    if (is_here(bug, site) && args->which == bug->which)
+    if (rp_test_bug_is_here(bug, site) && args->which == bug->which)
         wrong.weight = bug->weights->weights[args->which].data;
-    return BELOW(bug, linear, site, &wrong);
+    return RP_TEST_BELOW(bug, linear, site, &wrong);
 }
 
 void rp_test_other_weights(struct rp_ops *ops)
@@ -362,9 +346,9 @@ static enum rp_status other_tensor(void *context, const struct rp_site *site,
 {
     struct rp_test_bug *bug = context;
     struct rp_linear wrong = *args;
-    if (is_here(bug, site) && args->which == bug->which)
+    if (rp_test_bug_is_here(bug, site) && args->which == bug->which)
         wrong.weight = bug->own_weights->weights[bug->option].data;
-    return BELOW(bug, linear, site, &wrong);
+    return RP_TEST_BELOW(bug, linear, site, &wrong);
 }
 
 void rp_test_other_tensor(struct rp_ops *ops)
@@ -378,12 +362,12 @@ static enum rp_status transposed(void *context, const struct rp_site *site,
     struct rp_test_bug *bug = context;
     struct rp_linear wrong = *args;
     const size_t n = args->n_out;
-    float *weight = copy_of(args->weight, n * args->n_in);
+    float *weight = rp_test_copy(args->weight, n * args->n_in);
     for (size_t i = 0; n == args->n_in && i < n * n; i++)
         weight[i] = args->weight[i % n * n + i / n];
-    if (is_here(bug, site) && args->which == bug->which)
+    if (rp_test_bug_is_here(bug, site) && args->which == bug->which)
         wrong.weight = weight;
-    const enum rp_status status = BELOW(bug, linear, site, &wrong);
+    const enum rp_status status = RP_TEST_BELOW(bug, linear, site, &wrong);
     free(weight);
     return status;
 }
@@ -399,7 +383,7 @@ static enum rp_status remember_input(void *context, const struct rp_site *site,
     struct rp_test_bug *bug = context;
     if (args->which == RP_ATTN_NORM)
         bug->remembered = args->x;
-    return BELOW(bug, rms_norm, site, args);
+    return RP_TEST_BELOW(bug, rms_norm, site, args);
 }
 
 static enum rp_status reads_input(void *context, const struct rp_site *site,
@@ -407,9 +391,9 @@ static enum rp_status reads_input(void *context, const struct rp_site *site,
 {
     struct rp_test_bug *bug = context;
     struct rp_linear wrong = *args;
-    if (is_here(bug, site) && args->which == bug->which)
+    if (rp_test_bug_is_here(bug, site) && args->which == bug->which)
         wrong.x = bug->remembered;
-    return BELOW(bug, linear, site, &wrong);
+    return RP_TEST_BELOW(bug, linear, site, &wrong);
 }
 
 void rp_test_reads_input(struct rp_ops *ops)
@@ -422,8 +406,9 @@ static enum rp_status product_rolled(void *context, const struct rp_site *site,
                                      const struct rp_linear *args)
 {
     struct rp_test_bug *bug = context;
-    const enum rp_status status = BELOW(bug, linear, site, args);
-    for (size_t p = 0; is_here(bug, site) && args->which == bug->which && p < site->n_positions;
+    const enum rp_status status = RP_TEST_BELOW(bug, linear, site, args);
+    for (size_t p = 0;
+         rp_test_bug_is_here(bug, site) && args->which == bug->which && p < site->n_positions;
          p++) {
         float *y = args->y + p * args->y_stride, last = y[args->n_out - 1];
         memmove(y + 1, y, (args->n_out - 1) * sizeof *y);
@@ -441,7 +426,7 @@ static enum rp_status softcap(void *context, const struct rp_site *site,
                               const struct rp_linear *args)
 {
     struct rp_test_bug *bug = context;
-    const enum rp_status status = BELOW(bug, linear, site, args);
+    const enum rp_status status = RP_TEST_BELOW(bug, linear, site, args);
     const float cap = (float)bug->value;
     for (size_t i = 0; args->which == RP_OUTPUT && i < site->n_positions * args->n_out; i++) {
         float *y = args->y + i / args->n_out * args->y_stride + i % args->n_out;
@@ -464,7 +449,7 @@ static enum rp_status other_token(void *context, const struct rp_site *site,
     memcpy(tokens, args->tokens, site->n_positions * sizeof *tokens);
     tokens[3] ^= 1;
     wrong.tokens = tokens;
-    return BELOW(bug, embed, site, &wrong);
+    return RP_TEST_BELOW(bug, embed, site, &wrong);
 }
 
 void rp_test_other_token(struct rp_ops *ops)
@@ -504,9 +489,9 @@ static enum rp_status sum(void *context, const struct rp_site *site,
                           const struct rp_residual_add *args)
 {
     struct rp_test_bug *bug = context;
-    float *before = copy_of(args->hidden, site->n_positions * args->dim);
-    enum rp_status status = BELOW(bug, residual_add, site, args);
-    bool has_bug = is_here(bug, site) && args->which == bug->which;
+    float *before = rp_test_copy(args->hidden, site->n_positions * args->dim);
+    enum rp_status status = RP_TEST_BELOW(bug, residual_add, site, args);
+    bool has_bug = rp_test_bug_is_here(bug, site) && args->which == bug->which;
     for (size_t p = site->n_positions; has_bug && p-- > 0;) {
         if (bug->position >= 0 && site->positions[p] != bug->position)
             continue;
@@ -528,8 +513,8 @@ static enum rp_status delta_decay(void *context, const struct rp_site *site,
                                   const struct rp_delta_decay *args)
 {
     struct rp_test_bug *bug = context;
-    enum rp_status status = BELOW(bug, delta_decay, site, args);
-    for (size_t i = 0; is_here(bug, site) && i < site->n_positions * args->n_heads; i++)
+    enum rp_status status = RP_TEST_BELOW(bug, delta_decay, site, args);
+    for (size_t i = 0; rp_test_bug_is_here(bug, site) && i < site->n_positions * args->n_heads; i++)
         args->y[i] = bug->option == RP_TEST_NO_DECAY ? 0 : args->y[i] * 2;
     return status;
 }
@@ -543,7 +528,7 @@ static enum rp_status delta_beta(void *context, const struct rp_site *site,
                                  const struct rp_delta_beta *args)
 {
     struct rp_test_bug *bug = context;
-    return is_here(bug, site) ? RP_OK : BELOW(bug, delta_beta, site, args);
+    return rp_test_bug_is_here(bug, site) ? RP_OK : RP_TEST_BELOW(bug, delta_beta, site, args);
 }
 
 void rp_test_delta_beta_raw(struct rp_ops *ops)
@@ -555,13 +540,13 @@ static enum rp_status conv_forgets(void *context, const struct rp_site *site,
                                    const struct rp_causal_conv1d *args)
 {
     struct rp_test_bug *bug = context;
-    float *weight = copy_of(args->weight, args->n_channels * args->kernel);
+    float *weight = rp_test_copy(args->weight, args->n_channels * args->kernel);
     struct rp_causal_conv1d wrong = *args;
     for (size_t i = 0; i < args->n_channels * args->kernel; i++)
         weight[i] *= i % args->kernel + 1 == args->kernel;
-    if (is_here(bug, site))
+    if (rp_test_bug_is_here(bug, site))
         wrong.weight = weight;
-    enum rp_status status = BELOW(bug, causal_conv1d, site, &wrong);
+    enum rp_status status = RP_TEST_BELOW(bug, causal_conv1d, site, &wrong);
     free(weight);
     return status;
 }
@@ -576,9 +561,9 @@ static enum rp_status delta_ungated(void *context, const struct rp_site *site,
 {
     struct rp_test_bug *bug = context;
     enum rp_status status;
-    float *gate = copy_of(args->gate, args->n_rows * args->dim);
-    status = BELOW(bug, gated_norm, site, args);
-    for (size_t i = 0; is_here(bug, site) && i < args->n_rows * args->dim; i++)
+    float *gate = rp_test_copy(args->gate, args->n_rows * args->dim);
+    status = RP_TEST_BELOW(bug, gated_norm, site, args);
+    for (size_t i = 0; rp_test_bug_is_here(bug, site) && i < args->n_rows * args->dim; i++)
         args->y[i] /= gate[i] / (1 + expf(-gate[i]));
     free(gate);
     return status;

@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BELOW(bug, operation, site, args) \
-    (bug)->overlay.below->operation((bug)->overlay.below->context, site, args)
 #define RESTORED_AT 16 /* where a state is exchanged */
 
 static float *zeros(size_t n)
@@ -30,7 +28,7 @@ static enum rp_status run(struct rp_test_bug *bug, const struct rp_site *site,
     part.decay += first * args->n_v_heads;
     part.beta += first * args->n_v_heads;
     part.y += first * args->n_v_heads * args->head_dim;
-    return BELOW(bug, delta_rule, &some, &part);
+    return RP_TEST_BELOW(bug, delta_rule, &some, &part);
 }
 
 static enum rp_status run_grouped(struct rp_test_bug *bug, const struct rp_site *site,
@@ -52,7 +50,7 @@ static enum rp_status run_grouped(struct rp_test_bug *bug, const struct rp_site 
     wrong.k = rows + width;
     wrong.v = rows + 2 * width;
     wrong.qkv_stride = 3 * width;
-    const enum rp_status status = BELOW(bug, delta_rule, site, &wrong);
+    const enum rp_status status = RP_TEST_BELOW(bug, delta_rule, site, &wrong);
     free(rows);
     return status;
 }
@@ -166,7 +164,7 @@ static enum rp_status rule(void *context, const struct rp_site *site,
     struct rp_delta_rule wrong = *args;
     enum rp_status status;
     if (!rp_test_bug_is_here(bug, site))
-        return BELOW(bug, delta_rule, site, args);
+        return RP_TEST_BELOW(bug, delta_rule, site, args);
     switch (bug->option) {
     case RP_TEST_RULE_SCALED: wrong.scale *= (float)bug->value; break;
     case RP_TEST_RULE_GROUPED: return run_grouped(bug, site, args);
@@ -182,7 +180,7 @@ static enum rp_status rule(void *context, const struct rp_site *site,
         break;
     default: return run_with_state(bug, site, args);
     }
-    return BELOW(bug, delta_rule, site, &wrong);
+    return RP_TEST_BELOW(bug, delta_rule, site, &wrong);
 }
 
 void rp_test_rule(struct rp_ops *ops)
@@ -199,7 +197,7 @@ static enum rp_status rerun_conv(void *context, const struct rp_site *site,
     struct rp_test_bug *bug = context;
     static float rows[3 * 1024];
     const size_t n_before = args->kernel - 1, width = args->n_channels;
-    const enum rp_status status = BELOW(bug, causal_conv1d, site, args);
+    const enum rp_status status = RP_TEST_BELOW(bug, causal_conv1d, site, args);
     for (size_t i = 0; rp_test_bug_is_here(bug, site) && i < n_before * width; i++) {
         const size_t row = i / width, channel = i % width;
         double sum = 0;
@@ -234,7 +232,7 @@ static enum rp_status rerun_rule(void *context, const struct rp_site *site,
     const size_t n = site->n_positions, dim = args->head_dim, stride = args->qkv_stride;
     const size_t k_dim = args->n_k_heads * dim, n_state = args->n_v_heads * dim * dim;
     if (!rp_test_bug_is_here(bug, site))
-        return BELOW(bug, delta_rule, site, args);
+        return RP_TEST_BELOW(bug, delta_rule, site, args);
     float *rows = zeros(n * stride), *left = zeros(n_state);
     struct rp_delta_rule first = *args;
     for (size_t p = 0; p < n; p++) {

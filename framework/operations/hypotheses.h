@@ -16,11 +16,12 @@
 
 /* In the order in which they are tried: the fewest free parameters first. */
 enum rp_phase {
-    RP_PHASE_ROWS,     /* closed forms on rows, at most one parameter */
-    RP_PHASE_NUMERICS, /* other declared numerics */
-    RP_PHASE_FIXED,    /* operations exchanged, nothing to fit */
-    RP_PHASE_FIT,      /* operations exchanged, one parameter to fit */
-    RP_PHASE_BIAS,     /* closed forms with a parameter per channel */
+    RP_PHASE_ROWS,          /* closed forms on rows, at most one parameter */
+    RP_PHASE_NUMERICS,      /* other declared numerics */
+    RP_PHASE_FIXED,         /* operations exchanged, nothing to fit */
+    RP_PHASE_FIT,           /* operations exchanged, one parameter to fit */
+    RP_PHASE_NUMERICS_PAIR, /* activations and cache, where nothing else fits */
+    RP_PHASE_BIAS,          /* closed forms with a parameter per channel */
     RP_N_PHASES
 };
 

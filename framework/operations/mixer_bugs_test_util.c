@@ -5,9 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BELOW(bug, operation, site, args) \
-    (bug)->overlay.below->operation((bug)->overlay.below->context, site, args)
-
 static float *zeros(size_t n)
 {
     float *values = calloc(n + 1, sizeof *values);
@@ -43,7 +40,7 @@ static enum rp_status attention_sees(void *context, const struct rp_site *site,
     const size_t n_zeros = bug->option == RP_TEST_SEES_ZEROS ? (size_t)bug->value : 0;
     enum rp_status status = RP_OK;
     if (!rp_test_bug_is_here(bug, site))
-        return BELOW(bug, attention, site, args);
+        return RP_TEST_BELOW(bug, attention, site, args);
     float *keys = zeros((args->n_keys + n_zeros) * kv_dim);
     float *values = zeros((args->n_keys + n_zeros) * kv_dim);
     float *scores = zeros(args->n_keys + n_zeros);
@@ -71,7 +68,7 @@ static enum rp_status attention_sees(void *context, const struct rp_site *site,
         wrong.key_positions = positions;
         wrong.n_keys = n;
         wrong.is_causal = false;
-        status = BELOW(bug, attention, &one, &wrong);
+        status = RP_TEST_BELOW(bug, attention, &one, &wrong);
     }
     free(positions);
     free(scores);
@@ -91,7 +88,7 @@ static enum rp_status attention_softcap(void *context, const struct rp_site *sit
     struct rp_test_bug *bug = context;
     const size_t group = args->n_heads / args->n_kv_heads, dim = args->head_dim;
     if (!rp_test_bug_is_here(bug, site))
-        return BELOW(bug, attention, site, args);
+        return RP_TEST_BELOW(bug, attention, site, args);
     for (size_t at = 0; at < site->n_positions * args->n_heads; at++) {
         const size_t kv = at % args->n_heads / group, p = at / args->n_heads;
         double sum = 0, y[256] = {0};
@@ -124,12 +121,12 @@ static enum rp_status attention_v_shifted(void *context, const struct rp_site *s
     const size_t kv_dim = args->n_kv_heads * args->head_dim;
     struct rp_attention wrong = *args;
     if (!rp_test_bug_is_here(bug, site))
-        return BELOW(bug, attention, site, args);
+        return RP_TEST_BELOW(bug, attention, site, args);
     float *values = zeros(args->n_keys * kv_dim);
     memcpy(values, args->values, kv_dim * sizeof *values);
     memcpy(values + kv_dim, args->values, (args->n_keys - 1) * kv_dim * sizeof *values);
     wrong.values = values;
-    const enum rp_status status = BELOW(bug, attention, site, &wrong);
+    const enum rp_status status = RP_TEST_BELOW(bug, attention, site, &wrong);
     free(values);
     return status;
 }
@@ -155,7 +152,7 @@ static enum rp_status decay_of(void *context, const struct rp_site *site,
     float *none = zeros(args->n_heads);
     if (rp_test_bug_is_here(bug, site) && bug->option == RP_TEST_DT_MISSING)
         wrong.dt = none;
-    const enum rp_status status = BELOW(bug, delta_decay, site, &wrong);
+    const enum rp_status status = RP_TEST_BELOW(bug, delta_decay, site, &wrong);
     for (size_t i = 0; rp_test_bug_is_here(bug, site) && bug->option == RP_TEST_A_POSITIVE &&
                        i < site->n_positions * args->n_heads;
          i++)
@@ -173,7 +170,7 @@ static enum rp_status beta_factor(void *context, const struct rp_site *site,
                                   const struct rp_delta_beta *args)
 {
     struct rp_test_bug *bug = context;
-    const enum rp_status status = BELOW(bug, delta_beta, site, args);
+    const enum rp_status status = RP_TEST_BELOW(bug, delta_beta, site, args);
     for (size_t i = 0; rp_test_bug_is_here(bug, site) && i < site->n_positions * args->n_heads; i++)
         args->y[i] *= (float)bug->value;
     return status;
@@ -192,7 +189,7 @@ static enum rp_status conv(void *context, const struct rp_site *site,
     struct rp_causal_conv1d wrong = *args;
     struct rp_site some = *site;
     if (!rp_test_bug_is_here(bug, site))
-        return BELOW(bug, causal_conv1d, site, args);
+        return RP_TEST_BELOW(bug, causal_conv1d, site, args);
     float *reversed = zeros(n_weights);
     for (size_t i = 0; i < n_weights; i++)
         reversed[i] = args->weight[i - i % args->kernel + args->kernel - 1 - i % args->kernel];
@@ -202,14 +199,14 @@ static enum rp_status conv(void *context, const struct rp_site *site,
         wrong.has_silu = false;
     else
         some.n_positions = (size_t)bug->value;
-    enum rp_status status = BELOW(bug, causal_conv1d, &some, &wrong);
+    enum rp_status status = RP_TEST_BELOW(bug, causal_conv1d, &some, &wrong);
     if (status == RP_OK && bug->option == RP_TEST_CONV_LOST) {
         memset(args->state, 0, (args->kernel - 1) * args->n_channels * sizeof *args->state);
         wrong.x += some.n_positions * args->n_channels;
         wrong.y += some.n_positions * args->n_channels;
         some.positions += some.n_positions;
         some.n_positions = site->n_positions - some.n_positions;
-        status = BELOW(bug, causal_conv1d, &some, &wrong);
+        status = RP_TEST_BELOW(bug, causal_conv1d, &some, &wrong);
     }
     free(reversed);
     return status;
@@ -231,7 +228,7 @@ static enum rp_status gated_norm(void *context, const struct rp_site *site,
         weight[i] = args->weight[i] + 1;
     if (rp_test_bug_is_here(bug, site) && bug->option == RP_TEST_WEIGHT_PLUS_1)
         wrong.weight = weight;
-    const enum rp_status status = BELOW(bug, gated_norm, site, &wrong);
+    const enum rp_status status = RP_TEST_BELOW(bug, gated_norm, site, &wrong);
     for (size_t i = 0; rp_test_bug_is_here(bug, site) && bug->option == RP_TEST_GATE_SIGMOID &&
                        i < args->n_rows * args->dim;
          i++)
@@ -252,7 +249,7 @@ static enum rp_status no_l2_norm(void *context, const struct rp_site *site,
     struct rp_test_bug *bug = context;
     return rp_test_bug_is_here(bug, site) && args->which == bug->which
                ? RP_OK
-               : BELOW(bug, l2_norm, site, args);
+               : RP_TEST_BELOW(bug, l2_norm, site, args);
 }
 
 void rp_test_no_l2_norm(struct rp_ops *ops)

@@ -5,31 +5,14 @@
 
 #include "operations/bugs_test_util.h"
 
-#define BELOW(bug, operation, site, args) \
-    (bug)->overlay.below->operation((bug)->overlay.below->context, site, args)
-
-static bool is_here(const struct rp_test_bug *bug, const struct rp_site *site)
-{
-    return rp_test_bug_is_here(bug, site);
-}
-
-static float *copy_of(const float *values, size_t n)
-{
-    float *copy = malloc(n * sizeof *copy + 1);
-    if (!copy)
-        abort();
-    memcpy(copy, values, n * sizeof *copy);
-    return copy;
-}
-
 static enum rp_status rope_base(void *context, const struct rp_site *site,
                                 const struct rp_rope *args)
 {
     struct rp_test_bug *bug = context;
     struct rp_rope wrong = *args;
-    if (is_here(bug, site))
+    if (rp_test_bug_is_here(bug, site))
         wrong.theta = (float)bug->value;
-    return BELOW(bug, rope, site, &wrong);
+    return RP_TEST_BELOW(bug, rope, site, &wrong);
 }
 
 void rp_test_rope_base(struct rp_ops *ops)
@@ -45,9 +28,9 @@ static enum rp_status rope_scaled(void *context, const struct rp_site *site,
     float factors[256];
     for (size_t i = 0; i < args->n_rot / 2; i++)
         factors[i] = (args->freq_factors ? args->freq_factors[i] : 1) / (float)bug->value;
-    if (is_here(bug, site))
+    if (rp_test_bug_is_here(bug, site))
         wrong.freq_factors = factors;
-    return BELOW(bug, rope, site, &wrong);
+    return RP_TEST_BELOW(bug, rope, site, &wrong);
 }
 
 void rp_test_rope_scaled(struct rp_ops *ops)
@@ -60,9 +43,9 @@ static enum rp_status rope_pairs(void *context, const struct rp_site *site,
 {
     struct rp_test_bug *bug = context;
     struct rp_rope wrong = *args;
-    if (is_here(bug, site))
+    if (rp_test_bug_is_here(bug, site))
         wrong.ordering = args->ordering == RP_ROPE_NEOX ? RP_ROPE_INTERLEAVED : RP_ROPE_NEOX;
-    return BELOW(bug, rope, site, &wrong);
+    return RP_TEST_BELOW(bug, rope, site, &wrong);
 }
 
 void rp_test_rope_pairs(struct rp_ops *ops)
@@ -74,7 +57,7 @@ static enum rp_status rope_missing(void *context, const struct rp_site *site,
                                    const struct rp_rope *args)
 {
     struct rp_test_bug *bug = context;
-    return is_here(bug, site) ? RP_OK : BELOW(bug, rope, site, args);
+    return rp_test_bug_is_here(bug, site) ? RP_OK : RP_TEST_BELOW(bug, rope, site, args);
 }
 
 void rp_test_rope_missing(struct rp_ops *ops)
@@ -87,11 +70,11 @@ static enum rp_status two_in_rope(void *context, const struct rp_site *site,
 {
     struct rp_test_bug *bug = context;
     struct rp_rope wrong = *args;
-    if (is_here(bug, site)) {
+    if (rp_test_bug_is_here(bug, site)) {
         wrong.theta *= (float)bug->value;
         wrong.ordering = args->ordering == RP_ROPE_NEOX ? RP_ROPE_INTERLEAVED : RP_ROPE_NEOX;
     }
-    return BELOW(bug, rope, site, &wrong);
+    return RP_TEST_BELOW(bug, rope, site, &wrong);
 }
 
 void rp_test_two_in_rope(struct rp_ops *ops)
@@ -104,11 +87,11 @@ static enum rp_status rope_default(void *context, const struct rp_site *site,
 {
     struct rp_test_bug *bug = context;
     struct rp_rope wrong = *args;
-    if (is_here(bug, site)) {
+    if (rp_test_bug_is_here(bug, site)) {
         wrong.theta = 10000;
         wrong.freq_factors = NULL;
     }
-    return BELOW(bug, rope, site, &wrong);
+    return RP_TEST_BELOW(bug, rope, site, &wrong);
 }
 
 void rp_test_rope_default(struct rp_ops *ops)
@@ -126,9 +109,9 @@ static enum rp_status at_positions(struct rp_test_bug *bug, const struct rp_site
         positions[p] =
             is_folded ? (at < 4 ? at : 6 - at) : args->positions[p] + (int64_t)bug->value;
     }
-    if (is_here(bug, site))
+    if (rp_test_bug_is_here(bug, site))
         wrong.positions = positions;
-    return BELOW(bug, rope, site, &wrong);
+    return RP_TEST_BELOW(bug, rope, site, &wrong);
 }
 
 static enum rp_status rope_offset(void *context, const struct rp_site *site,
@@ -163,9 +146,9 @@ static enum rp_status rope_sections(void *context, const struct rp_site *site,
         factors[i] = (double)i < bug->value ? HUGE_VALF
                      : args->freq_factors   ? args->freq_factors[i]
                                             : 1;
-    if (is_here(bug, site))
+    if (rp_test_bug_is_here(bug, site))
         wrong.freq_factors = factors;
-    return BELOW(bug, rope, site, &wrong);
+    return RP_TEST_BELOW(bug, rope, site, &wrong);
 }
 
 void rp_test_rope_sections(struct rp_ops *ops)
@@ -178,9 +161,10 @@ static enum rp_status rope_missing_in_head(void *context, const struct rp_site *
 {
     struct rp_test_bug *bug = context;
     size_t width = args->n_heads * args->head_dim;
-    float *before = copy_of(args->x, site->n_positions * width);
-    enum rp_status status = BELOW(bug, rope, site, args);
-    for (size_t p = 0; is_here(bug, site) && args->which == bug->which && p < site->n_positions;
+    float *before = rp_test_copy(args->x, site->n_positions * width);
+    enum rp_status status = RP_TEST_BELOW(bug, rope, site, args);
+    for (size_t p = 0;
+         rp_test_bug_is_here(bug, site) && args->which == bug->which && p < site->n_positions;
          p++) {
         size_t at = p * width + (size_t)bug->head * args->head_dim;
         memcpy(args->x + at, before + at, args->head_dim * sizeof *before);

@@ -244,7 +244,7 @@ static void an_error_of_1e_5_at_all_positions_is_found_in_its_layer(void **state
                 const struct rp_test_findings findings = replay_with_error(models[i], kind, 0);
                 assert_int_equal(findings.n_failing, 1);
                 assert_string_equal(findings.failing[0], rp_slot_name(RP_PART_FFNOUT, layer, slot));
-                assert_non_null(strstr(findings.message, "where rounding explains about"));
+                assert_non_null(strstr(findings.message, "of which rounding explains about"));
             }
             ffn_error.by = 0; /* the twin */
             const struct rp_test_findings without = replay_with_error(models[i], kind, 0);

@@ -151,6 +151,26 @@ struct rp_test_findings rp_test_replay_all(struct rp_test_replayed *replayed)
     return findings;
 }
 
+struct rp_test_findings rp_test_replay(const struct rp_test_dump_of *of)
+{
+    struct rp_test_replayed replayed;
+    rp_test_replayed_open(&replayed, of);
+    const struct rp_test_findings findings = rp_test_replay_all(&replayed);
+    rp_test_replayed_close(&replayed);
+    return findings;
+}
+
+/* first_failing points into result, so it stays. */
+void rp_test_replay_layer(const struct rp_test_dump_of *of, size_t layer,
+                          struct rp_replay_layer *result)
+{
+    struct rp_test_replayed replayed;
+    struct rp_error err = {.code = RP_OK};
+    rp_test_replayed_open(&replayed, of);
+    require(rp_replay_run_layer(replayed.replay, layer, result, &err) == RP_OK, err.message);
+    rp_test_replayed_close(&replayed);
+}
+
 const struct rp_replay_slot *rp_test_slot(const struct rp_replay_layer *layer, const char *name)
 {
     for (size_t i = 0; i < layer->n_slots; i++) {

@@ -45,6 +45,11 @@ struct rp_test_findings {
     char message[512];                  /* of the first failing slot */
 };
 struct rp_test_findings rp_test_replay_all(struct rp_test_replayed *replayed);
+/* The same of a dump that is written for it. */
+struct rp_test_findings rp_test_replay(const struct rp_test_dump_of *of);
+/* One layer of such a dump; free it with rp_replay_layer_free. */
+void rp_test_replay_layer(const struct rp_test_dump_of *of, size_t layer,
+                          struct rp_replay_layer *result);
 
 /* The slot of a layer's result; aborts where it is not there. */
 const struct rp_replay_slot *rp_test_slot(const struct rp_replay_layer *layer, const char *name);

@@ -15,18 +15,6 @@
 #include "base/scratch_test_util.h"
 #include "replay/engine_dump_test_util.h"
 
-/* Replays one layer; free it with rp_replay_layer_free. first_failing points into it, so it stays. */
-static void replay_layer(const struct rp_test_dump_of *of, size_t layer,
-                         struct rp_replay_layer *result)
-{
-    struct rp_test_replayed replayed;
-    struct rp_error err = {.code = RP_OK};
-    rp_test_replayed_open(&replayed, of);
-    if (rp_replay_run_layer(replayed.replay, layer, result, &err) != RP_OK)
-        fail_msg("%s", err.message);
-    rp_test_replayed_close(&replayed);
-}
-
 static bool keeps_layers(const char *slot, int64_t position)
 {
     int layer;
@@ -47,7 +35,7 @@ static void nan_fails_where_it_appears_and_is_not_blamed_on_what_follows(void **
     (void)state;
     const struct rp_test_dump_of of = {.model = "llama", .spoils = spoil_with_nan};
     struct rp_replay_layer layer;
-    replay_layer(&of, 1, &layer);
+    rp_test_replay_layer(&of, 1, &layer);
     const struct rp_replay_slot *slot = rp_test_slot(&layer, "h1");
     assert_int_equal(slot->verdict, RP_FAIL);
     assert_int_equal(slot->n_failing, 1);
@@ -69,7 +57,7 @@ static void attention_is_replayed_up_to_an_input_that_is_not_finite(void **state
     const struct rp_test_dump_of of = {
         .model = "llama", .spoils = spoil_with_nan, .keeps = keeps_layers_but_h2_in};
     struct rp_replay_layer layer;
-    replay_layer(&of, 2, &layer);
+    rp_test_replay_layer(&of, 2, &layer);
     const struct rp_replay_slot *slot = rp_test_slot(&layer, "h2_postattn");
     assert_int_equal(layer.verdict, RP_SKIP); /* no error was found, and not all was looked at */
     assert_int_equal(slot->verdict, RP_PASS);
@@ -101,7 +89,7 @@ static void what_reads_a_row_that_is_not_finite_is_left_out(void **state)
         const struct rp_test_dump_of of = {.model = "llama", .spoils = spoil_with_infinity};
         struct rp_replay_layer layer;
         spoilt_slot = cases[k].slot;
-        replay_layer(&of, 1, &layer);
+        rp_test_replay_layer(&of, 1, &layer);
         const struct rp_replay_slot *failing = rp_test_slot(&layer, spoilt_slot);
         const struct rp_replay_slot *slot = rp_test_slot(&layer, "h1_attn");
         assert_ptr_equal(layer.first_failing, failing);
@@ -130,7 +118,7 @@ static void a_slot_that_cannot_be_read_is_an_error_of_its_own(void **state)
     (void)state;
     const struct rp_test_dump_of of = {.model = "llama", .damages = cut_h1_gate};
     struct rp_replay_layer layer;
-    replay_layer(&of, 1, &layer);
+    rp_test_replay_layer(&of, 1, &layer);
     const struct rp_replay_slot *broken = rp_test_slot(&layer, "h1_gate");
     const struct rp_replay_slot *act = rp_test_slot(&layer, "h1_act");
     assert_int_equal(layer.verdict, RP_ERROR);
@@ -185,7 +173,7 @@ static void exact_zeros_pass_and_anything_else_in_their_place_fails(void **state
                                            .path = path,
                                            .keeps = run == 1 ? keeps_layers : NULL,
                                            .spoils = run == 2 ? spoil_a_zero : NULL};
-        replay_layer(&of, 1, &layer);
+        rp_test_replay_layer(&of, 1, &layer);
         const struct rp_replay_slot *slot = rp_test_slot(&layer, "h1_ffnout");
         assert_int_equal(layer.verdict, run == 2 ? RP_FAIL : RP_PASS);
         assert_int_equal(slot->n_positions, 24);

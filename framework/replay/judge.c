@@ -9,6 +9,7 @@
 
 #include "formats/half.h"
 #include "refparity/metrics.h"
+#include "replay/state_type.h"
 #include "replay/tip_limits.h"
 
 /* ---- one row ---- */
@@ -141,36 +142,24 @@ static const struct rp_row_error *error_at(const struct rp_replayed *replayed, i
     return &replayed->errors[row];
 }
 
-#define MANY_VALUES 16 /* so many in FP32 are not all 16-bit numbers by chance */
-
-/* Whether all values of the dump's slot are unchanged by round. */
-static bool are_all(const struct rp_dumped *dumped, float (*round)(float))
-{
-    size_t n_values = 0;
-    for (size_t i = 0; i < dumped->tensor.n_positions; i++) {
-        const unsigned char *row = rp_dumped_row(dumped, dumped->tensor.positions[i]);
-        for (size_t k = 0; k < dumped->tensor.dim; k++) {
-            float value;
-            memcpy(&value, row + k * sizeof value, sizeof value);
-            if (value != round(value))
-                return false;
-            n_values += value != 0;
-        }
-    }
-    return n_values >= MANY_VALUES;
-}
-
-/* An engine that did not say that it keeps its values in 16 bits fails everywhere. */
+/* An engine that keeps its values in another type than it declares fails everywhere. */
 static void say_state(const struct rp_replayed *replayed, struct rp_replay_slot *slot)
 {
-    if (replayed->state != RP_STATE_F32 || replayed->part == RP_PART_EMB) /* a copy of the file's */
+    const struct rp_tensor *tensor = &replayed->dumped->tensor;
+    enum rp_state found;
+    if (replayed->part == RP_PART_EMB || replayed->part == RP_PART_DECAY) /* see state_type.c */
         return;
-    if (are_all(replayed->dumped, rp_round_bf16))
-        say(slot, "; every value is a BF16 number: if the engine keeps its state in BF16, declare "
-                  "\"state\": \"bf16\"");
-    else if (are_all(replayed->dumped, rp_round_f16))
-        say(slot, "; every value is an F16 number: if the engine keeps its state in F16, declare "
-                  "\"state\": \"f16\"");
+    if (!rp_find_state(tensor, 0, tensor->n_positions, &found) || found == replayed->state)
+        return;
+    if (found == RP_STATE_F32)
+        say(slot, "; it has values that are no %s numbers, and \"state\": \"%s\" is declared",
+            rp_state_type(replayed->state), rp_state_name(replayed->state));
+    else
+        say(slot,
+            "; every value is %s number: if the engine keeps its state in %s, declare "
+            "\"state\": \"%s\"",
+            found == RP_STATE_BF16 ? "a BF16" : "an F16", rp_state_type(found),
+            rp_state_name(found));
 }
 
 static void say_failure(const struct rp_replayed *replayed, struct rp_replay_slot *slot)
@@ -187,13 +176,14 @@ static void say_failure(const struct rp_replayed *replayed, struct rp_replay_slo
             slot->n_failing > 0 ? slot->limit[slot->first] : slot->bound[slot->first],
             error->channel);
     if (slot->n_failing > 0)
-        say(slot, "; %zu of %zu positions", slot->n_failing, slot->n_positions);
+        say(slot, "; over the limit at %zu of %zu positions", slot->n_failing, slot->n_positions);
     else
-        say(slot, "; %zu of %zu positions are over that, where rounding explains about %.0f",
+        say(slot, "; over that at %zu of %zu positions, of which rounding explains about %.0f",
             slot->n_over, slot->n_positions, slot->n_expected);
     if (slot->worst != slot->first)
-        say(slot, ", worst %.3g at %lld", slot->introduced[slot->worst],
-            (long long)slot->positions[slot->worst]);
+        say(slot, ", the farthest at position %lld: %.3g, limit %.2g",
+            (long long)slot->positions[slot->worst], slot->introduced[slot->worst],
+            slot->limit[slot->worst]);
 }
 
 /* What a slot whose inputs are not dumped was shown to. */
@@ -205,7 +195,8 @@ static void say_resolution(struct rp_replay_slot *slot)
         bound = slot->bound[i] > bound ? slot->bound[i] : bound;
     }
     if (slot->between[0] && resolution > 2 * bound)
-        say(slot, "; right to %.2g; dump %s for %.1g", resolution, slot->between, bound);
+        say(slot, "; an error below %.2g may not show: dump %s to see one from %.1g on", resolution,
+            slot->between, bound);
 }
 
 static void say_all(const struct rp_replayed *replayed, struct rp_replay_slot *slot)

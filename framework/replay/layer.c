@@ -130,6 +130,14 @@ static const char *why_left_out(const struct rp_replay *replay, const struct rp_
     return text;
 }
 
+static bool has_product(const struct rp_replay_plan *plan, const struct rp_planned_slot *slot)
+{
+    for (size_t i = 0; i < plan->n_steps; i++)
+        if (slot->steps[i] && plan->steps[i].kind == RP_STEP_LINEAR)
+            return true;
+    return false;
+}
+
 static enum rp_status judge_slot(const struct rp_replay *replay, const struct work *work,
                                  const struct rp_carried *carried, size_t k,
                                  struct rp_replay_slot *result, struct rp_error *err)
@@ -162,7 +170,9 @@ static enum rp_status judge_slot(const struct rp_replay *replay, const struct wo
         .bound = far ? far->bound : work->bound[k],
         .tips = far && far->has_tips ? &tips : NULL,
         .left_out = why_left_out(replay, plan, slot, reason, sizeof reason)};
-    return rp_replay_judge(&replayed, result, err);
+    const enum rp_status status = rp_replay_judge(&replayed, result, err);
+    result->has_product = has_product(plan, slot);
+    return status;
 }
 
 static enum rp_status judge(const struct rp_replay *replay, const struct work *work,

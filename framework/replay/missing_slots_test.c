@@ -11,27 +11,6 @@
 
 static const char *const models[] = {"qwen3", "llama", "qwen35"};
 
-static struct rp_test_findings replay(const struct rp_test_dump_of *of)
-{
-    struct rp_test_replayed replayed;
-    rp_test_replayed_open(&replayed, of);
-    const struct rp_test_findings findings = rp_test_replay_all(&replayed);
-    rp_test_replayed_close(&replayed);
-    return findings;
-}
-
-/* Replays one layer; free it with rp_replay_layer_free. first_failing points into it, so it stays. */
-static void replay_layer(const struct rp_test_dump_of *of, size_t layer,
-                         struct rp_replay_layer *result)
-{
-    struct rp_test_replayed replayed;
-    struct rp_error err = {.code = RP_OK};
-    rp_test_replayed_open(&replayed, of);
-    if (rp_replay_run_layer(replayed.replay, layer, result, &err) != RP_OK)
-        fail_msg("%s", err.message);
-    rp_test_replayed_close(&replayed);
-}
-
 static void expect_clean(const struct rp_test_findings *findings)
 {
     if (findings->n_failing > 0)
@@ -212,13 +191,13 @@ static void a_dump_of_required_slots_alone_is_carried_through_whole_layers(void 
     for (size_t i = 0; i < 3; i++) {
         const size_t n_layers = i == 2 ? 8 : 4;
         const struct rp_test_dump_of of = {.model = models[i], .keeps = keeps_required};
-        const struct rp_test_findings findings = replay(&of);
+        const struct rp_test_findings findings = rp_test_replay(&of);
         struct rp_replay_layer layer;
         expect_clean(&findings);
         assert_int_equal(findings.n_slots, n_layers + 3);
         assert_int_equal(findings.n_carried, n_layers);
         assert_int_equal(findings.n_skipped, 0);
-        replay_layer(&of, 1, &layer);
+        rp_test_replay_layer(&of, 1, &layer);
         assert_int_equal(layer.n_slots, 1);
         assert_string_equal(layer.slots[0].from, "h0");
         assert_string_equal(layer.slots[0].operation, "the RMS norm attn_norm to the residual add");
@@ -248,7 +227,7 @@ static void a_carried_slot_says_what_would_have_to_be_dumped(void **state)
             .type = "q8_0",
             .keeps = cases[i].is_required_only ? keeps_required : keeps_layers,
             .options = {.numerics = {.activations = RP_ACTIVATIONS_BY_WEIGHT}}};
-        replay_layer(&of, cases[i].slot[1] == '1' ? 1 : 3, &layer);
+        rp_test_replay_layer(&of, cases[i].slot[1] == '1' ? 1 : 3, &layer);
         const struct rp_replay_slot *slot = rp_test_slot(&layer, cases[i].slot);
         assert_true(slot->is_carried);
         assert_string_equal(slot->from, cases[i].from);
@@ -279,7 +258,7 @@ static void a_slot_at_some_positions_is_used_there(void **state)
     for (size_t i = 0; i < 2; i++) {
         struct rp_test_dump_of of = {.model = models[i], .keeps = keeps_some_qrope};
         struct rp_replay_layer layer;
-        replay_layer(&of, 1, &layer);
+        rp_test_replay_layer(&of, 1, &layer);
         const struct rp_replay_slot *slot = rp_test_slot(&layer, "h1_attn");
         assert_int_equal(layer.verdict, RP_PASS);
         assert_int_equal(rp_test_slot(&layer, "h1_qrope")->n_positions, 10);
@@ -290,14 +269,14 @@ static void a_slot_at_some_positions_is_used_there(void **state)
 
         of.errs = err_in_qrope;
         wrong_position = 5;
-        replay_layer(&of, 1, &layer);
+        rp_test_replay_layer(&of, 1, &layer);
         assert_string_equal(layer.first_failing->slot, "h1_qrope");
         assert_int_equal(layer.first_failing->positions[layer.first_failing->first], 5);
         assert_int_equal(rp_test_slot(&layer, "h1_attn")->verdict, RP_PASS);
         rp_replay_layer_free(&layer);
 
         wrong_position = 15;
-        replay_layer(&of, 1, &layer);
+        rp_test_replay_layer(&of, 1, &layer);
         assert_string_equal(layer.first_failing->slot, "h1_attn");
         assert_int_equal(layer.first_failing->n_failing, 1);
         assert_int_equal(layer.first_failing->positions[layer.first_failing->first], 15);
@@ -318,10 +297,10 @@ static void a_layer_starts_from_the_one_before_where_its_input_is_missing(void *
     (void)state;
     for (size_t i = 0; i < 3; i++) {
         const struct rp_test_dump_of of = {.model = models[i], .keeps = keeps_no_in};
-        const struct rp_test_findings findings = replay(&of);
+        const struct rp_test_findings findings = rp_test_replay(&of);
         expect_clean(&findings);
         struct rp_replay_layer layer;
-        replay_layer(&of, 2, &layer);
+        rp_test_replay_layer(&of, 2, &layer);
         assert_string_equal(layer.slots[0].slot, "h2_preattn");
         assert_string_equal(layer.slots[0].from, "h1");
         assert_int_equal(layer.slots[0].n_positions, 24);
@@ -342,9 +321,9 @@ static void attention_needs_every_earlier_position_and_the_ffn_none(void **state
     (void)state;
     for (size_t i = 0; i < 3; i++) {
         const struct rp_test_dump_of of = {.model = models[i], .keeps = keeps_three_positions};
-        const struct rp_test_findings findings = replay(&of);
+        const struct rp_test_findings findings = rp_test_replay(&of);
         struct rp_replay_layer layer;
-        replay_layer(&of, 1, &layer);
+        rp_test_replay_layer(&of, 1, &layer);
         expect_clean(&findings);
         for (size_t k = 0; k < layer.n_slots; k++) {
             const struct rp_replay_slot *slot = &layer.slots[k];
@@ -371,9 +350,9 @@ static void the_end_may_be_dumped_for_the_last_position_alone(void **state)
 {
     (void)state;
     const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_last_of_the_end};
-    const struct rp_test_findings findings = replay(&of);
+    const struct rp_test_findings findings = rp_test_replay(&of);
     struct rp_replay_layer layer;
-    replay_layer(&of, 3, &layer);
+    rp_test_replay_layer(&of, 3, &layer);
     expect_clean(&findings);
     assert_int_equal(findings.n_skipped, 0);
     assert_int_equal(rp_test_slot(&layer, "h3")->n_positions, 1);
@@ -386,11 +365,11 @@ static void a_sequence_may_begin_at_any_position_when_its_tokens_are_known(void 
     (void)state;
     for (size_t i = 0; i < 3; i++) {
         struct rp_test_dump_of of = {.model = models[i], .first_position = 100};
-        struct rp_test_findings findings = replay(&of);
+        struct rp_test_findings findings = rp_test_replay(&of);
         expect_clean(&findings);
         assert_int_equal(findings.n_skipped, 0);
         of.is_without_tokens = true;
-        findings = replay(&of);
+        findings = rp_test_replay(&of);
         expect_clean(&findings);
         /* emb, and in each layer attention, or the convolution and the delta rule. */
         assert_int_equal(findings.n_skipped, i == 2 ? 1 + 2 + 2 * 6 : 1 + 4);

@@ -2,11 +2,13 @@
  * One layer's replay is in layer.c, what stands outside the layers in outside.c. */
 #include "refparity/replay.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "replay/dumped.h"
 #include "replay/session.h"
+#include "replay/state_type.h"
 
 static enum rp_status check_layers(const struct rp_replay *replay, struct rp_error *err)
 {
@@ -16,10 +18,11 @@ static enum rp_status check_layers(const struct rp_replay *replay, struct rp_err
     const int seen = rp_tensor_set_n_layers_seen(replay->dump);
     if (declared >= 0 && declared != n_layers)
         return rp_fail(err, RP_ERR_MISMATCH, path, -1,
-                       "the dump says that it has %d layers, the model has %d", declared, n_layers);
+                       "the dump says that it has %d layers; the model has %d", declared, n_layers);
     if (seen > n_layers)
-        return rp_fail(err, RP_ERR_MISMATCH, path, -1, "the dump has h%d, the model %d layers",
-                       seen - 1, n_layers);
+        return rp_fail(err, RP_ERR_MISMATCH, path, -1,
+                       "the dump has h%d; the model has %d layers, h0 to h%d", seen - 1, n_layers,
+                       n_layers - 1);
     return RP_OK;
 }
 
@@ -37,17 +40,18 @@ static enum rp_status check_widths(const struct rp_replay *replay, struct rp_err
             continue;
         n_known++;
         if (layer >= 0 && (size_t)layer >= config->n_layers)
-            return rp_fail(err, RP_ERR_MISMATCH, path, -1, "the dump has %s, the model %zu layers",
-                           info->name, config->n_layers);
+            return rp_fail(err, RP_ERR_MISMATCH, path, -1,
+                           "the dump has %s; the model has %zu layers", info->name,
+                           config->n_layers);
         const size_t width = rp_model_slot_width(replay->model, part, (size_t)layer);
         if (width == 0)
             return rp_fail(err, RP_ERR_MISMATCH, path, -1,
-                           "the dump has %s, which the model's layer %d does not compute",
+                           "the dump has %s; layer %d of the model does not compute that",
                            info->name, layer);
         if (info->error.code == RP_OK && info->dim != width)
             return rp_fail(err, RP_ERR_MISMATCH, path, -1,
-                           "%s is %zu wide in the dump, %zu in the model", info->name, info->dim,
-                           width);
+                           "%s has %zu values a position in the dump; in the model it has %zu",
+                           info->name, info->dim, width);
     }
     if (n_known == 0)
         return rp_fail(err, RP_ERR_MISSING, path, -1, "the dump has no slot that a layer computes");
@@ -111,6 +115,8 @@ enum rp_status rp_replay_open(const struct rp_model *model, struct rp_tensor_set
         status = check_widths(replay, err);
     if (status == RP_OK)
         status = check_tokens(replay, err);
+    if (status == RP_OK)
+        status = rp_check_state(dump, options->numerics.state, err);
     if (status != RP_OK) {
         rp_replay_close(replay);
         return status;
@@ -157,6 +163,19 @@ enum rp_status rp_replay_weights(struct rp_replay *replay, size_t layer,
     return status;
 }
 
+bool rp_replay_source(const struct rp_replay_slot *slot, size_t index, char name[RP_SLOT_NAME_SIZE])
+{
+    const char *list = slot->from;
+    for (; index > 0 && list; index--) {
+        list = strstr(list, ", ");
+        list = list ? list + 2 : NULL;
+    }
+    if (!list || !list[0])
+        return false;
+    snprintf(name, RP_SLOT_NAME_SIZE, "%.*s", (int)strcspn(list, ","), list);
+    return true;
+}
+
 struct rp_numerics rp_replay_numerics(const struct rp_replay *replay)
 {
     struct rp_numerics numerics = replay->options.numerics;
@@ -201,7 +220,7 @@ enum rp_status rp_replay_dumped_rows(struct rp_replay *replay, const char *slot,
     enum rp_status status = RP_OK;
     if (!dumped.info || dumped.tensor.dim != dim)
         status = rp_fail(err, RP_ERR_MISSING, rp_tensor_set_path(replay->dump), -1,
-                         "there is no %s of %zu values", slot, dim);
+                         "the dump has no %s of %zu values a position", slot, dim);
     for (size_t i = 0; i < n && status == RP_OK; i++) {
         const void *row = rp_dumped_row(&dumped, positions[i]);
         if (row)

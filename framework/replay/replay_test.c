@@ -18,27 +18,6 @@
 
 static const char *const models[] = {"qwen3", "llama", "qwen35"};
 
-static struct rp_test_findings replay(const struct rp_test_dump_of *of)
-{
-    struct rp_test_replayed replayed;
-    rp_test_replayed_open(&replayed, of);
-    const struct rp_test_findings findings = rp_test_replay_all(&replayed);
-    rp_test_replayed_close(&replayed);
-    return findings;
-}
-
-/* Replays one layer; free it with rp_replay_layer_free. first_failing points into it, so it stays. */
-static void replay_layer(const struct rp_test_dump_of *of, size_t layer,
-                         struct rp_replay_layer *result)
-{
-    struct rp_test_replayed replayed;
-    struct rp_error err = {.code = RP_OK};
-    rp_test_replayed_open(&replayed, of);
-    if (rp_replay_run_layer(replayed.replay, layer, result, &err) != RP_OK)
-        fail_msg("%s", err.message);
-    rp_test_replayed_close(&replayed);
-}
-
 static void expect_clean(const struct rp_test_findings *findings)
 {
     if (findings->n_failing > 0)
@@ -56,7 +35,7 @@ static void every_slot_of_a_right_engine_is_direct_and_passes_in_both_modes(void
             const enum rp_mode modes[] = {RP_MODE_PER_TOKEN, RP_MODE_BATCHED};
             const struct rp_test_dump_of of = {
                 .model = models[i], .mode = modes[mode], .options = {.mode = modes[mode]}};
-            const struct rp_test_findings findings = replay(&of);
+            const struct rp_test_findings findings = rp_test_replay(&of);
             expect_clean(&findings);
             assert_int_equal(findings.n_skipped, 0);
             assert_int_equal(findings.n_carried, 0);
@@ -99,7 +78,7 @@ static void of_two_bugs_exactly_their_slots_fail(void **state)
     ops.attention = too_sharp;
     for (size_t i = 0; i < 3; i++) {
         const struct rp_test_dump_of of = {.model = models[i], .ops = &ops};
-        const struct rp_test_findings findings = replay(&of);
+        const struct rp_test_findings findings = rp_test_replay(&of);
         assert_int_equal(findings.n_failing, 2);
         assert_string_equal(findings.failing[0], "h1");
         assert_string_equal(findings.failing[1], "h3_attn");
@@ -125,12 +104,12 @@ static void of_two_bugs_in_one_layer_each_fails_by_its_name(void **state)
     ops.attention = too_sharp;
     for (size_t i = 0; i < 3; i++) {
         const struct rp_test_dump_of of = {.model = models[i], .ops = &ops};
-        const struct rp_test_findings findings = replay(&of);
+        const struct rp_test_findings findings = rp_test_replay(&of);
         assert_int_equal(findings.n_failing, 2);
         assert_string_equal(findings.failing[0], "h3_krope");
         assert_string_equal(findings.failing[1], "h3_attn");
         struct rp_replay_layer layer;
-        replay_layer(&of, 3, &layer);
+        rp_test_replay_layer(&of, 3, &layer);
         assert_string_equal(layer.first_failing->slot, "h3_krope");
         assert_string_equal(layer.first_failing->operation, "RoPE");
         /* Position 0 is not rotated, and sees one key. */
@@ -161,12 +140,12 @@ static void of_a_coarse_dump_the_slot_after_the_bug_fails(void **state)
     ops.attention = too_sharp;
     for (size_t i = 0; i < 3; i++) {
         struct rp_test_dump_of of = {.model = models[i], .ops = &ops, .keeps = keeps_layers};
-        struct rp_test_findings findings = replay(&of);
+        struct rp_test_findings findings = rp_test_replay(&of);
         assert_int_equal(findings.n_failing, 2);
         assert_string_equal(findings.failing[0], "h1");
         assert_string_equal(findings.failing[1], "h3_postattn");
         of.keeps = keeps_required;
-        findings = replay(&of);
+        findings = rp_test_replay(&of);
         assert_int_equal(findings.n_failing, 2);
         assert_string_equal(findings.failing[0], "h1");
         assert_string_equal(findings.failing[1], "h3");
@@ -186,7 +165,7 @@ static void a_bug_at_one_position_is_seen_there(void **state)
     (void)state;
     const struct rp_test_dump_of of = {.model = "qwen3", .errs = spoil_one_row};
     struct rp_replay_layer layer;
-    replay_layer(&of, 2, &layer);
+    rp_test_replay_layer(&of, 2, &layer);
     const struct rp_replay_slot *slot = rp_test_slot(&layer, "h2_preffn");
     assert_int_equal(layer.verdict, RP_FAIL);
     assert_ptr_equal(layer.first_failing, slot);
@@ -209,7 +188,7 @@ static void a_row_that_is_wrong_in_the_dump_alone_fails_twice(void **state)
 {
     (void)state;
     const struct rp_test_dump_of of = {.model = "qwen3", .spoils = spoil_one_row};
-    const struct rp_test_findings findings = replay(&of);
+    const struct rp_test_findings findings = rp_test_replay(&of);
     assert_int_equal(findings.n_failing, 3);
     assert_string_equal(findings.failing[0], "h2_preffn");
     assert_string_equal(findings.failing[1], "h2_gate");
@@ -247,7 +226,7 @@ static void a_slot_says_what_it_is_computed_from_and_by_which_operation(void **s
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const struct rp_test_dump_of of = {.model = cases[i].model};
         struct rp_replay_layer layer;
-        replay_layer(&of, cases[i].slot[1] == '1' ? 1 : 3, &layer);
+        rp_test_replay_layer(&of, cases[i].slot[1] == '1' ? 1 : 3, &layer);
         const struct rp_replay_slot *slot = rp_test_slot(&layer, cases[i].slot);
         assert_string_equal(slot->from, cases[i].from);
         assert_string_equal(slot->operation, cases[i].operation);
@@ -292,7 +271,7 @@ static void model_and_dump_have_to_belong_together(void **state)
     rp_test_replayed_open(&large, &of_large);
     assert_int_equal(rp_replay_open(small.model, large.dump, &options, &replay_of, &err),
                      RP_ERR_MISMATCH);
-    assert_string_equal(err.message, "the dump says that it has 8 layers, the model has 4");
+    assert_string_equal(err.message, "the dump says that it has 8 layers; the model has 4");
     assert_null(replay_of);
     const int64_t tokens[] = {1, 2, (int64_t)rp_model_config(small.model)->vocab_size};
     const struct rp_replay_options foreign = {
@@ -302,12 +281,13 @@ static void model_and_dump_have_to_belong_together(void **state)
     assert_non_null(strstr(err.message, "at position 2; the model's vocabulary has 0 to "));
     assert_int_equal(open_with(small.model, "h1_preffn", 64, &err), RP_OK);
     assert_int_equal(open_with(small.model, "h1_preffn", 63, &err), RP_ERR_MISMATCH);
-    assert_string_equal(err.message, "h1_preffn is 63 wide in the dump, 64 in the model");
+    assert_string_equal(err.message,
+                        "h1_preffn has 63 values a position in the dump; in the model it has 64");
     assert_int_equal(open_with(small.model, "h5_q", 64, &err), RP_ERR_MISMATCH);
     assert_non_null(strstr(err.message, "the model"));
     assert_int_equal(open_with(small.model, "h1_delta", 64, &err), RP_ERR_MISMATCH);
     assert_string_equal(err.message,
-                        "the dump has h1_delta, which the model's layer 1 does not compute");
+                        "the dump has h1_delta; layer 1 of the model does not compute that");
     assert_int_equal(open_with(small.model, "something_else", 64, &err), RP_ERR_MISSING);
     rp_test_replayed_close(&small);
     rp_test_replayed_close(&large);
@@ -464,7 +444,7 @@ static void rows_that_are_not_dumped_are_an_error(void **state)
     assert_int_equal(
         rp_replay_dumped_rows(replayed.replay, "h1_attn", positions, 1, 63, rows, &err),
         RP_ERR_MISSING);
-    assert_string_equal(err.message, "there is no h1_attn of 63 values");
+    assert_string_equal(err.message, "the dump has no h1_attn of 63 values a position");
     assert_int_equal(
         rp_replay_dumped_rows(replayed.replay, "h1_qnorm", positions, 1, 64, rows, &err),
         RP_ERR_MISSING);

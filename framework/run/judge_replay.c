@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "explain/damaged_dump.h"
+#include "explain/other_weights.h"
 #include "run/completeness.h"
 #include "run/judge_internal.h"
 #include "run/stored.h"
@@ -130,19 +131,6 @@ static int is_damaged(const struct rp_judge *judge, const char *slot,
     return compared->verdict == RP_ERROR;
 }
 
-/* The name number index of a list "h3_q, h3_k"; false: there are no more. */
-static bool name_of(const char *list, size_t index, char name[RP_SLOT_NAME_SIZE])
-{
-    for (; index > 0 && list; index--) {
-        list = strstr(list, ", ");
-        list = list ? list + 2 : NULL;
-    }
-    if (!list || !list[0])
-        return false;
-    snprintf(name, RP_SLOT_NAME_SIZE, "%.*s", (int)strcspn(list, ","), list);
-    return true;
-}
-
 /* A damaged slot fails, and so does the operation that starts from it. */
 static int describe_damage(const struct rp_judge *judge, struct rp_replay_result *result)
 {
@@ -153,7 +141,7 @@ static int describe_damage(const struct rp_judge *judge, struct rp_replay_result
         rp_judge_decide(&result->judgement, RP_ERROR, "%s: %s", slot->slot, compared.message);
         return 1;
     }
-    for (size_t i = 0; name_of(slot->from, i, name); i++) {
+    for (size_t i = 0; rp_replay_source(slot, i, name); i++) {
         if (!is_damaged(judge, name, &compared))
             continue;
         rp_judge_decide(&result->judgement, RP_SKIP, "%s starts from %s: %s", slot->slot, name,
@@ -168,12 +156,41 @@ static char *input_of(const struct rp_replay_slot *slot, char name[RP_SLOT_NAME_
 {
     name[0] = '\0';
     if (slot->layer < 0)
-        (void)name_of(slot->from, 0, name);
+        (void)rp_replay_source(slot, 0, name);
     else if (slot->layer == 0)
         rp_slot_name(RP_PART_EMB, -1, name);
     else
         rp_slot_name(RP_PART_OUTPUT, slot->layer - 1, name);
     return name;
+}
+
+/* Where the cause is other weights, that is said of the first slot, and of the others no more. */
+static void say_other_weights(const struct rp_judge_replay *replay, struct rp_replay_result *result)
+{
+    const struct rp_replay_layer *layer = &result->layer;
+    struct rp_products products = {.n_products = 0};
+    char text[RP_PRODUCTS_TEXT_SIZE];
+    rp_products_add(&products, layer, result->explanations);
+    if (!rp_products_hint(&products, replay->replay, text))
+        return;
+    for (size_t i = 0; i < layer->n_slots; i++)
+        if (layer->slots[i].verdict == RP_FAIL)
+            snprintf(result->explanations[i].text, sizeof result->explanations[i].text, "%s",
+                     &layer->slots[i] == layer->first_failing ? text : "unexplained");
+}
+
+static void explain(struct rp_judge_replay *replay, struct rp_replay_result *result)
+{
+    struct rp_error err;
+    for (size_t i = 0; i < result->layer.n_slots; i++) {
+        struct rp_explanation *explanation = &result->explanations[i];
+        if (result->layer.slots[i].verdict != RP_FAIL ||
+            !rp_explain_slot(replay->replay, &result->layer.slots[i], explanation, &err))
+            continue;
+        memset(explanation, 0, sizeof *explanation);
+        snprintf(explanation->text, sizeof explanation->text, "not explained: %.300s", err.message);
+    }
+    say_other_weights(replay, result);
 }
 
 static void describe_failure(struct rp_judge_replay *replay, struct rp_replay_result *result)
@@ -194,14 +211,7 @@ static void describe_failure(struct rp_judge_replay *replay, struct rp_replay_re
         snprintf(inherited, sizeof inherited, "inherits %.3g with %.24s", result->inherited, input);
     rp_judge_decide(&result->judgement, RP_FAIL, "%s, %s: %s; %s", slot->slot, slot->operation,
                     slot->message, inherited);
-    for (size_t i = 0; i < result->layer.n_slots; i++) {
-        struct rp_explanation *explanation = &result->explanations[i];
-        if (result->layer.slots[i].verdict != RP_FAIL ||
-            !rp_explain_slot(replay->replay, &result->layer.slots[i], explanation, &err))
-            continue;
-        memset(explanation, 0, sizeof *explanation);
-        snprintf(explanation->text, sizeof explanation->text, "not explained: %.300s", err.message);
-    }
+    explain(replay, result);
 }
 
 /* The messages of slots with that verdict, one behind the other. */

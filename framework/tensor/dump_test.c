@@ -431,6 +431,21 @@ static void any_engine_text_makes_valid_json(void **state)
     rp_tensor_set_close(set);
 }
 
+static void the_models_text_reads_back(void **state)
+{
+    (void)state;
+    struct rp_dump *dump = rp_dump_open(folder, 2, "engine");
+    assert_int_equal(rp_dump_model(dump, "first"), 0);
+    assert_int_equal(rp_dump_model(dump, "a \"model\".gguf 0123"), 0);
+    assert_int_equal(rp_dump_rows(dump, "emb", 0, 1, 2, rows_of(0, 1, 2)), 0);
+    assert_int_equal(rp_dump_close(dump), 0);
+    struct rp_tensor_set *set = open_set();
+    assert_true(rp_tensor_set_complete(set));
+    assert_string_equal(rp_tensor_set_model(set), "a \"model\".gguf 0123");
+    rp_tensor_set_close(set);
+    assert_int_equal(rp_dump_model(NULL, "model"), 0);
+}
+
 int main(void)
 {
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
@@ -453,6 +468,7 @@ int main(void)
         IN_FOLDER(a_full_disk_is_an_error_and_not_a_shorter_slot),
         IN_FOLDER(more_slots_than_open_files_are_kept),
         IN_FOLDER(any_engine_text_makes_valid_json),
+        IN_FOLDER(the_models_text_reads_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

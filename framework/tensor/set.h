@@ -39,6 +39,7 @@ struct rp_tensor_set {
     size_t n_tokens;
     char *manifest; /* [n_manifest]; NULL when there is none */
     size_t n_manifest;
+    char model[256]; /* "model" of a dump's manifest */
     int n_layers, n_layers_seen, complete;
     const void *map; /* [map_size]: npz: the whole file */
     size_t map_size;

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -133,6 +134,9 @@ static enum rp_status read_manifest(struct rp_tensor_set *set, const struct rp_j
                             "n_layers: expected a number of layers from 0 to 1000000");
     if (value)
         set->n_layers = (int)n_layers;
+    value = cJSON_GetObjectItemCaseSensitive(root, "model");
+    if (cJSON_IsString(value))
+        snprintf(set->model, sizeof set->model, "%s", value->valuestring);
     return RP_OK;
 }
 
@@ -374,6 +378,11 @@ const char *rp_tensor_set_manifest(const struct rp_tensor_set *set, size_t *leng
 {
     *length = set->n_manifest;
     return set->manifest;
+}
+
+const char *rp_tensor_set_model(const struct rp_tensor_set *set)
+{
+    return set->model;
 }
 
 int rp_tensor_set_n_layers(const struct rp_tensor_set *set)

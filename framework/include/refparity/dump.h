@@ -54,6 +54,11 @@ int rp_dump_rows(struct rp_dump *dump, const char *slot, long long first_positio
 int rp_dump_layer(struct rp_dump *dump, int layer, const char *part, long long first_position,
                   size_t n_positions, size_t dim, const float *rows);
 
+/* What identifies the model file, free text for dump.json: before the first row. Of an engine that links
+ * refparity: rp_model_file_id of its file, by which replay knows the file that it is given. NULL is "". 0,
+ * or -1 on failure. */
+int rp_dump_model(struct rp_dump *dump, const char *model);
+
 /* HF's order of values within a row is what a reader of the dump expects. An engine whose own order is
  * another declares it, once, at any time before rp_dump_finish, and the reader turns the rows. slots:
  * "q,k,qrope,krope", of all layers, or "h0_q,h1_q", of one; a slot has one declaration at most.
@@ -124,6 +129,7 @@ struct rp_dump_file {
 
 struct rp_dump {
     char *folder, *path, *engine; /* path: room for folder, '/' and any file's name */
+    char *model;                  /* NULL: it is not told */
     size_t path_size;
     int n_layers;
     int finished, failed;
@@ -223,6 +229,8 @@ static void rp_dump_make_text(struct rp_dump *dump)
     dump->text_failed = 0;
     rp_dump_add_string(
         dump, "{\"format\": \"refparity-dump\", \"version\": 1, \"engine\": ", dump->engine);
+    if (dump->model)
+        rp_dump_add_string(dump, ", \"model\": ", dump->model);
     if (dump->n_layers >= 0)
         rp_dump_add_number(dump, ", \"n_layers\": ", dump->n_layers);
     rp_dump_add(dump, ", \"complete\": ");
@@ -501,6 +509,19 @@ int rp_dump_tokens(struct rp_dump *dump, const int32_t *ids, size_t n)
     return 0;
 }
 
+int rp_dump_model(struct rp_dump *dump, const char *model)
+{
+    if (!dump)
+        return 0;
+    if (!rp_dump_may_write(dump))
+        return -1;
+    free(dump->model);
+    dump->model = rp_dump_copy(model ? model : "");
+    if (!dump->model)
+        return rp_dump_fail(dump, "model", "", "out of memory");
+    return rp_dump_write_json(dump);
+}
+
 int rp_dump_rows(struct rp_dump *dump, const char *slot, long long first_position,
                  size_t n_positions, size_t dim, const float *rows)
 {
@@ -669,6 +690,7 @@ int rp_dump_close(struct rp_dump *dump)
     free(dump->folder);
     free(dump->path);
     free(dump->engine);
+    free(dump->model);
     free(dump); /* NOLINT(clang-analyzer-unix.Malloc): never the static one, see above */
     return result;
 }

@@ -94,6 +94,15 @@ enum rp_status rp_gguf_open_memory(const void *bytes, size_t size, const char *n
 void rp_gguf_close(struct rp_gguf *gguf); /* NULL is allowed */
 
 const char *rp_gguf_path(const struct rp_gguf *gguf);
+
+#define RP_MODEL_FILE_ID_SIZE 192
+/* Which file it is, for rp_dump_model: "qwen3-q8_0.gguf 0123456789abcdef", its name and a hash of its size
+ * and of 64 places in it. "" of a folder, and of what cannot be read. */
+void rp_model_file_id(const char *path, char out[RP_MODEL_FILE_ID_SIZE]);
+/* Whether both are of one content, and whether of two; neither where one has no hash. */
+bool rp_model_file_is(const char *id, const char *other);
+bool rp_model_file_is_another(const char *id, const char *other);
+
 uint32_t rp_gguf_version(const struct rp_gguf *gguf);
 
 /* ---- metadata ---- */

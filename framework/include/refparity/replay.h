@@ -29,6 +29,7 @@ struct rp_replay_slot {
     /* The operation's inputs are not all dumped: others were computed on the way. between: the slots
      * that would have to be dumped for the bound alone; "" when nothing is carried. */
     bool is_carried;
+    bool has_product; /* a matrix product computes it, or lies on the way */
     char between[96];
     enum rp_verdict
         verdict; /* PASS, FAIL, SKIP (not dumped, or nothing to compute it from), ERROR */
@@ -53,6 +54,10 @@ struct rp_replay_slot {
     char message[512];    /* one line, as a failure report has it */
 };
 
+/* The name number index of slot->from; false: there are no more. */
+bool rp_replay_source(const struct rp_replay_slot *slot, size_t index,
+                      char name[RP_SLOT_NAME_SIZE]);
+
 /* A layer's slots in forward order; those that are not dumped are left out. Outside the layers: emb; or
  * post_norm; or logits. */
 struct rp_replay_layer {
@@ -73,8 +78,9 @@ struct rp_replay_options {
 
 struct rp_replay;
 
-/* Checks that model and dump belong together (layers, widths). Both stay the caller's and have to
- * outlive it. RP_ERR_MISMATCH, RP_ERR_MEMORY. */
+/* Checks that model and dump belong together (layers, widths), and that the dump's values are of a 16-bit
+ * state that is declared. Both stay the caller's and have to outlive it. RP_ERR_MISMATCH,
+ * RP_ERR_MEMORY. */
 enum rp_status rp_replay_open(const struct rp_model *model, struct rp_tensor_set *dump,
                               const struct rp_replay_options *options, struct rp_replay **out,
                               struct rp_error *err);

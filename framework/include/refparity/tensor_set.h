@@ -72,6 +72,10 @@ enum rp_status rp_tensor_set_tokens(const struct rp_tensor_set *set, const int64
  * it carries none. Not NUL-terminated. Owned by the set. */
 const char *rp_tensor_set_manifest(const struct rp_tensor_set *set, size_t *length);
 
+/* What the dump says of the model file that the engine read, rp_dump_model's text; "" where it says
+ * nothing. */
+const char *rp_tensor_set_model(const struct rp_tensor_set *set);
+
 /* Number of layers that the manifest declares; -1 when it declares none. */
 int rp_tensor_set_n_layers(const struct rp_tensor_set *set);
 /* One more than the largest l of any slot named h{l}; 0 when there is none. */

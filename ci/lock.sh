@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Makes fixtures/requirements.txt and ci/requirements.txt from their .in: every package that pip installs, with
+# the hashes of all its files in pip's index, so that pip refuses a file that was exchanged. Run it after a
+# change of a .in; what is pinned already stays at its version. usage: ci/lock.sh [--upgrade]
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install -q pip-tools==7.6.2
+for folder in fixtures ci; do
+    (
+        cd "$root/$folder"
+        cp requirements.txt "$work/locked"
+        "$work/venv/bin/pip-compile" --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
+            --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host "$@" \
+            --output-file "$work/locked" requirements.in
+        {
+            echo "# Made by ci/lock.sh from requirements.in: all that pip installs, with the hashes of its files."
+            grep -v '^#' "$work/locked"
+        } >"$work/requirements.txt"
+        mv "$work/requirements.txt" requirements.txt
+    )
+done
