@@ -27,7 +27,7 @@ enum rp_status rp_float_alloc(size_t n, size_t width, float **floats, struct rp_
 static enum rp_status check_tensor(const struct rp_model *model, enum rp_weight_id which,
                                    const struct rp_gguf_tensor *tensor, struct rp_error *err)
 {
-    const char *path = rp_gguf_path(model->gguf);
+    const char *path = rp_gguf_tensor_path(model->gguf, tensor);
     const size_t *dims = tensor->dims;
     size_t n_out, n_in;
     rp_weight_shape(&model->config, which, &n_out, &n_in);
@@ -89,10 +89,10 @@ static enum rp_status bind_globals(struct rp_model *model, bool *used, struct rp
     status = decode_vector(model, freqs, &model->rope_freqs, err);
     for (size_t i = 0; status == RP_OK && i < model->config.n_rot / 2; i++) {
         if (!(model->rope_freqs[i] > 0 && isfinite(model->rope_freqs[i])))
-            status =
-                rp_fail(err, RP_ERR_FORMAT, rp_gguf_path(model->gguf), (long long)freqs->offset,
-                        "tensor '%s': value %zu is %g, expected a number above 0", freqs->name, i,
-                        (double)model->rope_freqs[i]);
+            status = rp_fail(err, RP_ERR_FORMAT, rp_gguf_tensor_path(model->gguf, freqs),
+                             (long long)freqs->offset,
+                             "tensor '%s': value %zu is %g, expected a number above 0", freqs->name,
+                             i, (double)model->rope_freqs[i]);
     }
     return status;
 }

@@ -168,7 +168,7 @@ static enum rp_status find(const struct rp_context *context, const struct rp_pai
     if (!status)
         status = rp_tensor_set_tokens(fixture, &spec.tokens, &spec.n_tokens, err);
     if (!status)
-        status = rp_remembered_sha256(gguf, cache_dir, gguf_sha256, err);
+        status = rp_remembered_gguf_sha256(gguf, cache_dir, gguf_sha256, err);
     if (!status)
         status = model_version(context, cache_dir, version, err);
     if (!status) {

@@ -1,5 +1,5 @@
 /* Opens a GGUF file: every count, length, offset and name is checked here, once.
- * Values are decoded in gguf_metadata.c, rows in gguf_rows.c. */
+ * Values are decoded in gguf_metadata.c, rows in gguf_rows.c; shards are joined in gguf_shards.c. */
 #include "refparity/gguf.h"
 
 #include <stdlib.h>
@@ -422,7 +422,7 @@ enum rp_status rp_gguf_open_memory(const void *bytes, size_t size, const char *n
     return status;
 }
 
-enum rp_status rp_gguf_open(const char *path, struct rp_gguf **out, struct rp_error *err)
+enum rp_status rp_gguf_open_file(const char *path, struct rp_gguf **out, struct rp_error *err)
 {
     const void *bytes;
     size_t size;
@@ -445,6 +445,9 @@ void rp_gguf_close(struct rp_gguf *gguf)
         rp_file_unmap(gguf->bytes, gguf->size);
     if (gguf->source.close)
         gguf->source.close(gguf->source.context);
+    for (size_t i = 0; i < gguf->n_others; i++)
+        rp_gguf_close(gguf->others[i]);
+    free(gguf->others);
     free(gguf->image);
     free(gguf->tensors_by_name);
     free(gguf->tensors);

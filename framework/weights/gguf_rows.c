@@ -125,7 +125,7 @@ static enum rp_status check_finite(const struct rp_gguf *gguf, const struct rp_g
     while (isfinite(values[first]))
         first++;
     return rp_fail(
-        err, RP_ERR_FORMAT, gguf->path, (long long)tensor->offset,
+        err, RP_ERR_FORMAT, rp_gguf_tensor_path(gguf, tensor), (long long)tensor->offset,
         "tensor '%s' is %g at element %zu (row %zu, column %zu), expected finite numbers",
         tensor->name, (double)values[first], row * n + first, row, first);
 }
@@ -135,12 +135,14 @@ enum rp_status rp_gguf_rows(const struct rp_gguf *gguf, const struct rp_gguf_ten
 {
     rp_decode_fn *decode = decoder(tensor->type);
     if (!decode)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, gguf->path, (long long)tensor->offset,
+        return rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_tensor_path(gguf, tensor),
+                       (long long)tensor->offset,
                        "tensor '%s' is of type %s; F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K and "
                        "IQ4_NL are read",
                        tensor->name, rp_ggml_type_name(tensor->type));
     if (first > tensor->n_rows || n > tensor->n_rows - first)
-        return rp_fail(err, RP_ERR_ARGUMENT, gguf->path, (long long)tensor->offset,
+        return rp_fail(err, RP_ERR_ARGUMENT, rp_gguf_tensor_path(gguf, tensor),
+                       (long long)tensor->offset,
                        "%zu rows from row %zu of tensor '%s', which has %zu", n, first,
                        tensor->name, tensor->n_rows);
     const size_t n_values = (size_t)tensor->dims[0];

@@ -84,17 +84,28 @@ struct rp_gguf_tensor {
 struct rp_gguf;
 
 /* Maps the file at path. On success *out is to be closed with rp_gguf_close; everything that the
- * functions below return points into it. RP_ERR_MISSING, RP_ERR_IO, RP_ERR_MEMORY, RP_ERR_FORMAT,
- * RP_ERR_UNSUPPORTED (another version, big-endian, an unknown tensor type). */
+ * functions below return points into it. Where it is a shard (split.count), all shards are opened, by
+ * their names in its folder: the metadata is the first one's, the tensors are those of all.
+ * RP_ERR_MISSING (also a shard), RP_ERR_IO, RP_ERR_MEMORY, RP_ERR_FORMAT, RP_ERR_MISMATCH (shards that
+ * disagree), RP_ERR_UNSUPPORTED (another version, big-endian). */
 enum rp_status rp_gguf_open(const char *path, struct rp_gguf **out, struct rp_error *err);
 
-/* The same from bytes[size], which have to outlive *out; name stands for the path in errors. */
+/* The same from bytes[size], which have to outlive *out; name stands for the path in errors. A shard is
+ * opened alone. */
 enum rp_status rp_gguf_open_memory(const void *bytes, size_t size, const char *name,
                                    struct rp_gguf **out, struct rp_error *err);
 void rp_gguf_close(struct rp_gguf *gguf); /* NULL is allowed */
 
-const char *rp_gguf_path(const struct rp_gguf *gguf);
+const char *rp_gguf_path(const struct rp_gguf *gguf); /* of shard 0 */
+size_t rp_gguf_n_shards(const struct rp_gguf *gguf);  /* 1: it is one file */
 uint32_t rp_gguf_version(const struct rp_gguf *gguf);
+
+/* By the name alone, without looking at any file: how many shards the model at path has (1: the name is
+ * no shard's), and the path of one of them, 0 <= index < that. RP_ERR_ARGUMENT where out[size] is too
+ * small. */
+size_t rp_gguf_shards_of_name(const char *path);
+enum rp_status rp_gguf_shard_name(const char *path, size_t index, char *out, size_t size,
+                                  struct rp_error *err);
 
 /* ---- metadata ---- */
 
@@ -140,6 +151,8 @@ size_t rp_gguf_n_tensors(const struct rp_gguf *gguf);
 const struct rp_gguf_tensor *rp_gguf_tensor(const struct rp_gguf *gguf, size_t index);
 /* NULL when there is no such tensor. */
 const struct rp_gguf_tensor *rp_gguf_find_tensor(const struct rp_gguf *gguf, const char *name);
+/* The file that its offset is in: a shard's. */
+const char *rp_gguf_tensor_path(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor);
 
 /* "BF16", "Q4_K", …; NULL for a number that ggml does not define. */
 const char *rp_ggml_type_name(uint32_t type);
