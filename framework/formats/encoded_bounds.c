@@ -105,8 +105,7 @@ static void with_minimum(const unsigned char *in, bool has_five_bits, float *bou
 /* IQ4_NL: half way to the further neighbour; at both ends all of it. */
 static void iq4_nl(const unsigned char *in, float *bound, float *reach)
 {
-    static const float values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                     1,    13,   25,  38,  53,  69,  89,  113};
+    const float *values = rp_iq4_values;
     const float scale = half_at(in), scale_error = half_error(scale);
     for (size_t i = 0; i < BLOCK; i++) {
         const unsigned number = number_at(in + 2, NULL, i);

@@ -36,8 +36,6 @@ static enum rp_status check_tensor(const struct rp_model *model, enum rp_weight_
                        "tensor '%s' is [%zu][%zu][%zu][%zu], expected [1][1][%zu][%zu] from the "
                        "configuration",
                        tensor->name, dims[3], dims[2], dims[1], dims[0], n_out, n_in);
-    if (!rp_ggml_type_is_readable(tensor->type))
-        return rp_gguf_row(model->gguf, tensor, 0, NULL, err);
     return RP_OK;
 }
 
@@ -230,10 +228,46 @@ static enum rp_status alloc_weights(size_t n, float **floats, struct rp_error *e
     return RP_OK;
 }
 
+const struct rp_gguf_tensor *rp_model_undecodable(const struct rp_model *model, size_t layer,
+                                                  enum rp_weight_id which)
+{
+    const struct rp_gguf_tensor *tensor = which < RP_N_LAYER_WEIGHTS ? model->layers[layer][which]
+                                          : which == RP_TOKEN_EMBD   ? model->token_embd
+                                          : which == RP_OUTPUT       ? model->output
+                                                                     : NULL;
+    return tensor && !rp_ggml_type_is_readable(tensor->type) ? tensor : NULL;
+}
+
+enum rp_status rp_layer_check_decodable(const struct rp_model *model, size_t layer,
+                                        struct rp_error *err)
+{
+    for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
+        const struct rp_gguf_tensor *tensor =
+            rp_model_undecodable(model, layer, (enum rp_weight_id)i);
+        if (tensor)
+            return rp_gguf_row(model->gguf, tensor, 0, NULL, err);
+    }
+    return RP_OK;
+}
+
+/* Decodes tensor to values [n]; NaN where it cannot be decoded. */
+static enum rp_status decode(const struct rp_model *model, const struct rp_gguf_tensor *tensor,
+                             size_t n, float *values, struct rp_error *err)
+{
+    if (!rp_ggml_type_is_readable(tensor->type)) {
+        for (size_t i = 0; i < n; i++)
+            values[i] = NAN;
+        return RP_OK;
+    }
+    const enum rp_status status = rp_gguf_rows(model->gguf, tensor, 0, tensor->n_rows, values, err);
+    rp_gguf_forget_rows(model->gguf, tensor, 0, tensor->n_rows);
+    return status;
+}
+
 size_t rp_layer_bytes(const struct rp_model *model, size_t layer)
 {
     size_t total = 0;
-    /* Every element takes at least a quarter of a byte of the file, so the sum cannot overflow. */
+    /* Every element takes at least a bit of the file, so the sum cannot overflow. */
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];
         total += tensor ? tensor->dims[0] * tensor->n_rows : 0;
@@ -256,8 +290,7 @@ enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct 
         if (!tensor)
             continue;
         loaded.weights[i] = (struct rp_weight){at, tensor->n_rows, tensor->dims[0], tensor->type};
-        status = rp_gguf_rows(model->gguf, tensor, 0, tensor->n_rows, at, err);
-        rp_gguf_forget_rows(model->gguf, tensor, 0, tensor->n_rows);
+        status = decode(model, tensor, tensor->n_rows * tensor->dims[0], at, err);
         at += tensor->n_rows * tensor->dims[0];
     }
     if (status == RP_OK)

@@ -102,7 +102,9 @@ static enum rp_status run_layer(const struct rp_forward *forward, size_t layer, 
     size_t dim = forward->model->config.hidden_size;
     struct rp_layer weights = {.owned = NULL};
     struct rp_layer_state *state = NULL;
-    enum rp_status status = rp_layer_load(forward->model, layer, &weights, err);
+    enum rp_status status = rp_layer_check_decodable(forward->model, layer, err);
+    if (status == RP_OK)
+        status = rp_layer_load(forward->model, layer, &weights, err);
     if (status == RP_OK)
         status = rp_layer_state_open(forward->model, layer, n, &state, err);
     for (size_t p = 0; p < n && status == RP_OK; p += chunk)

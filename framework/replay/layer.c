@@ -96,11 +96,28 @@ static const char *what_runs(const struct rp_step *step, char *text, size_t size
     return text;
 }
 
+/* Of what computes the slot: a weight that cannot be decoded; NULL: none. */
+static const struct rp_gguf_tensor *undecodable(const struct rp_replay_plan *plan,
+                                                const struct rp_planned_slot *slot)
+{
+    for (size_t i = 0; i < plan->n_steps; i++) {
+        const struct rp_gguf_tensor *tensor =
+            slot->steps[i] ? rp_step_undecodable(plan, &plan->steps[i]) : NULL;
+        if (tensor)
+            return tensor;
+    }
+    return NULL;
+}
+
 /* Why a slot was not replayed everywhere. */
 static const char *why_left_out(const struct rp_replay *replay, const struct rp_replay_plan *plan,
-                                char *text, size_t size)
+                                const struct rp_planned_slot *slot, char *text, size_t size)
 {
-    if (replay->first_position < 0)
+    const struct rp_gguf_tensor *tensor = undecodable(plan, slot);
+    if (tensor)
+        snprintf(text, size, "weights of type %s cannot be decoded (%s)",
+                 rp_ggml_type_name(tensor->type), tensor->name);
+    else if (replay->first_position < 0)
         snprintf(text, size, "where the sequence begins is not known");
     else if (plan->gap >= 0 && plan->gap_is_invalid)
         snprintf(text, size, "the engine's input at position %lld is not finite",
@@ -129,21 +146,21 @@ static enum rp_status judge_slot(const struct rp_replay *replay, const struct wo
     const struct rp_expected_tips tips = {.worth = far ? far->worth : NULL,
                                           .own = far ? far->own : NULL,
                                           .earlier = far ? far->earlier : NULL};
-    const struct rp_replayed replayed = {.part = slot->part,
-                                         .layer = (int)plan->layer,
-                                         .operation = operation,
-                                         .from = slot->from,
-                                         .between = slot->between,
-                                         .dumped = &slot->dumped,
-                                         .n = plan->n,
-                                         .positions = plan->positions,
-                                         .state = work->numerics->state,
-                                         .errors = work->errors[k],
-                                         .founded = slot->founded,
-                                         .bound = far ? far->bound : work->bound[k],
-                                         .tips = far && far->has_tips ? &tips : NULL,
-                                         .left_out =
-                                             why_left_out(replay, plan, reason, sizeof reason)};
+    const struct rp_replayed replayed = {
+        .part = slot->part,
+        .layer = (int)plan->layer,
+        .operation = operation,
+        .from = slot->from,
+        .between = slot->between,
+        .dumped = &slot->dumped,
+        .n = plan->n,
+        .positions = plan->positions,
+        .state = work->numerics->state,
+        .errors = work->errors[k],
+        .founded = slot->founded,
+        .bound = far ? far->bound : work->bound[k],
+        .tips = far && far->has_tips ? &tips : NULL,
+        .left_out = why_left_out(replay, plan, slot, reason, sizeof reason)};
     return rp_replay_judge(&replayed, result, err);
 }
 

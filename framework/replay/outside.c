@@ -1,6 +1,7 @@
 /* What stands outside the layers: emb from the tokens, post_norm from the last layer, logits from
  * post_norm. Rows do not depend on each other here, so there is nothing to force but the input. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +48,15 @@ static int64_t token_at(const struct rp_replay *replay, int64_t position)
     return token < (int64_t)rp_model_config(replay->model)->vocab_size ? token : -1;
 }
 
+/* The weight that the part is computed with, where it cannot be decoded; else NULL. */
+static const struct rp_gguf_tensor *undecodable(const struct part *part)
+{
+    const enum rp_weight_id which = part->part == RP_PART_EMB      ? RP_TOKEN_EMBD
+                                    : part->part == RP_PART_LOGITS ? RP_OUTPUT
+                                                                   : RP_N_WEIGHTS;
+    return rp_model_undecodable(part->replay->model, 0, which);
+}
+
 static enum rp_status part_open(struct part *part, struct rp_replay *replay,
                                 enum rp_slot_part which, struct rp_error *err)
 {
@@ -75,7 +85,8 @@ static enum rp_status part_open(struct part *part, struct rp_replay *replay,
     part->n = n;
     for (size_t i = 0; i < n; i++) {
         part->positions[i] = part->dumped.tensor.positions[i];
-        part->founded[i] = which == RP_PART_EMB
+        part->founded[i] = undecodable(part) ? 0
+                           : which == RP_PART_EMB
                                ? token_at(replay, part->positions[i]) >= 0
                                : rp_dumped_is_finite(&part->source, part->positions[i]);
     }
@@ -241,8 +252,14 @@ static enum rp_status compute(const struct part *part, const struct rp_replay_va
 
 /* ---- public ---- */
 
-static const char *why_left_out(const struct part *part)
+static const char *why_left_out(const struct part *part, char *text, size_t size)
 {
+    const struct rp_gguf_tensor *tensor = undecodable(part);
+    if (tensor) {
+        snprintf(text, size, "weights of type %s cannot be decoded (%s)",
+                 rp_ggml_type_name(tensor->type), tensor->name);
+        return text;
+    }
     if (part->part != RP_PART_EMB)
         return "what they are computed from is not dumped, or not finite";
     if (!part->replay->tokens)
@@ -252,6 +269,7 @@ static const char *why_left_out(const struct part *part)
 
 static enum rp_status judge(struct part *part, struct rp_replay_layer *result, struct rp_error *err)
 {
+    char reason[128];
     const bool is_carried =
         part->part == RP_PART_LOGITS && strcmp(part->source.slot, "post_norm") != 0;
     const struct rp_replayed replayed = {
@@ -269,7 +287,7 @@ static enum rp_status judge(struct part *part, struct rp_replay_layer *result, s
         .errors = part->errors,
         .founded = part->founded,
         .bound = part->bound,
-        .left_out = why_left_out(part)};
+        .left_out = why_left_out(part, reason, sizeof reason)};
     const enum rp_status status = rp_replay_judge(&replayed, &result->slots[0], err);
     if (status != RP_OK)
         return status;
@@ -291,12 +309,13 @@ enum rp_status rp_replay_run_part(struct rp_replay *replay, enum rp_slot_part pa
     enum rp_status status = part_open(&of, replay, part, err);
     if (status != RP_OK)
         return status;
+    const size_t n_computed = undecodable(&of) ? 0 : of.n;
     const size_t fits = LOGITS_BYTES / sizeof(float) / of.dim;
     const size_t most = fits > LOGITS_ROWS ? fits : LOGITS_ROWS, group = of.n < most ? of.n : most;
     rows = calloc(group * of.dim + 1, sizeof *rows);
     if (!rows)
         status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", group);
-    for (size_t first = 0; first < of.n && status == RP_OK; first += group) {
+    for (size_t first = 0; first < n_computed && status == RP_OK; first += group) {
         const size_t n = of.n - first < group ? of.n - first : group;
         if (first > 0 && part != RP_PART_LOGITS) /* a product writes them all */
             memset(rows, 0, n * of.dim * sizeof *rows);

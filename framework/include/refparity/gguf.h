@@ -48,7 +48,12 @@ enum {
     RP_GGML_Q5_K = 13,
     RP_GGML_Q6_K = 14,
     RP_GGML_IQ4_NL = 20,
-    RP_GGML_BF16 = 30
+    RP_GGML_IQ4_XS = 23,
+    RP_GGML_BF16 = 30,
+    RP_GGML_TQ1_0 = 34,
+    RP_GGML_TQ2_0 = 35,
+    RP_GGML_MXFP4 = 39,
+    RP_GGML_NVFP4 = 40
 };
 /* Of activations; no file holds them. */
 #define RP_GGML_Q8_1 9
@@ -69,7 +74,8 @@ struct rp_gguf_value {
     size_t offset;                  /* in the file, of the value or of the first element */
 };
 
-/* One tensor. dims[0] is the length of a row (numpy's last axis); unused dims are 1. */
+/* One tensor. dims[0] is the length of a row (numpy's last axis); unused dims are 1. Of a type that is not
+ * known nothing but its beginning can be checked, and row_bytes is 0. */
 struct rp_gguf_tensor {
     char name[RP_GGUF_NAME_SIZE];
     unsigned n_dims;
@@ -154,7 +160,7 @@ const struct rp_gguf_tensor *rp_gguf_find_tensor(const struct rp_gguf *gguf, con
 /* The file that its offset is in: a shard's. */
 const char *rp_gguf_tensor_path(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor);
 
-/* "BF16", "Q4_K", …; NULL for a number that ggml does not define. */
+/* "BF16", "Q4_K", …; "unknown" for a number that ggml does not define. */
 const char *rp_ggml_type_name(uint32_t type);
 /* Whether rp_gguf_rows can decode it. */
 bool rp_ggml_type_is_readable(uint32_t type);
