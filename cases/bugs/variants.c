@@ -91,6 +91,7 @@ static enum rp_status linear(void *context, const struct rp_site *site,
             args->y[p * args->y_stride + out] =
                 dot(order, args->weight + out * args->n_in, args->x + p * args->n_in, args->n_in);
     }
+    rp_linear_add_bias(site, args);
     return RP_OK;
 }
 

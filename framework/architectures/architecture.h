@@ -36,6 +36,7 @@ struct rp_step {
     enum rp_weight_id which;
     enum rp_buffer in, out;
     enum rp_slot_part part;
+    bool has_bias; /* of a product: rp_bias_of(which) is added to it */
 };
 
 /* What a step reads and writes. Row p of what it writes needs row p of what it reads; where reads_all,
@@ -87,7 +88,11 @@ struct rp_architecture {
 };
 
 extern const struct rp_architecture rp_architecture_llama, rp_architecture_qwen3,
-    rp_architecture_qwen35;
+    rp_architecture_qwen2, rp_architecture_qwen35;
+
+/* Their names, for a message: "llama, qwen3"; those of config.json's model_type. */
+const char *rp_architecture_names(char *text, size_t size);
+const char *rp_architecture_hf_names(char *text, size_t size);
 
 /* NULL when it is not known. */
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name);

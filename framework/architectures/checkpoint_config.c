@@ -278,14 +278,14 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
 {
     const cJSON *type = rp_checkpoint_setting(checkpoint, "model_type");
     struct reader reader = {.checkpoint = checkpoint, .err = err};
+    char names[256];
     memset(out, 0, sizeof *out);
     if (cJSON_IsString(type))
         out->architecture = rp_architecture_of_hf(type->valuestring);
     if (!out->architecture)
-        return FAIL(&reader, type, RP_ERR_UNSUPPORTED,
-                    "model_type %.40s; llama, mistral, qwen3, qwen3_5 and qwen3_5_text are "
-                    "computed",
-                    cJSON_IsString(type) ? type->valuestring : "is missing");
+        return FAIL(&reader, type, RP_ERR_UNSUPPORTED, "model_type %.40s; computed are: %s",
+                    cJSON_IsString(type) ? type->valuestring : "is missing",
+                    rp_architecture_hf_names(names, sizeof names));
     struct rp_model_config *model = &out->model;
     snprintf(model->architecture, sizeof model->architecture, "%s", out->architecture->name);
     model->rope_ordering = out->architecture->rope_ordering;

@@ -229,7 +229,8 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
     enum rp_status status = make_map(conversion, kind, source->rows, made.n_rows, &made.rows, err);
     if (status == RP_OK)
         status = make_map(conversion, kind, source->columns, made.n_columns, &made.columns, err);
-    made.has_heads_order = source->rows != RP_PART_Q && source->rows != RP_PART_K;
+    made.has_heads_order =
+        !rp_hf_order_may_differ(source->rows) && !rp_hf_order_may_differ(source->columns);
     if (status == RP_OK)
         list_tensor(conversion, source->which, layer, &made);
     else

@@ -6,8 +6,8 @@
 #include "architectures/architecture.h"
 
 /* clang-format off */
-#define TAP(part, from)    {RP_STEP_TAP, RP_N_WEIGHTS, from, from, part}
-#define STEP(kind, weight, from, to) {kind, weight, from, to, RP_PART_OTHER}
+#define TAP(part, from)    {RP_STEP_TAP, RP_N_WEIGHTS, from, from, part, false}
+#define STEP(kind, weight, from, to) {kind, weight, from, to, RP_PART_OTHER, false}
 #define RMS_NORM(weight, from, to) STEP(RP_STEP_RMS_NORM, weight, from, to)
 #define LINEAR(weight, from, to)   STEP(RP_STEP_LINEAR, weight, from, to)
 #define ROPE(weight, buffer)       STEP(RP_STEP_ROPE, weight, buffer, buffer)
@@ -32,6 +32,8 @@
     TAP(RP_PART_PREATTN, RP_BUFFER_NORMED)
 #define PROJECT(weight, part, to) \
     LINEAR(weight, RP_BUFFER_NORMED, to), TAP(part, to)
+#define PROJECT_WITH_BIAS(weight, part, to) \
+    {RP_STEP_LINEAR, weight, RP_BUFFER_NORMED, to, RP_PART_OTHER, true}, TAP(part, to)
 #define NORM_HEADS(weight, part, buffer) \
     RMS_NORM(weight, buffer, buffer), TAP(part, buffer)
 #define ROTATE(weight, part, buffer) \

@@ -7,6 +7,7 @@ static const struct rp_hypothesis_info hypotheses[] = {
     {"branch-missing", "attention's or the FFN's output is not added"},
     {"constant-offset", "the same number added to every channel"},
     {"constant-bias", "the same vector added at every position"},
+    {"bias-missing", "a product without its bias"},
     {"residual-missing", "the residual stream is not added to the branch"},
     {"residual-factor", "the residual stream is added twice"},
     {"residual-leak",

@@ -278,10 +278,11 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
         return status;
     *architecture = rp_architecture_find(name);
     if (!*architecture) {
-        char text[RP_GGUF_NAME_SIZE];
+        char text[RP_GGUF_NAME_SIZE], names[256];
         return rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(gguf), -1,
-                       "architecture %s; \"llama\", \"qwen3\" and \"qwen35\" are computed",
-                       rp_gguf_value_text(gguf, rp_gguf_find_value(gguf, key), text, sizeof text));
+                       "architecture %s; computed are: %s",
+                       rp_gguf_value_text(gguf, rp_gguf_find_value(gguf, key), text, sizeof text),
+                       rp_architecture_names(names, sizeof names));
     }
     memset(config, 0, sizeof *config);
     snprintf(config->architecture, sizeof config->architecture, "%s", (*architecture)->name);

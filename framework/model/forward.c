@@ -92,10 +92,12 @@ static enum rp_status run_rms_norm(struct pass *pass, const struct rp_step *step
 static enum rp_status run_linear(struct pass *pass, const struct rp_step *step)
 {
     const struct rp_weight *weight = &pass->layer->weights[step->which];
+    const enum rp_weight_id bias = step->has_bias ? rp_bias_of(step->which) : RP_N_WEIGHTS;
     struct rp_linear args = {
         .which = step->which,
         .type = weight->type,
         .weight = weight->data,
+        .bias = bias < RP_N_LAYER_WEIGHTS ? pass->layer->weights[bias].data : NULL,
         .n_out = weight->n_out,
         .n_in = weight->n_in,
         .x = pass->buffers[step->in],

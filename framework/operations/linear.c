@@ -13,7 +13,25 @@ enum rp_status rp_op_linear(void *context, const struct rp_site *site, const str
     (void)context;
     rp_matmul(args->weight, args->n_out, args->n_in, args->x, site->n_positions, args->y,
               args->y_stride);
+    rp_linear_add_bias(site, args);
     return RP_OK;
+}
+
+enum rp_weight_id rp_bias_of(enum rp_weight_id which)
+{
+    switch (which) {
+    case RP_ATTN_Q: return RP_ATTN_Q_BIAS;
+    case RP_ATTN_K: return RP_ATTN_K_BIAS;
+    case RP_ATTN_V: return RP_ATTN_V_BIAS;
+    default: return RP_N_WEIGHTS;
+    }
+}
+
+void rp_linear_add_bias(const struct rp_site *site, const struct rp_linear *args)
+{
+    for (size_t p = 0; args->bias && p < site->n_positions; p++)
+        for (size_t i = 0; i < args->n_out; i++)
+            args->y[p * args->y_stride + i] += args->bias[i];
 }
 
 #define ALIGNED 0.33 /* of a sum's square: n terms of one sign */
@@ -122,7 +140,16 @@ RP_COMPILE_TWICE(static, weighted_square,
                   double *restrict sum),
                  (x, by, n, sum))
 
-/* 0.42 u sqrt(n) sqrt(T^2 + y^2 / 3) + u y for a sum of n terms that comes to y. T is the usual size
+/* Takes the bias off y [n_out]: sums [n_out]. */
+static const float *without_bias(const struct rp_linear *args, const float *y, float *sums)
+{
+    for (size_t i = 0; args->bias && i < args->n_out; i++)
+        sums[i] = y[i] - args->bias[i];
+    return args->bias ? sums : y;
+}
+
+/* 0.42 u sqrt(n) sqrt(T^2 + y^2 / 3) + u y for a sum of n terms that comes to y, and u z where a bias makes z
+ * of it. T is the usual size
  * of such a sum: its terms with random signs. It is taken from the columns' and the row's mean
  * squares, as n_out times n_in terms for each position would cost as much as the product. */
 enum rp_status rp_sigma_linear(const struct rp_site *site, const struct rp_linear *args,
@@ -130,21 +157,26 @@ enum rp_status rp_sigma_linear(const struct rp_site *site, const struct rp_linea
 {
     struct profile profile = {.column_square = calloc(args->n_in + 1, sizeof(float)),
                               .row_share = calloc(args->n_out + 1, sizeof(float))};
+    float *sums = calloc((args->bias ? args->n_out : 0) + 1, sizeof *sums);
     enum rp_status status = RP_OK;
-    if (!profile.column_square || !profile.row_share) {
+    if (!profile.column_square || !profile.row_share || !sums) {
         status = rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for a product's profile");
         goto done;
     }
     make_profile(args, &profile);
     const float sum_error = (float)(RP_UNIT_ROUNDOFF * RP_SUM_ERROR * sqrt((double)args->n_in));
     for (size_t p = 0; p < site->n_positions; p++) {
+        const float *y = args->y + p * args->y_stride;
         double square;
         weighted_square(args->x + p * args->n_in, profile.column_square, args->n_in, &square);
-        sigma_row(args->y + p * args->y_stride, profile.row_share, args->n_out, (float)sqrt(square),
+        sigma_row(without_bias(args, y, sums), profile.row_share, args->n_out, (float)sqrt(square),
                   sum_error, sigma + p * args->n_out);
+        for (size_t i = 0; args->bias && i < args->n_out; i++)
+            sigma[p * args->n_out + i] += (float)RP_UNIT_ROUNDOFF * fabsf(y[i]);
     }
 done:
     free(profile.column_square);
     free(profile.row_share);
+    free(sums);
     return status;
 }

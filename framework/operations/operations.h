@@ -75,6 +75,12 @@ enum rp_status rp_op_split_gate(void *context, const struct rp_site *site,
 enum rp_status rp_op_l2_norm(void *context, const struct rp_site *site,
                              const struct rp_l2_norm *args);
 
+/* The weight that a product with `which` adds where it has a bias; RP_N_WEIGHTS: there is none such. */
+enum rp_weight_id rp_bias_of(enum rp_weight_id which);
+
+/* y += bias, where there is one: for whoever computes the product in another way. */
+void rp_linear_add_bias(const struct rp_site *site, const struct rp_linear *args);
+
 /* How far a norm over dim values may be off, relative to its row: the sum of squares errs by
  * RP_SUM_ERROR / 2 u sqrt(dim), and the root halves it; division, root and rounding of the mean add
  * the rest. */

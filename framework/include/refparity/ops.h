@@ -47,6 +47,9 @@ enum rp_weight_id {
     RP_ATTN_Q,      /* [n_heads * head_dim][hidden_size]; gated: [n_heads][2][head_dim] rows */
     RP_ATTN_K,      /* [n_kv_heads * head_dim][hidden_size] */
     RP_ATTN_V,      /* [n_kv_heads * head_dim][hidden_size] */
+    RP_ATTN_Q_BIAS, /* [n_heads * head_dim] */
+    RP_ATTN_K_BIAS, /* [n_kv_heads * head_dim] */
+    RP_ATTN_V_BIAS, /* [n_kv_heads * head_dim] */
     RP_ATTN_Q_NORM, /* [head_dim] */
     RP_ATTN_K_NORM, /* [head_dim] */
     RP_ATTN_OUTPUT, /* [hidden_size][n_heads * head_dim] */
@@ -147,6 +150,7 @@ struct rp_linear {
     enum rp_weight_id which;
     uint32_t type;       /* ggml's, of the weight in the file */
     const float *weight; /* [n_out][n_in], decoded */
+    const float *bias;   /* [n_out], added to the product; NULL: none */
     size_t n_out, n_in;
     size_t
         first_out;  /* of RP_OUTPUT, which comes in blocks of rows: the first one's index; else 0 */
