@@ -16,7 +16,8 @@ shift
     echo "error: $bin/refparity-llamacpp is missing: run ci/get-llamacpp.sh and configure with -DREFPARITY_LLAMA_DIR=DIR" >&2
     exit 2
 }
-families=("${@:-qwen2}")
+families=("$@")
+[ $# -gt 0 ] || families=(qwen2 smollm3)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=$("$root/ci/record.sh" --print-python)
@@ -75,6 +76,11 @@ mutated() { # GGUF CHANGE SLOT=NAME: a file in which a tensor is wrong, which th
 bugs_of_qwen2() { # GGUF
     mutated "$1" blk.2.attn_k.bias=scale:0 h2_k=bias-missing
     mutated "$1" blk.1.attn_v.bias=scale:0.999 h1_v=constant-bias
+}
+
+# HF rotates in no fourth layer: an engine that does, and one that does not elsewhere.
+bugs_of_smollm3() { # GGUF
+    mutated "$1" blk.3.attn_norm.weight=scale:1.001 h3_preattn=constant-factor
 }
 
 for family in "${families[@]}"; do

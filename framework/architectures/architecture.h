@@ -57,6 +57,17 @@ struct rp_layer_plan {
     size_t n_steps;              /* 0: the architecture has no such layers */
 };
 
+/* Which layers are of which kind: those with (index + 1) % interval == 0 are `nth`, the rest `others`. interval
+ * 0: all are RP_LAYER_FULL_ATTENTION. Keys are NULL where there is none such. */
+struct rp_layer_pattern {
+    size_t interval; /* where no key says otherwise */
+    enum rp_layer_kind others, nth;
+    const char *gguf_interval,
+        *gguf_others; /* behind the architecture's name; bools: which are `others` */
+    const char *hf_interval;
+    const char *hf_others; /* numbers, not 0: of `others`; NULL: "layer_types" has names of kinds */
+};
+
 /* What the converter does to a tensor's values. */
 enum rp_value_change {
     RP_CHANGE_NONE,
@@ -81,6 +92,7 @@ struct rp_architecture {
     bool has_attention_gate;
     bool norms_round_last; /* see struct rp_model_config */
     struct rp_layer_plan plans[RP_N_LAYER_KINDS];
+    struct rp_layer_pattern pattern;
     const char *const *hf_names;     /* model_type in config.json, up to a NULL */
     const struct rp_source *sources; /* [n_sources]; RP_OUTPUT and RP_ROPE_FREQS have none */
     size_t n_sources;
@@ -88,7 +100,7 @@ struct rp_architecture {
 };
 
 extern const struct rp_architecture rp_architecture_llama, rp_architecture_qwen3,
-    rp_architecture_qwen2, rp_architecture_qwen35;
+    rp_architecture_qwen2, rp_architecture_qwen35, rp_architecture_smollm3;
 
 /* Their names, for a message: "llama, qwen3"; those of config.json's model_type. */
 const char *rp_architecture_names(char *text, size_t size);

@@ -195,39 +195,75 @@ static bool parse_layer_kind(const char *text, enum rp_layer_kind *kind)
     return *kind == RP_LAYER_LINEAR_ATTENTION || strcmp(text, "full_attention") == 0;
 }
 
-static enum rp_status read_layer_kinds(const struct reader *reader,
-                                       struct rp_checkpoint_config *config)
+/* kinds [n_layers] by the names of a list, one per layer. */
+static enum rp_status read_named_kinds(const struct reader *reader, const cJSON *types,
+                                       const struct rp_architecture *architecture,
+                                       enum rp_layer_kind *kinds)
 {
-    const cJSON *types = rp_checkpoint_setting(reader->checkpoint, "layer_types"), *item;
-    const bool is_hybrid = rp_architecture_is_hybrid(config->architecture);
-    size_t interval = 4, n = 0; /* Qwen3_5TextConfig's */
-    enum rp_layer_kind *kinds = calloc(config->model.n_layers, sizeof *kinds);
-    config->layer_kinds = kinds;
-    config->model.layer_kinds = kinds;
-    if (!kinds)
-        return FAIL(reader, NULL, RP_ERR_MEMORY, "no memory for %zu layers",
-                    config->model.n_layers);
-    if (!types) {
-        enum rp_status status = read_size(reader, "full_attention_interval", interval, &interval);
-        for (size_t i = 0; i < config->model.n_layers && status == RP_OK && is_hybrid; i++)
-            kinds[i] = (i + 1) % interval ? RP_LAYER_LINEAR_ATTENTION : RP_LAYER_FULL_ATTENTION;
-        return status;
-    }
-    if (!cJSON_IsArray(types) || (size_t)cJSON_GetArraySize(types) != config->model.n_layers)
-        return FAIL(reader, types, RP_ERR_MISMATCH,
-                    "\"layer_types\": expected an array of one per layer, %zu",
-                    config->model.n_layers);
+    const cJSON *item;
+    size_t n = 0;
     cJSON_ArrayForEach(item, types)
     {
         const bool is_known =
             cJSON_IsString(item) && parse_layer_kind(item->valuestring, &kinds[n]);
-        if (!is_known || config->architecture->plans[kinds[n]].n_steps == 0)
+        if (!is_known || architecture->plans[kinds[n]].n_steps == 0)
             return FAIL(reader, item, RP_ERR_UNSUPPORTED,
                         "layer %zu is of type %.40s, which %s does not compute", n,
-                        cJSON_IsString(item) ? item->valuestring : "?", config->architecture->name);
+                        cJSON_IsString(item) ? item->valuestring : "?", architecture->name);
         n++;
     }
     return RP_OK;
+}
+
+/* The same by numbers, 0 for the pattern's `nth`. Where no key of a GGUF can say which those are, they have to
+ * be the ones that its readers take. */
+static enum rp_status read_numbered_kinds(const struct reader *reader, const cJSON *numbers,
+                                          const struct rp_layer_pattern *pattern,
+                                          enum rp_layer_kind *kinds)
+{
+    const cJSON *item;
+    size_t n = 0;
+    cJSON_ArrayForEach(item, numbers)
+    {
+        long long number;
+        if (!rp_json_int(item, 0, 1, &number))
+            return FAIL(reader, item, RP_ERR_FORMAT, "\"%s\": expected 0 or 1 for each layer",
+                        pattern->hf_others);
+        const bool is_nth = (n + 1) % pattern->interval == 0;
+        if (!pattern->gguf_interval && !pattern->gguf_others && is_nth != (number == 0))
+            return FAIL(reader, item, RP_ERR_UNSUPPORTED,
+                        "\"%s\": layer %zu is %lld; a GGUF can have 0 at every %zuth layer alone",
+                        pattern->hf_others, n, number, pattern->interval);
+        kinds[n++] = number == 0 ? pattern->nth : pattern->others;
+    }
+    return RP_OK;
+}
+
+static enum rp_status read_layer_kinds(const struct reader *reader,
+                                       struct rp_checkpoint_config *config)
+{
+    const struct rp_layer_pattern *pattern = &config->architecture->pattern;
+    const char *key = pattern->hf_others ? pattern->hf_others : "layer_types";
+    const cJSON *list = rp_checkpoint_setting(reader->checkpoint, key);
+    const size_t n_layers = config->model.n_layers;
+    size_t interval = pattern->interval;
+    enum rp_layer_kind *kinds = calloc(n_layers, sizeof *kinds);
+    config->layer_kinds = kinds;
+    config->model.layer_kinds = kinds;
+    if (!kinds)
+        return FAIL(reader, NULL, RP_ERR_MEMORY, "no memory for %zu layers", n_layers);
+    if (list && (!cJSON_IsArray(list) || (size_t)cJSON_GetArraySize(list) != n_layers))
+        return FAIL(reader, list, RP_ERR_MISMATCH,
+                    "\"%s\": expected an array of one per layer, %zu", key, n_layers);
+    if (list)
+        return pattern->hf_others ? read_numbered_kinds(reader, list, pattern, kinds)
+                                  : read_named_kinds(reader, list, config->architecture, kinds);
+    enum rp_status status = RP_OK;
+    if (pattern->hf_interval)
+        status = read_size(reader, pattern->hf_interval, interval, &interval);
+    for (size_t i = 0; i < n_layers && status == RP_OK && interval > 0; i++)
+        kinds[i] = (i + 1) % interval ? pattern->others : pattern->nth;
+    return status;
 }
 
 static enum rp_status read_delta_net(const struct reader *reader, struct rp_model_config *model)

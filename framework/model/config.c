@@ -10,7 +10,6 @@
 #define MAX_LAYERS 4096
 #define MAX_SIZE (1 << 24)    /* of any one dimension; products of two stay far below SIZE_MAX */
 #define DEFAULT_THETA 10000.0 /* llama.cpp's, where the key is absent */
-#define DEFAULT_INTERVAL 4    /* llama.cpp's full_attention_interval */
 #define KEY_SIZE 128
 
 struct reader {
@@ -168,29 +167,31 @@ static enum rp_status read_delta_net(const struct reader *reader, struct rp_mode
     return RP_OK;
 }
 
-/* kinds [n_layers] from attention.recurrent_layers, or every full_attention_interval-th. */
-static enum rp_status read_hybrid_kinds(const struct reader *reader, size_t n_layers,
-                                        enum rp_layer_kind *kinds)
+/* kinds [n_layers] by the architecture's pattern, whose keys the file may have. */
+static enum rp_status read_pattern(const struct reader *reader,
+                                   const struct rp_layer_pattern *pattern, size_t n_layers,
+                                   enum rp_layer_kind *kinds)
 {
     char key[KEY_SIZE];
-    bool *is_recurrent = NULL;
-    size_t n = 0, interval = DEFAULT_INTERVAL;
+    bool *is_other = NULL;
+    size_t n = 0, interval = pattern->interval;
     enum rp_status status = RP_OK;
-    make_key(reader, "attention.recurrent_layers", key);
-    bool is_listed = rp_gguf_find_value(reader->gguf, key) != NULL;
+    if (interval == 0)
+        return RP_OK;
+    const bool is_listed = pattern->gguf_others && find(reader, pattern->gguf_others);
     if (is_listed)
-        status = rp_gguf_get_bools(reader->gguf, key, &is_recurrent, &n, reader->err);
-    else
-        status = read_optional_size(reader, "full_attention_interval", MAX_LAYERS, &interval);
+        status = rp_gguf_get_bools(reader->gguf, make_key(reader, pattern->gguf_others, key),
+                                   &is_other, &n, reader->err);
+    else if (pattern->gguf_interval)
+        status = read_optional_size(reader, pattern->gguf_interval, MAX_LAYERS, &interval);
     if (status == RP_OK && is_listed && n != n_layers)
         status =
             rp_fail(reader->err, RP_ERR_MISMATCH, rp_gguf_path(reader->gguf), -1,
                     "key '%s' has %zu elements, expected one per layer, %zu", key, n, n_layers);
-    for (size_t i = 0; i < n_layers && status == RP_OK; i++) {
-        bool is_linear = is_listed ? is_recurrent[i] : (i + 1) % interval != 0;
-        kinds[i] = is_linear ? RP_LAYER_LINEAR_ATTENTION : RP_LAYER_FULL_ATTENTION;
-    }
-    free(is_recurrent);
+    for (size_t i = 0; i < n_layers && status == RP_OK; i++)
+        kinds[i] =
+            (is_listed ? is_other[i] : (i + 1) % interval != 0) ? pattern->others : pattern->nth;
+    free(is_other);
     return status;
 }
 
@@ -207,11 +208,11 @@ static enum rp_status read_layer_kinds(const struct reader *reader,
     config->layer_kinds = kinds;
     for (size_t i = 0; i < config->n_layers; i++)
         kinds[i] = RP_LAYER_FULL_ATTENTION;
-    if (!rp_architecture_is_hybrid(architecture))
-        return RP_OK;
-    enum rp_status status = read_delta_net(reader, config);
+    enum rp_status status = RP_OK;
+    if (rp_architecture_is_hybrid(architecture))
+        status = read_delta_net(reader, config);
     if (status == RP_OK)
-        status = read_hybrid_kinds(reader, config->n_layers, kinds);
+        status = read_pattern(reader, &architecture->pattern, config->n_layers, kinds);
     return status;
 }
 

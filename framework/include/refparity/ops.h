@@ -37,6 +37,7 @@ enum rp_mode {
 enum rp_layer_kind {
     RP_LAYER_FULL_ATTENTION,
     RP_LAYER_LINEAR_ATTENTION, /* gated DeltaNet */
+    RP_LAYER_NOPE_ATTENTION,   /* full attention whose Q and K are not rotated */
     RP_N_LAYER_KINDS
 };
 
