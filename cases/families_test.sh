@@ -78,9 +78,13 @@ bugs_of_qwen2() { # GGUF
     mutated "$1" blk.1.attn_v.bias=scale:0.999 h1_v=constant-bias
 }
 
-# HF rotates in no fourth layer: an engine that does, and one that does not elsewhere.
+# llama.cpp takes the file for a Llama's, and rotates Q and K of the layer that is to have no RoPE.
 bugs_of_smollm3() { # GGUF
-    mutated "$1" blk.3.attn_norm.weight=scale:1.001 h3_preattn=constant-factor
+    logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$1" "$work/mutated.gguf" --architecture llama
+    llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
+    replays "$1" h3_qrope=rope-on-nope-layer h3_krope=rope-on-nope-layer
+    rm "$work"/dump/h3_qrope.npy "$work"/dump/h3_krope.npy
+    replays "$1" h3_attn=rope-on-nope-layer
 }
 
 for family in "${families[@]}"; do

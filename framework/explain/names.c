@@ -31,6 +31,7 @@ static const struct rp_hypothesis_info hypotheses[] = {
     {"rope-missing", "Q, K or both are not rotated"},
     {"rope-direction", "rotated the other way"},
     {"rope-on-v", "V is rotated too"},
+    {"rope-on-nope-layer", "Q and K of a layer without RoPE are rotated"},
     {"norm-missing", "a norm (not QK-norm) is left out"},
     {"norm-weight-missing", "a norm without its weight"},
     {"norm-weight-offset", "1 + w, or w - 1, for w"},

@@ -39,6 +39,8 @@ enum rp_step_kind {
     X(delta_beta) X(delta_rule) X(gated_norm) X(ffn_activation) X(residual_add)
 /* clang-format on */
 
+/* A row is over its bound when it is off by more than so many standard errors. */
+#define RP_BOUND_SIGMAS 3.0
 #define RP_UNIT_ROUNDOFF 0x1p-24 /* u: half the distance from 1 to the next float */
 /* A running sum of n terms is rounded n times, each time by 0.42 u of what it has come to. Terms of
  * random sign bring it to sqrt(k) of their size, terms of one sign to k: 0.3 sqrt(n) u of a sum's usual
