@@ -1,6 +1,6 @@
 /* A decoder-only transformer in plain FP32, from a GGUF file or an HF checkpoint, one layer in memory at a time.
  * It is what an engine is held against, so it favours being checkable over being fast.
- * Architectures: "qwen3", "llama", "qwen35". Not a tokenizer, and it samples nothing. */
+ * Architectures: those of architectures/. Not a tokenizer, and it samples nothing. */
 #ifndef REFPARITY_MODEL_H
 #define REFPARITY_MODEL_H
 
