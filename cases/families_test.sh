@@ -116,12 +116,12 @@ for family in "${families[@]}"; do
     logged "$python" "$root/fixtures/tiny/make_wide.py" "$work" "$family"
     checkpoint=$work/wide/$family
     bf16=$checkpoint/$family-bf16.gguf
-    for type in f32 q8_0 q4_k_m; do
+    for type in f32 q8_0 q4_k_m iq4_xs; do
         logged "$bin/refparity-llamacpp-quantize" $type "$bf16" "$work/$type.gguf"
     done
     logged "$python" "$root/fixtures/hf_reference.py" --model "wide/$family" --checkpoints "$work" --prompt-file "$prompt" --out "$work/hf.npz" --slots operations
     "$python" -c 'import numpy, sys; print(*numpy.load(sys.argv[1])["tokens"], sep="\n")' "$work/hf.npz" >"$work/tokens"
-    for type in bf16 q8_0; do
+    for type in bf16 q8_0 q4_k_m iq4_xs; do
         file=$work/$type.gguf
         [ $type = bf16 ] && file=$bf16
         logged "$bin/refparity" weights "$file" "$checkpoint"
@@ -134,7 +134,7 @@ for family in "${families[@]}"; do
         done
         llamacpp refparity-llamacpp "$work/f32.gguf" $mode
         agrees "$family, $mode: llama.cpp"
-        for type in f32 q8_0 q4_k_m; do
+        for type in f32 q8_0 q4_k_m iq4_xs; do
             llamacpp refparity-llamacpp "$work/$type.gguf" $mode
             replays "$work/$type.gguf"
         done

@@ -89,9 +89,9 @@ static enum rp_status linear(void *context, const struct rp_site *site,
     for (size_t p = 0; p < site->n_positions; p++) {
         for (size_t out = 0; out < args->n_out; out++)
             args->y[p * args->y_stride + out] =
-                dot(order, args->weight + out * args->n_in, args->x + p * args->n_in, args->n_in);
+                dot(order, args->weight + out * args->n_in, args->x + p * args->n_in, args->n_in) +
+                (args->bias ? args->bias[out] : 0.0f);
     }
-    rp_linear_add_bias(site, args);
     return RP_OK;
 }
 
