@@ -1,12 +1,18 @@
 /* See architectures/architecture.h. */
 #include "architectures/architecture.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 static const struct rp_architecture *const architectures[] = {
-    &rp_architecture_llama,  &rp_architecture_qwen2,   &rp_architecture_qwen3,
-    &rp_architecture_qwen35, &rp_architecture_smollm3, NULL,
+    &rp_architecture_gemma3,
+    &rp_architecture_llama,
+    &rp_architecture_qwen2,
+    &rp_architecture_qwen3,
+    &rp_architecture_qwen35,
+    &rp_architecture_smollm3,
+    NULL,
 };
 
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name)
@@ -98,6 +104,19 @@ struct rp_step_flow rp_step_flow(const struct rp_step *step)
 bool rp_architecture_is_hybrid(const struct rp_architecture *architecture)
 {
     return architecture->plans[RP_LAYER_LINEAR_ATTENTION].n_steps > 0;
+}
+
+bool rp_architecture_has_window(const struct rp_architecture *architecture)
+{
+    return architecture->plans[RP_LAYER_SLIDING_ATTENTION].n_steps > 0;
+}
+
+float rp_attention_scale(const struct rp_architecture *architecture,
+                         const struct rp_model_config *config)
+{
+    const bool is_by_width = config->n_layers == architecture->layers_scaled_by_width;
+    const size_t dim = is_by_width ? config->hidden_size / config->n_heads : config->head_dim;
+    return 1.0f / sqrtf((float)dim);
 }
 
 /* Weights that a step reads beside its `which`. */
@@ -225,6 +244,8 @@ const char *rp_weight_name(enum rp_weight_id which)
         [RP_FFN_GATE] = "ffn_gate",
         [RP_FFN_UP] = "ffn_up",
         [RP_FFN_DOWN] = "ffn_down",
+        [RP_ATTN_POST_NORM] = "post_attention_norm",
+        [RP_FFN_POST_NORM] = "post_ffw_norm",
         [RP_TOKEN_EMBD] = "token_embd",
         [RP_OUTPUT_NORM] = "output_norm",
         [RP_OUTPUT] = "output",

@@ -90,7 +90,13 @@ struct rp_architecture {
     enum rp_rope_ordering rope_ordering;
     bool may_have_rope_freqs;
     bool has_attention_gate;
-    bool norms_round_last; /* see struct rp_model_config */
+    bool norms_round_last;  /* see struct rp_model_config */
+    bool scales_embeddings; /* by sqrt(hidden_size) */
+    bool ties_embeddings;   /* where config.json does not say */
+    enum rp_activation_function activation;
+    /* A model of so many layers scales attention by 1 / sqrt(hidden_size / n_heads), which no key of a GGUF
+     * says; 0: none does. */
+    size_t layers_scaled_by_width;
     struct rp_layer_plan plans[RP_N_LAYER_KINDS];
     struct rp_layer_pattern pattern;
     const char *const *hf_names;     /* model_type in config.json, up to a NULL */
@@ -100,7 +106,7 @@ struct rp_architecture {
 };
 
 extern const struct rp_architecture rp_architecture_llama, rp_architecture_qwen3,
-    rp_architecture_qwen2, rp_architecture_qwen35, rp_architecture_smollm3;
+    rp_architecture_gemma3, rp_architecture_qwen2, rp_architecture_qwen35, rp_architecture_smollm3;
 
 /* Their names, for a message: "llama, qwen3"; those of config.json's model_type. */
 const char *rp_architecture_names(char *text, size_t size);
@@ -113,6 +119,13 @@ const struct rp_architecture *rp_architecture_of_hf(const char *model_type);
 
 /* Whether it has layers of both kinds, and hence a gated DeltaNet to configure. */
 bool rp_architecture_is_hybrid(const struct rp_architecture *architecture);
+
+/* Whether it may have layers that attend to a window of positions. */
+bool rp_architecture_has_window(const struct rp_architecture *architecture);
+
+/* What attention's scores are multiplied by; config's sizes are set. */
+float rp_attention_scale(const struct rp_architecture *architecture,
+                         const struct rp_model_config *config);
 
 /* Whether a layer of that kind has this weight. */
 bool rp_layer_plan_uses(const struct rp_layer_plan *plan, enum rp_weight_id which);

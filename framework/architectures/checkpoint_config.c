@@ -12,7 +12,8 @@
 
 struct reader {
     const struct rp_checkpoint *checkpoint;
-    const cJSON *rope; /* rope_parameters, or rope_scaling; NULL: neither */
+    const cJSON *rope;         /* rope_parameters, or rope_scaling; NULL: neither */
+    const cJSON *sliding_rope; /* of layers with a window, where they have their own; else NULL */
     struct rp_error *err;
 };
 
@@ -65,7 +66,26 @@ static enum rp_status read_bool(const struct reader *reader, const char *key, bo
     return RP_OK;
 }
 
-static enum rp_status read_sizes(const struct reader *reader, struct rp_model_config *model)
+/* Where config.json has it, it has to be the one that a GGUF's readers take: no key says it. */
+static enum rp_status check_attention_scale(const struct reader *reader,
+                                            const struct rp_model_config *model)
+{
+    const char key[] = "query_pre_attn_scalar";
+    const cJSON *value = rp_checkpoint_setting(reader->checkpoint, key);
+    double scalar = 0;
+    if (!value)
+        return RP_OK;
+    enum rp_status status = check_positive(reader, value, key, &scalar);
+    if (status == RP_OK && fabs(1 / sqrt(scalar) - (double)model->attention_scale) > 1e-6)
+        status = FAIL(reader, value, RP_ERR_UNSUPPORTED,
+                      "\"%s\" is %g; a GGUF's readers take attention's scale for %g", key, scalar,
+                      (double)model->attention_scale);
+    return status;
+}
+
+static enum rp_status read_sizes(const struct reader *reader,
+                                 const struct rp_architecture *architecture,
+                                 struct rp_model_config *model)
 {
     double eps;
     enum rp_status status = read_size(reader, "num_hidden_layers", REQUIRED, &model->n_layers);
@@ -88,6 +108,8 @@ static enum rp_status read_sizes(const struct reader *reader, struct rp_model_co
             read_size(reader, "head_dim", model->hidden_size / model->n_heads, &model->head_dim);
     if (status == RP_OK)
         status = read_bool(reader, "tie_word_embeddings", &model->has_tied_embeddings);
+    if (!rp_checkpoint_setting(reader->checkpoint, "tie_word_embeddings"))
+        model->has_tied_embeddings = architecture->ties_embeddings;
     if (status == RP_OK)
         status = check_positive(reader, rp_checkpoint_setting(reader->checkpoint, "rms_norm_eps"),
                                 "rms_norm_eps", &eps);
@@ -99,8 +121,8 @@ static enum rp_status read_sizes(const struct reader *reader, struct rp_model_co
                     "%zu heads, %zu KV heads, hidden_size %zu: heads do not divide evenly",
                     model->n_heads, model->n_kv_heads, model->hidden_size);
     model->rms_norm_eps = (float)eps;
-    model->attention_scale = 1.0f / sqrtf((float)model->head_dim);
-    return RP_OK;
+    model->attention_scale = rp_attention_scale(architecture, model);
+    return check_attention_scale(reader, model);
 }
 
 static enum rp_status read_rope_scaling(const struct reader *reader,
@@ -190,9 +212,10 @@ static enum rp_status read_rope(const struct reader *reader, struct rp_checkpoin
 /* Of one layer; text is of layer_types. */
 static bool parse_layer_kind(const char *text, enum rp_layer_kind *kind)
 {
-    *kind =
-        strcmp(text, "linear_attention") == 0 ? RP_LAYER_LINEAR_ATTENTION : RP_LAYER_FULL_ATTENTION;
-    return *kind == RP_LAYER_LINEAR_ATTENTION || strcmp(text, "full_attention") == 0;
+    *kind = strcmp(text, "linear_attention") == 0    ? RP_LAYER_LINEAR_ATTENTION
+            : strcmp(text, "sliding_attention") == 0 ? RP_LAYER_SLIDING_ATTENTION
+                                                     : RP_LAYER_FULL_ATTENTION;
+    return *kind != RP_LAYER_FULL_ATTENTION || strcmp(text, "full_attention") == 0;
 }
 
 /* kinds [n_layers] by the names of a list, one per layer. */
@@ -200,6 +223,7 @@ static enum rp_status read_named_kinds(const struct reader *reader, const cJSON 
                                        const struct rp_architecture *architecture,
                                        enum rp_layer_kind *kinds)
 {
+    const struct rp_layer_pattern *pattern = &architecture->pattern;
     const cJSON *item;
     size_t n = 0;
     cJSON_ArrayForEach(item, types)
@@ -210,6 +234,12 @@ static enum rp_status read_named_kinds(const struct reader *reader, const cJSON 
             return FAIL(reader, item, RP_ERR_UNSUPPORTED,
                         "layer %zu is of type %.40s, which %s does not compute", n,
                         cJSON_IsString(item) ? item->valuestring : "?", architecture->name);
+        const bool is_nth = (n + 1) % (pattern->interval ? pattern->interval : 1) == 0;
+        if (pattern->interval && !pattern->gguf_interval && !pattern->gguf_others &&
+            is_nth != (kinds[n] == pattern->nth))
+            return FAIL(reader, item, RP_ERR_UNSUPPORTED,
+                        "layer %zu is of type %.40s; of a GGUF each %zuth layer is another", n,
+                        item->valuestring, pattern->interval);
         n++;
     }
     return RP_OK;
@@ -296,15 +326,37 @@ static enum rp_status read_delta_net(const struct reader *reader, struct rp_mode
     return RP_OK;
 }
 
-static enum rp_status refuse_features(const struct reader *reader)
+/* Layers that attend to a window: how far they see, and their base of RoPE. */
+static enum rp_status read_window(const struct reader *reader, struct rp_model_config *model)
 {
-    const cJSON *act = rp_checkpoint_setting(reader->checkpoint, "hidden_act");
+    const cJSON *theta = rp_checkpoint_setting(reader->checkpoint, "rope_local_base_freq");
+    double base = 10000.0;
+    enum rp_status status = read_size(reader, "sliding_window", REQUIRED, &model->window);
+    if (reader->sliding_rope)
+        theta = cJSON_GetObjectItemCaseSensitive(reader->sliding_rope, "rope_theta");
+    if (status == RP_OK && theta)
+        status = check_positive(reader, theta, "rope_theta", &base);
+    model->rope_theta_sliding = (float)base;
+    return status;
+}
+
+static enum rp_status refuse_features(const struct reader *reader,
+                                      const struct rp_architecture *architecture)
+{
+    const bool has_gelu = architecture->activation == RP_GELU_TANH;
+    const char *key = has_gelu ? "hidden_activation" : "hidden_act";
+    const char *expected = has_gelu ? "gelu_pytorch_tanh" : "silu";
+    const cJSON *act = rp_checkpoint_setting(reader->checkpoint, key);
+    const cJSON *cap = rp_checkpoint_setting(reader->checkpoint, "final_logit_softcapping");
     const cJSON *window = rp_checkpoint_setting(reader->checkpoint, "sliding_window");
     const cJSON *use_window = rp_checkpoint_setting(reader->checkpoint, "use_sliding_window");
-    if (act && !(cJSON_IsString(act) && strcmp(act->valuestring, "silu") == 0))
+    if (act && !(cJSON_IsString(act) && strcmp(act->valuestring, expected) == 0))
         return FAIL(reader, act, RP_ERR_UNSUPPORTED,
-                    "\"hidden_act\" is not \"silu\", which alone is computed");
-    if (window && !(use_window && cJSON_IsFalse(use_window)))
+                    "\"%s\" is not \"%s\", which alone is computed", key, expected);
+    if (cap)
+        return FAIL(reader, cap, RP_ERR_UNSUPPORTED, "a cap on the logits is not computed");
+    if (!rp_architecture_has_window(architecture) && window &&
+        !(use_window && cJSON_IsFalse(use_window)))
         return FAIL(reader, window, RP_ERR_UNSUPPORTED, "a sliding window is not computed");
     return RP_OK;
 }
@@ -327,18 +379,26 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
     model->rope_ordering = out->architecture->rope_ordering;
     model->has_attention_gate = out->architecture->has_attention_gate;
     model->norms_round_last = out->architecture->norms_round_last;
+    model->activation = out->architecture->activation;
     reader.rope = rp_checkpoint_setting(checkpoint, "rope_parameters");
     if (!reader.rope)
         reader.rope = rp_checkpoint_setting(checkpoint, "rope_scaling");
-    enum rp_status status = read_sizes(&reader, model);
+    const cJSON *full = cJSON_GetObjectItemCaseSensitive(reader.rope, "full_attention");
+    if (full) { /* one for each kind of layer */
+        reader.sliding_rope = cJSON_GetObjectItemCaseSensitive(reader.rope, "sliding_attention");
+        reader.rope = full;
+    }
+    enum rp_status status = read_sizes(&reader, out->architecture, model);
     if (status == RP_OK)
         status = read_rope(&reader, out);
     if (status == RP_OK)
         status = read_layer_kinds(&reader, out);
     if (status == RP_OK && rp_architecture_is_hybrid(out->architecture))
         status = read_delta_net(&reader, model);
+    if (status == RP_OK && rp_architecture_has_window(out->architecture))
+        status = read_window(&reader, model);
     if (status == RP_OK)
-        status = refuse_features(&reader);
+        status = refuse_features(&reader, out->architecture);
     if (status == RP_OK)
         status = read_size(&reader, "max_position_embeddings", 0, &out->context_length);
     return status;

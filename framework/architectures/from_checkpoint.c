@@ -397,6 +397,10 @@ static void put_metadata(const struct conversion *conversion, struct rp_gguf_met
     put_float(metadata, name, "attention.layer_norm_rms_epsilon", model->rms_norm_eps);
     put_size(metadata, name, "rope.dimension_count", model->n_rot);
     put_float(metadata, name, "rope.freq_base", model->rope_theta);
+    if (rp_architecture_has_window(config->architecture)) {
+        put_size(metadata, name, "attention.sliding_window", model->window);
+        put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
+    }
     if (config->n_rope_sections > 0) {
         snprintf(key, sizeof key, "%s.rope.dimension_sections", name);
         rp_gguf_metadata_ints(metadata, key, config->rope_sections, RP_MAX_ROPE_SECTIONS);

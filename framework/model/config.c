@@ -103,7 +103,6 @@ static enum rp_status read_heads(const struct reader *reader, struct rp_model_co
                        "key '%s.attention.value_length' is %zu and key_length %zu; only equal "
                        "lengths are computed",
                        reader->architecture, value_length, config->head_dim);
-    config->attention_scale = 1.0f / sqrtf((float)config->head_dim);
     return RP_OK;
 }
 
@@ -133,6 +132,22 @@ static enum rp_status read_rope(const struct reader *reader, struct rp_model_con
                        "key '%s' is not \"none\"; rope scaling is computed only as the tensor "
                        "'rope_freqs.weight'",
                        key);
+    return status;
+}
+
+/* Layers that attend to a window, and their base of RoPE. Without the key all layers are alike. */
+static enum rp_status read_window(const struct reader *reader, struct rp_model_config *config)
+{
+    char key[KEY_SIZE];
+    int64_t window = 0;
+    enum rp_status status = RP_OK;
+    if (find(reader, "attention.sliding_window"))
+        status = rp_gguf_get_int(reader->gguf, make_key(reader, "attention.sliding_window", key), 0,
+                                 INT32_MAX, &window, reader->err);
+    config->window = (size_t)window;
+    config->rope_theta_sliding = (float)DEFAULT_THETA;
+    if (status == RP_OK && find(reader, "rope.freq_base_swa"))
+        status = read_positive(reader, "rope.freq_base_swa", &config->rope_theta_sliding);
     return status;
 }
 
@@ -211,17 +226,30 @@ static enum rp_status read_layer_kinds(const struct reader *reader,
     enum rp_status status = RP_OK;
     if (rp_architecture_is_hybrid(architecture))
         status = read_delta_net(reader, config);
+    if (rp_architecture_has_window(architecture)) {
+        status = read_window(reader, config);
+        if (status == RP_OK && config->window == 0)
+            return RP_OK;
+    }
     if (status == RP_OK)
         status = read_pattern(reader, &architecture->pattern, config->n_layers, kinds);
     return status;
 }
 
 /* Keys of features that change the result; zero, or absent, means that they are off. */
-static enum rp_status refuse_features(const struct reader *reader)
+static enum rp_status refuse_features(const struct reader *reader,
+                                      const struct rp_architecture *architecture)
 {
-    static const char *const names[] = {"expert_count", "expert_used_count",
-                                        "attention.sliding_window", "nextn_predict_layers"};
+    static const char window[] = "attention.sliding_window";
+    static const char *const names[] = {"expert_count", "expert_used_count", window,
+                                        "nextn_predict_layers"};
+    char cap[KEY_SIZE];
+    if (rp_gguf_find_value(reader->gguf, make_key(reader, "final_logit_softcapping", cap)))
+        return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
+                       "key '%s': a cap on the logits is not computed", cap);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (names[i] == window && rp_architecture_has_window(architecture))
+            continue;
         char key[KEY_SIZE];
         int64_t value = 0;
         enum rp_status status = RP_OK;
@@ -290,6 +318,7 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
     config->rope_ordering = (*architecture)->rope_ordering;
     config->has_attention_gate = (*architecture)->has_attention_gate;
     config->norms_round_last = (*architecture)->norms_round_last;
+    config->activation = (*architecture)->activation;
     reader.architecture = config->architecture;
     status = read_size(&reader, "block_count", MAX_LAYERS, &config->n_layers);
     if (status == RP_OK)
@@ -300,10 +329,14 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
         status = read_positive(&reader, "attention.layer_norm_rms_epsilon", &config->rms_norm_eps);
     if (status == RP_OK)
         status = read_heads(&reader, config);
-    if (status == RP_OK)
+    if (status == RP_OK) {
+        config->attention_scale = rp_attention_scale(*architecture, config);
+        if ((*architecture)->scales_embeddings)
+            config->embedding_scale = sqrtf((float)config->hidden_size);
         status = read_rope(&reader, config);
+    }
     if (status == RP_OK)
-        status = refuse_features(&reader);
+        status = refuse_features(&reader, *architecture);
     if (status == RP_OK)
         status = read_layer_kinds(&reader, *architecture, config, layer_kinds);
     if (status == RP_OK)

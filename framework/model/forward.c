@@ -113,7 +113,7 @@ static enum rp_status run_rope(struct pass *pass, const struct rp_step *step)
     struct rp_rope args = {
         .which = step->which,
         .ordering = config->rope_ordering,
-        .theta = config->rope_theta,
+        .theta = rp_site_rope_theta(&pass->site),
         .freq_factors = pass->forward->model->rope_freqs,
         .n_rot = config->n_rot,
         .n_heads = rp_buffer_width(config, step->in) / config->head_dim,
@@ -147,6 +147,9 @@ static enum rp_status run_attention(struct pass *pass, const struct rp_step *ste
         .head_dim = config->head_dim,
         .scale = config->attention_scale,
         .is_causal = true,
+        .window = config->layer_kinds[pass->site.layer] == RP_LAYER_SLIDING_ATTENTION
+                      ? config->window
+                      : 0,
         .q = pass->buffers[step->in],
         .n_keys = pass->state->n_used,
         .keys = pass->state->keys,
@@ -271,6 +274,7 @@ static enum rp_status run_gated_norm(struct pass *pass, const struct rp_step *st
 static enum rp_status run_ffn_activation(struct pass *pass, const struct rp_step *step)
 {
     struct rp_ffn_activation args = {
+        .function = pass->site.config->activation,
         .dim = pass->site.config->intermediate_size,
         .gate = pass->buffers[RP_BUFFER_GATE],
         .up = pass->buffers[RP_BUFFER_UP],

@@ -19,8 +19,11 @@ enum rp_status rp_model_embed(const struct rp_forward *forward, size_t n, const 
     const struct rp_model *model = forward->model;
     const struct rp_ops *ops = ops_of(forward);
     struct rp_site site = rp_site_make(forward, -1, n, positions, err);
-    struct rp_embed args = {
-        .gguf = model->gguf, .table = model->token_embd, .tokens = tokens, .y = hidden};
+    struct rp_embed args = {.gguf = model->gguf,
+                            .table = model->token_embd,
+                            .tokens = tokens,
+                            .scale = model->config.embedding_scale,
+                            .y = hidden};
     for (size_t i = 0; i < n; i++) {
         if (tokens[i] < 0 || (size_t)tokens[i] >= model->config.vocab_size)
             return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,

@@ -321,6 +321,8 @@ void rp_emulation_open(struct rp_emulation *emulation, const struct rp_numerics 
     emulation->overlay.ops.linear = linear;
     emulation->overlay.ops.kv_store = kv_store;
     emulation->overlay.ops.attention = attention;
+    if (numerics->activations == RP_ACTIVATIONS_BY_WEIGHT)
+        emulation->overlay.ops.ffn_activation = rp_gelu_by_table;
     if (numerics->state != RP_STATE_F32)
         rp_state_open(emulation);
 }

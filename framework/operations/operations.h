@@ -77,6 +77,21 @@ enum rp_status rp_op_split_gate(void *context, const struct rp_site *site,
 enum rp_status rp_op_l2_norm(void *context, const struct rp_site *site,
                              const struct rp_l2_norm *args);
 
+/* RoPE's base in a layer of that kind. */
+static inline float rp_rope_theta(const struct rp_model_config *config, enum rp_layer_kind kind)
+{
+    return kind == RP_LAYER_SLIDING_ATTENTION ? config->rope_theta_sliding : config->rope_theta;
+}
+static inline float rp_site_rope_theta(const struct rp_site *site)
+{
+    return rp_rope_theta(site->config, site->layer >= 0 ? site->config->layer_kinds[site->layer]
+                                                        : RP_LAYER_FULL_ATTENTION);
+}
+
+/* The keys that row p of the call sees: from *first on, up to *end. */
+void rp_attention_visible(const struct rp_site *site, const struct rp_attention *args, size_t p,
+                          size_t *first, size_t *end);
+
 /* The weight that a product with `which` adds where it has a bias; RP_N_WEIGHTS: there is none such. */
 enum rp_weight_id rp_bias_of(enum rp_weight_id which);
 
