@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "operations/hypotheses.h"
-#include "refparity/metrics.h"
 
 /* Of a layer that has no RoPE: a copy of x [n_positions][n_heads * head_dim], rotated; freed by the caller. */
 static enum rp_status rotated_copy(const struct rp_change *change, const struct rp_site *site,
@@ -72,6 +71,14 @@ static enum rp_status take_rows(const struct rp_change *change, size_t n, size_t
     return RP_OK;
 }
 
+static double norm_of(const float *x, size_t n)
+{
+    double square = 0;
+    for (size_t i = 0; i < n; i++)
+        square += (double)x[i] * (double)x[i];
+    return sqrt(square);
+}
+
 /* [n] relative to the rotated rows, after rp_op_rope; NULL: no memory. */
 static const float *bound_of_rope(struct rp_search *search, const struct rp_site *site,
                                   const struct rp_rope *rotated)
@@ -82,9 +89,9 @@ static const float *bound_of_rope(struct rp_search *search, const struct rp_site
     rp_search_note(search, rp_sigma_rope(site, rotated, sigma));
     for (size_t row = 0; row < search->n; row++) {
         const size_t at = row * search->dim;
-        const double norm = rp_metrics_norm(rotated->x + at, search->dim);
+        const double norm = norm_of(rotated->x + at, search->dim);
         if (norm > 0)
-            bound[row] = (float)(RP_BOUND_SIGMAS * rp_metrics_norm(sigma + at, search->dim) / norm);
+            bound[row] = (float)(RP_BOUND_SIGMAS * norm_of(sigma + at, search->dim) / norm);
     }
     return bound;
 }
