@@ -128,7 +128,9 @@ step_dequantized() { cases/dequantized_test.sh build/parity; }
 
 step_detect() { ci/detect.sh --quick; }
 
-step_llamacpp() { configure parity && cmake --build --preset parity && cases/llamacpp_test.sh build/parity; }
+step_llamacpp() {
+    configure parity && cmake --build --preset parity && cases/llamacpp_test.sh build/parity && cases/families_test.sh build/parity
+}
 
 step_smollm2() {
     local build=build/parity

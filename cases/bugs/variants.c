@@ -82,6 +82,11 @@ static float silu(const struct rp_variant *variant, float x)
     return x / (1.0f + exp_of(variant, -x));
 }
 
+static float gelu(float x)
+{
+    return 0.5f * x * (1.0f + tanhf(0.797884561f * x * (1.0f + 0.044715f * x * x)));
+}
+
 static enum rp_status linear(void *context, const struct rp_site *site,
                              const struct rp_linear *args)
 {
@@ -89,7 +94,8 @@ static enum rp_status linear(void *context, const struct rp_site *site,
     for (size_t p = 0; p < site->n_positions; p++) {
         for (size_t out = 0; out < args->n_out; out++)
             args->y[p * args->y_stride + out] =
-                dot(order, args->weight + out * args->n_in, args->x + p * args->n_in, args->n_in);
+                dot(order, args->weight + out * args->n_in, args->x + p * args->n_in, args->n_in) +
+                (args->bias ? args->bias[out] : 0.0f);
     }
     return RP_OK;
 }
@@ -203,10 +209,15 @@ static enum rp_status attention(void *context, const struct rp_site *site,
         while (n < args->n_keys &&
                (!args->is_causal || args->key_positions[n] <= site->positions[p]))
             n++;
+        size_t first = 0;
+        while (args->window > 0 && first < n &&
+               site->positions[p] - args->key_positions[first] >= (int64_t)args->window)
+            first++;
         for (size_t head = 0; head < args->n_heads; head++) {
-            size_t at = (p * args->n_heads + head) * dim, kv_at = head / group * dim;
+            size_t at = (p * args->n_heads + head) * dim,
+                   kv_at = (first * args->n_kv_heads + head / group) * dim;
             (variant->has_online_softmax ? attend_online : attend_plain)(
-                variant, args, args->q + at, args->keys + kv_at, args->values + kv_at, n,
+                variant, args, args->q + at, args->keys + kv_at, args->values + kv_at, n - first,
                 args->y + at);
         }
     }
@@ -225,7 +236,9 @@ static enum rp_status ffn_activation(void *context, const struct rp_site *site,
                                      const struct rp_ffn_activation *args)
 {
     for (size_t i = 0; i < site->n_positions * args->dim; i++)
-        args->y[i] = silu(variant_of(context), args->gate[i]) * args->up[i];
+        args->y[i] = (args->function == RP_GELU_TANH ? gelu(args->gate[i])
+                                                     : silu(variant_of(context), args->gate[i])) *
+                     args->up[i];
     return RP_OK;
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a GGUF with a bug in it: another value of a key, or other values in some tensors.
 
-    mutate_gguf.py IN OUT [--set KEY=VALUE ...] [--tensor NAME=OP[:ARG ...] ...]
+    mutate_gguf.py IN OUT [--set KEY=VALUE ...] [--tensor NAME=OP[:ARG ...] ...] [--architecture NAME]
 
 An engine runs OUT, and what it dumps is judged against IN. VALUE is read as the key's type; a key
 that IN lacks is added, as a string, a float where it has a point, or else a uint32. OP:
@@ -15,6 +15,8 @@ that IN lacks is added, as a string, a float where it has a point, or else a uin
     rows:A:B:F          rows A .. B-1 times F
     interleave:N        rows of each of N heads from RoPE's halves to its pairs
     halve:N             and back
+
+--architecture adds IN's keys of its architecture under NAME, too, which engines then take it for.
 
 ones, add and reverse need F32, F16 or BF16. A tensor may be named more than once: in that order. NAME
 may hold * for all tensors that match.
@@ -137,7 +139,21 @@ def split(text: str) -> tuple[str, str]:
     return name, rest
 
 
-def mutate(source: Path, out: Path, keys: dict[str, str], changes: list[tuple[str, str]]) -> None:
+def as_architecture(reader: gguf.GGUFReader, name: str) -> dict[str, tuple[object, gguf.GGUFValueType]]:
+    """The keys that make another architecture of the file."""
+    key = "general.architecture"
+    own = reader.get_field(key).contents() + "."
+    keys = {
+        f"{name}.{field.name.removeprefix(own)}": (field.contents(), field.types[0])
+        for field in reader.fields.values()
+        if field.name.startswith(own)
+    }
+    return keys | {key: (name, gguf.GGUFValueType.STRING)}
+
+
+def mutate(
+    source: Path, out: Path, keys: dict[str, str], changes: list[tuple[str, str]], architecture: str | None
+) -> None:
     """keys: name -> text of the value; changes: (tensor, operation)."""
     reader = gguf.GGUFReader(source)
     found = {tensor.name: tensor for tensor in reader.tensors}
@@ -149,7 +165,8 @@ def mutate(source: Path, out: Path, keys: dict[str, str], changes: list[tuple[st
             raise ValueError(f"{source} has no tensor {pattern}")
         for name in names:
             change(changed.setdefault(name, Tensor(found[name])), op, args, found)
-    typed_keys = {name: typed(text, reader.get_field(name)) for name, text in keys.items()}
+    typed_keys = as_architecture(reader, architecture) if architecture else {}
+    typed_keys |= {name: typed(text, reader.get_field(name)) for name, text in keys.items()}
     rows = (
         (name, tuple(int(n) for n in reversed(tensor.shape)), Type(tensor.tensor_type), tensor.data)
         if name not in changed
@@ -165,9 +182,11 @@ def main() -> int:
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--tensor", action="append", default=[], metavar="NAME=OP")
+    parser.add_argument("--architecture", metavar="NAME")
     args = parser.parse_args()
     try:
-        mutate(args.source, args.out, dict(map(split, args.set)), [split(text) for text in args.tensor])
+        changes = [split(text) for text in args.tensor]
+        mutate(args.source, args.out, dict(map(split, args.set)), changes, args.architecture)
     except (ValueError, KeyError, IndexError, OSError) as error:
         print(f"mutate_gguf.py: {error}", file=sys.stderr)
         return 2

@@ -1,13 +1,17 @@
 /* See architectures/architecture.h. */
 #include "architectures/architecture.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 static const struct rp_architecture *const architectures[] = {
+    &rp_architecture_gemma3,
     &rp_architecture_llama,
+    &rp_architecture_qwen2,
     &rp_architecture_qwen3,
     &rp_architecture_qwen35,
+    &rp_architecture_smollm3,
     NULL,
 };
 
@@ -28,6 +32,30 @@ const struct rp_architecture *rp_architecture_of_hf(const char *model_type)
             if (strcmp(*known, model_type) == 0)
                 return architectures[i];
     return NULL;
+}
+
+/* Adds name behind those that text has. */
+static void add_name(char *text, size_t size, const char *name)
+{
+    const size_t used = strlen(text);
+    snprintf(text + used, size - used, "%s%s", used > 0 ? ", " : "", name);
+}
+
+const char *rp_architecture_names(char *text, size_t size)
+{
+    text[0] = '\0';
+    for (size_t i = 0; architectures[i]; i++)
+        add_name(text, size, architectures[i]->name);
+    return text;
+}
+
+const char *rp_architecture_hf_names(char *text, size_t size)
+{
+    text[0] = '\0';
+    for (size_t i = 0; architectures[i]; i++)
+        for (const char *const *name = architectures[i]->hf_names; *name; name++)
+            add_name(text, size, *name);
+    return text;
 }
 
 struct rp_step_flow rp_step_flow(const struct rp_step *step)
@@ -78,6 +106,19 @@ bool rp_architecture_is_hybrid(const struct rp_architecture *architecture)
     return architecture->plans[RP_LAYER_LINEAR_ATTENTION].n_steps > 0;
 }
 
+bool rp_architecture_has_window(const struct rp_architecture *architecture)
+{
+    return architecture->plans[RP_LAYER_SLIDING_ATTENTION].n_steps > 0;
+}
+
+float rp_attention_scale(const struct rp_architecture *architecture,
+                         const struct rp_model_config *config)
+{
+    const bool is_by_width = config->n_layers == architecture->layers_scaled_by_width;
+    const size_t dim = is_by_width ? config->hidden_size / config->n_heads : config->head_dim;
+    return 1.0f / sqrtf((float)dim);
+}
+
 /* Weights that a step reads beside its `which`. */
 static bool reads_gate_vectors(const struct rp_step *step, enum rp_weight_id which)
 {
@@ -94,7 +135,8 @@ bool rp_layer_plan_uses(const struct rp_layer_plan *plan, enum rp_weight_id whic
 {
     for (size_t i = 0; i < plan->n_steps; i++) {
         const struct rp_step *step = &plan->steps[i];
-        if ((has_weight(step->kind) && step->which == which) || reads_gate_vectors(step, which))
+        if ((has_weight(step->kind) && step->which == which) || reads_gate_vectors(step, which) ||
+            (step->has_bias && rp_bias_of(step->which) == which))
             return true;
     }
     return false;
@@ -139,6 +181,9 @@ void rp_weight_shape(const struct rp_model_config *config, enum rp_weight_id whi
     case RP_ATTN_Q: *n_out = config->has_attention_gate ? 2 * heads_width : heads_width; break;
     case RP_ATTN_K:
     case RP_ATTN_V: *n_out = config->n_kv_heads * config->head_dim; break;
+    case RP_ATTN_Q_BIAS: *n_in = heads_width; break;
+    case RP_ATTN_K_BIAS:
+    case RP_ATTN_V_BIAS: *n_in = config->n_kv_heads * config->head_dim; break;
     case RP_ATTN_Q_NORM:
     case RP_ATTN_K_NORM: *n_in = config->head_dim; break;
     case RP_ATTN_OUTPUT:
@@ -176,18 +221,35 @@ void rp_weight_shape(const struct rp_model_config *config, enum rp_weight_id whi
 const char *rp_weight_name(enum rp_weight_id which)
 {
     static const char *const names[RP_N_WEIGHTS] = {
-        [RP_ATTN_NORM] = "attn_norm",     [RP_ATTN_Q] = "attn_q",
-        [RP_ATTN_K] = "attn_k",           [RP_ATTN_V] = "attn_v",
-        [RP_ATTN_Q_NORM] = "attn_q_norm", [RP_ATTN_K_NORM] = "attn_k_norm",
-        [RP_ATTN_OUTPUT] = "attn_output", [RP_ATTN_QKV] = "attn_qkv",
-        [RP_ATTN_GATE] = "attn_gate",     [RP_SSM_CONV1D] = "ssm_conv1d",
-        [RP_SSM_ALPHA] = "ssm_alpha",     [RP_SSM_BETA] = "ssm_beta",
-        [RP_SSM_DT] = "ssm_dt",           [RP_SSM_A] = "ssm_a",
-        [RP_SSM_NORM] = "ssm_norm",       [RP_SSM_OUT] = "ssm_out",
-        [RP_FFN_NORM] = "ffn_norm",       [RP_FFN_GATE] = "ffn_gate",
-        [RP_FFN_UP] = "ffn_up",           [RP_FFN_DOWN] = "ffn_down",
-        [RP_TOKEN_EMBD] = "token_embd",   [RP_OUTPUT_NORM] = "output_norm",
-        [RP_OUTPUT] = "output",           [RP_ROPE_FREQS] = "rope_freqs",
+        [RP_ATTN_NORM] = "attn_norm",
+        [RP_ATTN_Q] = "attn_q",
+        [RP_ATTN_K] = "attn_k",
+        [RP_ATTN_V] = "attn_v",
+        [RP_ATTN_Q_BIAS] = "attn_q.bias",
+        [RP_ATTN_K_BIAS] = "attn_k.bias",
+        [RP_ATTN_V_BIAS] = "attn_v.bias",
+        [RP_ATTN_Q_NORM] = "attn_q_norm",
+        [RP_ATTN_K_NORM] = "attn_k_norm",
+        [RP_ATTN_OUTPUT] = "attn_output",
+        [RP_ATTN_QKV] = "attn_qkv",
+        [RP_ATTN_GATE] = "attn_gate",
+        [RP_SSM_CONV1D] = "ssm_conv1d",
+        [RP_SSM_ALPHA] = "ssm_alpha",
+        [RP_SSM_BETA] = "ssm_beta",
+        [RP_SSM_DT] = "ssm_dt",
+        [RP_SSM_A] = "ssm_a",
+        [RP_SSM_NORM] = "ssm_norm",
+        [RP_SSM_OUT] = "ssm_out",
+        [RP_FFN_NORM] = "ffn_norm",
+        [RP_FFN_GATE] = "ffn_gate",
+        [RP_FFN_UP] = "ffn_up",
+        [RP_FFN_DOWN] = "ffn_down",
+        [RP_ATTN_POST_NORM] = "post_attention_norm",
+        [RP_FFN_POST_NORM] = "post_ffw_norm",
+        [RP_TOKEN_EMBD] = "token_embd",
+        [RP_OUTPUT_NORM] = "output_norm",
+        [RP_OUTPUT] = "output",
+        [RP_ROPE_FREQS] = "rope_freqs",
     };
     return (unsigned)which < RP_N_WEIGHTS ? names[which] : "unknown";
 }
@@ -196,7 +258,9 @@ void rp_weight_full_name(const struct rp_architecture *architecture, enum rp_wei
                          size_t layer, char name[RP_GGUF_NAME_SIZE])
 {
     const char *base = which == RP_FFN_NORM ? architecture->ffn_norm : rp_weight_name(which);
-    const char *suffix = which == RP_SSM_A ? "" : which == RP_SSM_DT ? ".bias" : ".weight";
+    const char *suffix = which == RP_SSM_A || strstr(base, ".bias") ? ""
+                         : which == RP_SSM_DT                       ? ".bias"
+                                                                    : ".weight";
     if (which < RP_N_LAYER_WEIGHTS)
         snprintf(name, RP_GGUF_NAME_SIZE, "blk.%zu.%s%s", layer, base, suffix);
     else

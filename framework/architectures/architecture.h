@@ -36,6 +36,7 @@ struct rp_step {
     enum rp_weight_id which;
     enum rp_buffer in, out;
     enum rp_slot_part part;
+    bool has_bias; /* of a product: rp_bias_of(which) is added to it */
 };
 
 /* What a step reads and writes. Row p of what it writes needs row p of what it reads; where reads_all,
@@ -54,6 +55,17 @@ struct rp_step_flow rp_step_flow(const struct rp_step *step);
 struct rp_layer_plan {
     const struct rp_step *steps; /* [n_steps] */
     size_t n_steps;              /* 0: the architecture has no such layers */
+};
+
+/* Which layers are of which kind: those with (index + 1) % interval == 0 are `nth`, the rest `others`. interval
+ * 0: all are RP_LAYER_FULL_ATTENTION. Keys are NULL where there is none such. */
+struct rp_layer_pattern {
+    size_t interval; /* where no key says otherwise */
+    enum rp_layer_kind others, nth;
+    const char *gguf_interval,
+        *gguf_others; /* behind the architecture's name; bools: which are `others` */
+    const char *hf_interval;
+    const char *hf_others; /* numbers, not 0: of `others`; NULL: "layer_types" has names of kinds */
 };
 
 /* What the converter does to a tensor's values. */
@@ -78,8 +90,15 @@ struct rp_architecture {
     enum rp_rope_ordering rope_ordering;
     bool may_have_rope_freqs;
     bool has_attention_gate;
-    bool norms_round_last; /* see struct rp_model_config */
+    bool norms_round_last;  /* see struct rp_model_config */
+    bool scales_embeddings; /* by sqrt(hidden_size) */
+    bool ties_embeddings;   /* where config.json does not say */
+    enum rp_activation_function activation;
+    /* A model of so many layers scales attention by 1 / sqrt(hidden_size / n_heads), which no key of a GGUF
+     * says; 0: none does. */
+    size_t layers_scaled_by_width;
     struct rp_layer_plan plans[RP_N_LAYER_KINDS];
+    struct rp_layer_pattern pattern;
     const char *const *hf_names;     /* model_type in config.json, up to a NULL */
     const struct rp_source *sources; /* [n_sources]; RP_OUTPUT and RP_ROPE_FREQS have none */
     size_t n_sources;
@@ -87,7 +106,11 @@ struct rp_architecture {
 };
 
 extern const struct rp_architecture rp_architecture_llama, rp_architecture_qwen3,
-    rp_architecture_qwen35;
+    rp_architecture_gemma3, rp_architecture_qwen2, rp_architecture_qwen35, rp_architecture_smollm3;
+
+/* Their names, for a message: "llama, qwen3"; those of config.json's model_type. */
+const char *rp_architecture_names(char *text, size_t size);
+const char *rp_architecture_hf_names(char *text, size_t size);
 
 /* NULL when it is not known. */
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name);
@@ -96,6 +119,13 @@ const struct rp_architecture *rp_architecture_of_hf(const char *model_type);
 
 /* Whether it has layers of both kinds, and hence a gated DeltaNet to configure. */
 bool rp_architecture_is_hybrid(const struct rp_architecture *architecture);
+
+/* Whether it may have layers that attend to a window of positions. */
+bool rp_architecture_has_window(const struct rp_architecture *architecture);
+
+/* What attention's scores are multiplied by; config's sizes are set. */
+float rp_attention_scale(const struct rp_architecture *architecture,
+                         const struct rp_model_config *config);
 
 /* Whether a layer of that kind has this weight. */
 bool rp_layer_plan_uses(const struct rp_layer_plan *plan, enum rp_weight_id which);

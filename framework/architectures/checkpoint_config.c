@@ -12,7 +12,8 @@
 
 struct reader {
     const struct rp_checkpoint *checkpoint;
-    const cJSON *rope; /* rope_parameters, or rope_scaling; NULL: neither */
+    const cJSON *rope;         /* rope_parameters, or rope_scaling; NULL: neither */
+    const cJSON *sliding_rope; /* of layers with a window, where they have their own; else NULL */
     struct rp_error *err;
 };
 
@@ -65,7 +66,26 @@ static enum rp_status read_bool(const struct reader *reader, const char *key, bo
     return RP_OK;
 }
 
-static enum rp_status read_sizes(const struct reader *reader, struct rp_model_config *model)
+/* Where config.json has it, it has to be the one that a GGUF's readers take: no key says it. */
+static enum rp_status check_attention_scale(const struct reader *reader,
+                                            const struct rp_model_config *model)
+{
+    const char key[] = "query_pre_attn_scalar";
+    const cJSON *value = rp_checkpoint_setting(reader->checkpoint, key);
+    double scalar = 0;
+    if (!value)
+        return RP_OK;
+    enum rp_status status = check_positive(reader, value, key, &scalar);
+    if (status == RP_OK && fabs(1 / sqrt(scalar) - (double)model->attention_scale) > 1e-6)
+        status = FAIL(reader, value, RP_ERR_UNSUPPORTED,
+                      "\"%s\" is %g; a GGUF's readers take attention's scale for %g", key, scalar,
+                      (double)model->attention_scale);
+    return status;
+}
+
+static enum rp_status read_sizes(const struct reader *reader,
+                                 const struct rp_architecture *architecture,
+                                 struct rp_model_config *model)
 {
     double eps;
     enum rp_status status = read_size(reader, "num_hidden_layers", REQUIRED, &model->n_layers);
@@ -88,6 +108,8 @@ static enum rp_status read_sizes(const struct reader *reader, struct rp_model_co
             read_size(reader, "head_dim", model->hidden_size / model->n_heads, &model->head_dim);
     if (status == RP_OK)
         status = read_bool(reader, "tie_word_embeddings", &model->has_tied_embeddings);
+    if (!rp_checkpoint_setting(reader->checkpoint, "tie_word_embeddings"))
+        model->has_tied_embeddings = architecture->ties_embeddings;
     if (status == RP_OK)
         status = check_positive(reader, rp_checkpoint_setting(reader->checkpoint, "rms_norm_eps"),
                                 "rms_norm_eps", &eps);
@@ -99,8 +121,8 @@ static enum rp_status read_sizes(const struct reader *reader, struct rp_model_co
                     "%zu heads, %zu KV heads, hidden_size %zu: heads do not divide evenly",
                     model->n_heads, model->n_kv_heads, model->hidden_size);
     model->rms_norm_eps = (float)eps;
-    model->attention_scale = 1.0f / sqrtf((float)model->head_dim);
-    return RP_OK;
+    model->attention_scale = rp_attention_scale(architecture, model);
+    return check_attention_scale(reader, model);
 }
 
 static enum rp_status read_rope_scaling(const struct reader *reader,
@@ -190,44 +212,88 @@ static enum rp_status read_rope(const struct reader *reader, struct rp_checkpoin
 /* Of one layer; text is of layer_types. */
 static bool parse_layer_kind(const char *text, enum rp_layer_kind *kind)
 {
-    *kind =
-        strcmp(text, "linear_attention") == 0 ? RP_LAYER_LINEAR_ATTENTION : RP_LAYER_FULL_ATTENTION;
-    return *kind == RP_LAYER_LINEAR_ATTENTION || strcmp(text, "full_attention") == 0;
+    *kind = strcmp(text, "linear_attention") == 0    ? RP_LAYER_LINEAR_ATTENTION
+            : strcmp(text, "sliding_attention") == 0 ? RP_LAYER_SLIDING_ATTENTION
+                                                     : RP_LAYER_FULL_ATTENTION;
+    return *kind != RP_LAYER_FULL_ATTENTION || strcmp(text, "full_attention") == 0;
+}
+
+/* kinds [n_layers] by the names of a list, one per layer. */
+static enum rp_status read_named_kinds(const struct reader *reader, const cJSON *types,
+                                       const struct rp_architecture *architecture,
+                                       enum rp_layer_kind *kinds)
+{
+    const struct rp_layer_pattern *pattern = &architecture->pattern;
+    const cJSON *item;
+    size_t n = 0;
+    cJSON_ArrayForEach(item, types)
+    {
+        const bool is_known =
+            cJSON_IsString(item) && parse_layer_kind(item->valuestring, &kinds[n]);
+        if (!is_known || architecture->plans[kinds[n]].n_steps == 0)
+            return FAIL(reader, item, RP_ERR_UNSUPPORTED,
+                        "layer %zu is of type %.40s, which %s does not compute", n,
+                        cJSON_IsString(item) ? item->valuestring : "?", architecture->name);
+        const bool is_nth = (n + 1) % (pattern->interval ? pattern->interval : 1) == 0;
+        if (pattern->interval && !pattern->gguf_interval && !pattern->gguf_others &&
+            is_nth != (kinds[n] == pattern->nth))
+            return FAIL(reader, item, RP_ERR_UNSUPPORTED,
+                        "layer %zu is of type %.40s; of a GGUF each %zuth layer is another", n,
+                        item->valuestring, pattern->interval);
+        n++;
+    }
+    return RP_OK;
+}
+
+/* The same by numbers, 0 for the pattern's `nth`. Where no key of a GGUF can say which those are, they have to
+ * be the ones that its readers take. */
+static enum rp_status read_numbered_kinds(const struct reader *reader, const cJSON *numbers,
+                                          const struct rp_layer_pattern *pattern,
+                                          enum rp_layer_kind *kinds)
+{
+    const cJSON *item;
+    size_t n = 0;
+    cJSON_ArrayForEach(item, numbers)
+    {
+        long long number;
+        if (!rp_json_int(item, 0, 1, &number))
+            return FAIL(reader, item, RP_ERR_FORMAT, "\"%s\": expected 0 or 1 for each layer",
+                        pattern->hf_others);
+        const bool is_nth = (n + 1) % pattern->interval == 0;
+        if (!pattern->gguf_interval && !pattern->gguf_others && is_nth != (number == 0))
+            return FAIL(reader, item, RP_ERR_UNSUPPORTED,
+                        "\"%s\": layer %zu is %lld; a GGUF can have 0 at every %zuth layer alone",
+                        pattern->hf_others, n, number, pattern->interval);
+        kinds[n++] = number == 0 ? pattern->nth : pattern->others;
+    }
+    return RP_OK;
 }
 
 static enum rp_status read_layer_kinds(const struct reader *reader,
                                        struct rp_checkpoint_config *config)
 {
-    const cJSON *types = rp_checkpoint_setting(reader->checkpoint, "layer_types"), *item;
-    const bool is_hybrid = rp_architecture_is_hybrid(config->architecture);
-    size_t interval = 4, n = 0; /* Qwen3_5TextConfig's */
-    enum rp_layer_kind *kinds = calloc(config->model.n_layers, sizeof *kinds);
+    const struct rp_layer_pattern *pattern = &config->architecture->pattern;
+    const char *key = pattern->hf_others ? pattern->hf_others : "layer_types";
+    const cJSON *list = rp_checkpoint_setting(reader->checkpoint, key);
+    const size_t n_layers = config->model.n_layers;
+    size_t interval = pattern->interval;
+    enum rp_layer_kind *kinds = calloc(n_layers, sizeof *kinds);
     config->layer_kinds = kinds;
     config->model.layer_kinds = kinds;
     if (!kinds)
-        return FAIL(reader, NULL, RP_ERR_MEMORY, "no memory for %zu layers",
-                    config->model.n_layers);
-    if (!types) {
-        enum rp_status status = read_size(reader, "full_attention_interval", interval, &interval);
-        for (size_t i = 0; i < config->model.n_layers && status == RP_OK && is_hybrid; i++)
-            kinds[i] = (i + 1) % interval ? RP_LAYER_LINEAR_ATTENTION : RP_LAYER_FULL_ATTENTION;
-        return status;
-    }
-    if (!cJSON_IsArray(types) || (size_t)cJSON_GetArraySize(types) != config->model.n_layers)
-        return FAIL(reader, types, RP_ERR_MISMATCH,
-                    "\"layer_types\": expected an array of one per layer, %zu",
-                    config->model.n_layers);
-    cJSON_ArrayForEach(item, types)
-    {
-        const bool is_known =
-            cJSON_IsString(item) && parse_layer_kind(item->valuestring, &kinds[n]);
-        if (!is_known || config->architecture->plans[kinds[n]].n_steps == 0)
-            return FAIL(reader, item, RP_ERR_UNSUPPORTED,
-                        "layer %zu is of type %.40s, which %s does not compute", n,
-                        cJSON_IsString(item) ? item->valuestring : "?", config->architecture->name);
-        n++;
-    }
-    return RP_OK;
+        return FAIL(reader, NULL, RP_ERR_MEMORY, "no memory for %zu layers", n_layers);
+    if (list && (!cJSON_IsArray(list) || (size_t)cJSON_GetArraySize(list) != n_layers))
+        return FAIL(reader, list, RP_ERR_MISMATCH,
+                    "\"%s\": expected an array of one per layer, %zu", key, n_layers);
+    if (list)
+        return pattern->hf_others ? read_numbered_kinds(reader, list, pattern, kinds)
+                                  : read_named_kinds(reader, list, config->architecture, kinds);
+    enum rp_status status = RP_OK;
+    if (pattern->hf_interval)
+        status = read_size(reader, pattern->hf_interval, interval, &interval);
+    for (size_t i = 0; i < n_layers && status == RP_OK && interval > 0; i++)
+        kinds[i] = (i + 1) % interval ? pattern->others : pattern->nth;
+    return status;
 }
 
 static enum rp_status read_delta_net(const struct reader *reader, struct rp_model_config *model)
@@ -260,15 +326,37 @@ static enum rp_status read_delta_net(const struct reader *reader, struct rp_mode
     return RP_OK;
 }
 
-static enum rp_status refuse_features(const struct reader *reader)
+/* Layers that attend to a window: how far they see, and their base of RoPE. */
+static enum rp_status read_window(const struct reader *reader, struct rp_model_config *model)
 {
-    const cJSON *act = rp_checkpoint_setting(reader->checkpoint, "hidden_act");
+    const cJSON *theta = rp_checkpoint_setting(reader->checkpoint, "rope_local_base_freq");
+    double base = 10000.0;
+    enum rp_status status = read_size(reader, "sliding_window", REQUIRED, &model->window);
+    if (reader->sliding_rope)
+        theta = cJSON_GetObjectItemCaseSensitive(reader->sliding_rope, "rope_theta");
+    if (status == RP_OK && theta)
+        status = check_positive(reader, theta, "rope_theta", &base);
+    model->rope_theta_sliding = (float)base;
+    return status;
+}
+
+static enum rp_status refuse_features(const struct reader *reader,
+                                      const struct rp_architecture *architecture)
+{
+    const bool has_gelu = architecture->activation == RP_GELU_TANH;
+    const char *key = has_gelu ? "hidden_activation" : "hidden_act";
+    const char *expected = has_gelu ? "gelu_pytorch_tanh" : "silu";
+    const cJSON *act = rp_checkpoint_setting(reader->checkpoint, key);
+    const cJSON *cap = rp_checkpoint_setting(reader->checkpoint, "final_logit_softcapping");
     const cJSON *window = rp_checkpoint_setting(reader->checkpoint, "sliding_window");
     const cJSON *use_window = rp_checkpoint_setting(reader->checkpoint, "use_sliding_window");
-    if (act && !(cJSON_IsString(act) && strcmp(act->valuestring, "silu") == 0))
+    if (act && !(cJSON_IsString(act) && strcmp(act->valuestring, expected) == 0))
         return FAIL(reader, act, RP_ERR_UNSUPPORTED,
-                    "\"hidden_act\" is not \"silu\", which alone is computed");
-    if (window && !(use_window && cJSON_IsFalse(use_window)))
+                    "\"%s\" is not \"%s\", which alone is computed", key, expected);
+    if (cap)
+        return FAIL(reader, cap, RP_ERR_UNSUPPORTED, "a cap on the logits is not computed");
+    if (!rp_architecture_has_window(architecture) && window &&
+        !(use_window && cJSON_IsFalse(use_window)))
         return FAIL(reader, window, RP_ERR_UNSUPPORTED, "a sliding window is not computed");
     return RP_OK;
 }
@@ -278,31 +366,39 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
 {
     const cJSON *type = rp_checkpoint_setting(checkpoint, "model_type");
     struct reader reader = {.checkpoint = checkpoint, .err = err};
+    char names[256];
     memset(out, 0, sizeof *out);
     if (cJSON_IsString(type))
         out->architecture = rp_architecture_of_hf(type->valuestring);
     if (!out->architecture)
-        return FAIL(&reader, type, RP_ERR_UNSUPPORTED,
-                    "model_type %.40s; llama, mistral, qwen3, qwen3_5 and qwen3_5_text are "
-                    "computed",
-                    cJSON_IsString(type) ? type->valuestring : "is missing");
+        return FAIL(&reader, type, RP_ERR_UNSUPPORTED, "model_type %.40s; computed are: %s",
+                    cJSON_IsString(type) ? type->valuestring : "is missing",
+                    rp_architecture_hf_names(names, sizeof names));
     struct rp_model_config *model = &out->model;
     snprintf(model->architecture, sizeof model->architecture, "%s", out->architecture->name);
     model->rope_ordering = out->architecture->rope_ordering;
     model->has_attention_gate = out->architecture->has_attention_gate;
     model->norms_round_last = out->architecture->norms_round_last;
+    model->activation = out->architecture->activation;
     reader.rope = rp_checkpoint_setting(checkpoint, "rope_parameters");
     if (!reader.rope)
         reader.rope = rp_checkpoint_setting(checkpoint, "rope_scaling");
-    enum rp_status status = read_sizes(&reader, model);
+    const cJSON *full = cJSON_GetObjectItemCaseSensitive(reader.rope, "full_attention");
+    if (full) { /* one for each kind of layer */
+        reader.sliding_rope = cJSON_GetObjectItemCaseSensitive(reader.rope, "sliding_attention");
+        reader.rope = full;
+    }
+    enum rp_status status = read_sizes(&reader, out->architecture, model);
     if (status == RP_OK)
         status = read_rope(&reader, out);
     if (status == RP_OK)
         status = read_layer_kinds(&reader, out);
     if (status == RP_OK && rp_architecture_is_hybrid(out->architecture))
         status = read_delta_net(&reader, model);
+    if (status == RP_OK && rp_architecture_has_window(out->architecture))
+        status = read_window(&reader, model);
     if (status == RP_OK)
-        status = refuse_features(&reader);
+        status = refuse_features(&reader, out->architecture);
     if (status == RP_OK)
         status = read_size(&reader, "max_position_embeddings", 0, &out->context_length);
     return status;

@@ -239,7 +239,8 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
     enum rp_status status = make_map(conversion, kind, source->rows, made.n_rows, &made.rows, err);
     if (status == RP_OK)
         status = make_map(conversion, kind, source->columns, made.n_columns, &made.columns, err);
-    made.has_heads_order = source->rows != RP_PART_Q && source->rows != RP_PART_K;
+    made.has_heads_order =
+        !rp_hf_order_may_differ(source->rows) && !rp_hf_order_may_differ(source->columns);
     if (status == RP_OK)
         list_tensor(conversion, source->which, layer, &made);
     else
@@ -406,6 +407,10 @@ static void put_metadata(const struct conversion *conversion, struct rp_gguf_met
     put_float(metadata, name, "attention.layer_norm_rms_epsilon", model->rms_norm_eps);
     put_size(metadata, name, "rope.dimension_count", model->n_rot);
     put_float(metadata, name, "rope.freq_base", model->rope_theta);
+    if (rp_architecture_has_window(config->architecture)) {
+        put_size(metadata, name, "attention.sliding_window", model->window);
+        put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
+    }
     if (config->n_rope_sections > 0) {
         snprintf(key, sizeof key, "%s.rope.dimension_sections", name);
         rp_gguf_metadata_ints(metadata, key, config->rope_sections, RP_MAX_ROPE_SECTIONS);

@@ -22,6 +22,10 @@
     ROWS(RP_ATTN_K, "self_attn.k_proj.weight", RP_PART_K),      \
     AS_IT_IS(RP_ATTN_V, "self_attn.v_proj.weight"),             \
     AS_IT_IS(RP_ATTN_OUTPUT, "self_attn.o_proj.weight")
+#define QKV_BIAS_SOURCES                                                                     \
+    COLUMNS(RP_ATTN_Q_BIAS, "self_attn.q_proj.bias", RP_CHANGE_NONE, RP_PART_Q),            \
+    COLUMNS(RP_ATTN_K_BIAS, "self_attn.k_proj.bias", RP_CHANGE_NONE, RP_PART_K),            \
+    AS_IT_IS(RP_ATTN_V_BIAS, "self_attn.v_proj.bias")
 /* change: of the norms' values */
 #define NORM_SOURCES(change)                                                  \
     CHANGED(RP_ATTN_NORM, "input_layernorm.weight", change),                  \

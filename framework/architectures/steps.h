@@ -6,8 +6,8 @@
 #include "architectures/architecture.h"
 
 /* clang-format off */
-#define TAP(part, from)    {RP_STEP_TAP, RP_N_WEIGHTS, from, from, part}
-#define STEP(kind, weight, from, to) {kind, weight, from, to, RP_PART_OTHER}
+#define TAP(part, from)    {RP_STEP_TAP, RP_N_WEIGHTS, from, from, part, false}
+#define STEP(kind, weight, from, to) {kind, weight, from, to, RP_PART_OTHER, false}
 #define RMS_NORM(weight, from, to) STEP(RP_STEP_RMS_NORM, weight, from, to)
 #define LINEAR(weight, from, to)   STEP(RP_STEP_LINEAR, weight, from, to)
 #define ROPE(weight, buffer)       STEP(RP_STEP_ROPE, weight, buffer, buffer)
@@ -32,6 +32,8 @@
     TAP(RP_PART_PREATTN, RP_BUFFER_NORMED)
 #define PROJECT(weight, part, to) \
     LINEAR(weight, RP_BUFFER_NORMED, to), TAP(part, to)
+#define PROJECT_WITH_BIAS(weight, part, to) \
+    {RP_STEP_LINEAR, weight, RP_BUFFER_NORMED, to, RP_PART_OTHER, true}, TAP(part, to)
 #define NORM_HEADS(weight, part, buffer) \
     RMS_NORM(weight, buffer, buffer), TAP(part, buffer)
 #define ROTATE(weight, part, buffer) \
@@ -43,7 +45,15 @@
     TAP(RP_PART_ATTNOUT, RP_BUFFER_BRANCH),          \
     RESIDUAL_ADD(weight),                            \
     TAP(RP_PART_POSTATTN, RP_BUFFER_HIDDEN)
-#define FFN                                                    \
+/* With a norm of the branch before it is added. */
+#define MIXER_OUT_NORMED(weight, from)                                  \
+    LINEAR(weight, from, RP_BUFFER_BRANCH),                             \
+    TAP(RP_PART_ATTNOUT, RP_BUFFER_BRANCH),                             \
+    RMS_NORM(RP_ATTN_POST_NORM, RP_BUFFER_BRANCH, RP_BUFFER_BRANCH),    \
+    TAP(RP_PART_ATTNNORM, RP_BUFFER_BRANCH),                            \
+    RESIDUAL_ADD(weight),                                               \
+    TAP(RP_PART_POSTATTN, RP_BUFFER_HIDDEN)
+#define FFN_BRANCH                                             \
     RMS_NORM(RP_FFN_NORM, RP_BUFFER_HIDDEN, RP_BUFFER_NORMED), \
     TAP(RP_PART_PREFFN, RP_BUFFER_NORMED),                     \
     PROJECT(RP_FFN_GATE, RP_PART_GATE, RP_BUFFER_GATE),        \
@@ -51,8 +61,16 @@
     FFN_ACTIVATION,                                            \
     TAP(RP_PART_ACT, RP_BUFFER_GATE),                          \
     LINEAR(RP_FFN_DOWN, RP_BUFFER_GATE, RP_BUFFER_BRANCH),     \
-    TAP(RP_PART_FFNOUT, RP_BUFFER_BRANCH),                     \
-    RESIDUAL_ADD(RP_FFN_DOWN),                                 \
+    TAP(RP_PART_FFNOUT, RP_BUFFER_BRANCH)
+#define FFN                    \
+    FFN_BRANCH,                \
+    RESIDUAL_ADD(RP_FFN_DOWN), \
+    TAP(RP_PART_OUTPUT, RP_BUFFER_HIDDEN)
+#define FFN_NORMED                                                   \
+    FFN_BRANCH,                                                      \
+    RMS_NORM(RP_FFN_POST_NORM, RP_BUFFER_BRANCH, RP_BUFFER_BRANCH),  \
+    TAP(RP_PART_FFNNORM, RP_BUFFER_BRANCH),                          \
+    RESIDUAL_ADD(RP_FFN_DOWN),                                       \
     TAP(RP_PART_OUTPUT, RP_BUFFER_HIDDEN)
 /* clang-format on */
 

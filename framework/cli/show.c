@@ -32,8 +32,11 @@ static int show_gguf(const char *path)
     if (rp_gguf_open(path, &gguf, &err))
         return rp_cli_error(&err);
     char text[160];
-    printf("%s: GGUF, %zu metadata values, %zu tensors\n\n", path, rp_gguf_n_values(gguf),
+    printf("%s: GGUF, %zu metadata values, %zu tensors", rp_gguf_path(gguf), rp_gguf_n_values(gguf),
            rp_gguf_n_tensors(gguf));
+    if (rp_gguf_n_shards(gguf) > 1)
+        printf(" in %zu shards", rp_gguf_n_shards(gguf));
+    fputs("\n\n", stdout);
     for (size_t i = 0; i < rp_gguf_n_values(gguf); i++) {
         const struct rp_gguf_value *value = rp_gguf_value(gguf, i);
         printf("%.*s = %s\n", (int)value->key.length, value->key.data,

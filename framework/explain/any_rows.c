@@ -217,7 +217,7 @@ static bool is_of_heads(const struct rp_search *search, const float *permutation
     const size_t width = search->config->head_dim;
     if ((part != RP_PART_V && part != RP_PART_ATTN && part != RP_PART_MIX &&
          !rp_hf_order_may_differ(part)) ||
-        width < 2 || search->kind != RP_LAYER_FULL_ATTENTION || search->dim % width != 0)
+        width < 2 || search->kind == RP_LAYER_LINEAR_ATTENTION || search->dim % width != 0)
         return false;
     for (size_t i = 0; i < search->dim; i++) {
         if ((size_t)permutation[i] != (size_t)permutation[i - i % width] + i % width)

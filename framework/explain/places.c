@@ -148,7 +148,7 @@ enum rp_status rp_places_by_head(const struct rp_search *search,
                                  struct rp_error *err)
 {
     const struct rp_model_config *config = search->config;
-    const bool is_full = search->kind == RP_LAYER_FULL_ATTENTION;
+    const bool is_full = search->kind != RP_LAYER_LINEAR_ATTENTION;
     const size_t n_q = is_full ? config->n_heads : config->n_linear_v_heads;
     const size_t n_kv = is_full ? config->n_kv_heads : config->n_linear_v_heads;
     const size_t group = n_q / n_kv;

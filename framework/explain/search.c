@@ -272,13 +272,15 @@ static void judge(const struct rp_slot_search *own, struct rp_trial *trial)
     trial->n_over = 0;
     for (size_t row = 0; row < search->n; row++) {
         const double plain = search->error[row], found = error_of(search, row, search->rows);
-        const double error = isfinite(found) ? found : 1e6, scaled = error / search->limit[row];
+        const float *bound = trial->candidate.bound;
+        const double limit = fmax(search->limit[row], bound ? (double)bound[row] : 0);
+        const double error = isfinite(found) ? found : 1e6, scaled = error / limit;
         trial->cost += log1p(scaled * scaled) / (double)search->n;
         trial->chi2 += scaled * scaled / (double)search->n;
         trial->n_over += scaled <= 1 ? 0 : 1;
         most = fmax(most, scaled);
         has_tips |= slot->limit[row] > slot->bound[row];
-        is_bounded &= error <= fmax(slot->limit[row], search->limit[row]);
+        is_bounded &= error <= fmax(slot->limit[row], limit);
         is_near &= error <= fmax(TIPS_LIMITS * slot->limit[row], of_error * plain);
         before += plain * plain;
         after += error * error;

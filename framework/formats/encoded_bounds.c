@@ -29,7 +29,7 @@ static const struct layout {
     {RP_GGML_Q5_1, 32, 24, 32, 31, false},   {RP_GGML_IQ4_NL, 32, 18, 32, 8, true},
     {RP_GGML_Q2_K, 256, 84, 16, 3, false},   {RP_GGML_Q3_K, 256, 110, 16, 7, true},
     {RP_GGML_Q4_K, 256, 144, 32, 15, false}, {RP_GGML_Q5_K, 256, 176, 32, 31, false},
-    {RP_GGML_Q6_K, 256, 210, 16, 63, true},
+    {RP_GGML_Q6_K, 256, 210, 16, 63, true},  {RP_GGML_IQ4_XS, 256, 136, 32, 8, true},
 };
 
 static const struct layout *layout_of(uint32_t type)
@@ -102,19 +102,24 @@ static void with_minimum(const unsigned char *in, bool has_five_bits, float *bou
     }
 }
 
+/* How far the further neighbour of an IQ4 value is. */
+static float iq4_gap(unsigned number)
+{
+    const float *values = rp_iq4_values;
+    const float below = number > 0 ? values[number] - values[number - 1] : 23.0f;
+    const float above = number < 15 ? values[number + 1] - values[number] : 24.0f;
+    return below > above ? below : above;
+}
+
 /* IQ4_NL: half way to the further neighbour; at both ends all of it. */
 static void iq4_nl(const unsigned char *in, float *bound, float *reach)
 {
-    static const float values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                     1,    13,   25,  38,  53,  69,  89,  113};
     const float scale = half_at(in), scale_error = half_error(scale);
     for (size_t i = 0; i < BLOCK; i++) {
         const unsigned number = number_at(in + 2, NULL, i);
-        const float below = number > 0 ? values[number] - values[number - 1] : 23.0f;
-        const float above = number < 15 ? values[number + 1] - values[number] : 24.0f;
-        const float gap = below > above ? below : above;
+        const float gap = iq4_gap(number), value = fabsf(rp_iq4_values[number]);
         const bool is_end = number == 0 || number == 15;
-        bound[i] = (is_end ? gap : 0.5001f * gap) * scale + fabsf(values[number]) * scale_error;
+        bound[i] = (is_end ? gap : 0.5001f * gap) * scale + value * scale_error;
         reach[i] = bound[i] + FITTED * gap * scale;
     }
 }
@@ -193,6 +198,26 @@ static void q6_k(const unsigned char *in, float *bound, float *reach)
     }
 }
 
+/* IQ4_XS: the nearest value by a scale of 6 bits, whose factor F16 has yet to round. */
+static void iq4_xs(const unsigned char *in, float *bound, float *reach)
+{
+    const unsigned high = rp_load_u16(in + 2);
+    struct group group = {.factor = half_at(in)};
+    for (size_t i = 0; i < SUPER_BLOCK; i++) {
+        const size_t at = i / 32;
+        const unsigned low = (unsigned)in[4 + at / 2] >> at % 2 * 4 & 0x0fu;
+        const int scale = (int)(low | (high >> 2 * at & 3u) << 4) - 32;
+        const unsigned number = number_at(in + 8 + at * 16, NULL, i % 32);
+        /* what was read lies up to a gap from the value: so much of it the factor's rounding moves */
+        const float read = (fabsf(rp_iq4_values[number]) + iq4_gap(number)) * fabsf((float)scale);
+        group.largest = scale == 31 ? 254 : 127; /* 32, which there is not, is cut off */
+        group.step = iq4_gap(number) * group.factor * fabsf((float)scale);
+        k_value(&group, number == 0 || number == 15, &bound[i], &reach[i]);
+        bound[i] += read * half_error(group.factor);
+        reach[i] += read * half_error(group.factor);
+    }
+}
+
 /* False: not a type of blocks. */
 static bool block_bounds(uint32_t type, const unsigned char *in, float *bound, float *reach)
 {
@@ -208,6 +233,7 @@ static bool block_bounds(uint32_t type, const unsigned char *in, float *bound, f
     case RP_GGML_Q4_K: q4_k(in, false, bound, reach); return true;
     case RP_GGML_Q5_K: q4_k(in, true, bound, reach); return true;
     case RP_GGML_Q6_K: q6_k(in, bound, reach); return true;
+    case RP_GGML_IQ4_XS: iq4_xs(in, bound, reach); return true;
     default: return false;
     }
 }

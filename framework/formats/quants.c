@@ -134,14 +134,15 @@ void rp_block_minima(const unsigned char *in, size_t n, size_t block_bytes, floa
         minima[block] = rp_float_from_half(rp_load_u16(in + block * block_bytes + 2));
 }
 
+const float rp_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                 1,    13,   25,  38,  53,  69,  89,  113};
+
 /* As Q4_0, but the four bits number one of 16 values that lie unevenly. */
 void rp_decode_iq4_nl(const unsigned char *in, size_t n, float *out)
 {
-    static const float values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                     1,    13,   25,  38,  53,  69,  89,  113};
     for (size_t block = 0; block < n / BLOCK_VALUES; block++, in += 2 + BLOCK_VALUES / 2) {
         float scale = rp_float_from_half(rp_load_u16(in));
         for (size_t i = 0; i < BLOCK_VALUES; i++)
-            *out++ = scale * values[nibble(in + 2, i)];
+            *out++ = scale * rp_iq4_values[nibble(in + 2, i)];
     }
 }

@@ -11,9 +11,14 @@ typedef void rp_decode_fn(const unsigned char *in, size_t n, float *out);
 
 /* Blocks of 1 and of 32 values. */
 rp_decode_fn rp_decode_f32, rp_decode_f16, rp_decode_bf16, rp_decode_q4_0, rp_decode_q4_1,
-    rp_decode_q5_0, rp_decode_q5_1, rp_decode_q8_0, rp_decode_iq4_nl;
+    rp_decode_q5_0, rp_decode_q5_1, rp_decode_q8_0, rp_decode_iq4_nl, rp_decode_mxfp4;
+rp_decode_fn rp_decode_nvfp4; /* blocks of 64 values */
 /* Blocks of 256 values. */
-rp_decode_fn rp_decode_q2_k, rp_decode_q3_k, rp_decode_q4_k, rp_decode_q5_k, rp_decode_q6_k;
+rp_decode_fn rp_decode_q2_k, rp_decode_q3_k, rp_decode_q4_k, rp_decode_q5_k, rp_decode_q6_k,
+    rp_decode_iq4_xs, rp_decode_tq1_0, rp_decode_tq2_0;
+
+/* What the numbers of IQ4_NL and IQ4_XS stand for. */
+extern const float rp_iq4_values[16];
 
 /* The minimum that each block of 32 values of Q4_1 or Q5_1 stores, and that a value of 0 stands for:
  * minima [n / 32], of the n values at in; block_bytes is 20 or 24. */

@@ -1,5 +1,5 @@
-/* See formats/quants.h: the K-quants. A block of 256 values has 8 or 16 groups with small integer scales
- * (and minima) of their own, which F16 factors scale once more. */
+/* See formats/quants.h: blocks of 256 values. Those of the K-quants and of IQ4_XS have 8 or 16 groups with
+ * small integer scales (and minima) of their own, which F16 factors scale once more. */
 #include "formats/quants.h"
 
 #include "base/little_endian.h"
@@ -126,5 +126,57 @@ void rp_decode_q6_k(const unsigned char *in, size_t n, float *out)
             int value = low[i / 128 * 64 + i % 64] >> i % 128 / 64 * 4 & 0x0f;
             *out++ = scale * (float)((value | two_bits(high, i) << 4) - 32);
         }
+    }
+}
+
+/* A block: F16 factor, 16 high bits (two a group), 4 bytes of low halves of the groups' scales, 128 bytes
+ * of values that are IQ4_NL's, in groups of 32. */
+void rp_decode_iq4_xs(const unsigned char *in, size_t n, float *out)
+{
+    for (; n >= BLOCK; n -= BLOCK, in += 136) {
+        const float factor = half_at(in);
+        const unsigned high = rp_load_u16(in + 2);
+        for (size_t group = 0; group < BLOCK / 32; group++) {
+            const int low = in[4 + group / 2] >> group % 2 * 4 & 0x0f;
+            const float scale = factor * (float)((low | (int)(high >> 2 * group & 3u) << 4) - 32);
+            const unsigned char *values = in + 8 + group * 16;
+            for (size_t i = 0; i < 32; i++)
+                *out++ = scale * rp_iq4_values[values[i % 16] >> i / 16 * 4 & 0x0f];
+        }
+    }
+}
+
+/* Numbers 0, 1, 2 stand for -1, 0, 1. A block: 64 bytes of values, F16 scale. */
+void rp_decode_tq2_0(const unsigned char *in, size_t n, float *out)
+{
+    for (; n >= BLOCK; n -= BLOCK, in += 66) {
+        const float scale = half_at(in + 64);
+        for (size_t i = 0; i < BLOCK; i++)
+            *out++ = scale * (float)(two_bits(in, i) - 1);
+    }
+}
+
+/* n_digits digits of base 3 a byte, the first ones of all n_bytes bytes first. A byte is the fraction that
+ * the digits make, times 256. */
+static float *base_three(const unsigned char *in, size_t n_bytes, size_t n_digits, float scale,
+                         float *out)
+{
+    static const unsigned powers[] = {1, 3, 9, 27, 81};
+    for (size_t digit = 0; digit < n_digits; digit++)
+        for (size_t i = 0; i < n_bytes; i++) {
+            const unsigned rest = in[i] * powers[digit] & 0xffu;
+            *out++ = scale * ((float)(rest * 3 >> 8) - 1.0f);
+        }
+    return out;
+}
+
+/* The same values. A block: 32 and 16 bytes of 5 digits, 4 bytes of 4 digits, F16 scale. */
+void rp_decode_tq1_0(const unsigned char *in, size_t n, float *out)
+{
+    for (; n >= BLOCK; n -= BLOCK, in += 54) {
+        const float scale = half_at(in + 52);
+        out = base_three(in, 32, 5, scale, out);
+        out = base_three(in + 32, 16, 5, scale, out);
+        out = base_three(in + 48, 4, 4, scale, out);
     }
 }

@@ -45,6 +45,12 @@ static const struct format formats[] = {
     {"Q4_K", rp_decode_q4_k, 256, 144, {0, 2}, 0xd282b522u},
     {"Q5_K", rp_decode_q5_k, 256, 176, {0, 2}, 0xb0998654u},
     {"Q6_K", rp_decode_q6_k, 256, 210, {208, 208}, 0x0641769bu},
+    {"IQ4_XS", rp_decode_iq4_xs, 256, 136, {0, 0}, 0x143b9cf8u},
+    {"TQ1_0", rp_decode_tq1_0, 256, 54, {52, 52}, 0xd736382du},
+    {"TQ2_0", rp_decode_tq2_0, 256, 66, {64, 64}, 0xafb14e5fu},
+    /* no F16 in these: byte 1 is as good as another */
+    {"MXFP4", rp_decode_mxfp4, 32, 17, {0, 0}, 0x37721398u},
+    {"NVFP4", rp_decode_nvfp4, 64, 36, {0, 0}, 0xa9e799e8u},
 };
 
 static void make_blocks(const struct format *format, unsigned char *bytes)
@@ -78,7 +84,7 @@ static uint32_t crc_of_decoded(const struct format *format, size_t changed_byte)
     static float values[MAX_VALUES];
     make_blocks(format, bytes);
     if (changed_byte < BLOCKS * format->block_bytes)
-        bytes[changed_byte] ^= 0x01;
+        bytes[changed_byte] ^= 0x10; /* TQ1_0: a low bit is rounded away */
     format->decode(bytes, BLOCKS * format->block_values, values);
     return crc_of(values, BLOCKS * format->block_values);
 }

@@ -10,7 +10,6 @@
 #define MAX_LAYERS 4096
 #define MAX_SIZE (1 << 24)    /* of any one dimension; products of two stay far below SIZE_MAX */
 #define DEFAULT_THETA 10000.0 /* llama.cpp's, where the key is absent */
-#define DEFAULT_INTERVAL 4    /* llama.cpp's full_attention_interval */
 #define KEY_SIZE 128
 
 struct reader {
@@ -104,7 +103,6 @@ static enum rp_status read_heads(const struct reader *reader, struct rp_model_co
                        "key '%s.attention.value_length' is %zu and key_length %zu; only equal "
                        "lengths are computed",
                        reader->architecture, value_length, config->head_dim);
-    config->attention_scale = 1.0f / sqrtf((float)config->head_dim);
     return RP_OK;
 }
 
@@ -134,6 +132,22 @@ static enum rp_status read_rope(const struct reader *reader, struct rp_model_con
                        "key '%s' is not \"none\"; rope scaling is computed only as the tensor "
                        "'rope_freqs.weight'",
                        key);
+    return status;
+}
+
+/* Layers that attend to a window, and their base of RoPE. Without the key all layers are alike. */
+static enum rp_status read_window(const struct reader *reader, struct rp_model_config *config)
+{
+    char key[KEY_SIZE];
+    int64_t window = 0;
+    enum rp_status status = RP_OK;
+    if (find(reader, "attention.sliding_window"))
+        status = rp_gguf_get_int(reader->gguf, make_key(reader, "attention.sliding_window", key), 0,
+                                 INT32_MAX, &window, reader->err);
+    config->window = (size_t)window;
+    config->rope_theta_sliding = (float)DEFAULT_THETA;
+    if (status == RP_OK && find(reader, "rope.freq_base_swa"))
+        status = read_positive(reader, "rope.freq_base_swa", &config->rope_theta_sliding);
     return status;
 }
 
@@ -168,29 +182,31 @@ static enum rp_status read_delta_net(const struct reader *reader, struct rp_mode
     return RP_OK;
 }
 
-/* kinds [n_layers] from attention.recurrent_layers, or every full_attention_interval-th. */
-static enum rp_status read_hybrid_kinds(const struct reader *reader, size_t n_layers,
-                                        enum rp_layer_kind *kinds)
+/* kinds [n_layers] by the architecture's pattern, whose keys the file may have. */
+static enum rp_status read_pattern(const struct reader *reader,
+                                   const struct rp_layer_pattern *pattern, size_t n_layers,
+                                   enum rp_layer_kind *kinds)
 {
     char key[KEY_SIZE];
-    bool *is_recurrent = NULL;
-    size_t n = 0, interval = DEFAULT_INTERVAL;
+    bool *is_other = NULL;
+    size_t n = 0, interval = pattern->interval;
     enum rp_status status = RP_OK;
-    make_key(reader, "attention.recurrent_layers", key);
-    bool is_listed = rp_gguf_find_value(reader->gguf, key) != NULL;
+    if (interval == 0)
+        return RP_OK;
+    const bool is_listed = pattern->gguf_others && find(reader, pattern->gguf_others);
     if (is_listed)
-        status = rp_gguf_get_bools(reader->gguf, key, &is_recurrent, &n, reader->err);
-    else
-        status = read_optional_size(reader, "full_attention_interval", MAX_LAYERS, &interval);
+        status = rp_gguf_get_bools(reader->gguf, make_key(reader, pattern->gguf_others, key),
+                                   &is_other, &n, reader->err);
+    else if (pattern->gguf_interval)
+        status = read_optional_size(reader, pattern->gguf_interval, MAX_LAYERS, &interval);
     if (status == RP_OK && is_listed && n != n_layers)
         status =
             rp_fail(reader->err, RP_ERR_MISMATCH, rp_gguf_path(reader->gguf), -1,
                     "key '%s' has %zu elements, expected one per layer, %zu", key, n, n_layers);
-    for (size_t i = 0; i < n_layers && status == RP_OK; i++) {
-        bool is_linear = is_listed ? is_recurrent[i] : (i + 1) % interval != 0;
-        kinds[i] = is_linear ? RP_LAYER_LINEAR_ATTENTION : RP_LAYER_FULL_ATTENTION;
-    }
-    free(is_recurrent);
+    for (size_t i = 0; i < n_layers && status == RP_OK; i++)
+        kinds[i] =
+            (is_listed ? is_other[i] : (i + 1) % interval != 0) ? pattern->others : pattern->nth;
+    free(is_other);
     return status;
 }
 
@@ -207,20 +223,33 @@ static enum rp_status read_layer_kinds(const struct reader *reader,
     config->layer_kinds = kinds;
     for (size_t i = 0; i < config->n_layers; i++)
         kinds[i] = RP_LAYER_FULL_ATTENTION;
-    if (!rp_architecture_is_hybrid(architecture))
-        return RP_OK;
-    enum rp_status status = read_delta_net(reader, config);
+    enum rp_status status = RP_OK;
+    if (rp_architecture_is_hybrid(architecture))
+        status = read_delta_net(reader, config);
+    if (rp_architecture_has_window(architecture)) {
+        status = read_window(reader, config);
+        if (status == RP_OK && config->window == 0)
+            return RP_OK;
+    }
     if (status == RP_OK)
-        status = read_hybrid_kinds(reader, config->n_layers, kinds);
+        status = read_pattern(reader, &architecture->pattern, config->n_layers, kinds);
     return status;
 }
 
 /* Keys of features that change the result; zero, or absent, means that they are off. */
-static enum rp_status refuse_features(const struct reader *reader)
+static enum rp_status refuse_features(const struct reader *reader,
+                                      const struct rp_architecture *architecture)
 {
-    static const char *const names[] = {"expert_count", "expert_used_count",
-                                        "attention.sliding_window", "nextn_predict_layers"};
+    static const char window[] = "attention.sliding_window";
+    static const char *const names[] = {"expert_count", "expert_used_count", window,
+                                        "nextn_predict_layers"};
+    char cap[KEY_SIZE];
+    if (rp_gguf_find_value(reader->gguf, make_key(reader, "final_logit_softcapping", cap)))
+        return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
+                       "key '%s': a cap on the logits is not computed", cap);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (names[i] == window && rp_architecture_has_window(architecture))
+            continue;
         char key[KEY_SIZE];
         int64_t value = 0;
         enum rp_status status = RP_OK;
@@ -278,16 +307,18 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
         return status;
     *architecture = rp_architecture_find(name);
     if (!*architecture) {
-        char text[RP_GGUF_NAME_SIZE];
+        char text[RP_GGUF_NAME_SIZE], names[256];
         return rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(gguf), -1,
-                       "architecture %s; \"llama\", \"qwen3\" and \"qwen35\" are computed",
-                       rp_gguf_value_text(gguf, rp_gguf_find_value(gguf, key), text, sizeof text));
+                       "architecture %s; computed are: %s",
+                       rp_gguf_value_text(gguf, rp_gguf_find_value(gguf, key), text, sizeof text),
+                       rp_architecture_names(names, sizeof names));
     }
     memset(config, 0, sizeof *config);
     snprintf(config->architecture, sizeof config->architecture, "%s", (*architecture)->name);
     config->rope_ordering = (*architecture)->rope_ordering;
     config->has_attention_gate = (*architecture)->has_attention_gate;
     config->norms_round_last = (*architecture)->norms_round_last;
+    config->activation = (*architecture)->activation;
     reader.architecture = config->architecture;
     status = read_size(&reader, "block_count", MAX_LAYERS, &config->n_layers);
     if (status == RP_OK)
@@ -298,10 +329,14 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
         status = read_positive(&reader, "attention.layer_norm_rms_epsilon", &config->rms_norm_eps);
     if (status == RP_OK)
         status = read_heads(&reader, config);
-    if (status == RP_OK)
+    if (status == RP_OK) {
+        config->attention_scale = rp_attention_scale(*architecture, config);
+        if ((*architecture)->scales_embeddings)
+            config->embedding_scale = sqrtf((float)config->hidden_size);
         status = read_rope(&reader, config);
+    }
     if (status == RP_OK)
-        status = refuse_features(&reader);
+        status = refuse_features(&reader, *architecture);
     if (status == RP_OK)
         status = read_layer_kinds(&reader, *architecture, config, layer_kinds);
     if (status == RP_OK)

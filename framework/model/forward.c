@@ -92,11 +92,13 @@ static enum rp_status run_rms_norm(struct pass *pass, const struct rp_step *step
 static enum rp_status run_linear(struct pass *pass, const struct rp_step *step)
 {
     const struct rp_weight *weight = &pass->layer->weights[step->which];
+    const enum rp_weight_id bias = step->has_bias ? rp_bias_of(step->which) : RP_N_WEIGHTS;
     struct rp_linear args = {
         .which = step->which,
         .type = weight->type,
         .weight = weight->data,
         .loaded = weight,
+        .bias = bias < RP_N_LAYER_WEIGHTS ? pass->layer->weights[bias].data : NULL,
         .n_out = weight->n_out,
         .n_in = weight->n_in,
         .x = pass->buffers[step->in],
@@ -112,7 +114,7 @@ static enum rp_status run_rope(struct pass *pass, const struct rp_step *step)
     struct rp_rope args = {
         .which = step->which,
         .ordering = config->rope_ordering,
-        .theta = config->rope_theta,
+        .theta = rp_site_rope_theta(&pass->site),
         .freq_factors = pass->forward->model->rope_freqs,
         .n_rot = config->n_rot,
         .n_heads = rp_buffer_width(config, step->in) / config->head_dim,
@@ -146,6 +148,9 @@ static enum rp_status run_attention(struct pass *pass, const struct rp_step *ste
         .head_dim = config->head_dim,
         .scale = config->attention_scale,
         .is_causal = true,
+        .window = config->layer_kinds[pass->site.layer] == RP_LAYER_SLIDING_ATTENTION
+                      ? config->window
+                      : 0,
         .q = pass->buffers[step->in],
         .n_keys = pass->state->n_used,
         .keys = pass->state->keys,
@@ -270,6 +275,7 @@ static enum rp_status run_gated_norm(struct pass *pass, const struct rp_step *st
 static enum rp_status run_ffn_activation(struct pass *pass, const struct rp_step *step)
 {
     struct rp_ffn_activation args = {
+        .function = pass->site.config->activation,
         .dim = pass->site.config->intermediate_size,
         .gate = pass->buffers[RP_BUFFER_GATE],
         .up = pass->buffers[RP_BUFFER_UP],

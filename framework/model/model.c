@@ -27,7 +27,7 @@ enum rp_status rp_float_alloc(size_t n, size_t width, float **floats, struct rp_
 static enum rp_status check_tensor(const struct rp_model *model, enum rp_weight_id which,
                                    const struct rp_gguf_tensor *tensor, struct rp_error *err)
 {
-    const char *path = rp_gguf_path(model->gguf);
+    const char *path = rp_gguf_tensor_path(model->gguf, tensor);
     const size_t *dims = tensor->dims;
     size_t n_out, n_in;
     rp_weight_shape(&model->config, which, &n_out, &n_in);
@@ -36,8 +36,6 @@ static enum rp_status check_tensor(const struct rp_model *model, enum rp_weight_
                        "tensor '%s' is [%zu][%zu][%zu][%zu], expected [1][1][%zu][%zu] from the "
                        "configuration",
                        tensor->name, dims[3], dims[2], dims[1], dims[0], n_out, n_in);
-    if (!rp_ggml_type_is_readable(tensor->type))
-        return rp_gguf_row(model->gguf, tensor, 0, NULL, err);
     return RP_OK;
 }
 
@@ -89,10 +87,10 @@ static enum rp_status bind_globals(struct rp_model *model, bool *used, struct rp
     status = decode_vector(model, freqs, &model->rope_freqs, err);
     for (size_t i = 0; status == RP_OK && i < model->config.n_rot / 2; i++) {
         if (!(model->rope_freqs[i] > 0 && isfinite(model->rope_freqs[i])))
-            status =
-                rp_fail(err, RP_ERR_FORMAT, rp_gguf_path(model->gguf), (long long)freqs->offset,
-                        "tensor '%s': value %zu is %g, expected a number above 0", freqs->name, i,
-                        (double)model->rope_freqs[i]);
+            status = rp_fail(err, RP_ERR_FORMAT, rp_gguf_tensor_path(model->gguf, freqs),
+                             (long long)freqs->offset,
+                             "tensor '%s': value %zu is %g, expected a number above 0", freqs->name,
+                             i, (double)model->rope_freqs[i]);
     }
     return status;
 }
@@ -235,10 +233,46 @@ static size_t n_minima(const struct rp_gguf_tensor *tensor)
     return rp_gguf_type_has_minima(tensor->type) ? tensor->dims[0] / 32 * tensor->n_rows : 0;
 }
 
+const struct rp_gguf_tensor *rp_model_undecodable(const struct rp_model *model, size_t layer,
+                                                  enum rp_weight_id which)
+{
+    const struct rp_gguf_tensor *tensor = which < RP_N_LAYER_WEIGHTS ? model->layers[layer][which]
+                                          : which == RP_TOKEN_EMBD   ? model->token_embd
+                                          : which == RP_OUTPUT       ? model->output
+                                                                     : NULL;
+    return tensor && !rp_ggml_type_is_readable(tensor->type) ? tensor : NULL;
+}
+
+enum rp_status rp_layer_check_decodable(const struct rp_model *model, size_t layer,
+                                        struct rp_error *err)
+{
+    for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
+        const struct rp_gguf_tensor *tensor =
+            rp_model_undecodable(model, layer, (enum rp_weight_id)i);
+        if (tensor)
+            return rp_gguf_row(model->gguf, tensor, 0, NULL, err);
+    }
+    return RP_OK;
+}
+
+/* Decodes tensor to values [n]; NaN where it cannot be decoded. */
+static enum rp_status decode(const struct rp_model *model, const struct rp_gguf_tensor *tensor,
+                             size_t n, float *values, struct rp_error *err)
+{
+    if (!rp_ggml_type_is_readable(tensor->type)) {
+        for (size_t i = 0; i < n; i++)
+            values[i] = NAN;
+        return RP_OK;
+    }
+    const enum rp_status status = rp_gguf_rows(model->gguf, tensor, 0, tensor->n_rows, values, err);
+    rp_gguf_forget_rows(model->gguf, tensor, 0, tensor->n_rows);
+    return status;
+}
+
 size_t rp_layer_bytes(const struct rp_model *model, size_t layer)
 {
     size_t total = 0;
-    /* Every element takes at least a quarter of a byte of the file, so the sum cannot overflow. */
+    /* Every element takes at least a bit of the file, so the sum cannot overflow. */
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];
         total += tensor ? tensor->dims[0] * tensor->n_rows + n_minima(tensor) : 0;
@@ -263,10 +297,9 @@ enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct 
         float *minima = n_minima(tensor) ? at + tensor->n_rows * tensor->dims[0] : NULL;
         loaded.weights[i] =
             (struct rp_weight){at, tensor->n_rows, tensor->dims[0], tensor->type, minima};
-        status = rp_gguf_rows(model->gguf, tensor, 0, tensor->n_rows, at, err);
-        if (status == RP_OK && minima)
+        if (minima)
             rp_gguf_minima(tensor, 0, tensor->n_rows, minima);
-        rp_gguf_forget_rows(model->gguf, tensor, 0, tensor->n_rows);
+        status = decode(model, tensor, tensor->n_rows * tensor->dims[0], at, err);
         at += tensor->n_rows * tensor->dims[0] + n_minima(tensor);
     }
     if (status == RP_OK)

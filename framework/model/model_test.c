@@ -125,8 +125,9 @@ static void too_few_or_too_many_tensors_are_an_error(void **state)
 static void what_is_not_computed_is_refused(void **state)
 {
     (void)state;
-    expect_refused(&(struct variant){.architecture = "gpt2"}, RP_ERR_UNSUPPORTED,
-                   "architecture \"gpt2\"; \"llama\", \"qwen3\" and \"qwen35\" are computed");
+    expect_refused(
+        &(struct variant){.architecture = "gpt2"}, RP_ERR_UNSUPPORTED,
+        "architecture \"gpt2\"; computed are: gemma3, llama, qwen2, qwen3, qwen35, smollm3");
     expect_refused(&(struct variant){.changed = "attention.value_length", .value = 4},
                    RP_ERR_UNSUPPORTED,
                    "key 'qwen3.attention.value_length' is 4 and key_length 6; only equal lengths "
@@ -136,12 +137,23 @@ static void what_is_not_computed_is_refused(void **state)
                    "as the tensor 'rope_freqs.weight'");
     expect_refused(&(struct variant){.changed = "expert_count", .value = 8}, RP_ERR_UNSUPPORTED,
                    "key 'qwen3.expert_count' is 8, which this model does not compute");
-    expect_refused(&(struct variant){.bad_type = "blk.2.ffn_up.weight"}, RP_ERR_UNSUPPORTED,
-                   "tensor 'blk.2.ffn_up.weight' is of type I8; F32, F16, BF16, Q4_0 to Q8_0, "
-                   "Q2_K to Q6_K and IQ4_NL are read");
     expect_refused(&(struct variant){.architecture = "llama", .freq_factor = -1}, RP_ERR_FORMAT,
                    "tensor 'rope_freqs.weight': value 2 is -1, expected a number above 0");
     rp_model_close(open_variant(&(struct variant){.scaling = "none"}));
+}
+
+static void a_weight_that_cannot_be_decoded_fails_its_layer_alone(void **state)
+{
+    (void)state;
+    struct rp_model *model = open_variant(&(struct variant){.bad_type = "blk.2.ffn_up.weight"});
+    struct rp_error err;
+    assert_int_equal(rp_layer_check_decodable(model, 1, &err), RP_OK);
+    assert_int_equal(rp_layer_check_decodable(model, 2, &err), RP_ERR_UNSUPPORTED);
+    assert_string_equal(err.message,
+                        "tensor 'blk.2.ffn_up.weight': weights of type I8 (24) cannot be decoded");
+    assert_null(rp_model_undecodable(model, 2, RP_FFN_GATE));
+    assert_non_null(rp_model_undecodable(model, 2, RP_FFN_UP));
+    rp_model_close(model);
 }
 
 /* ---- the hybrid ---- */
@@ -247,6 +259,7 @@ int main(void)
         cmocka_unit_test(shapes_that_contradict_the_configuration_are_an_error),
         cmocka_unit_test(too_few_or_too_many_tensors_are_an_error),
         cmocka_unit_test(what_is_not_computed_is_refused),
+        cmocka_unit_test(a_weight_that_cannot_be_decoded_fails_its_layer_alone),
         cmocka_unit_test(the_hybrids_configuration_is_read),
         cmocka_unit_test(recurrent_layers_come_before_the_interval),
         cmocka_unit_test(a_wrong_delta_net_is_an_error),

@@ -19,8 +19,11 @@ enum rp_status rp_model_embed(const struct rp_forward *forward, size_t n, const 
     const struct rp_model *model = forward->model;
     const struct rp_ops *ops = ops_of(forward);
     struct rp_site site = rp_site_make(forward, -1, n, positions, err);
-    struct rp_embed args = {
-        .gguf = model->gguf, .table = model->token_embd, .tokens = tokens, .y = hidden};
+    struct rp_embed args = {.gguf = model->gguf,
+                            .table = model->token_embd,
+                            .tokens = tokens,
+                            .scale = model->config.embedding_scale,
+                            .y = hidden};
     for (size_t i = 0; i < n; i++) {
         if (tokens[i] < 0 || (size_t)tokens[i] >= model->config.vocab_size)
             return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
@@ -161,7 +164,9 @@ static enum rp_status run_layer(const struct rp_forward *forward, size_t layer, 
     size_t dim = forward->model->config.hidden_size;
     struct rp_layer weights = {.owned = NULL};
     struct rp_layer_state *state = NULL;
-    enum rp_status status = rp_layer_load(forward->model, layer, &weights, err);
+    enum rp_status status = rp_layer_check_decodable(forward->model, layer, err);
+    if (status == RP_OK)
+        status = rp_layer_load(forward->model, layer, &weights, err);
     if (status == RP_OK)
         status = rp_layer_state_open(forward->model, layer, n, &state, err);
     for (size_t p = 0; p < n && status == RP_OK; p += chunk)

@@ -132,10 +132,50 @@ static void attention_head(const struct rp_attention *args, size_t head, size_t 
                    n_visible[p] - n_common, dim, kv_dim, y + p * width);
 }
 
+void rp_attention_visible(const struct rp_site *site, const struct rp_attention *args, size_t p,
+                          size_t *first, size_t *end)
+{
+    const int64_t own = site->positions[p];
+    *first = 0;
+    *end = args->n_keys;
+    while (args->is_causal && *end > 0 && args->key_positions[*end - 1] > own)
+        --*end;
+    while (args->window > 0 && *first < *end &&
+           own - args->key_positions[*first] >= (int64_t)args->window)
+        ++*first;
+}
+
+/* Row after row: each has its own keys. */
+static enum rp_status windowed(const struct rp_site *site, const struct rp_attention *args)
+{
+    const size_t kv_dim = args->n_kv_heads * args->head_dim;
+    const size_t width = args->n_heads * args->head_dim;
+    enum rp_status status = RP_OK;
+    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
+        struct rp_site one = *site;
+        struct rp_attention seen = *args;
+        size_t first, end;
+        rp_attention_visible(site, args, p, &first, &end);
+        one.n_positions = 1;
+        one.positions = site->positions + p;
+        seen.window = 0;
+        seen.q += p * width;
+        seen.y += p * width;
+        seen.keys += first * kv_dim;
+        seen.values += first * kv_dim;
+        seen.key_positions += first;
+        seen.n_keys = end - first;
+        status = rp_op_attention(NULL, &one, &seen);
+    }
+    return status;
+}
+
 enum rp_status rp_op_attention(void *context, const struct rp_site *site,
                                const struct rp_attention *args)
 {
     (void)context;
+    if (args->window > 0)
+        return windowed(site, args);
     const size_t n_rows = site->n_positions < BLOCK ? site->n_positions : BLOCK;
     float *scores = NULL;
     size_t n_visible[BLOCK], seen = 0;

@@ -495,6 +495,34 @@ static enum rp_status bound_block(struct bound *bound, struct block *block, doub
     return RP_OK;
 }
 
+/* Row after row: each has its own keys. With flash attention over F16 each row is taken to have come alone. */
+static enum rp_status windowed_bound(const struct rp_numerics *numerics, const struct rp_site *site,
+                                     const struct rp_attention *args, const float *k,
+                                     const float *v, float *sigma, double *tips)
+{
+    const size_t kv_dim = args->n_kv_heads * args->head_dim;
+    const size_t width = args->n_heads * args->head_dim;
+    enum rp_status status = RP_OK;
+    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
+        struct rp_site one = *site;
+        struct rp_attention seen = *args;
+        size_t first, end;
+        rp_attention_visible(site, args, p, &first, &end);
+        one.n_positions = 1;
+        one.positions = site->positions + p;
+        seen.window = 0;
+        seen.q += p * width;
+        seen.y += p * width;
+        seen.keys += first * kv_dim;
+        seen.values += first * kv_dim;
+        seen.key_positions += first;
+        seen.n_keys = end - first;
+        status = rp_attention_bound(numerics, &one, &seen, k ? k + first * kv_dim : NULL,
+                                    v ? v + first * kv_dim : NULL, sigma + p * width, tips + p);
+    }
+    return status;
+}
+
 enum rp_status rp_attention_bound(const struct rp_numerics *numerics, const struct rp_site *site,
                                   const struct rp_attention *args, const float *k, const float *v,
                                   float *sigma, double *tips)
@@ -502,6 +530,8 @@ enum rp_status rp_attention_bound(const struct rp_numerics *numerics, const stru
     const size_t width = args->n_heads * args->head_dim;
     size_t seen = 0;
     struct bound bound;
+    if (args->window > 0)
+        return windowed_bound(numerics, site, args, k, v, sigma, tips);
     enum rp_status status = open_bound(&bound, numerics, site, args, k, v);
     for (size_t first = 0; first < site->n_positions && status == RP_OK; first += bound.n_block) {
         const size_t left = site->n_positions - first;

@@ -45,6 +45,7 @@ static enum rp_status run_keys(const struct rp_change *change, const struct rp_s
             wrong.key_positions += from;
             wrong.n_keys = to - from;
             wrong.is_causal = false;
+            wrong.window = 0;
         }
         status = RP_RUN_BELOW(change, attention, &one, &wrong);
     }
@@ -171,15 +172,14 @@ static enum rp_status run_own_softmax(const struct rp_change *change, const stru
                                       const struct rp_attention *args)
 {
     const size_t group = args->n_heads / args->n_kv_heads;
-    size_t n_visible = 0;
     for (size_t p = 0; p < site->n_positions; p++) {
-        while (n_visible < args->n_keys && args->key_positions[n_visible] <= site->positions[p])
-            n_visible++;
+        size_t first, end;
+        rp_attention_visible(site, args, p, &first, &end);
         for (size_t head = 0; head < args->n_heads; head++) {
             const size_t at = (p * args->n_heads + head) * args->head_dim;
-            const size_t kv_at = head / group * args->head_dim;
+            const size_t kv_at = (first * args->n_kv_heads + head / group) * args->head_dim;
             own_head(change, args, args->q + at, args->keys + kv_at, args->values + kv_at,
-                     n_visible, sink_of(change, site->positions[p]), args->y + at);
+                     end - first, sink_of(change, site->positions[p]), args->y + at);
         }
     }
     return RP_OK;

@@ -8,6 +8,7 @@
 #include "operations/matmul.h"
 #include "formats/half.h"
 #include "operations/emulation.h"
+#include "operations/operations.h"
 
 /* ggml: sums are split from so many cells on, and the cache has a multiple of so many. */
 #define LEAST_CELLS 512
@@ -182,7 +183,7 @@ static void run_position(const struct rp_emulation *emulation, const struct rp_s
 static enum rp_status run(const struct rp_emulation *emulation, const struct rp_site *site,
                           const struct rp_attention *args, bool is_flash)
 {
-    size_t width = args->n_heads * args->head_dim, n_visible = 0;
+    const size_t width = args->n_heads * args->head_dim;
     float *q = malloc((width + args->head_dim + 1) * sizeof *q);
     enum rp_status status = RP_OK;
     if (!q)
@@ -190,15 +191,17 @@ static enum rp_status run(const struct rp_emulation *emulation, const struct rp_
                        width);
     for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
         bool tiled = is_flash && is_tiled(&emulation->numerics, site, p);
-        while (n_visible < args->n_keys &&
-               (!args->is_causal || args->key_positions[n_visible] <= site->positions[p]))
-            n_visible++;
+        struct rp_attention seen = *args;
+        size_t first, end;
+        rp_attention_visible(site, args, p, &first, &end);
+        seen.keys += first * args->n_kv_heads * args->head_dim;
+        seen.values += first * args->n_kv_heads * args->head_dim;
         if (tiled)
             memcpy(q, args->q + p * width, width * sizeof *q);
         else
             status = rp_emulated_q(emulation, site, p, args->q + p * width, width, q);
         if (status == RP_OK)
-            run_position(emulation, site, args, p, q, n_visible,
+            run_position(emulation, site, &seen, p, q, end - first,
                          !is_flash ? plain_head
                          : tiled   ? tiled_head
                                    : streamed_head);

@@ -131,6 +131,7 @@ void rp_collect_attention_keys(struct rp_search *search)
         {NOT_FIRST, 4, "attention-mask", "the first %v positions are not seen"},
     };
     static const char window[] = "attention sees the last %v positions only";
+    static const char off_by_one[] = "attention's window is %v positions, one off the model's";
     const int64_t *positions = search->slot.positions;
     const int64_t first = positions[search->first] - positions[0];
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
@@ -139,6 +140,13 @@ void rp_collect_attention_keys(struct rp_search *search)
         add_range(search, WINDOW, c, "attention-window", window);
     if (first > 2)
         add_range(search, WINDOW, first, "attention-window", window);
+    if (search->kind == RP_LAYER_SLIDING_ATTENTION) {
+        const int64_t own = (int64_t)search->config->window;
+        add_range(search, WINDOW, own + 1, "attention-window", off_by_one);
+        add_range(search, WINDOW, own - 1, "attention-window", off_by_one);
+        add_range(search, WINDOW, INT32_MAX, "attention-window",
+                  "attention has no window; the model's sees the last positions only");
+    }
     if (first > 1)
         add_range(search, NOT_FIRST, first - 1, "attention-mask",
                   "the first %v positions are not seen");

@@ -37,6 +37,8 @@ static uint32_t format_by_weight(uint32_t type)
     case RP_GGML_Q4_0:
     case RP_GGML_Q5_0:
     case RP_GGML_IQ4_NL:
+    case RP_GGML_MXFP4:
+    case RP_GGML_NVFP4:
     case RP_GGML_Q8_0: return RP_GGML_Q8_0;
     case RP_GGML_Q4_1:
     case RP_GGML_Q5_1: return RP_GGML_Q8_1;
@@ -44,6 +46,9 @@ static uint32_t format_by_weight(uint32_t type)
     case RP_GGML_Q3_K:
     case RP_GGML_Q4_K:
     case RP_GGML_Q5_K:
+    case RP_GGML_IQ4_XS:
+    case RP_GGML_TQ1_0:
+    case RP_GGML_TQ2_0:
     case RP_GGML_Q6_K: return RP_GGML_Q8_K;
     default: return RP_GGML_F32;
     }
@@ -323,6 +328,8 @@ void rp_emulation_open(struct rp_emulation *emulation, const struct rp_numerics 
     emulation->overlay.ops.linear = linear;
     emulation->overlay.ops.kv_store = kv_store;
     emulation->overlay.ops.attention = attention;
+    if (numerics->activations == RP_ACTIVATIONS_BY_WEIGHT)
+        emulation->overlay.ops.ffn_activation = rp_gelu_by_table;
     if (numerics->state != RP_STATE_F32)
         rp_state_open(emulation);
 }

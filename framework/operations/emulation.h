@@ -12,4 +12,8 @@ enum rp_status rp_emulated_row(const struct rp_emulation *emulation, const struc
 enum rp_status rp_emulated_q(const struct rp_emulation *emulation, const struct rp_site *site,
                              size_t p, const float *x, size_t n, float *y);
 
+/* ggml's GELU: a table over F16, both ways. Of another function it is the operation below. */
+enum rp_status rp_gelu_by_table(void *context, const struct rp_site *site,
+                                const struct rp_ffn_activation *args);
+
 #endif

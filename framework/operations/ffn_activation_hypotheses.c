@@ -19,7 +19,8 @@ enum option {
     IDENTITY,
     SWISH,   /* x sigmoid(value x) */
     CLAMPED, /* silu, gate at most `value` and up within it: gpt-oss */
-    SILU_TWICE
+    SILU_TWICE,
+    SILU /* of a model that has another */
 };
 
 static double silu(double x)
@@ -27,11 +28,18 @@ static double silu(double x)
     return x / (1 + exp(-x));
 }
 
-static double activation(const struct rp_candidate *what, double x)
+static double gelu_tanh(double x)
+{
+    return x / 2 * (1 + tanh(sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+}
+
+/* own: the model's function. */
+static double activation(const struct rp_candidate *what, enum rp_activation_function own, double x)
 {
     switch (what->option) {
     case GELU: return x / 2 * (1 + erf(x / sqrt(2.0)));
-    case GELU_TANH: return x / 2 * (1 + tanh(sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    case GELU_TANH: return gelu_tanh(x);
+    case SILU: return silu(x);
     case GELU_SIGMOID: return x / (1 + exp(-1.702 * x));
     case RELU: return fmax(x, 0);
     case RELU_SQUARED: return fmax(x, 0) * fmax(x, 0);
@@ -41,7 +49,7 @@ static double activation(const struct rp_candidate *what, double x)
     case CLAMPED: return silu(fmin(x, what->value));
     case SILU_TWICE: return silu(silu(x));
     case IDENTITY: return x;
-    default: return silu(x);
+    default: return own == RP_GELU_TANH ? gelu_tanh(x) : silu(x);
     }
 }
 
@@ -57,8 +65,9 @@ static enum rp_status ffn_activation(void *context, const struct rp_site *site,
         } else if (what->option == CLAMPED) {
             up = fmax(fmin(up, what->value), -what->value);
         }
-        args->y[i] = (float)((what->option == NO_GATE ? 1 : activation(what, gate)) *
-                             (what->option == NO_UP ? 1 : up));
+        args->y[i] =
+            (float)((what->option == NO_GATE ? 1 : activation(what, args->function, gate)) *
+                    (what->option == NO_UP ? 1 : up));
     }
     return RP_OK;
 }
@@ -86,8 +95,23 @@ void rp_collect_ffn_activation(struct rp_search *search)
         {"ffn-gate-missing", NO_GATE, NONE, "the FFN without its gate"},
         {"ffn-up-missing", NO_UP, NONE, "the FFN without up"},
     };
+    static const struct rp_hypothesis of_gelu[] = {
+        {"ffn-swapped", SWAPPED, NONE, "gate and up swapped in the FFN"},
+        {"ffn-activation", GELU, NONE, "GELU (erf) in the FFN; the model's is GELU (tanh)"},
+        {"ffn-activation", GELU_SIGMOID, NONE,
+         "x sigmoid(1.702 x) in the FFN; the model's is GELU (tanh)"},
+        {"ffn-activation", SILU, NONE, "SiLU in the FFN; the model's is GELU (tanh)"},
+        {"ffn-activation", RELU, NONE, "ReLU in the FFN; the model's is GELU (tanh)"},
+        {"ffn-activation", IDENTITY, NONE, "no activation in the FFN; the model's is GELU (tanh)"},
+        {"ffn-gate-missing", NO_GATE, NONE, "the FFN without its gate"},
+        {"ffn-up-missing", NO_UP, NONE, "the FFN without up"},
+    };
     static const double betas[] = {0.5, 1.702, 2};
     static const struct rp_fit fit = RP_FIT(true, 1e-3, 1e3, betas);
+    if (search->config->activation == RP_GELU_TANH) {
+        RP_ADD_ALL(search, RP_STEP_FFN_ACTIVATION, install, of_gelu);
+        return;
+    }
     RP_ADD_ALL(search, RP_STEP_FFN_ACTIVATION, install, fixed);
     rp_search_add_fit(
         search, RP_STEP_FFN_ACTIVATION, install,

@@ -57,7 +57,10 @@ struct rp_candidate {
     size_t also;    /* another of the search's candidates at work with it, counted from
                                     * 1; 0: none */
     int from_layer; /* whose weights are read beside the layer's own; -1: none */
-    const float *rows, *more_rows;      /* what install and transform read; the search's */
+    const float *rows, *more_rows; /* what install and transform read; the search's */
+    /* [n] relative, the search's: what the engine's operation may be off by where the model's has no
+     * rounding of its own; NULL: no more than the slot's limit. */
+    const float *bound;
     const struct rp_numerics *numerics; /* the search's; NULL: as declared */
     const struct rp_fit *fit;           /* NULL: value is what is tried */
     int n_digits;                       /* of a fitted value, if it is round; 0: a fixed one */
@@ -209,8 +212,9 @@ double rp_search_work(const struct rp_search *search);
 
 /* Adds what applies to the slot's steps. */
 typedef void rp_collect_fn(struct rp_search *search);
-rp_collect_fn rp_collect_residual_add, rp_collect_rope, rp_collect_rms_norm, rp_collect_attention,
-    rp_collect_ffn_activation, rp_collect_delta_net, rp_collect_linear, rp_collect_embed;
+rp_collect_fn rp_collect_residual_add, rp_collect_rope, rp_collect_rope_on_nope,
+    rp_collect_rms_norm, rp_collect_attention, rp_collect_ffn_activation, rp_collect_delta_net,
+    rp_collect_linear, rp_collect_embed;
 
 /* Of all operations, in the order in which their candidates are tried. */
 extern rp_collect_fn *const rp_families[];

@@ -13,7 +13,25 @@ enum rp_status rp_op_linear(void *context, const struct rp_site *site, const str
     (void)context;
     rp_matmul(args->weight, args->n_out, args->n_in, args->x, site->n_positions, args->y,
               args->y_stride);
+    rp_linear_add_bias(site, args);
     return RP_OK;
+}
+
+enum rp_weight_id rp_bias_of(enum rp_weight_id which)
+{
+    switch (which) {
+    case RP_ATTN_Q: return RP_ATTN_Q_BIAS;
+    case RP_ATTN_K: return RP_ATTN_K_BIAS;
+    case RP_ATTN_V: return RP_ATTN_V_BIAS;
+    default: return RP_N_WEIGHTS;
+    }
+}
+
+void rp_linear_add_bias(const struct rp_site *site, const struct rp_linear *args)
+{
+    for (size_t p = 0; args->bias && p < site->n_positions; p++)
+        for (size_t i = 0; i < args->n_out; i++)
+            args->y[p * args->y_stride + i] += args->bias[i];
 }
 
 #define ALIGNED 0.33 /* of a sum's square: n terms of one sign */
@@ -22,6 +40,7 @@ enum rp_status rp_op_linear(void *context, const struct rp_site *site, const str
 struct profile {
     float *column_square; /* [n_in] mean square of a column */
     float *row_share;     /* [n_out] a row's RMS over that of the matrix */
+    float *sums;          /* [n_out] of one position, before a bias; [0] where there is none */
 };
 
 #define LANES 8
@@ -142,8 +161,9 @@ static enum rp_status open_profile(const struct rp_site *site, const struct rp_l
                                    struct profile *profile)
 {
     *profile = (struct profile){.column_square = calloc(args->n_in + 1, sizeof(float)),
-                                .row_share = calloc(args->n_out + 1, sizeof(float))};
-    if (!profile->column_square || !profile->row_share)
+                                .row_share = calloc(args->n_out + 1, sizeof(float)),
+                                .sums = calloc((args->bias ? args->n_out : 0) + 1, sizeof(float))};
+    if (!profile->column_square || !profile->row_share || !profile->sums)
         return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for a product's profile");
     make_profile(args, profile);
     return RP_OK;
@@ -153,6 +173,7 @@ static void close_profile(struct profile *profile)
 {
     free(profile->column_square);
     free(profile->row_share);
+    free(profile->sums);
 }
 
 static double sum_error_of(const struct rp_linear *args)
@@ -160,7 +181,16 @@ static double sum_error_of(const struct rp_linear *args)
     return RP_UNIT_ROUNDOFF * RP_SUM_ERROR * sqrt((double)args->n_in);
 }
 
-/* 0.42 u sqrt(n) sqrt(T^2 + y^2 / 3) + u y for a sum of n terms that comes to y. T is the usual size
+/* Takes the bias off y [n_out]: sums [n_out]. */
+static const float *without_bias(const struct rp_linear *args, const float *y, float *sums)
+{
+    for (size_t i = 0; args->bias && i < args->n_out; i++)
+        sums[i] = y[i] - args->bias[i];
+    return args->bias ? sums : y;
+}
+
+/* 0.42 u sqrt(n) sqrt(T^2 + y^2 / 3) + u y for a sum of n terms that comes to y, and u z where a bias makes z
+ * of it. T is the usual size
  * of such a sum: its terms with random signs. It is taken from the columns' and the row's mean
  * squares, as n_out times n_in terms for each position would cost as much as the product. */
 enum rp_status rp_sigma_linear(const struct rp_site *site, const struct rp_linear *args,
@@ -169,10 +199,13 @@ enum rp_status rp_sigma_linear(const struct rp_site *site, const struct rp_linea
     struct profile profile;
     const enum rp_status status = open_profile(site, args, &profile);
     for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
+        const float *y = args->y + p * args->y_stride;
         double square;
         weighted_square(args->x + p * args->n_in, profile.column_square, args->n_in, &square);
-        sigma_row(args->y + p * args->y_stride, profile.row_share, args->n_out, (float)sqrt(square),
-                  (float)sum_error_of(args), sigma + p * args->n_out);
+        sigma_row(without_bias(args, y, profile.sums), profile.row_share, args->n_out,
+                  (float)sqrt(square), (float)sum_error_of(args), sigma + p * args->n_out);
+        for (size_t i = 0; args->bias && i < args->n_out; i++)
+            sigma[p * args->n_out + i] += (float)RP_UNIT_ROUNDOFF * fabsf(y[i]);
     }
     close_profile(&profile);
     return status;
@@ -186,11 +219,15 @@ enum rp_status rp_sigma_norm_linear(const struct rp_site *site, const struct rp_
     struct profile profile;
     const enum rp_status status = open_profile(site, args, &profile);
     for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
-        double square, y_square;
-        square_sum(args->y + p * args->y_stride, args->n_out, &y_square);
+        const float *y = args->y + p * args->y_stride;
+        double square, sums_square, y_square;
+        square_sum(without_bias(args, y, profile.sums), args->n_out, &sums_square);
+        y_square = 0;
+        if (args->bias)
+            square_sum(y, args->n_out, &y_square);
         weighted_square(args->x + p * args->n_in, profile.column_square, args->n_in, &square);
-        norm[p] = sum_error_of(args) * sqrt((double)args->n_out * square + ALIGNED * y_square) +
-                  RP_UNIT_ROUNDOFF * sqrt(y_square);
+        norm[p] = sum_error_of(args) * sqrt((double)args->n_out * square + ALIGNED * sums_square) +
+                  RP_UNIT_ROUNDOFF * (sqrt(sums_square) + sqrt(y_square));
     }
     close_profile(&profile);
     return status;

@@ -13,6 +13,7 @@ enum option {
     OTHER_LAYER, /* `which`, or all of them: RP_N_WEIGHTS */
     SWAPPED,     /* `which` and `other` */
     TRANSPOSED,
+    WITHOUT_BIAS,
     ROUNDED,    /* to `value` bits of mantissa */
     OTHER_INPUT /* rows */
 };
@@ -70,13 +71,19 @@ static enum rp_status linear(void *context, const struct rp_site *site,
         from = change->what.other;
     else if (change->what.option == OTHER_INPUT)
         return run_on_other(change, site, args);
-    else if (change->what.option != OTHER_LAYER)
+    else if (change->what.option == WITHOUT_BIAS) {
+        wrong.bias = NULL;
+        return RP_RUN_BELOW(change, linear, site, &wrong);
+    } else if (change->what.option != OTHER_LAYER)
         return run_with_copy(change, site, args);
+    const enum rp_weight_id bias = rp_bias_of(from);
     const struct rp_weight *weight =
         from < RP_N_LAYER_WEIGHTS ? &change->weights->weights[from] : NULL;
     if (weight && weight->data && weight->n_out == args->n_out && weight->n_in == args->n_in) {
         wrong.weight = weight->data;
         wrong.type = weight->type;
+        if (args->bias && bias < RP_N_LAYER_WEIGHTS)
+            wrong.bias = change->weights->weights[bias].data;
     }
     return RP_RUN_BELOW(change, linear, site, &wrong);
 }
@@ -187,6 +194,10 @@ static void collect_inputs(struct rp_search *search, enum rp_weight_id which)
 static void collect_product(struct rp_search *search, enum rp_weight_id which)
 {
     const struct rp_weight *weight = &search->weights.weights[which];
+    const enum rp_weight_id bias = rp_bias_of(which);
+    if (bias < RP_N_LAYER_WEIGHTS && search->weights.weights[bias].data)
+        rp_search_add(search, make("bias-missing", WITHOUT_BIAS, which), "%s without its bias",
+                      rp_weight_name(which));
     collect_swapped(search, which);
     if (weight->n_out == weight->n_in)
         rp_search_add(search, make("weights-transposed", TRANSPOSED, which), "%s transposed",

@@ -39,6 +39,8 @@ enum rp_step_kind {
     X(delta_beta) X(delta_rule) X(gated_norm) X(ffn_activation) X(residual_add)
 /* clang-format on */
 
+/* A row is over its bound when it is off by more than so many standard errors. */
+#define RP_BOUND_SIGMAS 3.0
 #define RP_UNIT_ROUNDOFF 0x1p-24 /* u: half the distance from 1 to the next float */
 /* A running sum of n terms is rounded n times, each time by 0.42 u of what it has come to. Terms of
  * random sign bring it to sqrt(k) of their size, terms of one sign to k: 0.3 sqrt(n) u of a sum's usual
@@ -79,6 +81,27 @@ enum rp_status rp_op_split_gate(void *context, const struct rp_site *site,
                                 const struct rp_split_gate *args);
 enum rp_status rp_op_l2_norm(void *context, const struct rp_site *site,
                              const struct rp_l2_norm *args);
+
+/* RoPE's base in a layer of that kind. */
+static inline float rp_rope_theta(const struct rp_model_config *config, enum rp_layer_kind kind)
+{
+    return kind == RP_LAYER_SLIDING_ATTENTION ? config->rope_theta_sliding : config->rope_theta;
+}
+static inline float rp_site_rope_theta(const struct rp_site *site)
+{
+    return rp_rope_theta(site->config, site->layer >= 0 ? site->config->layer_kinds[site->layer]
+                                                        : RP_LAYER_FULL_ATTENTION);
+}
+
+/* The keys that row p of the call sees: from *first on, up to *end. */
+void rp_attention_visible(const struct rp_site *site, const struct rp_attention *args, size_t p,
+                          size_t *first, size_t *end);
+
+/* The weight that a product with `which` adds where it has a bias; RP_N_WEIGHTS: there is none such. */
+enum rp_weight_id rp_bias_of(enum rp_weight_id which);
+
+/* y += bias, where there is one: for whoever computes the product in another way. */
+void rp_linear_add_bias(const struct rp_site *site, const struct rp_linear *args);
 
 /* How far a norm over dim values may be off, relative to its row: the sum of squares errs by
  * RP_SUM_ERROR / 2 u sqrt(dim), and the root halves it; division, root and rounding of the mean add

@@ -368,6 +368,8 @@ void rp_collect_rms_norm(struct rp_search *search)
     const struct norm norms[] = {
         {RP_ATTN_NORM, 0, "the norm before attention", config->hidden_size, 1},
         {RP_FFN_NORM, 0, "the norm before the FFN", config->hidden_size, 1},
+        {RP_ATTN_POST_NORM, 0, "the norm of attention's output", config->hidden_size, 1},
+        {RP_FFN_POST_NORM, 0, "the norm of the FFN's output", config->hidden_size, 1},
         {RP_OUTPUT_NORM, 0, "the last norm", config->hidden_size, 1},
         {RP_N_WEIGHTS, 0, "QK-norm", config->head_dim, config->n_heads},
         {RP_ATTN_Q_NORM, 0, "Q's norm", config->head_dim, config->n_heads},

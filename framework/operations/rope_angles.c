@@ -72,7 +72,7 @@ static void find_base(const struct rp_search *search, struct rp_measured_rope *m
                       double *scratch)
 {
     const double n_rot = (double)search->config->n_rot;
-    const double own = (double)search->config->rope_theta;
+    const double own = (double)rp_rope_theta(search->config, search->kind);
     size_t n = 0;
     for (size_t i = 0; i < measured->n_pairs; i++) {
         if (measured->frequency[i] > 0)
@@ -121,7 +121,7 @@ void rp_measure_rope(struct rp_search *search, struct rp_measured_rope *measured
     if (measured->own && measured->frequency && measured->position && scratch && turn) {
         find_turns(search, n_pairs, turn);
         for (size_t i = 0; i < n_pairs; i++) {
-            measured->own[i] = pow((double)search->config->rope_theta,
+            measured->own[i] = pow((double)rp_rope_theta(search->config, search->kind),
                                    -2.0 * (double)i / (double)search->config->n_rot);
             measured->own[i] /= search->rope_freqs ? (double)search->rope_freqs[i] : 1;
             measured->frequency[i] = measured->own[i] + extra_frequency(search, turn, i, n_pairs);

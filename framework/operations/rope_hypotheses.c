@@ -163,7 +163,7 @@ static enum rp_status store_rotated_v(void *context, const struct rp_site *site,
     memcpy(v, args->v, n * sizeof *v);
     const struct rp_rope rotated = {.which = RP_ATTN_K,
                                     .ordering = config->rope_ordering,
-                                    .theta = config->rope_theta,
+                                    .theta = rp_site_rope_theta(site),
                                     .freq_factors = change->what.rows,
                                     .n_rot = config->n_rot,
                                     .n_heads = config->n_kv_heads,
@@ -264,7 +264,7 @@ static void collect_bases(struct rp_search *search, double theta, double scaling
     static const double grid[] = {1e1, 1e2, 5e2, 2e3, 5e3, 2e4, 5e4, 2e5, 2e6, 2e7, 1e8, 1e9};
     static const struct rp_fit base_fit = RP_FIT(true, 1.5, 1e12, grid);
     static const struct rp_fit factor_fit = RP_FIT(true, 1e-4, 1e3, factors);
-    const double own = (double)search->config->rope_theta;
+    const double own = (double)rp_rope_theta(search->config, search->kind);
     char text[120];
     snprintf(text, sizeof text, "RoPE with base %%v; the model's is %.10g", own);
     collect_fit(search, make("rope-theta", THETA, own), bases, sizeof bases / sizeof *bases, own,

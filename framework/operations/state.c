@@ -251,8 +251,9 @@ static enum rp_status ffn_activation(void *context, const struct rp_site *site,
     if (status == RP_OK)
         status = read_copy(emulation, site, args->up, args->dim, args->dim, &up);
     for (size_t i = 0; i < site->n_positions * args->dim && status == RP_OK; i++)
-        args->y[i] = up[i] * round_inside(emulation, i / args->dim, rp_silu(gate[i]),
-                                          FUNCTION_ERROR, (double)up[i]);
+        args->y[i] =
+            up[i] * round_inside(emulation, i / args->dim, rp_activation(args->function, gate[i]),
+                                 FUNCTION_ERROR, (double)up[i]);
     free(gate);
     free(up);
     return status;

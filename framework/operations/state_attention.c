@@ -146,16 +146,16 @@ enum rp_status rp_state_attention(const struct rp_emulation *emulation, const st
                                   const struct rp_attention *args)
 {
     const size_t dim = args->head_dim, group = args->n_heads / args->n_kv_heads;
-    size_t n_visible = 0;
     float *moves = calloc(args->n_keys + 1, sizeof *moves);
     if (!moves)
         return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu keys", args->n_keys);
     for (size_t p = 0; p < site->n_positions; p++) {
-        while (n_visible < args->n_keys &&
-               (!args->is_causal || args->key_positions[n_visible] <= site->positions[p]))
-            n_visible++;
+        size_t first, end;
+        rp_attention_visible(site, args, p, &first, &end);
+        const size_t n_visible = end - first;
         for (size_t h = 0; h < args->n_heads; h++) {
-            const size_t at = (p * args->n_heads + h) * dim, kv_at = h / group * dim;
+            const size_t at = (p * args->n_heads + h) * dim,
+                         kv_at = (first * args->n_kv_heads + h / group) * dim;
             const struct head head = {.args = args,
                                       .state = emulation->numerics.state,
                                       .is_flash =

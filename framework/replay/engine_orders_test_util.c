@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "operations/operations.h"
+
 static float dot(enum rp_test_order order, const float *a, const float *b, size_t n)
 {
     float sum = 0;
@@ -29,6 +31,7 @@ static enum rp_status linear(void *context, const struct rp_site *site,
             args->y[p * args->y_stride + i] = dot(ops->order, args->weight + i * args->n_in,
                                                   args->x + p * args->n_in, args->n_in);
     }
+    rp_linear_add_bias(site, args);
     return RP_OK;
 }
 

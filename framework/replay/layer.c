@@ -111,12 +111,29 @@ static bool find_missing(const struct rp_tensor_set *dump, const char *list,
     return false;
 }
 
+/* Of what computes the slot: a weight that cannot be decoded; NULL: none. */
+static const struct rp_gguf_tensor *undecodable(const struct rp_replay_plan *plan,
+                                                const struct rp_planned_slot *slot)
+{
+    for (size_t i = 0; i < plan->n_steps; i++) {
+        const struct rp_gguf_tensor *tensor =
+            slot->steps[i] ? rp_step_undecodable(plan, &plan->steps[i]) : NULL;
+        if (tensor)
+            return tensor;
+    }
+    return NULL;
+}
+
 /* Why a slot was not replayed everywhere. */
 static const char *why_left_out(const struct rp_replay *replay, const struct rp_replay_plan *plan,
                                 const struct rp_planned_slot *slot, char *text, size_t size)
 {
+    const struct rp_gguf_tensor *tensor = undecodable(plan, slot);
     char missing[RP_SLOT_NAME_SIZE];
-    if (find_missing(replay->dump, slot->from, missing))
+    if (tensor)
+        snprintf(text, size, "weights of type %s cannot be decoded (%s)",
+                 rp_ggml_type_name(tensor->type), tensor->name);
+    else if (find_missing(replay->dump, slot->from, missing))
         snprintf(text, size, "%s is not dumped", missing);
     else if (replay->first_position < 0)
         snprintf(text, size, "where the sequence begins is not known");

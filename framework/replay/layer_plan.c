@@ -91,14 +91,28 @@ static bool is_read_of_all(const struct rp_step *step, enum rp_buffer buffer)
            !(step->kind == RP_STEP_ATTENTION && buffer == RP_BUFFER_Q);
 }
 
+const struct rp_gguf_tensor *rp_step_undecodable(const struct rp_replay_plan *plan,
+                                                 const struct rp_step *step)
+{
+    const struct rp_layer_plan only = {step, 1};
+    for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
+        const enum rp_weight_id which = (enum rp_weight_id)i;
+        const struct rp_gguf_tensor *tensor = rp_model_undecodable(plan->model, plan->layer, which);
+        if (tensor && rp_layer_plan_uses(&only, which))
+            return tensor;
+    }
+    return NULL;
+}
+
 /* known [RP_N_BUFFERS][n]: which rows of each buffer rest on finite values of the engine. */
 static void follow_step(struct rp_replay_plan *plan, const struct rp_step *step,
                         int64_t first_position, unsigned char *known)
 {
     const struct rp_step_flow flow = rp_step_flow(step);
+    const bool is_decoded = !rp_step_undecodable(plan, step);
     bool is_prefix = first_position >= 0;
     for (size_t i = 0; i < plan->n; i++) {
-        bool is_known = true;
+        bool is_known = is_decoded;
         is_prefix &= plan->positions[i] == first_position + (int64_t)i;
         for (size_t k = 0; k < flow.n_reads; k++) {
             const bool is_row_known = known[flow.reads[k] * plan->n + i] != 0;

@@ -48,6 +48,10 @@ enum rp_status rp_replay_plan_open(struct rp_replay_plan *plan, const struct rp_
                                    struct rp_error *err);
 void rp_replay_plan_close(struct rp_replay_plan *plan); /* a zeroed one is allowed */
 
+/* A weight that the step reads, and that cannot be decoded; NULL: none. */
+const struct rp_gguf_tensor *rp_step_undecodable(const struct rp_replay_plan *plan,
+                                                 const struct rp_step *step);
+
 /* NULL when the layer has none. */
 const struct rp_planned_slot *rp_replay_plan_slot(const struct rp_replay_plan *plan,
                                                   enum rp_slot_part part);

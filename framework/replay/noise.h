@@ -7,9 +7,6 @@
 #include "refparity/numerics.h"
 #include "refparity/overlay.h"
 
-/* A row is over its bound when it is off by more than so many standard errors. */
-#define RP_BOUND_SIGMAS 3.0
-
 struct rp_noise {
     struct rp_overlay overlay; /* comes first */
     const struct rp_numerics *numerics;

@@ -1,6 +1,7 @@
 /* What stands outside the layers: emb from the tokens, post_norm from the last layer, logits from
  * post_norm. Rows do not depend on each other here, so there is nothing to force but the input. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,6 +45,15 @@ static int64_t token_at(const struct rp_replay *replay, int64_t position)
     return token < (int64_t)rp_model_config(replay->model)->vocab_size ? token : -1;
 }
 
+/* The weight that the part is computed with, where it cannot be decoded; else NULL. */
+static const struct rp_gguf_tensor *undecodable(const struct part *part)
+{
+    const enum rp_weight_id which = part->part == RP_PART_EMB      ? RP_TOKEN_EMBD
+                                    : part->part == RP_PART_LOGITS ? RP_OUTPUT
+                                                                   : RP_N_WEIGHTS;
+    return rp_model_undecodable(part->replay->model, 0, which);
+}
+
 static enum rp_status part_open(struct part *part, struct rp_replay *replay,
                                 enum rp_slot_part which, struct rp_error *err)
 {
@@ -72,7 +82,8 @@ static enum rp_status part_open(struct part *part, struct rp_replay *replay,
     part->n = n;
     for (size_t i = 0; i < n; i++) {
         part->positions[i] = part->dumped.tensor.positions[i];
-        part->founded[i] = which == RP_PART_EMB
+        part->founded[i] = undecodable(part) ? 0
+                           : which == RP_PART_EMB
                                ? token_at(replay, part->positions[i]) >= 0
                                : rp_dumped_is_finite(&part->source, part->positions[i]);
     }
@@ -314,8 +325,14 @@ static enum rp_status measure(const struct part *part, struct rp_error *err)
 
 /* ---- public ---- */
 
-static const char *why_left_out(const struct part *part)
+static const char *why_left_out(const struct part *part, char *text, size_t size)
 {
+    const struct rp_gguf_tensor *tensor = undecodable(part);
+    if (tensor) {
+        snprintf(text, size, "weights of type %s cannot be decoded (%s)",
+                 rp_ggml_type_name(tensor->type), tensor->name);
+        return text;
+    }
     if (part->part != RP_PART_EMB && !part->source.info)
         return "the last layer's output is not dumped";
     if (part->part != RP_PART_EMB)
@@ -327,6 +344,7 @@ static const char *why_left_out(const struct part *part)
 
 static enum rp_status judge(struct part *part, struct rp_replay_layer *result, struct rp_error *err)
 {
+    char reason[128];
     const bool is_carried =
         part->part == RP_PART_LOGITS && strcmp(part->source.slot, "post_norm") != 0;
     const struct rp_replayed replayed = {
@@ -344,7 +362,7 @@ static enum rp_status judge(struct part *part, struct rp_replay_layer *result, s
         .errors = part->errors,
         .founded = part->founded,
         .bound = part->bound,
-        .left_out = why_left_out(part)};
+        .left_out = why_left_out(part, reason, sizeof reason)};
     const enum rp_status status = rp_replay_judge(&replayed, &result->slots[0], err);
     if (status != RP_OK)
         return status;
@@ -364,7 +382,7 @@ enum rp_status rp_replay_run_part(struct rp_replay *replay, enum rp_slot_part pa
     enum rp_status status = part_open(&of, replay, part, err);
     if (status != RP_OK)
         return status;
-    if (of.n > 0)
+    if (of.n > 0 && !undecodable(&of))
         status = measure(&of, err);
     if (status == RP_OK && of.dumped.info)
         status = judge(&of, result, err);

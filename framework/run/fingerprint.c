@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 
 #include "base/sha256.h"
+#include "refparity/gguf.h"
+#include "run/context.h"
 
 enum { DIGEST = 32 };
 
@@ -25,6 +27,22 @@ static void hash_state(const char *name, const struct stat *info, uint8_t digest
     rp_sha256_final(&hash, digest);
 }
 
+/* Of a GGUF in several files: all of them, in whatever order. A missing one counts as missing. */
+static void add_other_shards(const char *path, uint8_t all[DIGEST])
+{
+    const size_t n = rp_gguf_shards_of_name(path);
+    for (size_t i = 0; i < n && n > 1; i++) {
+        char shard[RP_PATH_SIZE];
+        struct stat info;
+        uint8_t one[DIGEST];
+        if (rp_gguf_shard_name(path, i, shard, sizeof shard, NULL) || stat(shard, &info) != 0)
+            continue;
+        hash_state(shard, &info, one);
+        for (size_t k = 0; k < DIGEST; k++)
+            all[k] ^= one[k];
+    }
+}
+
 void rp_fingerprint(const char *path, char out[RP_FINGERPRINT_SIZE])
 {
     struct stat info;
@@ -34,6 +52,7 @@ void rp_fingerprint(const char *path, char out[RP_FINGERPRINT_SIZE])
         return;
     if (!S_ISDIR(info.st_mode)) {
         hash_state("", &info, all);
+        add_other_shards(path, all);
         rp_sha256_format(all, out);
         return;
     }

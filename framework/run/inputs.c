@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/process.h"
 #include "base/sha256.h"
+#include "refparity/gguf.h"
 
 enum { PATH_SIZE = 4096 };
 
@@ -56,11 +57,36 @@ enum rp_status rp_remembered_sha256(const char *path, const char *cache_dir, cha
     return status;
 }
 
+enum rp_status rp_remembered_gguf_sha256(const char *path, const char *cache_dir, char hex[65],
+                                         struct rp_error *err)
+{
+    const size_t n = rp_gguf_shards_of_name(path);
+    struct rp_sha256 hash;
+    uint8_t digest[32];
+    enum rp_status status = RP_OK;
+    if (n == 1)
+        return rp_remembered_sha256(path, cache_dir, hex, err);
+    rp_sha256_init(&hash);
+    for (size_t i = 0; i < n && status == RP_OK; i++) {
+        char shard[PATH_SIZE];
+        status = rp_gguf_shard_name(path, i, shard, sizeof shard, err);
+        if (status == RP_OK)
+            status = rp_remembered_sha256(shard, cache_dir, hex, err);
+        if (status == RP_OK)
+            rp_sha256_update(&hash, hex, 64);
+        else if (status == RP_ERR_MISSING) /* whoever opens the model says so */
+            status = RP_OK;
+    }
+    rp_sha256_final(&hash, digest);
+    rp_sha256_format(digest, hex);
+    return status;
+}
+
 static enum rp_status add_file(struct rp_sha256 *hash, const char *path, const char *cache_dir,
                                struct rp_error *err)
 {
     char hex[65];
-    const enum rp_status status = rp_remembered_sha256(path, cache_dir, hex, err);
+    const enum rp_status status = rp_remembered_gguf_sha256(path, cache_dir, hex, err);
     if (status)
         return status;
     add_text(hash, "file", path);

@@ -27,5 +27,8 @@ enum rp_status rp_inputs_key(const struct rp_inputs *inputs, char key[65], struc
  * and inode, so that a large file is read once. */
 enum rp_status rp_remembered_sha256(const char *path, const char *cache_dir, char hex[65],
                                     struct rp_error *err);
+/* The same of a GGUF: of one in several files, the sha256 of their hashes (as hex, in order). */
+enum rp_status rp_remembered_gguf_sha256(const char *path, const char *cache_dir, char hex[65],
+                                         struct rp_error *err);
 
 #endif

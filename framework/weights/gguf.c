@@ -1,5 +1,5 @@
 /* Opens a GGUF file: every count, length, offset and name is checked here, once.
- * Values are decoded in gguf_metadata.c, rows in gguf_rows.c. */
+ * Values are decoded in gguf_metadata.c, rows in gguf_rows.c; shards are joined in gguf_shards.c. */
 #include "refparity/gguf.h"
 
 #include <stdlib.h>
@@ -218,13 +218,35 @@ static enum rp_status read_values(struct cursor *cursor, uint64_t count)
     return RP_OK;
 }
 
+/* Sets row_bytes of a known type; the type has just been read. */
+static enum rp_status size_rows(const struct cursor *cursor, struct rp_gguf_tensor *tensor)
+{
+    size_t block_values, block_bytes;
+    if (!rp_ggml_type_layout(tensor->type, &block_values, &block_bytes)) {
+        if (tensor->n_rows > SIZE_MAX / tensor->dims[0])
+            return FAIL_AT(cursor, cursor->at - 4, RP_ERR_FORMAT, "tensor '%s': its size overflows",
+                           tensor->name);
+        return RP_OK; /* row_bytes stays 0 */
+    }
+    size_t n_blocks = tensor->dims[0] / block_values;
+    if (tensor->dims[0] % block_values != 0)
+        return FAIL_AT(cursor, cursor->at - 4, RP_ERR_FORMAT,
+                       "tensor '%s': rows of %zu values do not divide into %s blocks of %zu",
+                       tensor->name, tensor->dims[0], rp_ggml_type_name(tensor->type),
+                       block_values);
+    if (n_blocks > SIZE_MAX / block_bytes || tensor->n_rows > SIZE_MAX / (n_blocks * block_bytes))
+        return FAIL_AT(cursor, cursor->at - 4, RP_ERR_FORMAT,
+                       "tensor '%s': its size in bytes overflows", tensor->name);
+    tensor->row_bytes = n_blocks * block_bytes;
+    return RP_OK;
+}
+
 /* offset stays relative to the start of the data, which is not known yet. */
 static enum rp_status read_tensor(struct cursor *cursor, struct rp_gguf_tensor *tensor)
 {
     struct rp_gguf_string name;
     uint32_t n_dims;
     uint64_t dim, offset;
-    size_t block_values, block_bytes;
     enum rp_status status = read_name(cursor, "a tensor's name", RP_GGUF_NAME_SIZE - 1, &name);
     if (status != RP_OK)
         return status;
@@ -256,19 +278,9 @@ static enum rp_status read_tensor(struct cursor *cursor, struct rp_gguf_tensor *
     status = read_u32(cursor, "a tensor's type", &tensor->type);
     if (status != RP_OK)
         return status;
-    if (!rp_ggml_type_layout(tensor->type, &block_values, &block_bytes))
-        return FAIL_AT(cursor, cursor->at - 4, RP_ERR_UNSUPPORTED,
-                       "tensor '%s' is of type %u, which is not known", tensor->name, tensor->type);
-    size_t n_blocks = tensor->dims[0] / block_values;
-    if (tensor->dims[0] % block_values != 0)
-        return FAIL_AT(cursor, cursor->at - 4, RP_ERR_FORMAT,
-                       "tensor '%s': rows of %zu values do not divide into %s blocks of %zu",
-                       tensor->name, tensor->dims[0], rp_ggml_type_name(tensor->type),
-                       block_values);
-    if (n_blocks > SIZE_MAX / block_bytes || tensor->n_rows > SIZE_MAX / (n_blocks * block_bytes))
-        return FAIL_AT(cursor, cursor->at - 4, RP_ERR_FORMAT,
-                       "tensor '%s': its size in bytes overflows", tensor->name);
-    tensor->row_bytes = n_blocks * block_bytes;
+    status = size_rows(cursor, tensor);
+    if (status != RP_OK)
+        return status;
     status = read_u64(cursor, "a tensor's offset", &offset);
     if (status != RP_OK)
         return status;
@@ -316,6 +328,13 @@ static enum rp_status read_alignment(const struct cursor *cursor, size_t *alignm
     return RP_OK;
 }
 
+/* Of a type that is not known: no type takes less than a bit a value. */
+static size_t least_bytes(const struct rp_gguf_tensor *tensor)
+{
+    return tensor->row_bytes ? tensor->n_rows * tensor->row_bytes
+                             : tensor->n_rows * tensor->dims[0] / 8;
+}
+
 /* Makes offsets absolute: inside the file, aligned, names unique, no two tensors overlapping. */
 static enum rp_status place_tensors(const struct cursor *cursor)
 {
@@ -328,7 +347,7 @@ static enum rp_status place_tensors(const struct cursor *cursor)
     for (size_t i = 0; i < gguf->n_tensors; i++) {
         struct rp_gguf_tensor *tensor = &gguf->tensors[i];
         size_t room = padding < left(cursor) ? left(cursor) - padding : 0;
-        size_t n_bytes = tensor->n_rows * tensor->row_bytes;
+        size_t n_bytes = least_bytes(tensor);
         if (tensor->offset % alignment != 0)
             return FAIL_AT(cursor, -1, RP_ERR_FORMAT,
                            "tensor '%s': offset %zu is not a multiple of %zu", tensor->name,
@@ -344,7 +363,7 @@ static enum rp_status place_tensors(const struct cursor *cursor)
     for (size_t i = 1; i < gguf->n_tensors; i++) {
         const struct rp_gguf_tensor *before = gguf->tensors_by_name[i - 1];
         const struct rp_gguf_tensor *after = gguf->tensors_by_name[i];
-        if (after->offset - before->offset < before->n_rows * before->row_bytes)
+        if (after->offset - before->offset < least_bytes(before))
             return FAIL_AT(cursor, (long long)after->offset, RP_ERR_FORMAT,
                            "tensors '%s' and '%s' overlap", before->name, after->name);
     }
@@ -422,7 +441,7 @@ enum rp_status rp_gguf_open_memory(const void *bytes, size_t size, const char *n
     return status;
 }
 
-enum rp_status rp_gguf_open(const char *path, struct rp_gguf **out, struct rp_error *err)
+enum rp_status rp_gguf_open_file(const char *path, struct rp_gguf **out, struct rp_error *err)
 {
     const void *bytes;
     size_t size;
@@ -445,6 +464,9 @@ void rp_gguf_close(struct rp_gguf *gguf)
         rp_file_unmap(gguf->bytes, gguf->size);
     if (gguf->source.close)
         gguf->source.close(gguf->source.context);
+    for (size_t i = 0; i < gguf->n_others; i++)
+        rp_gguf_close(gguf->others[i]);
+    free(gguf->others);
     free(gguf->image);
     free(gguf->tensors_by_name);
     free(gguf->tensors);

@@ -167,7 +167,8 @@ static void arrays_nest_up_to_a_limit(void **state)
 static void bad_tensors_are_an_error(void **state)
 {
     (void)state;
-    static const uint64_t four[5] = {4, 1, 1, 1, 1}, zero[2] = {4, 0}, odd[1] = {33};
+    static const uint64_t four[5] = {4, 1, 1, 1, 1}, large[1] = {1024}, zero[2] = {4, 0},
+                          odd[1] = {33};
     static const uint64_t huge[4] = {4, UINT64_MAX / 2, 4, 1}, wide[2] = {UINT64_MAX / 2, 4};
     static const float data[16] = {0};
     struct gguf_builder builder = {.version = 3};
@@ -179,10 +180,11 @@ static void bad_tensors_are_an_error(void **state)
     expect_error(&builder, RP_ERR_FORMAT, 53, "tensor 't': dimension 2 is 4");
     gguf_add_info(&builder, "t", RP_GGML_F32, 2, wide, 0);
     expect_error(&builder, RP_ERR_FORMAT, 53, "tensor 't': its size in bytes overflows");
-    gguf_add_info(&builder, "t", 99, 1, four, 0);
-    expect_error(&builder, RP_ERR_UNSUPPORTED, 45, "tensor 't' is of type 99, which is not known");
-    gguf_add_info(&builder, "t", 4, 1, four, 0); /* Q4_2, removed from ggml */
-    expect_error(&builder, RP_ERR_UNSUPPORTED, 45, "tensor 't' is of type 4, which is not known");
+    gguf_add_info(&builder, "t", 99, 2, wide, 0); /* a type that is not known */
+    expect_error(&builder, RP_ERR_FORMAT, 53, "tensor 't': its size overflows");
+    gguf_add_info(&builder, "t", 99, 1, large, 0);
+    expect_error(&builder, RP_ERR_FORMAT, -1,
+                 "tensor 't': 128 bytes at offset 0 end past the 0 bytes of data");
     gguf_add_info(&builder, "t", RP_GGML_Q8_0, 1, odd, 0);
     expect_error(&builder, RP_ERR_FORMAT, 45,
                  "tensor 't': rows of 33 values do not divide into Q8_0 blocks of 32");

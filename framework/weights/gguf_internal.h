@@ -20,7 +20,14 @@ struct rp_gguf {
     /* Of a computed one; else zeroed. */
     struct rp_gguf_source source;
     unsigned char *image; /* owned: bytes */
+    /* Of a model in several files: shard 0, whose tensors are those of all. */
+    struct rp_gguf **others; /* [n_others], owned: the shards behind it, in order */
+    size_t n_others;
+    size_t shard; /* its own number, from 0 */
 };
+
+/* One file, whatever it says of others. */
+enum rp_status rp_gguf_open_file(const char *path, struct rp_gguf **out, struct rp_error *err);
 
 /* n rows of the tensor from row first on need not stay in this process's memory, where the file is
  * mapped: they have been decoded. */

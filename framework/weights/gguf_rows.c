@@ -27,9 +27,14 @@ static const struct type_layout type_layouts[] = {
     [41] = {"Q1_0", 128, 18},
 };
 
+static bool is_known(uint32_t type)
+{
+    return type < sizeof type_layouts / sizeof *type_layouts && type_layouts[type].name;
+}
+
 bool rp_ggml_type_layout(uint32_t type, size_t *block_values, size_t *block_bytes)
 {
-    if (!rp_ggml_type_name(type))
+    if (!is_known(type))
         return false;
     *block_values = type_layouts[type].block_values;
     *block_bytes = type_layouts[type].block_bytes;
@@ -38,7 +43,7 @@ bool rp_ggml_type_layout(uint32_t type, size_t *block_values, size_t *block_byte
 
 const char *rp_ggml_type_name(uint32_t type)
 {
-    return type < sizeof type_layouts / sizeof *type_layouts ? type_layouts[type].name : NULL;
+    return is_known(type) ? type_layouts[type].name : "unknown";
 }
 
 size_t rp_gguf_n_tensors(const struct rp_gguf *gguf)
@@ -94,6 +99,11 @@ static rp_decode_fn *decoder(uint32_t type)
     case RP_GGML_Q4_K: return rp_decode_q4_k;
     case RP_GGML_Q5_K: return rp_decode_q5_k;
     case RP_GGML_Q6_K: return rp_decode_q6_k;
+    case RP_GGML_IQ4_XS: return rp_decode_iq4_xs;
+    case RP_GGML_TQ1_0: return rp_decode_tq1_0;
+    case RP_GGML_TQ2_0: return rp_decode_tq2_0;
+    case RP_GGML_MXFP4: return rp_decode_mxfp4;
+    case RP_GGML_NVFP4: return rp_decode_nvfp4;
     default: return NULL;
     }
 }
@@ -138,7 +148,7 @@ static enum rp_status check_finite(const struct rp_gguf *gguf, const struct rp_g
     while (isfinite(values[first]))
         first++;
     return rp_fail(
-        err, RP_ERR_FORMAT, gguf->path, (long long)tensor->offset,
+        err, RP_ERR_FORMAT, rp_gguf_tensor_path(gguf, tensor), (long long)tensor->offset,
         "tensor '%s' is %g at element %zu (row %zu, column %zu), expected finite numbers",
         tensor->name, (double)values[first], row * n + first, row, first);
 }
@@ -148,12 +158,13 @@ enum rp_status rp_gguf_rows(const struct rp_gguf *gguf, const struct rp_gguf_ten
 {
     rp_decode_fn *decode = decoder(tensor->type);
     if (!decode)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, gguf->path, (long long)tensor->offset,
-                       "tensor '%s' is of type %s; F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K and "
-                       "IQ4_NL are read",
-                       tensor->name, rp_ggml_type_name(tensor->type));
+        return rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_tensor_path(gguf, tensor),
+                       (long long)tensor->offset,
+                       "tensor '%s': weights of type %s (%u) cannot be decoded", tensor->name,
+                       rp_ggml_type_name(tensor->type), tensor->type);
     if (first > tensor->n_rows || n > tensor->n_rows - first)
-        return rp_fail(err, RP_ERR_ARGUMENT, gguf->path, (long long)tensor->offset,
+        return rp_fail(err, RP_ERR_ARGUMENT, rp_gguf_tensor_path(gguf, tensor),
+                       (long long)tensor->offset,
                        "%zu rows from row %zu of tensor '%s', which has %zu", n, first,
                        tensor->name, tensor->n_rows);
     const size_t n_values = (size_t)tensor->dims[0];

@@ -99,7 +99,7 @@ static double absent_number(const struct comparison *comparison, const char *nam
         return checkpoint_number(comparison, "embedding_length") / heads;
     if (strcmp(name, "rope.dimension_count") == 0)
         return head_dim;
-    if (strcmp(name, "rope.freq_base") == 0)
+    if (strcmp(name, "rope.freq_base") == 0 || strcmp(name, "rope.freq_base_swa") == 0)
         return 10000;
     if (strcmp(name, "vocab_size") == 0 || strcmp(name, "context_length") == 0)
         return checkpoint_number(comparison, name); /* no reader computes with them */
@@ -291,7 +291,10 @@ static void find_surplus(const struct comparison *comparison)
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const struct rp_gguf_value *value = find(comparison, keys[i].name, key);
         const double found = value ? number_at(comparison->file, key) : 0;
-        if (found != 0 && found != keys[i].neutral)
+        char own[KEY_SIZE];
+        snprintf(own, sizeof own, "%s%s", comparison->prefix, keys[i].name);
+        if (found != 0 && found != keys[i].neutral &&
+            !rp_gguf_find_value(comparison->checkpoint, own))
             report(comparison, key, false, text_of(comparison->file, value, text), "nothing of it",
                    "");
     }

@@ -71,7 +71,8 @@ enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf
     if (status == RP_OK &&
         !rp_encoded_bounds(tensor->type, tensor->data + index * tensor->row_bytes, row->n,
                            row->bound, row->reach))
-        status = rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(file), (long long)tensor->offset,
+        status = rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_tensor_path(file, tensor),
+                         (long long)tensor->offset,
                          "tensor '%s' is of type %s, whose rounding is not known", tensor->name,
                          rp_ggml_type_name(tensor->type));
     for (size_t i = 0; row->is_weighted && status == RP_OK && i < row->n; i++) {

@@ -48,7 +48,12 @@ enum {
     RP_GGML_Q5_K = 13,
     RP_GGML_Q6_K = 14,
     RP_GGML_IQ4_NL = 20,
-    RP_GGML_BF16 = 30
+    RP_GGML_IQ4_XS = 23,
+    RP_GGML_BF16 = 30,
+    RP_GGML_TQ1_0 = 34,
+    RP_GGML_TQ2_0 = 35,
+    RP_GGML_MXFP4 = 39,
+    RP_GGML_NVFP4 = 40
 };
 /* Of activations; no file holds them. */
 #define RP_GGML_Q8_1 9
@@ -69,7 +74,8 @@ struct rp_gguf_value {
     size_t offset;                  /* in the file, of the value or of the first element */
 };
 
-/* One tensor. dims[0] is the length of a row (numpy's last axis); unused dims are 1. */
+/* One tensor. dims[0] is the length of a row (numpy's last axis); unused dims are 1. Of a type that is not
+ * known nothing but its beginning can be checked, and row_bytes is 0. */
 struct rp_gguf_tensor {
     char name[RP_GGUF_NAME_SIZE];
     unsigned n_dims;
@@ -84,16 +90,20 @@ struct rp_gguf_tensor {
 struct rp_gguf;
 
 /* Maps the file at path. On success *out is to be closed with rp_gguf_close; everything that the
- * functions below return points into it. RP_ERR_MISSING, RP_ERR_IO, RP_ERR_MEMORY, RP_ERR_FORMAT,
- * RP_ERR_UNSUPPORTED (another version, big-endian, an unknown tensor type). */
+ * functions below return points into it. Where it is a shard (split.count), all shards are opened, by
+ * their names in its folder: the metadata is the first one's, the tensors are those of all.
+ * RP_ERR_MISSING (also a shard), RP_ERR_IO, RP_ERR_MEMORY, RP_ERR_FORMAT, RP_ERR_MISMATCH (shards that
+ * disagree), RP_ERR_UNSUPPORTED (another version, big-endian). */
 enum rp_status rp_gguf_open(const char *path, struct rp_gguf **out, struct rp_error *err);
 
-/* The same from bytes[size], which have to outlive *out; name stands for the path in errors. */
+/* The same from bytes[size], which have to outlive *out; name stands for the path in errors. A shard is
+ * opened alone. */
 enum rp_status rp_gguf_open_memory(const void *bytes, size_t size, const char *name,
                                    struct rp_gguf **out, struct rp_error *err);
 void rp_gguf_close(struct rp_gguf *gguf); /* NULL is allowed */
 
-const char *rp_gguf_path(const struct rp_gguf *gguf);
+const char *rp_gguf_path(const struct rp_gguf *gguf); /* of shard 0 */
+size_t rp_gguf_n_shards(const struct rp_gguf *gguf);  /* 1: it is one file */
 
 #define RP_MODEL_FILE_ID_SIZE 192
 /* Which file it is, for rp_dump_model: "qwen3-q8_0.gguf 0123456789abcdef", its name and a hash of its size
@@ -104,6 +114,13 @@ bool rp_model_file_is(const char *id, const char *other);
 bool rp_model_file_is_another(const char *id, const char *other);
 
 uint32_t rp_gguf_version(const struct rp_gguf *gguf);
+
+/* By the name alone, without looking at any file: how many shards the model at path has (1: the name is
+ * no shard's), and the path of one of them, 0 <= index < that. RP_ERR_ARGUMENT where out[size] is too
+ * small. */
+size_t rp_gguf_shards_of_name(const char *path);
+enum rp_status rp_gguf_shard_name(const char *path, size_t index, char *out, size_t size,
+                                  struct rp_error *err);
 
 /* ---- metadata ---- */
 
@@ -149,8 +166,10 @@ size_t rp_gguf_n_tensors(const struct rp_gguf *gguf);
 const struct rp_gguf_tensor *rp_gguf_tensor(const struct rp_gguf *gguf, size_t index);
 /* NULL when there is no such tensor. */
 const struct rp_gguf_tensor *rp_gguf_find_tensor(const struct rp_gguf *gguf, const char *name);
+/* The file that its offset is in: a shard's. */
+const char *rp_gguf_tensor_path(const struct rp_gguf *gguf, const struct rp_gguf_tensor *tensor);
 
-/* "BF16", "Q4_K", …; NULL for a number that ggml does not define. */
+/* "BF16", "Q4_K", …; "unknown" for a number that ggml does not define. */
 const char *rp_ggml_type_name(uint32_t type);
 /* Whether the type stores a minimum beside each block's scale: Q4_1 and Q5_1. */
 bool rp_gguf_type_has_minima(uint32_t type);

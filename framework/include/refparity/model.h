@@ -1,6 +1,6 @@
 /* A decoder-only transformer in plain FP32, from a GGUF file or an HF checkpoint, one layer in memory at a time.
  * It is what an engine is held against, so it favours being checkable over being fast.
- * Architectures: "qwen3", "llama", "qwen35". Not a tokenizer, and it samples nothing. */
+ * Architectures: those of architectures/. Not a tokenizer, and it samples nothing. */
 #ifndef REFPARITY_MODEL_H
 #define REFPARITY_MODEL_H
 
@@ -21,7 +21,8 @@ struct rp_model;
  * decoded yet, except for output_norm and rope_freqs. On success *out is to be closed with
  * rp_model_close. Errors: those of rp_gguf_open; RP_ERR_MISSING (a key or tensor),
  * RP_ERR_MISMATCH (two of them contradict each other), RP_ERR_UNSUPPORTED (an architecture, rope
- * scaling, experts, an unused tensor or a tensor type that this model does not compute). */
+ * scaling, experts or an unused tensor that this model does not compute). A weight of a type that cannot be
+ * decoded fails what reads it, not this. */
 enum rp_status rp_model_open(const char *path, struct rp_model **out, struct rp_error *err);
 void rp_model_close(struct rp_model *model); /* NULL is allowed */
 
@@ -36,9 +37,17 @@ uint32_t rp_model_output_type(const struct rp_model *model);
 
 /* ---- one layer ---- */
 
-/* Decodes layer's weights; release them with rp_layer_free. */
+/* Decodes layer's weights; release them with rp_layer_free. A weight of a type that cannot be decoded is
+ * NaN, and so is what it is used for: see rp_layer_check_decodable. */
 enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct rp_layer *weights,
                              struct rp_error *err);
+/* RP_ERR_UNSUPPORTED with the first weight of the layer that cannot be decoded. */
+enum rp_status rp_layer_check_decodable(const struct rp_model *model, size_t layer,
+                                        struct rp_error *err);
+/* The weight's tensor (of RP_TOKEN_EMBD and RP_OUTPUT layer is ignored) where its type cannot be decoded;
+ * NULL: it can, or there is none. */
+const struct rp_gguf_tensor *rp_model_undecodable(const struct rp_model *model, size_t layer,
+                                                  enum rp_weight_id which);
 void rp_layer_free(struct rp_layer *weights); /* a zeroed one is allowed */
 /* What rp_layer_load takes; layer is less than n_layers. */
 size_t rp_layer_bytes(const struct rp_model *model, size_t layer);

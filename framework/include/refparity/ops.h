@@ -33,36 +33,49 @@ enum rp_mode {
     RP_MODE_BATCHED    /* many positions per call */
 };
 
+/* What the FFN's gate goes through. */
+enum rp_activation_function {
+    RP_SILU,
+    RP_GELU_TANH /* 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))): HF's gelu_pytorch_tanh */
+};
+
 /* What mixes the positions of a layer. */
 enum rp_layer_kind {
     RP_LAYER_FULL_ATTENTION,
-    RP_LAYER_LINEAR_ATTENTION, /* gated DeltaNet */
+    RP_LAYER_LINEAR_ATTENTION,  /* gated DeltaNet */
+    RP_LAYER_NOPE_ATTENTION,    /* full attention whose Q and K are not rotated */
+    RP_LAYER_SLIDING_ATTENTION, /* of the last `window` positions, with a base of RoPE of its own */
     RP_N_LAYER_KINDS
 };
 
 /* A model's weights, named as in GGUF. The first RP_N_LAYER_WEIGHTS belong to a layer.
  * n_conv is the channels of the DeltaNet's convolution: Q, K and V, see struct rp_model_config. */
 enum rp_weight_id {
-    RP_ATTN_NORM,   /* [hidden_size]: HF input_layernorm */
-    RP_ATTN_Q,      /* [n_heads * head_dim][hidden_size]; gated: [n_heads][2][head_dim] rows */
-    RP_ATTN_K,      /* [n_kv_heads * head_dim][hidden_size] */
-    RP_ATTN_V,      /* [n_kv_heads * head_dim][hidden_size] */
-    RP_ATTN_Q_NORM, /* [head_dim] */
-    RP_ATTN_K_NORM, /* [head_dim] */
-    RP_ATTN_OUTPUT, /* [hidden_size][n_heads * head_dim] */
-    RP_ATTN_QKV,    /* [n_conv][hidden_size]: HF linear_attn.in_proj_qkv */
-    RP_ATTN_GATE,   /* [n_linear_v_heads * linear_head_dim][hidden_size]: HF in_proj_z */
-    RP_SSM_CONV1D,  /* [n_conv][conv_kernel] */
-    RP_SSM_ALPHA,   /* [n_linear_v_heads][hidden_size]: HF in_proj_a */
-    RP_SSM_BETA,    /* [n_linear_v_heads][hidden_size]: HF in_proj_b */
-    RP_SSM_DT,      /* [n_linear_v_heads]: HF dt_bias */
-    RP_SSM_A,       /* [n_linear_v_heads]: -exp(HF A_log) */
-    RP_SSM_NORM,    /* [linear_head_dim]: HF linear_attn.norm */
-    RP_SSM_OUT,     /* [hidden_size][n_linear_v_heads * linear_head_dim]: HF out_proj */
-    RP_FFN_NORM,    /* [hidden_size]: HF post_attention_layernorm */
-    RP_FFN_GATE,    /* [intermediate_size][hidden_size] */
-    RP_FFN_UP,      /* [intermediate_size][hidden_size] */
-    RP_FFN_DOWN,    /* [hidden_size][intermediate_size] */
+    RP_ATTN_NORM,      /* [hidden_size]: HF input_layernorm */
+    RP_ATTN_Q,         /* [n_heads * head_dim][hidden_size]; gated: [n_heads][2][head_dim] rows */
+    RP_ATTN_K,         /* [n_kv_heads * head_dim][hidden_size] */
+    RP_ATTN_V,         /* [n_kv_heads * head_dim][hidden_size] */
+    RP_ATTN_Q_BIAS,    /* [n_heads * head_dim] */
+    RP_ATTN_K_BIAS,    /* [n_kv_heads * head_dim] */
+    RP_ATTN_V_BIAS,    /* [n_kv_heads * head_dim] */
+    RP_ATTN_Q_NORM,    /* [head_dim] */
+    RP_ATTN_K_NORM,    /* [head_dim] */
+    RP_ATTN_OUTPUT,    /* [hidden_size][n_heads * head_dim] */
+    RP_ATTN_QKV,       /* [n_conv][hidden_size]: HF linear_attn.in_proj_qkv */
+    RP_ATTN_GATE,      /* [n_linear_v_heads * linear_head_dim][hidden_size]: HF in_proj_z */
+    RP_SSM_CONV1D,     /* [n_conv][conv_kernel] */
+    RP_SSM_ALPHA,      /* [n_linear_v_heads][hidden_size]: HF in_proj_a */
+    RP_SSM_BETA,       /* [n_linear_v_heads][hidden_size]: HF in_proj_b */
+    RP_SSM_DT,         /* [n_linear_v_heads]: HF dt_bias */
+    RP_SSM_A,          /* [n_linear_v_heads]: -exp(HF A_log) */
+    RP_SSM_NORM,       /* [linear_head_dim]: HF linear_attn.norm */
+    RP_SSM_OUT,        /* [hidden_size][n_linear_v_heads * linear_head_dim]: HF out_proj */
+    RP_FFN_NORM,       /* [hidden_size]: HF post_attention_layernorm */
+    RP_FFN_GATE,       /* [intermediate_size][hidden_size] */
+    RP_FFN_UP,         /* [intermediate_size][hidden_size] */
+    RP_FFN_DOWN,       /* [hidden_size][intermediate_size] */
+    RP_ATTN_POST_NORM, /* [hidden_size]: of attention's output, before it is added */
+    RP_FFN_POST_NORM,  /* [hidden_size]: of the FFN's output, before it is added */
     RP_N_LAYER_WEIGHTS,
     RP_TOKEN_EMBD = RP_N_LAYER_WEIGHTS, /* [vocab_size][hidden_size] */
     RP_OUTPUT_NORM,                     /* [hidden_size] */
@@ -84,6 +97,10 @@ struct rp_model_config {
     size_t vocab_size;
     float rms_norm_eps;
     float rope_theta;
+    float rope_theta_sliding; /* of RP_LAYER_SLIDING_ATTENTION; 0: there are none */
+    size_t window;         /* positions that those see, their own among them; 0: there are none */
+    float embedding_scale; /* what embeddings are multiplied by; 0: nothing */
+    enum rp_activation_function activation;
     enum rp_rope_ordering rope_ordering;
     float attention_scale; /* 1 / sqrt(head_dim) */
     bool has_tied_embeddings;
@@ -130,6 +147,7 @@ struct rp_embed {
     const struct rp_gguf *gguf;
     const struct rp_gguf_tensor *table; /* [vocab_size][hidden_size], encoded */
     const int32_t *tokens;              /* [n_positions], each below vocab_size */
+    float scale;                        /* what its rows are multiplied by; 0: nothing */
     float *y;                           /* [n_positions][hidden_size] */
 };
 
@@ -150,6 +168,7 @@ struct rp_linear {
     uint32_t type;                  /* ggml's, of the weight in the file */
     const float *weight;            /* [n_out][n_in], decoded */
     const struct rp_weight *loaded; /* where weight is from; NULL, or with other data: not known */
+    const float *bias;              /* [n_out], added to the product; NULL: none */
     size_t n_out, n_in;
     size_t
         first_out;  /* of RP_OUTPUT, which comes in blocks of rows: the first one's index; else 0 */
@@ -187,6 +206,7 @@ struct rp_attention {
     size_t n_heads, n_kv_heads, head_dim;
     float scale;
     bool is_causal;
+    size_t window;  /* of positions that one sees, its own among them; 0: all that are not later */
     const float *q; /* [n_positions][n_heads][head_dim] */
     size_t n_keys;
     const float *keys;            /* [n_keys][n_kv_heads][head_dim] */
@@ -277,6 +297,7 @@ struct rp_gated_norm {
 
 /* y = silu(gate) * up. HF: Qwen3MLP, LlamaMLP. */
 struct rp_ffn_activation {
+    enum rp_activation_function function;
     size_t dim;        /* intermediate_size */
     const float *gate; /* [n_positions][dim] */
     const float *up;   /* [n_positions][dim] */

@@ -121,12 +121,14 @@ void rp_tensor_release(struct rp_tensor *tensor);
     X(RP_PART_Z, "_z")               /* what gates the mixer's output, before its activation */ \
     X(RP_PART_MIX, "_mix")           /* what the output projection reads, where not _attn */    \
     X(RP_PART_ATTNOUT, "_attnout")   /* the output projection, before its residual add */       \
+    X(RP_PART_ATTNNORM, "_attnnorm") /* a norm of that, where there is one: what is added */    \
     X(RP_PART_POSTATTN, "_postattn") /* after that residual add */                              \
     X(RP_PART_PREFFN, "_preffn")     /* the norm before the FFN */                              \
     X(RP_PART_GATE, "_gate")         /* the FFN's products */                                   \
     X(RP_PART_UP, "_up")                                                                        \
     X(RP_PART_ACT, "_act")           /* what the FFN's down projection reads */                 \
     X(RP_PART_FFNOUT, "_ffnout")     /* the FFN's output, before its residual add */            \
+    X(RP_PART_FFNNORM, "_ffnnorm")   /* a norm of that, where there is one: what is added */    \
     X(RP_PART_OUTPUT, "")            /* the layer's output, h{l} itself */
 
 enum rp_slot_part {

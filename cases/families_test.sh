@@ -1,0 +1,168 @@
+#!/usr/bin/env bash
+# Architectures of fixtures/tiny/families.py, which no committed model has: checkpoints with random weights
+# are made and recorded here. The C model and llama.cpp have to agree with HF at every operation's slot, the
+# file is the checkpoint, replay reports nothing of what is right, and a bug of the architecture's own kind in
+# its operation, and nowhere else.
+set -euo pipefail
+
+if [ $# -lt 1 ]; then
+    echo "usage: cases/families_test.sh BUILD_DIR [FAMILY...], a tree configured with -DREFPARITY_LLAMA_DIR" >&2
+    exit 2
+fi
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bin=$(cd "$1" && pwd)/bin
+shift
+[ -x "$bin/refparity-llamacpp" ] || {
+    echo "error: $bin/refparity-llamacpp is missing: run ci/get-llamacpp.sh and configure with -DREFPARITY_LLAMA_DIR=DIR" >&2
+    exit 2
+}
+families=("$@")
+[ $# -gt 0 ] || families=(gemma3 qwen2 smollm3)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python=$("$root/ci/record.sh" --print-python)
+export PYTHONDONTWRITEBYTECODE=1
+prompt=$root/matrix/prompts/long.txt
+
+fail() {
+    echo "FAILED: $*" >&2
+    [ ! -f "$work/log" ] || tail -n 20 "$work/log" >&2
+    exit 1
+}
+logged() { "$@" >"$work/log" 2>&1 || fail "$*"; }
+llamacpp() { # PROGRAM GGUF MODE [OPTION...]: dumps into $work/dump
+    local program=$1 gguf=$2 mode=$3
+    shift 3
+    rm -rf "$work/dump"
+    logged "$bin/$program" --model "$gguf" --prompt-file "$prompt" --mode "$mode" --dump "$work/dump" --slots operations "$@"
+}
+agrees() { # WHAT [LIMIT]: the dump with HF, at every slot that both have
+    local limit=${2:-1e-5}
+    "$bin/refparity" diff --json --threshold-l2-rel "$limit" "$work/hf.npz" "$work/dump" >"$work/diff.json" 2>"$work/log" || fail "$1 and HF"
+    "$python" - "$work/diff.json" "$1" "$limit" >"$work/said" 2>"$work/log" <<'END' || fail "$1 and HF"
+import json, sys
+slots = {slot["slot"]: slot["worst"]["l2_rel"] for slot in json.load(open(sys.argv[1]))["slots"] if slot["worst"]}
+n_layers = sum(slot[1:].isdigit() for slot in slots)
+worst = max(slots, key=slots.get)
+print(f"{sys.argv[2]} and HF: {len(slots)} slots, the worst {worst} {slots[worst]:.2g}")
+bad = [f"{slot}: {l2:.2g}, limit {sys.argv[3]}" for slot, l2 in slots.items() if not l2 < float(sys.argv[3])]
+sys.exit("\n".join(bad) if bad or len(slots) < 14 * n_layers + 3 else 0)
+END
+    cat "$work/said"
+}
+replays() { # GGUF [SLOT=NAME...]: these alone fail, and have that explanation ("": none)
+    local gguf=$1 status=0
+    shift
+    "$bin/refparity" replay "$gguf" "$work/dump" --activations by_weight --mode "$mode" --json >"$work/replay.json" 2>"$work/log" || status=$?
+    "$python" - "$work/replay.json" "$@" >"$work/log" 2>&1 <<'END' || fail "replay of $gguf, $mode: expected to fail: ${*:-nothing}"
+import json, sys
+replay = json.load(open(sys.argv[1]))
+bad = [slot for slot in replay["slots"] if slot["verdict"] != "PASS"]
+names = {found["slot"]: found["name"] for found in replay["explanations"]}
+print(*(f"{slot['slot']}: {slot['verdict']} {slot['message']} {names.get(slot['slot'])}" for slot in bad), sep="\n")
+found = [f"{slot['slot']}={names.get(slot['slot'], '')}" for slot in bad]
+sys.exit(found != sys.argv[2:] or len(replay["slots"]) < 60)
+END
+    [ "$status" = $(($# > 0)) ] || fail "replay of $gguf, $mode: exit code $status"
+    n_replayed=$((n_replayed + 1))
+}
+mutated() { # GGUF CHANGE SLOT=NAME: a file in which a tensor is wrong, which the engine reads
+    local gguf=$1 change=$2
+    shift 2
+    logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$gguf" "$work/mutated.gguf" --tensor "$change"
+    llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
+    replays "$gguf" "$@"
+}
+
+bugs_of_qwen2() { # GGUF
+    mutated "$1" blk.2.attn_k.bias=scale:0 h2_k=bias-missing
+    mutated "$1" blk.1.attn_v.bias=scale:0.999 h1_v=constant-bias
+}
+changed() { # GGUF KEY=VALUE SLOT=NAME...: the same with another key
+    local gguf=$1 change=$2
+    shift 2
+    logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$gguf" "$work/mutated.gguf" --set "$change"
+    llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
+    replays "$gguf" "$@"
+}
+
+# What llama.cpp differs by, in F32: its GELU is a table over F16, which HF's is not.
+of_llamacpp() { [ "$1" = gemma3 ] && echo 5e-3 || echo 1e-5; }
+
+# A norm's weight without its 1, a window that is one position too wide, embeddings that are not scaled (which
+# llama.cpp, that takes the file for a Gemma 3, scales: the table is smaller), one base of RoPE for all layers.
+bugs_of_gemma3() { # GGUF
+    mutated "$1" blk.2.post_attention_norm.weight=add:-1 h2_attnnorm=norm-weight-offset
+    mutated "$1" token_embd.weight=scale:0.0625 emb=constant-factor logits=constant-factor
+    changed "$1" gemma3.rope.freq_base_swa=1000000.0 h0_qrope=rope-theta h0_krope=rope-theta h1_qrope=rope-theta h1_krope=rope-theta h2_qrope=rope-theta h2_krope=rope-theta h3_qrope=rope-theta h3_krope=rope-theta h4_qrope=rope-theta h4_krope=rope-theta
+    changed "$1" gemma3.attention.sliding_window=17 h0_attn=attention-window h1_attn=attention-window h2_attn=attention-window h3_attn=attention-window h4_attn=attention-window
+}
+
+# llama.cpp takes the file for a Llama's, and rotates Q and K of the layer that is to have no RoPE.
+bugs_of_smollm3() { # GGUF
+    logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$1" "$work/mutated.gguf" --architecture llama
+    llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
+    replays "$1" h3_qrope=rope-on-nope-layer h3_krope=rope-on-nope-layer
+    rm "$work"/dump/h3_qrope.npy "$work"/dump/h3_krope.npy
+    replays "$1" h3_attn=rope-on-nope-layer
+}
+
+# The last model in shards, as converters write them: the same model, whichever shard is named.
+split_files() {
+    local shard
+    logged "$python" - "$root/fixtures" "$work/q8_0.gguf" "$work/split.gguf" <<'END'
+import pathlib, sys
+sys.path.insert(0, sys.argv[1])
+import gguf, gguf_copy
+reader = gguf.GGUFReader(sys.argv[2])
+rows = ((t.name, tuple(int(n) for n in reversed(t.shape)), gguf.GGMLQuantizationType(t.tensor_type), t.data) for t in reader.tensors)
+gguf_copy.write_gguf(reader, {}, rows, pathlib.Path(sys.argv[3]), split_max_tensors=20)
+END
+    for shard in "$work"/split-0000?-of-0000?.gguf; do
+        logged "$bin/refparity" weights "$shard" "$checkpoint"
+        logged "$bin/refparity" show "$shard"
+        llamacpp refparity-llamacpp "$work"/split-00001-of-0000?.gguf "$mode"
+        replays "$shard"
+    done
+    rm "$shard"
+    "$bin/refparity" show "$work"/split-00001-of-0000?.gguf >"$work/log" 2>&1 && fail "a missing shard is not missed"
+    grep -qF "$(basename "$shard"): shard" "$work/log" || fail "the missing shard is not named"
+    echo "$family: $((n_replayed - before)) shards opened, each as the whole model"
+}
+
+for family in "${families[@]}"; do
+    start=$SECONDS
+    n_replayed=0
+    logged "$python" "$root/fixtures/tiny/make_wide.py" "$work" "$family"
+    checkpoint=$work/wide/$family
+    bf16=$checkpoint/$family-bf16.gguf
+    for type in f32 q8_0 q4_k_m iq4_xs; do
+        logged "$bin/refparity-llamacpp-quantize" $type "$bf16" "$work/$type.gguf"
+    done
+    logged "$python" "$root/fixtures/hf_reference.py" --model "wide/$family" --checkpoints "$work" --prompt-file "$prompt" --out "$work/hf.npz" --slots operations
+    "$python" -c 'import numpy, sys; print(*numpy.load(sys.argv[1])["tokens"], sep="\n")' "$work/hf.npz" >"$work/tokens"
+    for type in bf16 q8_0 q4_k_m iq4_xs; do
+        file=$work/$type.gguf
+        [ $type = bf16 ] && file=$bf16
+        logged "$bin/refparity" weights "$file" "$checkpoint"
+    done
+    for mode in batched per-token; do
+        for model in "$bf16" "$checkpoint"; do
+            rm -rf "$work/dump"
+            logged "$bin/refparity-embedded" --model "$model" --tokens "$work/tokens" --mode $mode --dump "$work/dump" --slots operations
+            agrees "$family, $mode: the C model"
+        done
+        llamacpp refparity-llamacpp "$work/f32.gguf" $mode
+        agrees "$family, $mode: llama.cpp" "$(of_llamacpp "$family")"
+        for type in f32 q8_0 q4_k_m iq4_xs; do
+            llamacpp refparity-llamacpp "$work/$type.gguf" $mode
+            replays "$work/$type.gguf"
+        done
+        for type in f32 q8_0; do
+            "bugs_of_$family" "$work/$type.gguf"
+        done
+    done
+    echo "$family: $n_replayed dumps of llama.cpp replayed, with and without a bug ($((SECONDS - start)) s)"
+done
+before=$n_replayed
+split_files
