@@ -268,13 +268,16 @@ static void expect_unchecked(struct rp_scratch_spec spec, const char *what, cons
     }
 }
 
-/* The store without the checkpoints beside it: a link in folder; as the inside of a JSON array. */
+/* The store without the checkpoints beside it, nor a sketch in it: a link in folder; as the inside of a JSON
+ * array. */
 static void hide_checkpoints(const char *folder, char stores[512])
 {
-    char link[300];
-    snprintf(link, sizeof link, "%s/store", folder);
-    assert_int_equal(symlink(RP_SOURCE_DIR "/fixtures/store", link), 0);
-    snprintf(stores, 512, "\"%s\"", link);
+    char place[300], link[320];
+    snprintf(place, sizeof place, "%s/store/tiny--qwen3/main", folder);
+    snprintf(link, sizeof link, "%s/float32", place);
+    assert_int_equal(rp_make_dirs(place, NULL), RP_OK);
+    assert_int_equal(symlink(RP_SOURCE_DIR "/fixtures/store/tiny--qwen3/main/float32", link), 0);
+    snprintf(stores, 512, "\"%s/store\"", folder);
     assert_int_equal(unsetenv("REFPARITY_CHECKPOINTS"), 0);
 }
 
