@@ -301,6 +301,39 @@ static void without_the_checkpoint_the_file_is_what_was_not_checked(void **state
     assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
 }
 
+/* fixtures/store has one of tiny/qwen3. */
+static void what_a_sketch_does_not_see_of_the_weights_is_said(void **state)
+{
+    char folder[256], copy[300], link[320], stores[512], *bytes;
+    size_t n;
+    struct rp_scratch_pair scratch;
+    struct rp_verdicts v;
+    rp_test_make_folder(folder);
+    bytes = read_file(QWEN3_Q4_0, &n);
+    rp_test_write_file(folder, "copy.gguf", bytes, n);
+    free(bytes);
+    snprintf(copy, sizeof copy, "%s/copy.gguf", folder);
+    hide_checkpoints(folder, stores);
+    snprintf(link, sizeof link, "%s/store/tiny--qwen3/main/sketch.safetensors", folder);
+    assert_int_equal(
+        symlink(RP_SOURCE_DIR "/fixtures/store/tiny--qwen3/main/sketch.safetensors", link), 0);
+    rp_scratch_pair_open(&scratch, &(struct rp_scratch_spec){.gguf = copy,
+                                                             .stores = stores,
+                                                             .entry_extra = EXPLAINED,
+                                                             .argv = ENGINE_OF(QWEN3_Q4_0, "")});
+    for (int again = 0; again < 2; again++) { /* the second time from what is kept */
+        rp_scratch_pair_judge(&scratch, &v);
+        assert_int_equal(v.verdict, RP_MARGINAL);
+        assert_contains(rp_slot_of(&v, "h3")->message,
+                        "tokens, weights (by the checkpoint's sketch: a row may be off by L2_rel ");
+        assert_contains(rp_slot_of(&v, "h3")->message, "quantization and carried rounding");
+        rp_verdicts_free(&v);
+    }
+    rp_scratch_pair_close(&scratch);
+    assert_int_equal(have_checkpoints(state), 0);
+    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+}
+
 static void of_a_model_that_C_does_not_know_the_operations_were_not_checked_either(void **state)
 {
     char folder[256], gguf[512], stores[512];
@@ -455,6 +488,7 @@ int main(void)
         cmocka_unit_test(NaN_fails_under_every_gate),
         cmocka_unit_test(a_dump_cut_short_is_not_explained_by_quantization),
         cmocka_unit_test(without_the_checkpoint_the_file_is_what_was_not_checked),
+        cmocka_unit_test(what_a_sketch_does_not_see_of_the_weights_is_said),
         cmocka_unit_test(of_a_model_that_C_does_not_know_the_operations_were_not_checked_either),
         cmocka_unit_test(where_attention_lacks_positions_the_operations_are_what_was_not_checked),
         cmocka_unit_test(a_slot_that_is_missing_breaks_the_induction),

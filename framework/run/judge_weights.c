@@ -108,6 +108,17 @@ static enum rp_verdict verdict_of(const struct rp_context *context, enum rp_stat
     return status == RP_ERR_UNSUPPORTED ? unavailable(context) : RP_ERROR;
 }
 
+/* What a sketch does not see; false, and "", where none was used. */
+static bool say_resolution(const struct counter *counter, char *text, size_t size)
+{
+    text[0] = '\0';
+    if (counter->n_sketched > 0)
+        snprintf(text, size,
+                 "a row may be off by L2_rel %.2g unseen (%s), all rows of a tensor by %.2g",
+                 counter->row_resolution, counter->coarsest, counter->tensor_resolution);
+    return counter->n_sketched > 0;
+}
+
 static enum rp_verdict compare(const struct rp_context *context, const char *gguf,
                                const char *source, struct counter *counter,
                                char message[RP_WEIGHTS_MESSAGE_SIZE])
@@ -135,12 +146,11 @@ static enum rp_verdict compare(const struct rp_context *context, const char *ggu
         const int n = snprintf(message, RP_WEIGHTS_MESSAGE_SIZE,
                                "%zu tensors and %zu metadata values are the checkpoint's",
                                counter->n_tensors, counter->n_values);
-        if (counter->n_sketched > 0)
+        char resolution[256];
+        if (say_resolution(counter, resolution, sizeof resolution))
             snprintf(message + n, RP_WEIGHTS_MESSAGE_SIZE - (size_t)n,
-                     ", %zu of the tensors by its sketch, resolution: a row may be off by L2_rel "
-                     "%.2g unseen (%s), all rows of a tensor by %.2g",
-                     counter->n_sketched, counter->row_resolution, counter->coarsest,
-                     counter->tensor_resolution);
+                     ", %zu of the tensors by its sketch, resolution: %s", counter->n_sketched,
+                     resolution);
     }
     rp_gguf_close(file);
     rp_gguf_close(checkpoint);
@@ -255,7 +265,10 @@ enum rp_verdict rp_judge_weights_once(const struct rp_context *context,
     if (has_place && read_kept(context->key, what, path, state, &verdict, message, size))
         return verdict;
     verdict = compare(context, sources.gguf, sources.checkpoint, &counter, text);
-    snprintf(message, size, "%s", verdict == RP_PASS ? "" : text);
+    if (verdict == RP_PASS)
+        (void)say_resolution(&counter, message, size);
+    else
+        snprintf(message, size, "%s", text);
     if (has_place && (verdict == RP_PASS || verdict == RP_FAIL))
         keep(context->key, what, path, state, verdict, message);
     return verdict;
