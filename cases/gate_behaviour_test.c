@@ -268,13 +268,16 @@ static void expect_unchecked(struct rp_scratch_spec spec, const char *what, cons
     }
 }
 
-/* The store without the checkpoints beside it: a link in folder; as the inside of a JSON array. */
+/* The store without the checkpoints beside it, nor a sketch in it: a link in folder; as the inside of a JSON
+ * array. */
 static void hide_checkpoints(const char *folder, char stores[512])
 {
-    char link[300];
-    snprintf(link, sizeof link, "%s/store", folder);
-    assert_int_equal(symlink(RP_SOURCE_DIR "/fixtures/store", link), 0);
-    snprintf(stores, 512, "\"%s\"", link);
+    char place[300], link[320];
+    snprintf(place, sizeof place, "%s/store/tiny--qwen3/main", folder);
+    snprintf(link, sizeof link, "%s/float32", place);
+    assert_int_equal(rp_make_dirs(place, NULL), RP_OK);
+    assert_int_equal(symlink(RP_SOURCE_DIR "/fixtures/store/tiny--qwen3/main/float32", link), 0);
+    snprintf(stores, 512, "\"%s/store\"", folder);
     assert_int_equal(unsetenv("REFPARITY_CHECKPOINTS"), 0);
 }
 
@@ -294,6 +297,68 @@ static void without_the_checkpoint_the_file_is_what_was_not_checked(void **state
                                               .argv = ENGINE_OF(QWEN3_Q4_0, "")},
                      "whether the file is the checkpoint (there is no checkpoint of tiny/qwen3",
                      "there is no checkpoint of tiny/qwen3");
+    assert_int_equal(have_checkpoints(state), 0);
+    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+}
+
+/* A link to itself: root may look into every folder. */
+static void a_checkpoint_that_nobody_may_look_for_is_an_error(void **state)
+{
+    char folder[256], copy[300], loop[300], stores[512], *bytes;
+    size_t n;
+    struct rp_scratch_pair scratch;
+    struct rp_verdicts v;
+    rp_test_make_folder(folder);
+    bytes = read_file(QWEN3_Q4_0, &n);
+    rp_test_write_file(folder, "copy.gguf", bytes, n);
+    free(bytes);
+    snprintf(copy, sizeof copy, "%s/copy.gguf", folder);
+    snprintf(loop, sizeof loop, "%s/loop", folder);
+    hide_checkpoints(folder, stores);
+    assert_int_equal(symlink(loop, loop), 0);
+    assert_int_equal(setenv("REFPARITY_CHECKPOINTS", loop, 1), 0);
+    rp_scratch_pair_open(&scratch, &(struct rp_scratch_spec){.gguf = copy,
+                                                             .stores = stores,
+                                                             .entry_extra = EXPLAINED,
+                                                             .argv = ENGINE_OF(QWEN3_Q4_0, "")});
+    rp_scratch_pair_judge(&scratch, &v);
+    assert_int_equal(v.verdict, RP_ERROR);
+    assert_contains(rp_slot_of(&v, "h3")->message, "Too many levels of symbolic links");
+    rp_verdicts_free(&v);
+    rp_scratch_pair_close(&scratch);
+    assert_int_equal(have_checkpoints(state), 0);
+    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+}
+
+/* fixtures/store has one of tiny/qwen3. */
+static void what_a_sketch_does_not_see_of_the_weights_is_said(void **state)
+{
+    char folder[256], copy[300], link[320], stores[512], *bytes;
+    size_t n;
+    struct rp_scratch_pair scratch;
+    struct rp_verdicts v;
+    rp_test_make_folder(folder);
+    bytes = read_file(QWEN3_Q4_0, &n);
+    rp_test_write_file(folder, "copy.gguf", bytes, n);
+    free(bytes);
+    snprintf(copy, sizeof copy, "%s/copy.gguf", folder);
+    hide_checkpoints(folder, stores);
+    snprintf(link, sizeof link, "%s/store/tiny--qwen3/main/sketch.safetensors", folder);
+    assert_int_equal(
+        symlink(RP_SOURCE_DIR "/fixtures/store/tiny--qwen3/main/sketch.safetensors", link), 0);
+    rp_scratch_pair_open(&scratch, &(struct rp_scratch_spec){.gguf = copy,
+                                                             .stores = stores,
+                                                             .entry_extra = EXPLAINED,
+                                                             .argv = ENGINE_OF(QWEN3_Q4_0, "")});
+    for (int again = 0; again < 2; again++) { /* the second time from what is kept */
+        rp_scratch_pair_judge(&scratch, &v);
+        assert_int_equal(v.verdict, RP_MARGINAL);
+        assert_contains(rp_slot_of(&v, "h3")->message,
+                        "tokens, weights (by the checkpoint's sketch: a row may be off by L2_rel ");
+        assert_contains(rp_slot_of(&v, "h3")->message, "quantization and carried rounding");
+        rp_verdicts_free(&v);
+    }
+    rp_scratch_pair_close(&scratch);
     assert_int_equal(have_checkpoints(state), 0);
     assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
 }
@@ -452,6 +517,8 @@ int main(void)
         cmocka_unit_test(NaN_fails_under_every_gate),
         cmocka_unit_test(a_dump_cut_short_is_not_explained_by_quantization),
         cmocka_unit_test(without_the_checkpoint_the_file_is_what_was_not_checked),
+        cmocka_unit_test(a_checkpoint_that_nobody_may_look_for_is_an_error),
+        cmocka_unit_test(what_a_sketch_does_not_see_of_the_weights_is_said),
         cmocka_unit_test(of_a_model_that_C_does_not_know_the_operations_were_not_checked_either),
         cmocka_unit_test(where_attention_lacks_positions_the_operations_are_what_was_not_checked),
         cmocka_unit_test(a_slot_that_is_missing_breaks_the_induction),

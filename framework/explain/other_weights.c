@@ -49,12 +49,16 @@ bool rp_products_hint(const struct rp_products *products, const struct rp_replay
     const char *slash = strrchr(path, '/'), *model = slash ? slash + 1 : path;
     char id[RP_MODEL_FILE_ID_SIZE], cause[RP_PRODUCTS_TEXT_SIZE / 2];
     text[0] = '\0';
+    rp_model_file_id(path, id);
+    if (products->n_failing > 0 && rp_model_file_is_another(id, dumped))
+        snprintf(text, RP_PRODUCTS_TEXT_SIZE,
+                 "the dump was made with another file, %.60s, than %.60s: replay it with that one",
+                 dumped, id);
     /* Of two files some tensors may have the same type, so that not all fail. */
     if (products->is_else || products->n_named > 0 || products->n_others == 0 ||
         products->n_failing < FEW_PRODUCTS || 2 * products->n_large > products->n_failing ||
         2 * products->n_failing <= products->n_products)
         return false;
-    rp_model_file_id(path, id);
     if (rp_model_file_is(id, dumped))
         snprintf(cause, sizeof cause,
                  "the dump was made with this very file: the engine decodes "

@@ -22,8 +22,9 @@ void rp_products_add(struct rp_products *products, const struct rp_replay_layer 
 
 #define RP_PRODUCTS_TEXT_SIZE 400 /* as an explanation's */
 
-/* Whether other weights are the likely cause; text then says so, else it is "". Where the dump says which
- * file the engine read, that is known. */
+/* Whether other weights are the likely cause of all that fails; text then says so. Where the dump says which
+ * file the engine read, that is known; false with a text: it is another one, and more than products fails. Else
+ * text is "". */
 bool rp_products_hint(const struct rp_products *products, const struct rp_replay *replay,
                       char text[RP_PRODUCTS_TEXT_SIZE]);
 

@@ -170,9 +170,15 @@ static void a_bug_besides_is_no_other_weights_alone(void **state)
     struct rp_overlay bug;
     rp_overlay_open(&bug, NULL);
     bug.ops.rms_norm = other_eps;
-    const struct trial trial = {"qwen3", "q8_0", "q4_0", false, &bug.ops, NULL};
+    struct trial trial = {"qwen3", "q8_0", "q4_0", false, &bug.ops, NULL};
     find_hint(&trial, text);
     assert_string_equal(text, "");
+    /* what the dump tells of its file is said all the same */
+    trial.damages = tell_model;
+    rp_model_file_id(RP_SOURCE_DIR "/fixtures/tiny/qwen3/qwen3-q8_0.gguf", told);
+    find_hint(&trial, text);
+    assert_non_null(strstr(text, "the dump was made with another file, qwen3-q8_0.gguf "));
+    assert_non_null(strstr(text, ": replay it with that one"));
 }
 
 /* Every second value of each product is of another sign: no quantization costs so much. */

@@ -208,9 +208,11 @@ static void find_unchecked(const struct rp_explained_gate *gate, const struct ch
     }
 }
 
-static void say_explained(const struct chain *chain, struct rp_slot_result *result, bool require)
+/* weights: what the checkpoint's sketch does not see of them, or "". */
+static void say_explained(const struct chain *chain, const char *weights,
+                          struct rp_slot_result *result, bool require)
 {
-    char at[96], coarse[256] = "";
+    char at[96], coarse[256] = "", sketched[320] = "";
     distance(result, &result->worst, at);
     if (result->unchecked[0]) {
         result->verdict = require ? RP_ERROR : RP_MARGINAL;
@@ -224,11 +226,13 @@ static void say_explained(const struct chain *chain, struct rp_slot_result *resu
         snprintf(coarse, sizeof coarse, ", to %.2g at worst (%s%s%s%s)", chain->step->resolution,
                  chain->step->coarse, chain->step->dump[0] ? ": dump " : "", chain->step->dump,
                  chain->step->dump[0] ? " for more" : "");
+    if (weights[0])
+        snprintf(sketched, sizeof sketched, " (by the checkpoint's sketch: %.256s)", weights);
     result->verdict = RP_MARGINAL;
     SAY(result,
-        "%s: tokens, weights and the operations of %zu slots up to it are right%s: it is "
+        "%s: tokens, weights%s and the operations of %zu slots up to it are right%s: it is "
         "quantization and carried rounding",
-        at, chain->n_slots, coarse);
+        at, sketched, chain->n_slots, coarse);
 }
 
 static void say_wrong(struct rp_slot_result *result, enum rp_verdict verdict, const char *what,
@@ -274,7 +278,8 @@ void rp_explained_gate_decide(void *context, struct rp_slot_result *result)
         return;
     }
     find_unchecked(gate, &chain, result);
-    say_explained(&chain, result, gate->judge->context->require != 0);
+    say_explained(&chain, record->weights == RP_PASS ? record->weights_message : "", result,
+                  gate->judge->context->require != 0);
 }
 
 void rp_explained_gate_name_divergence(struct rp_explained_gate *gate,

@@ -39,17 +39,29 @@ static void count(void *context, const struct rp_weights_finding *finding)
     counter->see(counter->context, finding);
 }
 
-static bool is_checkpoint(const char *folder)
+/* Is anything at path? Where that cannot be told, for want of permission say, refused keeps the first reason. */
+static bool is_there(const char *path, struct rp_error *refused)
+{
+    struct rp_error err;
+    const enum rp_status status = rp_path_look(path, &err);
+    if (status != RP_OK && status != RP_ERR_MISSING && refused->code == RP_OK)
+        *refused = err;
+    return status == RP_OK;
+}
+
+static bool is_checkpoint(const char *folder, struct rp_error *refused)
 {
     char config[RP_PATH_SIZE];
     return rp_path_join(config, sizeof config, folder, "config.json", NULL) == RP_OK &&
-           rp_path_exists(config);
+           is_there(config, refused);
 }
 
-/* Whether parent/name, or parent where name is "", is a checkpoint: then folder is it. */
-static bool find_below(const char *parent, const char *name, char folder[RP_PATH_SIZE])
+/* Whether parent/name is a checkpoint: then folder is it. */
+static bool find_below(const char *parent, const char *name, char folder[RP_PATH_SIZE],
+                       struct rp_error *refused)
 {
-    return rp_path_join(folder, RP_PATH_SIZE, parent, name, NULL) == RP_OK && is_checkpoint(folder);
+    return rp_path_join(folder, RP_PATH_SIZE, parent, name, NULL) == RP_OK &&
+           is_checkpoint(folder, refused);
 }
 
 /* The folder that path is in; false where it names none. */
@@ -64,27 +76,28 @@ static bool folder_of(const char *path, char folder[RP_PATH_SIZE])
 }
 
 static bool find_checkpoint(const struct rp_context *context, const struct rp_entry *entry,
-                            const char *gguf, char folder[RP_PATH_SIZE])
+                            const char *gguf, char folder[RP_PATH_SIZE], struct rp_error *refused)
 {
     char beside[RP_PATH_SIZE];
     const char *root = getenv("REFPARITY_CHECKPOINTS");
-    if (root && root[0] && find_below(root, entry->hf_model, folder))
+    if (root && root[0] && find_below(root, entry->hf_model, folder, refused))
         return true;
     for (size_t i = 0; i < context->n_stores; i++) { /* fixtures/store and fixtures/tiny/qwen3 */
-        if (folder_of(context->stores[i], beside) && find_below(beside, entry->hf_model, folder))
+        if (folder_of(context->stores[i], beside) &&
+            find_below(beside, entry->hf_model, folder, refused))
             return true;
     }
     if (!folder_of(gguf, beside))
         return false;
-    if (find_below(beside, entry->hf_model, folder))
+    if (find_below(beside, entry->hf_model, folder, refused))
         return true;
     snprintf(folder, RP_PATH_SIZE, "%s", beside);
-    return is_checkpoint(folder);
+    return is_checkpoint(folder, refused);
 }
 
 /* Beside the fixtures of that model and revision; below $REFPARITY_CHECKPOINTS at the same place. */
 static bool find_sketch(const struct rp_context *context, const struct rp_entry *entry,
-                        char path[RP_PATH_SIZE])
+                        char path[RP_PATH_SIZE], struct rp_error *refused)
 {
     char place[RP_PATH_SIZE];
     const char *root = getenv("REFPARITY_CHECKPOINTS");
@@ -92,10 +105,10 @@ static bool find_sketch(const struct rp_context *context, const struct rp_entry 
         return false;
     for (size_t i = 0; i < context->n_stores; i++)
         if (rp_path_join(path, RP_PATH_SIZE, context->stores[i], place, NULL) == RP_OK &&
-            rp_path_exists(path))
+            is_there(path, refused))
             return true;
     return root && root[0] && rp_path_join(path, RP_PATH_SIZE, root, place, NULL) == RP_OK &&
-           rp_path_exists(path);
+           is_there(path, refused);
 }
 
 static enum rp_verdict unavailable(const struct rp_context *context)
@@ -106,6 +119,17 @@ static enum rp_verdict unavailable(const struct rp_context *context)
 static enum rp_verdict verdict_of(const struct rp_context *context, enum rp_status status)
 {
     return status == RP_ERR_UNSUPPORTED ? unavailable(context) : RP_ERROR;
+}
+
+/* What a sketch does not see; false, and "", where none was used. */
+static bool say_resolution(const struct counter *counter, char *text, size_t size)
+{
+    text[0] = '\0';
+    if (counter->n_sketched > 0)
+        snprintf(text, size,
+                 "a row may be off by L2_rel %.2g unseen (%s), all rows of a tensor by %.2g",
+                 counter->row_resolution, counter->coarsest, counter->tensor_resolution);
+    return counter->n_sketched > 0;
 }
 
 static enum rp_verdict compare(const struct rp_context *context, const char *gguf,
@@ -135,12 +159,11 @@ static enum rp_verdict compare(const struct rp_context *context, const char *ggu
         const int n = snprintf(message, RP_WEIGHTS_MESSAGE_SIZE,
                                "%zu tensors and %zu metadata values are the checkpoint's",
                                counter->n_tensors, counter->n_values);
-        if (counter->n_sketched > 0)
+        char resolution[256];
+        if (say_resolution(counter, resolution, sizeof resolution))
             snprintf(message + n, RP_WEIGHTS_MESSAGE_SIZE - (size_t)n,
-                     ", %zu of the tensors by its sketch, resolution: a row may be off by L2_rel "
-                     "%.2g unseen (%s), all rows of a tensor by %.2g",
-                     counter->n_sketched, counter->row_resolution, counter->coarsest,
-                     counter->tensor_resolution);
+                     ", %zu of the tensors by its sketch, resolution: %s", counter->n_sketched,
+                     resolution);
     }
     rp_gguf_close(file);
     rp_gguf_close(checkpoint);
@@ -155,7 +178,7 @@ struct sources {
 static enum rp_verdict find_sources(const struct rp_context *context, const struct rp_entry *entry,
                                     struct sources *sources, char message[RP_WEIGHTS_MESSAGE_SIZE])
 {
-    struct rp_error err;
+    struct rp_error err, refused = {.code = RP_OK};
     if (!entry->engine_gguf) {
         snprintf(message, RP_WEIGHTS_MESSAGE_SIZE, "the entry has no engine_gguf");
         return unavailable(context);
@@ -166,16 +189,19 @@ static enum rp_verdict find_sources(const struct rp_context *context, const stru
         snprintf(message, RP_WEIGHTS_MESSAGE_SIZE, "%s", err.message);
         return status == RP_ERR_MISSING ? unavailable(context) : RP_ERROR;
     }
-    if (!find_checkpoint(context, entry, sources->gguf, sources->checkpoint) &&
-        !find_sketch(context, entry, sources->checkpoint)) {
-        snprintf(message, RP_WEIGHTS_MESSAGE_SIZE,
-                 "there is no checkpoint of %s: set REFPARITY_CHECKPOINTS to the folder that has "
-                 "%s/config.json and its safetensors, or put them beside the GGUF; nor is there a "
-                 "sketch of it in a store: `%s %s` records one",
-                 entry->hf_model, entry->hf_model, context->record_command, entry->name);
-        return unavailable(context);
+    if (find_checkpoint(context, entry, sources->gguf, sources->checkpoint, &refused) ||
+        find_sketch(context, entry, sources->checkpoint, &refused))
+        return RP_PASS;
+    if (refused.code) {
+        rp_error_text(&refused, message, RP_WEIGHTS_MESSAGE_SIZE);
+        return RP_ERROR;
     }
-    return RP_PASS;
+    snprintf(message, RP_WEIGHTS_MESSAGE_SIZE,
+             "there is no checkpoint of %s: set REFPARITY_CHECKPOINTS to the folder that has "
+             "%s/config.json and its safetensors, or put them beside the GGUF; nor is there a "
+             "sketch of it in a store: `%s %s` records one",
+             entry->hf_model, entry->hf_model, context->record_command, entry->name);
+    return unavailable(context);
 }
 
 enum rp_verdict rp_judge_weights(const struct rp_context *context, const struct rp_entry *entry,
@@ -255,7 +281,10 @@ enum rp_verdict rp_judge_weights_once(const struct rp_context *context,
     if (has_place && read_kept(context->key, what, path, state, &verdict, message, size))
         return verdict;
     verdict = compare(context, sources.gguf, sources.checkpoint, &counter, text);
-    snprintf(message, size, "%s", verdict == RP_PASS ? "" : text);
+    if (verdict == RP_PASS)
+        (void)say_resolution(&counter, message, size);
+    else
+        snprintf(message, size, "%s", text);
     if (has_place && (verdict == RP_PASS || verdict == RP_FAIL))
         keep(context->key, what, path, state, verdict, message);
     return verdict;

@@ -120,15 +120,20 @@ enum rp_status rp_try_pairs(struct rp_cause_search *search)
     return status;
 }
 
-/* Values of a block of 32: those of a byte's halves side by side, where the type has them 16 apart. */
+/* Values of a block of 32: those of a byte's halves side by side, where the type has them 16 apart, or the halves
+ * exchanged. */
+enum packing { NEIGHBOURS, SPREAD, HALVES_EXCHANGED, N_PACKINGS };
+
 static enum rp_status make_nibbles(struct rp_cause_search *search, const void *candidate,
                                    size_t sample)
 {
     const size_t width = search->expected->dims[0];
-    const bool is_inverse = *(const bool *)candidate;
+    const enum packing packing = *(const enum packing *)candidate;
     for (size_t c = 0; c < width; c++) {
         const size_t at = c % BLOCK, half = BLOCK / 2;
-        const size_t from = is_inverse ? at / 2 + at % 2 * half : at % half * 2 + at / half;
+        const size_t from = packing == NEIGHBOURS ? at % half * 2 + at / half
+                            : packing == SPREAD   ? at / 2 + at % 2 * half
+                                                  : (at + half) % BLOCK;
         search->made[c] = search->wanted[sample * width + c - at + from];
     }
     return RP_OK;
@@ -138,41 +143,46 @@ enum rp_status rp_try_nibbles(struct rp_cause_search *search)
 {
     bool holds = false;
     enum rp_status status = RP_OK;
-    for (unsigned i = 0; i < 2 && status == RP_OK && search->expected->dims[0] % BLOCK == 0; i++) {
-        const bool is_inverse = i;
-        status = rp_cause_check(search, make_nibbles, &is_inverse, &holds);
-        if (holds)
+    for (unsigned i = 0; i < N_PACKINGS && status == RP_OK && !holds; i++) {
+        const enum packing packing = i;
+        if (search->expected->dims[0] % BLOCK != 0)
             break;
+        status = rp_cause_check(search, make_nibbles, &packing, &holds);
+        if (holds)
+            rp_cause_say(
+                search, "the values of each block of 32 are packed in another order: %s",
+                packing == HALVES_EXCHANGED
+                    ? "the low half of a byte is the earlier value, the high half the later"
+                    : "the low and the high halves of its bytes are values 16 apart, not "
+                      "neighbours");
     }
-    if (holds)
-        rp_cause_say(
-            search,
-            "the values of each block of 32 are packed in another order: the low and the high "
-            "halves of its bytes are values 16 apart, not neighbours");
     return status;
 }
 
+/* The transposed matrix's values in a row, read in the tensor's own shape. */
 static enum rp_status make_transposed(struct rp_cause_search *search, const void *candidate,
                                       size_t sample)
 {
-    const size_t n = search->expected->dims[0];
-    const float *all = candidate;
-    for (size_t c = 0; c < n; c++)
-        search->made[c] = all[c * n + search->indices[sample]];
+    const size_t width = search->expected->dims[0], n_rows = search->expected->n_rows;
+    const float *all = candidate; /* [n_rows][width] */
+    for (size_t c = 0; c < width; c++) {
+        const size_t i = search->indices[sample] * width + c;
+        search->made[c] = all[i % n_rows * width + i / n_rows];
+    }
     return RP_OK;
 }
 
 enum rp_status rp_try_transposed(struct rp_cause_search *search)
 {
-    const size_t n = search->expected->dims[0];
+    const size_t width = search->expected->dims[0], n_rows = search->expected->n_rows;
     bool holds = false;
-    if (n < 2 || search->expected->n_rows != n || (double)n * (double)n > RP_CAUSE_MAX_VALUES)
+    if (width < 2 || n_rows < 2 || (double)width * (double)n_rows > RP_CAUSE_MAX_VALUES)
         return RP_OK;
-    float *all = calloc(n * n, sizeof *all);
+    float *all = calloc(n_rows * width, sizeof *all);
     if (!all)
-        return rp_fail(search->err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", n);
+        return rp_fail(search->err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", n_rows);
     enum rp_status status =
-        rp_gguf_rows(search->checkpoint, search->expected, 0, n, all, search->err);
+        rp_gguf_rows(search->checkpoint, search->expected, 0, n_rows, all, search->err);
     if (status == RP_OK)
         status = rp_cause_check(search, make_transposed, all, &holds);
     if (holds)
@@ -230,7 +240,11 @@ enum rp_status rp_try_other_rows(struct rp_cause_search *search)
             n_found++;
         }
     }
-    if (status == RP_OK && n_found == search->n_samples && n_found > 0)
+    if (status != RP_OK || n_found < search->n_samples || n_found == 0)
+        return status;
+    if (n_found == 1)
+        rp_cause_say(search, "row %zu is the checkpoint's row %zu", search->indices[0], found[0]);
+    else
         rp_cause_say(
             search,
             "its rows are the checkpoint's in another order: row %zu is row %zu, row %zu is row "

@@ -174,17 +174,24 @@ void rp_spoil_unpermute_columns(const struct rp_wrong_file *subject, const char 
     }
 }
 
+/* The transposed matrix, in the tensor's shape. */
 void rp_spoil_transpose_bf16(const struct rp_wrong_file *subject, const char *name)
 {
-    const size_t n = rp_test_tensor_of(subject, name)->n_rows;
-    unsigned char *bytes = rp_test_bytes_of(subject, name), kept[2];
-    for (size_t r = 0; r < n; r++)
-        for (size_t c = 0; c < r; c++) {
-            unsigned char *a = bytes + 2 * (r * n + c), *b = bytes + 2 * (c * n + r);
-            memcpy(kept, a, 2);
-            memcpy(a, b, 2);
-            memcpy(b, kept, 2);
-        }
+    const struct rp_gguf_tensor *tensor = rp_test_tensor_of(subject, name);
+    const size_t n_rows = tensor->n_rows, width = tensor->dims[0];
+    unsigned char *bytes = rp_test_bytes_of(subject, name), *copy = malloc(2 * n_rows * width);
+    assert_non_null(copy);
+    memcpy(copy, bytes, 2 * n_rows * width);
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t c = 0; c < width; c++)
+            memcpy(bytes + 2 * (c * n_rows + r), copy + 2 * (r * width + c), 2);
+    free(copy);
+}
+
+void rp_spoil_copy_row_1_to_0(const struct rp_wrong_file *subject, const char *name)
+{
+    const size_t row_bytes = rp_test_tensor_of(subject, name)->row_bytes;
+    memcpy(rp_test_bytes_of(subject, name), rp_test_bytes_of(subject, name) + row_bytes, row_bytes);
 }
 
 static void take_from(const struct rp_wrong_file *subject, const char *name, const char *other)
@@ -274,6 +281,15 @@ void rp_spoil_pack_neighbours(const struct rp_wrong_file *subject, const char *n
         for (size_t i = 0; i < 16; i++)
             in[i] = (unsigned char)(values[2 * i] | values[2 * i + 1] << 4);
     }
+}
+
+void rp_spoil_exchange_nibbles(const struct rp_wrong_file *subject, const char *name)
+{
+    const struct rp_gguf_tensor *tensor = rp_test_tensor_of(subject, name);
+    unsigned char *bytes = rp_test_bytes_of(subject, name);
+    for (size_t at = 0; at < tensor->n_rows * tensor->row_bytes; at++)
+        if (at % 18 >= 2)
+            bytes[at] = (unsigned char)(bytes[at] >> 4 | bytes[at] << 4);
 }
 
 void rp_spoil_write_nan(const struct rp_wrong_file *subject, const char *name)

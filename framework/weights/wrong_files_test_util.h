@@ -37,6 +37,8 @@ rp_spoil_fn rp_spoil_reverse_rows;
 rp_spoil_fn rp_spoil_permute_as_llama;
 rp_spoil_fn rp_spoil_unpermute_columns;
 rp_spoil_fn rp_spoil_transpose_bf16;
+rp_spoil_fn rp_spoil_copy_row_1_to_0;
+rp_spoil_fn rp_spoil_exchange_nibbles;
 rp_spoil_fn rp_spoil_take_layer_1;
 rp_spoil_fn rp_spoil_add_one;
 rp_spoil_fn rp_spoil_take_one;
