@@ -504,19 +504,9 @@ static enum rp_status windowed_bound(const struct rp_numerics *numerics, const s
     const size_t width = args->n_heads * args->head_dim;
     enum rp_status status = RP_OK;
     for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
-        struct rp_site one = *site;
-        struct rp_attention seen = *args;
-        size_t first, end;
-        rp_attention_visible(site, args, p, &first, &end);
-        one.n_positions = 1;
-        one.positions = site->positions + p;
-        seen.window = 0;
-        seen.q += p * width;
-        seen.y += p * width;
-        seen.keys += first * kv_dim;
-        seen.values += first * kv_dim;
-        seen.key_positions += first;
-        seen.n_keys = end - first;
+        struct rp_site one;
+        struct rp_attention seen;
+        const size_t first = rp_attention_one_row(site, args, p, &one, &seen);
         status = rp_attention_bound(numerics, &one, &seen, k ? k + first * kv_dim : NULL,
                                     v ? v + first * kv_dim : NULL, sigma + p * width, tips + p);
     }
