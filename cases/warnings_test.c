@@ -371,6 +371,7 @@ static void weights_of_an_earlier_run_do_not_count_and_damaged_ones_are_an_error
     assert_int_equal(rp_results_collect(&scratch.context, &reports.results, NULL), RP_OK);
     assert_int_equal(reports.results.weights.n, 0);
     rp_results_free(&reports.results);
+    store_weights(&scratch, RP_PASS);
     snprintf(path, sizeof path, "%s/work/weights-tests/tiny.json", scratch.folder);
     assert_int_equal(rp_file_write_atomic(path, "{}", 2, NULL), RP_OK);
     reports = collect(&scratch);
