@@ -16,6 +16,7 @@
 #include "base/scratch_test_util.h"
 #include "cases/scratch_pair_test_util.h"
 #include "report/results.h"
+#include "report/result_file.h"
 #include "run/run.h"
 #include "run/selection.h"
 #include "run/stored.h"

@@ -15,6 +15,7 @@
 #include "cases/scratch_pair_test_util.h"
 #include "report/markdown.h"
 #include "report/results.h"
+#include "report/summary.h"
 #include "run/run.h"
 #include "run/selection.h"
 #include "run/weights_result.h"
