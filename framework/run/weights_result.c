@@ -61,6 +61,16 @@ enum rp_status rp_weights_result_write(const struct rp_context *context,
     return status;
 }
 
+enum rp_status rp_weights_result_begin(const struct rp_context *context,
+                                       const struct rp_entry *entry, struct rp_error *err)
+{
+    struct rp_weights_result result = {.verdict = RP_ERROR};
+    snprintf(result.message, sizeof result.message,
+             "the comparison was interrupted, or is under way: run %s%s/weights again",
+             context->prefix, entry->name);
+    return rp_weights_result_write(context, entry, &result, err);
+}
+
 enum rp_status rp_weights_result_read(const struct rp_context *context,
                                       const struct rp_entry *entry,
                                       struct rp_weights_result *result, struct rp_error *err)

@@ -14,6 +14,9 @@ struct rp_weights_result {
 /* At session/begin: what earlier sessions found no longer counts. RP_ERR_IO. */
 enum rp_status rp_weights_results_clear(const char *work_dir, struct rp_error *err);
 
+/* Until the result is written it is an ERROR: a test that is killed is not lost. RP_ERR_IO. */
+enum rp_status rp_weights_result_begin(const struct rp_context *context,
+                                       const struct rp_entry *entry, struct rp_error *err);
 /* Fills in the context's session. RP_ERR_IO. */
 enum rp_status rp_weights_result_write(const struct rp_context *context,
                                        const struct rp_entry *entry,
