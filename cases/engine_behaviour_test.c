@@ -210,6 +210,17 @@ static void n_layers_that_the_GGUF_contradicts_is_an_error_before_anything_runs(
     rp_verdicts_free(&v);
 }
 
+static void n_layers_that_the_fixture_contradicts_is_the_matrixs_to_mend(void **state)
+{
+    (void)state;
+    struct rp_verdicts v = judge(&(struct rp_scratch_spec){
+        .n_layers = 8, .gguf = RP_SOURCE_DIR "/fixtures/tiny/qwen35/qwen35-bf16.gguf"});
+    assert_int_equal(v.verdict, RP_ERROR);
+    assert_contains(v.engine.message,
+                    "the fixture has 4 layers, the matrix says n_layers 8: mend n_layers");
+    rp_verdicts_free(&v);
+}
+
 static void a_dump_of_fewer_layers_is_an_error(void **state)
 {
     (void)state;
@@ -546,6 +557,7 @@ int main(void)
         cmocka_unit_test(NaN_in_a_slot_fails_it_and_names_the_place),
         cmocka_unit_test(a_truncated_prompt_fails_the_tokens_and_the_layers_are_not_comparable),
         cmocka_unit_test(n_layers_that_the_GGUF_contradicts_is_an_error_before_anything_runs),
+        cmocka_unit_test(n_layers_that_the_fixture_contradicts_is_the_matrixs_to_mend),
         cmocka_unit_test(a_dump_of_fewer_layers_is_an_error),
         cmocka_unit_test(a_dump_of_more_layers_is_an_error_that_counts_them),
         cmocka_unit_test(a_missing_program_a_missing_fixture_and_a_missing_variable_are_skips),

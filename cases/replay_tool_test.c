@@ -335,6 +335,39 @@ static void swapped_arguments_are_told_so(void **state)
     rp_test_replayed_close(&replayed);
 }
 
+/* command FIRST SECOND is a usage error that says what was expected, and what is there. */
+static void assert_wrong_kind(const char *command, const char *first, const char *second,
+                              const char *folder, const char *message)
+{
+    char output[16384];
+    char *argv[] = {(char *)RP_TOOL, (char *)command, (char *)first, (char *)second, NULL};
+    const int code = run_tool(argv, folder, output, sizeof output);
+    if (code != 2 || !strstr(output, message) || strstr(output, "swapped"))
+        fail_msg("%s: exit code %d, expected \"%s\" in: %s", command, code, message, output);
+}
+
+static void an_argument_of_another_kind_is_told_so(void **state)
+{
+    (void)state;
+    static const char gguf[] = RP_SOURCE_DIR "/fixtures/tiny/qwen3/qwen3-bf16.gguf",
+                      checkpoint[] = RP_SOURCE_DIR "/fixtures/tiny/qwen3",
+                      fixture[] = RP_SOURCE_DIR
+                      "/fixtures/store/tiny--qwen3/main/float32/hello-185f8db3.npz";
+    const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_required};
+    struct rp_test_replayed replayed;
+    rp_test_replayed_open(&replayed, &of);
+    const char *dump = replayed.folder;
+    assert_wrong_kind("diff", gguf, dump, dump, "expected an npz or a dump for REFERENCE, found ");
+    assert_wrong_kind("diff", fixture, gguf, dump, "qwen3-bf16.gguf, a GGUF; see refparity diff");
+    assert_wrong_kind("replay", fixture, dump, dump, "a checkpoint for MODEL, found ");
+    assert_wrong_kind("replay", gguf, gguf, dump, "expected a dump or an npz for DUMP, found ");
+    assert_wrong_kind("weights", fixture, checkpoint, dump, "expected a GGUF for GGUF, found ");
+    assert_wrong_kind("weights", gguf, gguf, dump, "or a sketch, for CHECKPOINT, found ");
+    assert_wrong_kind("weights", gguf, dump, dump, ", a dump; see refparity weights");
+    assert_wrong_kind("diff", checkpoint, dump, dump, "no slot is in it: expected a dump");
+    rp_test_replayed_close(&replayed);
+}
+
 /* Shows that path: exit code 0, and part in what is printed. */
 static void assert_shown(const char *path, const char *folder, const char *part)
 {
@@ -383,6 +416,7 @@ int main(void)
         cmocka_unit_test(NaN_is_a_divergence),
         cmocka_unit_test(a_state_that_the_dump_contradicts_is_an_error_before_anything_is_replayed),
         cmocka_unit_test(swapped_arguments_are_told_so),
+        cmocka_unit_test(an_argument_of_another_kind_is_told_so),
         cmocka_unit_test(an_array_and_a_manifest_are_shown),
         cmocka_unit_test(diff_of_a_dump_that_was_broken_off_is_an_error),
     };

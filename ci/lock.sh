@@ -4,6 +4,14 @@
 # change of a .in; what is pinned already stays at its version. usage: ci/lock.sh [--upgrade]
 set -euo pipefail
 
+case ${1:-} in
+'' | --upgrade) ;;
+*)
+    echo "usage: ci/lock.sh [--upgrade]" >&2
+    exit 2
+    ;;
+esac
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

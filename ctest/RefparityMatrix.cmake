@@ -65,7 +65,7 @@ endfunction()
 function(_refparity_write_config path matrix prefix dir reports targets stores record_command)
   set(store_items "")
   foreach(store IN LISTS stores)
-    file(REAL_PATH "${store}" store)
+    get_filename_component(store "${store}" REALPATH) # of one that is not there yet, too
     _refparity_escape(store "${store}")
     list(APPEND store_items "\"${store}\"")
   endforeach()

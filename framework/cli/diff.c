@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/numbers.h"
+#include "cli/path_kind.h"
 #include "compare/warnings.h"
 #include "diagnose/tokens.h"
 #include "report/json.h"
@@ -145,7 +146,11 @@ static int parse_options(int argc, char **argv, struct options *options)
                                   argc - optind);
     options->reference = argv[optind];
     options->dump = argv[optind + 1];
-    return -1;
+    const unsigned wrong = 1U << RP_PATH_GGUF | 1U << RP_PATH_NPY;
+    const int code =
+        rp_cli_check_kind("diff", "an npz or a dump for REFERENCE", options->reference, wrong);
+    return code >= 0 ? code
+                     : rp_cli_check_kind("diff", "a dump or an npz for DUMP", options->dump, wrong);
 }
 
 /* A folder for the reference and a fixture, which no engine wrote, for the dump. */

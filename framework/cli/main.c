@@ -53,7 +53,8 @@ static int print_help(void)
     for (size_t i = 0; i < N_COMMANDS; i++)
         printf("  %-13s %s\n", commands[i].name, commands[i].summary);
     puts("\nrefparity COMMAND --help describes a command; --version prints the version.\n"
-         "exit codes: 0 pass, 1 divergence, 2 environment or configuration error");
+         "exit codes: 0 pass, 1 divergence, 2 environment or configuration error, 3 only warnings\n"
+         "under --strict-warnings");
     return RP_EXIT_PASS;
 }
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "cli/cli.h"
 
 static bool is_file_in(const char *folder, const char *name)
 {
@@ -86,4 +87,13 @@ bool rp_path_is_model(enum rp_path_kind kind)
 bool rp_path_has_states(enum rp_path_kind kind)
 {
     return kind == RP_PATH_NPZ || kind == RP_PATH_DUMP;
+}
+
+int rp_cli_check_kind(const char *command, const char *wanted, const char *path, unsigned wrong)
+{
+    const enum rp_path_kind kind = rp_path_kind(path);
+    if (!(wrong & 1U << kind))
+        return -1;
+    return rp_cli_usage_error(command, "expected %s, found %s, %s", wanted, path,
+                              rp_path_kind_text(kind));
 }

@@ -23,4 +23,8 @@ const char *rp_path_kind_text(enum rp_path_kind kind);
 bool rp_path_is_model(enum rp_path_kind kind);
 bool rp_path_has_states(enum rp_path_kind kind);
 
+/* An argument that is known to be of a kind that a command cannot read is a usage error: its exit code, else
+ * -1. wanted: what is expected, "an npz or a dump for DUMP"; wrong: bits 1 << kind. */
+int rp_cli_check_kind(const char *command, const char *wanted, const char *path, unsigned wrong);
+
 #endif

@@ -225,7 +225,11 @@ static int parse_options(int argc, char **argv, struct options *options)
         return rp_cli_usage_error(
             "replay", "expected MODEL and DUMP, found %s, %s, and %s, %s: swapped?", options->model,
             rp_path_kind_text(model), options->dump, rp_path_kind_text(dump));
-    return -1;
+    const int code = rp_cli_check_kind("replay", "a GGUF or a checkpoint for MODEL", options->model,
+                                       1U << RP_PATH_NPZ | 1U << RP_PATH_NPY | 1U << RP_PATH_DUMP);
+    return code >= 0 ? code
+                     : rp_cli_check_kind("replay", "a dump or an npz for DUMP", options->dump,
+                                         1U << RP_PATH_GGUF | 1U << RP_PATH_NPY);
 }
 
 /* A decimal id per line; *ids is freed by the caller. */

@@ -190,7 +190,12 @@ static int parse_options(int argc, char **argv, struct printer *printer, bool *i
                                   "expected GGUF and CHECKPOINT, found %s, a checkpoint, and %s, "
                                   "a GGUF: swapped?",
                                   printer->model, printer->checkpoint);
-    return -1;
+    const unsigned states = 1U << RP_PATH_NPZ | 1U << RP_PATH_NPY | 1U << RP_PATH_DUMP;
+    const int code = rp_cli_check_kind("weights", "a GGUF for GGUF", printer->model, states);
+    return code >= 0 ? code
+                     : rp_cli_check_kind("weights",
+                                         "a folder with config.json, or a sketch, for CHECKPOINT",
+                                         printer->checkpoint, states | 1U << RP_PATH_GGUF);
 }
 
 /* The test of an entry: what a case prints, and its exit codes. */

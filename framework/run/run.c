@@ -50,7 +50,8 @@ static enum rp_status check_gguf_layers(const char *path, const struct rp_entry 
         status = err->code = RP_ERR_FORMAT;
     if (!status && n_layers - n_mtp != entry->n_layers)
         status = rp_fail(err, RP_ERR_MISMATCH, path, -1,
-                         "the GGUF has %lld layers, the matrix says n_layers %d",
+                         "the GGUF has %lld layers, the matrix says n_layers %d: mend n_layers, or "
+                         "engine_gguf",
                          (long long)(n_layers - n_mtp), entry->n_layers);
     rp_gguf_close(gguf);
     return status;

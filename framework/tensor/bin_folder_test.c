@@ -178,7 +178,9 @@ static void an_empty_folder_and_a_negative_position_are_refused(void **state)
     struct rp_error err;
     (void)state;
     assert_int_equal(rp_tensor_set_open(folder, RP_LAYOUT_AUTO, 0, &set, &err), RP_ERR_MISSING);
-    assert_string_equal(err.message, "it is empty: no slot is in it");
+    assert_string_equal(err.message,
+                        "no slot is in it: expected a dump, NAME.npy as refparity/dump.h writes "
+                        "them, or NAME.bin");
     assert_int_equal(rp_tensor_set_open(folder, RP_LAYOUT_BIN, -1, &set, &err), RP_ERR_ARGUMENT);
     assert_string_equal(err.message, "expected a position of 0 or more, found -1");
 }

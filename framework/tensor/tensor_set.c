@@ -292,7 +292,10 @@ enum rp_status rp_tensor_set_open(const char *path, enum rp_layout layout, int64
     case RP_LAYOUT_NPZ: code = rp_npz_open(opened, err); break;
     }
     if (!code && opened->n_slots == 0 && !opened->manifest)
-        code = rp_fail(err, RP_ERR_MISSING, path, -1, "it is empty: no slot is in it");
+        code = rp_fail(err, RP_ERR_MISSING, path, -1, "no slot is in it%s",
+                       layout == RP_LAYOUT_NPZ ? ""
+                                               : ": expected a dump, NAME.npy as refparity/dump.h "
+                                                 "writes them, or NAME.bin");
     if (!code) {
         rp_set_sort(opened);
         check_row_counts(opened);
