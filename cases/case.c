@@ -11,7 +11,8 @@
 #include "compare/warnings.h"
 #include "operations/matmul.h"
 #include "report/replay.h"
-#include "report/results.h"
+#include "report/result_file.h"
+#include "report/test_name.h"
 #include "report/text.h"
 #include "run/explained_gate.h"
 #include "run/judge_replay.h"
@@ -101,8 +102,8 @@ static _Noreturn void leave_failed(struct case_run *run, enum rp_verdict verdict
     run->n_verdicts[verdict]++;
     char reproduce[2 * RP_PATH_SIZE + 256];
     if (!run->error[0])
-        say("  reproduce: %s\n", rp_results_reproduce(&run->context, run->pair.name, run->test,
-                                                      reproduce, sizeof reproduce));
+        say("  reproduce: %s\n",
+            rp_test_command(&run->context, run->pair.name, run->test, reproduce, sizeof reproduce));
     fflush(stdout);
     if (run->error[0])
         _fail(run->id->config, 1);

@@ -10,14 +10,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/scratch_test_util.h"
 #include "cases/scratch_pair_test_util.h"
 #include "report/results.h"
+#include "report/result_file.h"
 #include "run/run.h"
 #include "run/selection.h"
 #include "run/stored.h"
+#include "run/weights_result.h"
 
 #define MODEL RP_SOURCE_DIR "/fixtures/tiny/qwen3/qwen3-bf16.gguf"
 
@@ -254,7 +257,8 @@ static void edit(const struct rp_scratch_pair *scratch, const char *name, const 
     assert_int_equal(rp_file_read(path, 1 << 24, &text, &length, NULL), RP_OK);
     char *at = strstr(text, from);
     assert_non_null(at);
-    memcpy(at, to, strlen(to));
+    for (size_t i = 0; to[i]; i++)
+        at[i] = to[i];
     assert_int_equal(rp_file_write_atomic(path, text, length, NULL), RP_OK);
     free(text);
 }
@@ -311,6 +315,55 @@ static void a_forged_run_is_an_error(void **state)
     rp_scratch_pair_close(&scratch);
 }
 
+static void a_forged_result_of_weights_is_an_error(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    struct rp_weights_result result = {.verdict = RP_FAIL, .message = "forged", .seconds = 0.5};
+    begin_wrong(&scratch);
+    assert_int_equal(rp_weights_result_write(&scratch.context, scratch.pair.entry, &result, NULL),
+                     RP_OK);
+    assert_int_equal(rp_weights_result_read(&scratch.context, scratch.pair.entry, &result, NULL),
+                     RP_OK);
+    assert_int_equal(result.verdict, RP_FAIL);
+    edit(&scratch, "weights-tests/tiny.json", "forged", "FORGED");
+    assert_int_equal(rp_weights_result_read(&scratch.context, scratch.pair.entry, &result, NULL),
+                     RP_ERR_MISMATCH);
+    assert_report_is_error(&scratch, "tiny.json: refparity did not write this file");
+    rp_scratch_pair_close(&scratch);
+}
+
+static ino_t inode_of_kept_weights(const struct rp_scratch_pair *scratch)
+{
+    char path[512], message[RP_WEIGHTS_MESSAGE_SIZE];
+    struct stat info;
+    assert_int_equal(
+        rp_judge_weights_once(&scratch->context, scratch->pair.entry, message, sizeof message),
+        RP_PASS);
+    snprintf(path, sizeof path, "%s/work/weights/tiny.json", scratch->folder);
+    assert_int_equal(stat(path, &info), 0);
+    return info.st_ino;
+}
+
+/* What an earlier refparity found right, a later one may find wrong. */
+static void weights_are_compared_again_after_refparity_has_changed(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    char tool[512];
+    rp_scratch_pair_begin(&scratch, &(struct rp_scratch_spec){0});
+    snprintf(tool, sizeof tool, "%s/refparity", scratch.folder);
+    assert_int_equal(rp_file_write_atomic(tool, "1", 1, NULL), RP_OK);
+    scratch.context.tool = tool;
+    const ino_t first = inode_of_kept_weights(&scratch);
+    assert_true(inode_of_kept_weights(&scratch) == first);
+    assert_int_equal(rp_file_write_atomic(tool, "22", 2, NULL), RP_OK);
+    const ino_t second = inode_of_kept_weights(&scratch);
+    assert_true(second != first);
+    assert_true(inode_of_kept_weights(&scratch) == second);
+    rp_scratch_pair_close(&scratch);
+}
+
 static void a_forged_session_is_an_error(void **state)
 {
     (void)state;
@@ -347,6 +400,8 @@ int main(void)
         cmocka_unit_test(a_forged_result_is_an_error),
         cmocka_unit_test(a_forged_verdict_is_an_error),
         cmocka_unit_test(a_forged_run_is_an_error),
+        cmocka_unit_test(a_forged_result_of_weights_is_an_error),
+        cmocka_unit_test(weights_are_compared_again_after_refparity_has_changed),
         cmocka_unit_test(a_forged_session_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

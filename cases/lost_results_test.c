@@ -20,6 +20,7 @@
 #include "cases/scratch_pair_test_util.h"
 #include "report/old_reports.h"
 #include "report/results.h"
+#include "report/result_file.h"
 #include "run/run.h"
 #include "run/selection.h"
 

@@ -134,7 +134,7 @@ static void an_engine_with_another_files_weights_is_told_so(void **state)
     assert_string_equal(first->layer.first_failing->slot, "h0_q");
     assert_contains(first->explanations[first->layer.first_failing - first->layer.slots].text,
                     "7 of 7 matrix products fail, at every position, and none of the 11 other "
-                    "operations: the dump was made with another file, qwen3-q8_0.gguf ");
+                    "operations: the dump was made with another file, \"qwen3-q8_0.gguf ");
     rp_verdicts_free(&v);
 }
 

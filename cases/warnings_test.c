@@ -15,6 +15,7 @@
 #include "cases/scratch_pair_test_util.h"
 #include "report/markdown.h"
 #include "report/results.h"
+#include "report/summary.h"
 #include "run/run.h"
 #include "run/selection.h"
 #include "run/weights_result.h"
@@ -354,6 +355,19 @@ static void the_weights_count_for_the_exit_code(void **state)
     }
 }
 
+static void a_test_of_the_weights_that_was_killed_is_an_error(void **state)
+{
+    (void)state;
+    struct rp_scratch_pair scratch;
+    begin(&scratch, &(struct rp_scratch_spec){0});
+    run_pair(&scratch);
+    assert_int_equal(rp_weights_result_begin(&scratch.context, scratch.pair.entry, NULL), RP_OK);
+    struct reports reports = collect(&scratch);
+    assert_code(&reports, RP_EXIT_ERROR, RP_EXIT_ERROR);
+    assert_contains(reports.printed, "  ERROR    tiny/weights: the comparison was interrupted");
+    close_reports(&reports, &scratch);
+}
+
 static void weights_of_an_earlier_run_do_not_count_and_damaged_ones_are_an_error(void **state)
 {
     (void)state;
@@ -371,6 +385,7 @@ static void weights_of_an_earlier_run_do_not_count_and_damaged_ones_are_an_error
     assert_int_equal(rp_results_collect(&scratch.context, &reports.results, NULL), RP_OK);
     assert_int_equal(reports.results.weights.n, 0);
     rp_results_free(&reports.results);
+    store_weights(&scratch, RP_PASS);
     snprintf(path, sizeof path, "%s/work/weights-tests/tiny.json", scratch.folder);
     assert_int_equal(rp_file_write_atomic(path, "{}", 2, NULL), RP_OK);
     reports = collect(&scratch);
@@ -414,6 +429,7 @@ int main(void)
         cmocka_unit_test(a_disabled_entry_is_a_warning_where_all_is_required),
         cmocka_unit_test(a_file_that_is_not_the_checkpoint_is_in_every_report),
         cmocka_unit_test(the_weights_count_for_the_exit_code),
+        cmocka_unit_test(a_test_of_the_weights_that_was_killed_is_an_error),
         cmocka_unit_test(weights_of_an_earlier_run_do_not_count_and_damaged_ones_are_an_error),
         cmocka_unit_test(the_departure_is_in_every_report),
     };

@@ -227,6 +227,25 @@ enum rp_status rp_file_write_atomic(const char *path, const void *bytes, size_t 
     return code;
 }
 
+enum rp_status rp_file_write_stream(const char *path, void (*write)(FILE *, const void *),
+                                    const void *argument, struct rp_error *err)
+{
+    char *text = NULL;
+    size_t length = 0;
+    FILE *stream = open_memstream(&text, &length);
+    if (!stream)
+        return rp_fail(err, RP_ERR_MEMORY, path, -1, "not enough memory to write it");
+    write(stream, argument);
+    const int failed = ferror(stream);
+    if (fclose(stream) || failed) {
+        free(text);
+        return rp_fail(err, RP_ERR_MEMORY, path, -1, "not enough memory to write it");
+    }
+    const enum rp_status status = rp_file_write_atomic(path, text, length, err);
+    free(text);
+    return status;
+}
+
 static int make_dir(const char *path)
 {
     struct stat info;

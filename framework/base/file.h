@@ -4,6 +4,7 @@
 #define REFPARITY_BASE_FILE_H
 
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "refparity/status.h"
 
@@ -41,6 +42,10 @@ bool rp_file_write_all(int fd, const void *bytes, size_t n);
  * removed on failure. bytes may be NULL when n is 0. RP_ERR_IO, RP_ERR_ARGUMENT (path too long). */
 enum rp_status rp_file_write_atomic(const char *path, const void *bytes, size_t n,
                                     struct rp_error *err);
+
+/* The same of what write(stream, argument) makes. RP_ERR_MEMORY too. */
+enum rp_status rp_file_write_stream(const char *path, void (*write)(FILE *, const void *),
+                                    const void *argument, struct rp_error *err);
 
 /* Makes the folder and its missing parents (mkdir -p). RP_ERR_IO, RP_ERR_ARGUMENT. */
 enum rp_status rp_make_dirs(const char *path, struct rp_error *err);

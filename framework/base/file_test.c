@@ -138,6 +138,25 @@ static void a_write_replaces_the_file_and_leaves_nothing_else(void **state)
     assert_int_equal(mkdir(folder, 0700), 0);
 }
 
+static void write_twice(FILE *stream, const void *argument)
+{
+    fprintf(stream, "%s %s", (const char *)argument, (const char *)argument);
+}
+
+static void what_a_function_writes_to_a_stream_becomes_a_file(void **state)
+{
+    char *bytes;
+    size_t length;
+    struct rp_error err;
+    (void)state;
+    assert_int_equal(rp_file_write_stream(in_folder("file"), write_twice, "ab", NULL), RP_OK);
+    assert_int_equal(rp_file_read(in_folder("file"), 100, &bytes, &length, NULL), RP_OK);
+    assert_string_equal(bytes, "ab ab");
+    free(bytes);
+    assert_int_equal(rp_file_write_stream(in_folder("none/file"), write_twice, "ab", &err),
+                     RP_ERR_IO);
+}
+
 static void a_failed_write_leaves_nothing(void **state)
 {
     struct rp_error err;
@@ -226,6 +245,7 @@ int main(void)
         IN_FOLDER(a_file_over_the_limit_is_not_read),
         IN_FOLDER(what_is_not_a_file_is_refused_without_waiting),
         IN_FOLDER(a_write_replaces_the_file_and_leaves_nothing_else),
+        IN_FOLDER(what_a_function_writes_to_a_stream_becomes_a_file),
         IN_FOLDER(a_failed_write_leaves_nothing),
         IN_FOLDER(folders_are_made_with_their_parents),
         IN_FOLDER(removing_a_tree_does_not_follow_links),

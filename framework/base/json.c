@@ -267,3 +267,9 @@ int rp_json_int(const cJSON *value, long long low, long long high, long long *ou
     *out = whole;
     return 1;
 }
+
+const char *rp_json_text(const cJSON *object, const char *key)
+{
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
+    return text ? text : "";
+}

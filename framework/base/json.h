@@ -43,4 +43,7 @@ void rp_json_free(struct rp_json *doc);
 /* The number as an integer in [low, high], or false: not a number, not whole, out of range. */
 int rp_json_int(const cJSON *value, long long low, long long high, long long *out);
 
+/* The text that object has at key; "" where it has none there. Owned by object, which may be NULL. */
+const char *rp_json_text(const cJSON *object, const char *key);
+
 #endif

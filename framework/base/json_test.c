@@ -420,6 +420,17 @@ static void text_of_others_is_shown_on_one_line(void **state)
     assert_int_equal(rp_utf8_valid_length(out, strlen(out)), strlen(out));
 }
 
+static void a_text_that_is_not_there_is_empty(void **state)
+{
+    (void)state;
+    cJSON *object = cJSON_Parse("{\"a\": \"x\", \"b\": 1}");
+    assert_string_equal(rp_json_text(object, "a"), "x");
+    assert_string_equal(rp_json_text(object, "b"), "");
+    assert_string_equal(rp_json_text(object, "A"), "");
+    assert_string_equal(rp_json_text(NULL, "a"), "");
+    cJSON_Delete(object);
+}
+
 static void freeing_nothing_is_allowed(void **state)
 {
     (void)state;
@@ -450,6 +461,7 @@ int main(void)
         cmocka_unit_test(whole_numbers_are_read_within_their_range),
         cmocka_unit_test(a_file_is_parsed_and_named_in_errors),
         cmocka_unit_test(text_of_others_is_shown_on_one_line),
+        cmocka_unit_test(a_text_that_is_not_there_is_empty),
         cmocka_unit_test(freeing_nothing_is_allowed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

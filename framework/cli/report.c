@@ -8,9 +8,11 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "refparity/compare.h"
 #include "report/markdown.h"
 #include "report/old_reports.h"
 #include "report/results.h"
+#include "report/summary.h"
 #include "run/selection.h"
 
 static const char help[] =

@@ -213,6 +213,10 @@ static int run_test(struct printer *printer)
     printer->model = "weights";
     struct rp_weights_result result = {.message = ""};
     const double start = rp_clock_seconds();
+    if (rp_weights_result_begin(&context, entry, &err) != RP_OK) {
+        rp_context_close(&context);
+        return rp_cli_error(&err);
+    }
     const enum rp_verdict verdict = rp_judge_weights(&context, entry, see, printer, result.message);
     result.verdict = verdict;
     result.seconds = rp_clock_seconds() - start;

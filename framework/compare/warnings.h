@@ -40,7 +40,7 @@ enum rp_warning_kind {
     RP_WARNING_FAR,
     RP_WARNING_LIMIT_L2_REL,
     RP_WARNING_LIMIT_COSINE,
-    RP_WARNING_DISABLED, /* of an entry, with REFPARITY_REQUIRE: made by report/results.c */
+    RP_WARNING_DISABLED, /* of an entry, with REFPARITY_REQUIRE: made by report/entries.c */
     RP_N_WARNING_KINDS
 };
 const char *rp_warning_name(enum rp_warning_kind kind); /* "logits-size", ... */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "refparity/gguf.h"
 
 /* Four errors that have nothing to do with each other, none of them known and nothing else wrong: less
@@ -47,7 +48,7 @@ bool rp_products_hint(const struct rp_products *products, const struct rp_replay
     const char *path = rp_gguf_path(rp_model_gguf(rp_replay_model(replay))),
                *dumped = rp_tensor_set_model(rp_replay_dump(replay));
     const char *slash = strrchr(path, '/'), *model = slash ? slash + 1 : path;
-    char id[RP_MODEL_FILE_ID_SIZE], cause[RP_PRODUCTS_TEXT_SIZE / 2];
+    char id[RP_MODEL_FILE_ID_SIZE], cause[RP_PRODUCTS_TEXT_SIZE / 2], shown[RP_SHOWN_SIZE];
     text[0] = '\0';
     rp_model_file_id(path, id);
     if (products->n_failing > 0 && rp_model_file_is_another(id, dumped))
@@ -64,8 +65,8 @@ bool rp_products_hint(const struct rp_products *products, const struct rp_replay
                  "the dump was made with this very file: the engine decodes "
                  "its weights wrongly, or multiplies them so");
     else if (rp_model_file_is_another(id, dumped))
-        snprintf(cause, sizeof cause, "the dump was made with another file, %.60s, than %.60s",
-                 dumped, id);
+        snprintf(cause, sizeof cause, "the dump was made with another file, %s, than %.60s",
+                 rp_shown(dumped, shown), id);
     else
         snprintf(cause, sizeof cause,
                  "the dump was made with other weights than %.60s (another quantization, or a "

@@ -132,8 +132,12 @@ static void a_dump_that_tells_its_file_settles_it(void **state)
         .model = "qwen3", .engine_type = "q8_0", .type = "q4_0", .damages = tell_model};
     rp_model_file_id(RP_SOURCE_DIR "/fixtures/tiny/qwen3/qwen3-q8_0.gguf", told);
     find_hint(&trial, text);
-    assert_non_null(strstr(text, "the dump was made with another file, qwen3-q8_0.gguf "));
+    assert_non_null(strstr(text, "the dump was made with another file, \"qwen3-q8_0.gguf "));
     assert_non_null(strstr(text, ", than qwen3-q4_0.gguf "));
+    /* text of a stranger's stays on its line */
+    snprintf(told, sizeof told, "%s", "a\\u001b\\nb 0123456789abcdef");
+    find_hint(&trial, text);
+    assert_non_null(strstr(text, "another file, \"a\\x1B\\x0Ab 0123456789abcdef\", than "));
     /* an engine that read the file, and something else came of it */
     rp_model_file_id(RP_SOURCE_DIR "/fixtures/tiny/qwen3/qwen3-q4_0.gguf", told);
     find_hint(&trial, text);

@@ -15,8 +15,8 @@
  * reach [n]: how far a single value can be off. That is bound where each value is the nearest one. Where a
  *   quantizer fits the scale to the block's values by least squares, the fit may move one value further,
  *   but the squares of all 32 together only down: by half a step times sqrt(32).
- * F32, F16 and BF16: both are 0, as they hold the nearest value, which half.h has. False: a type whose rows
- * are not read. */
+ * F32, F16 and BF16: both are 0, as they hold the nearest value, which half.h has. False: a type whose
+ * rounding is not known. */
 bool rp_encoded_bounds(uint32_t type, const unsigned char *row, size_t n, float *bound,
                        float *reach);
 

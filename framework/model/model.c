@@ -289,6 +289,8 @@ enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct 
         return rp_fail(err, RP_ERR_ARGUMENT, rp_gguf_path(model->gguf), -1,
                        "layer %zu of a model with %zu", layer, model->config.n_layers);
     status = alloc_weights(rp_layer_bytes(model, layer) / sizeof(float), &loaded.owned, err);
+    if (!loaded.owned) /* as status says */
+        return status;
     float *at = loaded.owned;
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS && status == RP_OK; i++) {
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];

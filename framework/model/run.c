@@ -83,8 +83,9 @@ static enum rp_status open_block(struct output_block *block, struct rp_error *er
 }
 
 /* y [n][n_rows], rows y_stride apart, from rows first .. first + n_rows - 1 of the output matrix. */
-static enum rp_status run_block(struct output_block *block, size_t first, float *y, size_t y_stride,
-                                struct rp_error *err)
+static enum rp_status run_block(struct output_block *block, size_t first,
+                                float *y, /* NOLINT(readability-non-const-parameter) */
+                                size_t y_stride, struct rp_error *err)
 {
     const struct rp_model *model = block->forward->model;
     const struct rp_ops *ops = ops_of(block->forward);

@@ -145,26 +145,35 @@ void rp_attention_visible(const struct rp_site *site, const struct rp_attention 
         ++*first;
 }
 
-/* Row after row: each has its own keys. */
-static enum rp_status windowed(const struct rp_site *site, const struct rp_attention *args)
+size_t rp_attention_one_row(const struct rp_site *site, const struct rp_attention *args, size_t p,
+                            struct rp_site *one, struct rp_attention *seen)
 {
     const size_t kv_dim = args->n_kv_heads * args->head_dim;
     const size_t width = args->n_heads * args->head_dim;
+    size_t first, end;
+    rp_attention_visible(site, args, p, &first, &end);
+    *one = *site;
+    one->n_positions = 1;
+    one->positions += p;
+    *seen = *args;
+    seen->window = 0;
+    seen->q += p * width;
+    seen->y += p * width;
+    seen->keys += first * kv_dim;
+    seen->values += first * kv_dim;
+    seen->key_positions += first;
+    seen->n_keys = end - first;
+    return first;
+}
+
+/* Row after row: each has its own keys. */
+static enum rp_status windowed(const struct rp_site *site, const struct rp_attention *args)
+{
     enum rp_status status = RP_OK;
     for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
-        struct rp_site one = *site;
-        struct rp_attention seen = *args;
-        size_t first, end;
-        rp_attention_visible(site, args, p, &first, &end);
-        one.n_positions = 1;
-        one.positions = site->positions + p;
-        seen.window = 0;
-        seen.q += p * width;
-        seen.y += p * width;
-        seen.keys += first * kv_dim;
-        seen.values += first * kv_dim;
-        seen.key_positions += first;
-        seen.n_keys = end - first;
+        struct rp_site one;
+        struct rp_attention seen;
+        (void)rp_attention_one_row(site, args, p, &one, &seen);
         status = rp_op_attention(NULL, &one, &seen);
     }
     return status;

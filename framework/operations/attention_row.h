@@ -32,4 +32,27 @@ static inline double rp_square_of(const float *x, size_t n)
     return sum;
 }
 
+/* Scores, errors and weights from q and keys. Of n_common keys scores has q . key already, and errors the sum of
+ * the terms' squares. */
+void rp_attention_row_fill(const struct rp_attention_row *row, size_t n_common);
+
+/* The square of what the sum over the values is rounded by, in u, where all terms are of one size. */
+double rp_attention_row_of_sum(const struct rp_attention_row *row);
+
+/* sigma [head_dim] of sums in FP32; sum [head_dim] has what n_common keys add. Weights that are rounded before
+ * the sum do not pass their error on: they tip or they do not. */
+void rp_attention_row_sums(const struct rp_attention_row *row, bool passes_weights, size_t n_common,
+                           float *sum, float *sigma);
+
+/* y [dim] was turned back, size values at a time: sigma [dim] takes in a sum of as many terms. */
+void rp_attention_row_turned_back(const float *y, size_t dim, size_t size, float *sigma);
+
+/* Weights that are rounded to F16: the sum of what each one's tip changes, of those that are near enough to
+ * the middle. */
+double rp_attention_row_weights_tip(const struct rp_attention_row *row);
+
+/* Sums in F16: expected and square, [head_dim], as rp_rare_sum takes them; sums [3][head_dim] is scratch. */
+void rp_attention_row_sums_tip(const struct rp_attention_row *row, float *sums, double *expected,
+                               double *square);
+
 #endif

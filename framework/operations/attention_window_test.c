@@ -4,7 +4,6 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
-#include <string.h>
 
 #include "operations/attention_bound.h"
 #include "operations/operations.h"
@@ -76,8 +75,9 @@ static void values_outside_the_window_do_not_matter(void **state)
     changed.v[2 * DIM] += 10;
     assert_int_equal(rp_op_attention(NULL, &changed.site, &changed.args), RP_OK);
     for (size_t p = 0; p < N; p++) {
-        const int is_same =
-            memcmp(plain.y + p * WIDTH, changed.y + p * WIDTH, WIDTH * sizeof *plain.y) == 0;
+        bool is_same = true;
+        for (size_t i = p * WIDTH; i < (p + 1) * WIDTH; i++)
+            is_same = is_same && plain.y[i] == changed.y[i];
         assert_int_equal(is_same, p < 2 || p > 4);
     }
 }
@@ -97,7 +97,38 @@ static void a_window_over_all_positions_is_none(void **state)
     assert_memory_not_equal(none.y, less.y, sizeof none.y);
 }
 
+/* The last position with a window of 3, and the last 3 keys alone without any. */
 static void the_bound_of_a_window_is_that_of_its_keys(void **state)
+{
+    (void)state;
+    const struct rp_numerics plain = {.kv_cache = RP_KV_CACHE_F32};
+    float sigma[N * WIDTH], of_three[WIDTH];
+    double tips[N];
+    struct call windowed, three;
+    make(&windowed, 3);
+    make(&three, 0);
+    three.site.n_positions = 1;
+    three.site.positions = three.positions + N - 1;
+    three.args.q = three.q + (N - 1) * WIDTH;
+    three.args.n_keys = 3;
+    three.args.keys = three.k + (N - 3) * DIM;
+    three.args.values = three.v + (N - 3) * DIM;
+    three.args.key_positions = three.positions + N - 3;
+    assert_int_equal(rp_op_attention(NULL, &windowed.site, &windowed.args), RP_OK);
+    assert_int_equal(rp_op_attention(NULL, &three.site, &three.args), RP_OK);
+    assert_int_equal(rp_attention_bound(&plain, &windowed.site, &windowed.args, windowed.k,
+                                        windowed.v, sigma, tips),
+                     RP_OK);
+    assert_int_equal(rp_attention_bound(&plain, &three.site, &three.args, three.args.keys,
+                                        three.args.values, of_three, tips),
+                     RP_OK);
+    for (size_t i = 0; i < WIDTH; i++) {
+        assert_true(windowed.y[(N - 1) * WIDTH + i] == three.y[i]);
+        assert_true(of_three[i] > 0 && sigma[(N - 1) * WIDTH + i] == of_three[i]);
+    }
+}
+
+static void the_bound_of_a_window_over_everything_is_that_of_none(void **state)
 {
     (void)state;
     const struct rp_numerics plain = {.kv_cache = RP_KV_CACHE_F32};
@@ -124,6 +155,7 @@ int main(void)
         cmocka_unit_test(values_outside_the_window_do_not_matter),
         cmocka_unit_test(a_window_over_all_positions_is_none),
         cmocka_unit_test(the_bound_of_a_window_is_that_of_its_keys),
+        cmocka_unit_test(the_bound_of_a_window_over_everything_is_that_of_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

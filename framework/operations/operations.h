@@ -96,6 +96,10 @@ static inline float rp_site_rope_theta(const struct rp_site *site)
 /* The keys that row p of the call sees: from *first on, up to *end. */
 void rp_attention_visible(const struct rp_site *site, const struct rp_attention *args, size_t p,
                           size_t *first, size_t *end);
+/* Row p of the call alone: *one and *seen are its site and arguments, without a window and with the keys that it
+ * sees; the first of these is returned. */
+size_t rp_attention_one_row(const struct rp_site *site, const struct rp_attention *args, size_t p,
+                            struct rp_site *one, struct rp_attention *seen);
 
 /* The weight that a product with `which` adds where it has a bias; RP_N_WEIGHTS: there is none such. */
 enum rp_weight_id rp_bias_of(enum rp_weight_id which);

@@ -5,7 +5,7 @@
 
 #include "compare/warnings.h"
 #include "report/json.h"
-#include "report/results.h"
+#include "report/test_name.h"
 #include "run/weights_result.h"
 
 static cJSON *add_entry(const struct rp_context *context, const struct rp_entry *entry,
@@ -45,7 +45,7 @@ static void add_weights(const struct rp_context *context, const struct rp_entry 
     cJSON_AddNumberToObject(weights, "compare_s", result->seconds);
     cJSON_AddStringToObject(
         object, "reproduce",
-        rp_results_reproduce(context, entry->name, "weights", reproduce, sizeof reproduce));
+        rp_test_command(context, entry->name, "weights", reproduce, sizeof reproduce));
     counts->n++;
     counts->n_passed += result->verdict == RP_PASS;
     counts->n_failed += result->verdict == RP_FAIL;

@@ -6,13 +6,7 @@
 #include "base/json.h"
 #include "base/utf8.h"
 #include "refparity/tensor_set.h"
-#include "report/results.h"
-
-static const char *text_of(const cJSON *object, const char *key)
-{
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsString(value) ? value->valuestring : "";
-}
+#include "report/test_name.h"
 
 static double number_of(const cJSON *object, const char *key)
 {
@@ -103,9 +97,9 @@ static bool write_explanations(FILE *out, const cJSON *judged)
         if (!cJSON_IsObject(explanation))
             continue;
         fputs("&#10;", out);
-        write_escaped(out, text_of(slot, "slot"));
+        write_escaped(out, rp_json_text(slot, "slot"));
         fputs(": ", out);
-        write_escaped(out, text_of(explanation, "text"));
+        write_escaped(out, rp_json_text(explanation, "text"));
         has_any = true;
     }
     return has_any;
@@ -119,45 +113,46 @@ static void write_origin(FILE *out, const cJSON *pair)
     const cJSON *departure = cJSON_GetObjectItemCaseSensitive(comparison, "departure");
     if (cJSON_IsObject(divergence)) {
         fputs("&#10;", out);
-        write_escaped(out, text_of(divergence, "explanation"));
+        write_escaped(out, rp_json_text(divergence, "explanation"));
     }
     if (cJSON_IsObject(departure)) {
         fputs("&#10;departure: ", out);
-        write_escaped(out, text_of(departure, "slot"));
+        write_escaped(out, rp_json_text(departure, "slot"));
         fprintf(out, " at position %.0f: ", number_of(departure, "position"));
-        write_escaped(out, text_of(departure, "explanation"));
+        write_escaped(out, rp_json_text(departure, "explanation"));
     }
 }
 
 /* A pair's name, else an entry's. */
 static const char *name_of(const cJSON *owner)
 {
-    return text_of(owner, text_of(owner, "pair")[0] ? "pair" : "entry");
+    return rp_json_text(owner, rp_json_text(owner, "pair")[0] ? "pair" : "entry");
 }
 
 /* What is no pass. file:line is the entry's place in the matrix. */
 static void write_problem(FILE *out, const cJSON *owner, const char *name, const cJSON *judged)
 {
-    const char *verdict = text_of(judged, "verdict"), *message = text_of(judged, "message");
+    const char *verdict = rp_json_text(judged, "verdict"),
+               *message = rp_json_text(judged, "message");
     const bool failed = strcmp(verdict, "FAIL") == 0, skipped = strcmp(verdict, "SKIP") == 0;
     const char *element = failed ? "failure" : skipped ? "skipped" : "error";
     fprintf(out, "      <%s", element);
     write_attribute(out, "type", failed ? "divergence" : skipped ? "skip" : "error");
     write_attribute(out, "message", message);
     fputc('>', out);
-    write_escaped(out, text_of(owner, "matrix"));
+    write_escaped(out, rp_json_text(owner, "matrix"));
     fprintf(out, ":%d: %s: ", line_of(owner), skipped ? "note" : "error");
     write_escaped(out, name);
     fputs(": ", out);
     write_escaped(out, message);
-    const char *downstream = text_of(judged, "downstream_of");
+    const char *downstream = rp_json_text(judged, "downstream_of");
     if (downstream[0])
         fprintf(out, "&#10;downstream of %s", downstream);
     if (!write_explanations(out, judged) && failed && !downstream[0])
         write_origin(out, owner);
     if (!skipped) {
         fputs("&#10;", out);
-        write_escaped(out, text_of(owner, "reproduce"));
+        write_escaped(out, rp_json_text(owner, "reproduce"));
     }
     fprintf(out, "</%s>\n", element);
 }
@@ -168,19 +163,19 @@ static int write_output(FILE *out, const cJSON *owner, const cJSON *judged, cons
 {
     const cJSON *warning;
     int n = 0;
-    if (strcmp(text_of(judged, "verdict"), "MARGINAL") == 0 && n++ == 0 && out) {
+    if (strcmp(rp_json_text(judged, "verdict"), "MARGINAL") == 0 && n++ == 0 && out) {
         fputs("MARGINAL: ", out);
-        write_escaped(out, text_of(judged, "message"));
+        write_escaped(out, rp_json_text(judged, "message"));
     }
     cJSON_ArrayForEach(warning, cJSON_GetObjectItemCaseSensitive(owner, "warnings"))
     {
-        if (!slot || strcmp(text_of(warning, "slot"), slot) != 0)
+        if (!slot || strcmp(rp_json_text(warning, "slot"), slot) != 0)
             continue;
         if (out) {
             fputs(n > 0 ? "&#10;warning: " : "warning: ", out);
-            write_escaped(out, text_of(warning, "kind"));
+            write_escaped(out, rp_json_text(warning, "kind"));
             fputs(": ", out);
-            write_escaped(out, text_of(warning, "message"));
+            write_escaped(out, rp_json_text(warning, "message"));
         }
         n++;
     }
@@ -191,7 +186,7 @@ static int write_output(FILE *out, const cJSON *owner, const cJSON *judged, cons
 static void write_case(FILE *out, const cJSON *owner, const char *name, const cJSON *judged,
                        const char *slot, double time)
 {
-    const char *verdict = text_of(judged, "verdict");
+    const char *verdict = rp_json_text(judged, "verdict");
     const bool passed = strcmp(verdict, "PASS") == 0 || strcmp(verdict, "MARGINAL") == 0;
     fputs("    <testcase", out);
     write_attribute(out, "classname", name_of(owner));
@@ -245,16 +240,16 @@ static struct counts count_pair(const cJSON *pair)
     const cJSON *comparison = cJSON_GetObjectItemCaseSensitive(pair, "comparison"), *slot;
     const cJSON *engine = cJSON_GetObjectItemCaseSensitive(pair, "engine_test");
     if (engine) /* two modes that are compared with each other have theirs elsewhere */
-        count(&counts, text_of(engine, "verdict"));
-    count(&counts, text_of(cJSON_GetObjectItemCaseSensitive(comparison, "tokens"), "verdict"));
+        count(&counts, rp_json_text(engine, "verdict"));
+    count(&counts, rp_json_text(cJSON_GetObjectItemCaseSensitive(comparison, "tokens"), "verdict"));
     cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(comparison, "slots"))
     {
         if (is_required(slot))
-            count(&counts, text_of(slot, "verdict"));
+            count(&counts, rp_json_text(slot, "verdict"));
     }
     cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(pair, "replay"))
     {
-        count(&counts, text_of(slot, "verdict"));
+        count(&counts, rp_json_text(slot, "verdict"));
     }
     return counts;
 }
@@ -275,13 +270,13 @@ static void write_suite(FILE *out, const cJSON *owner, const struct counts *coun
     fputs("  <testsuite", out);
     write_attribute(out, "name", name_of(owner));
     write_counts(out, counts, 1);
-    if (text_of(owner, "timestamp")[0])
-        write_attribute(out, "timestamp", text_of(owner, "timestamp"));
-    write_attribute(out, "file", text_of(owner, "matrix"));
+    if (rp_json_text(owner, "timestamp")[0])
+        write_attribute(out, "timestamp", rp_json_text(owner, "timestamp"));
+    write_attribute(out, "file", rp_json_text(owner, "matrix"));
     fputs(">\n    <properties>\n", out);
     snprintf(line, sizeof line, "%d", line_of(owner));
-    write_property(out, "hf_model", text_of(owner, "hf_model"));
-    write_property(out, "engine", text_of(owner, "engine"));
+    write_property(out, "hf_model", rp_json_text(owner, "hf_model"));
+    write_property(out, "engine", rp_json_text(owner, "engine"));
     write_property(out, "line", line);
 }
 
@@ -291,9 +286,9 @@ static struct counts count_entry(const cJSON *entry)
     const cJSON *disabled = cJSON_GetObjectItemCaseSensitive(entry, "disabled");
     struct counts counts = {.time = number_of(weights, "compare_s")};
     if (weights)
-        count(&counts, text_of(weights, "verdict"));
+        count(&counts, rp_json_text(weights, "verdict"));
     if (disabled)
-        count(&counts, text_of(disabled, "verdict"));
+        count(&counts, rp_json_text(disabled, "verdict"));
     return counts;
 }
 
@@ -325,7 +320,8 @@ static void write_pair(FILE *out, const cJSON *pair)
     cJSON_ArrayForEach(slot, slots)
     {
         if (is_required(slot))
-            write_metrics(out, slot, rp_slot_test_name(text_of(slot, "slot"), (int)n_layers, name));
+            write_metrics(out, slot,
+                          rp_slot_test_name(rp_json_text(slot, "slot"), (int)n_layers, name));
     }
     fputs("    </properties>\n", out);
     if (engine)
@@ -336,14 +332,15 @@ static void write_pair(FILE *out, const cJSON *pair)
     cJSON_ArrayForEach(slot, slots)
     {
         if (is_required(slot))
-            write_case(out, pair, rp_slot_test_name(text_of(slot, "slot"), (int)n_layers, name),
-                       slot, text_of(slot, "slot"), number_of(slot, "compare_s"));
+            write_case(out, pair,
+                       rp_slot_test_name(rp_json_text(slot, "slot"), (int)n_layers, name), slot,
+                       rp_json_text(slot, "slot"), number_of(slot, "compare_s"));
     }
     cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(pair, "replay"))
     {
         char test[RP_SLOT_NAME_SIZE + 8];
         snprintf(test, sizeof test, "replay/%s",
-                 rp_slot_test_name(text_of(slot, "slot"), (int)n_layers, name));
+                 rp_slot_test_name(rp_json_text(slot, "slot"), (int)n_layers, name));
         write_case(out, pair, test, slot, NULL, number_of(slot, "replay_s"));
     }
     fputs("  </testsuite>\n", out);

@@ -4,13 +4,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/json.h"
+#include "report/summary.h"
 #include "report/warnings.h"
-
-static const char *string_at(const cJSON *object, const char *key)
-{
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
-    return text ? text : "";
-}
 
 static const cJSON *comparison_of(const cJSON *pair)
 {
@@ -34,8 +30,9 @@ static void write_divergence(FILE *out, const cJSON *divergence)
 {
     const double position =
         cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(divergence, "position"));
-    const char *inner_slot = string_at(divergence, "inner_slot");
-    fprintf(out, "first divergence `%s` at position %.0f", string_at(divergence, "slot"), position);
+    const char *inner_slot = rp_json_text(divergence, "inner_slot");
+    fprintf(out, "first divergence `%s` at position %.0f", rp_json_text(divergence, "slot"),
+            position);
     if (inner_slot[0])
         fprintf(out, ", slot `%s`", inner_slot);
 }
@@ -43,18 +40,18 @@ static void write_divergence(FILE *out, const cJSON *divergence)
 /* In a cell, behind what it stands beside; the operation's own slot where it is known. */
 static void write_departure(FILE *out, const cJSON *departure)
 {
-    const char *operation = string_at(departure, "operation_slot");
-    fprintf(out, "; departure `%s` at position %.0f", string_at(departure, "slot"),
+    const char *operation = rp_json_text(departure, "operation_slot");
+    fprintf(out, "; departure `%s` at position %.0f", rp_json_text(departure, "slot"),
             cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(departure, "position")));
     if (operation[0])
         fprintf(out, ", slot `%s`", operation);
     fputs(": ", out);
-    write_cell(out, string_at(departure, "explanation"));
+    write_cell(out, rp_json_text(departure, "explanation"));
 }
 
 static int has_passed(const cJSON *pair)
 {
-    const char *verdict = string_at(pair, "verdict");
+    const char *verdict = rp_json_text(pair, "verdict");
     return strcmp(verdict, "PASS") == 0 || strcmp(verdict, "MARGINAL") == 0;
 }
 
@@ -72,14 +69,14 @@ static void write_weights(FILE *out, const cJSON *entries, int *n)
     cJSON_ArrayForEach(entry, entries)
     {
         const cJSON *weights = cJSON_GetObjectItemCaseSensitive(entry, "weights");
-        const char *verdict = string_at(weights, "verdict");
+        const char *verdict = rp_json_text(weights, "verdict");
         if (strcmp(verdict, "FAIL") != 0 && strcmp(verdict, "ERROR") != 0)
             continue;
         begin_problems(out, n);
         fprintf(out, "| %s | ", verdict);
-        write_cell(out, string_at(entry, "entry"));
+        write_cell(out, rp_json_text(entry, "entry"));
         fputs("/weights | ", out);
-        write_cell(out, string_at(weights, "message"));
+        write_cell(out, rp_json_text(weights, "message"));
         fputs(" |\n", out);
     }
 }
@@ -113,8 +110,8 @@ static void write_problems(FILE *out, const cJSON *pairs, int *n)
         if (has_passed(pair))
             continue;
         begin_problems(out, n);
-        fprintf(out, "| %s | ", string_at(pair, "verdict"));
-        write_cell(out, string_at(pair, "pair"));
+        fprintf(out, "| %s | ", rp_json_text(pair, "verdict"));
+        write_cell(out, rp_json_text(pair, "pair"));
         fputs(" | ", out);
         if (cJSON_IsObject(divergence))
             write_divergence(out, divergence);
@@ -136,7 +133,7 @@ static const cJSON *worst_slot(const cJSON *pair, double *l2_rel)
         const cJSON *number = cJSON_GetObjectItemCaseSensitive(
             cJSON_GetObjectItemCaseSensitive(slot, "worst"), "l2_rel");
         if (!cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(slot, "required")) ||
-            strcmp(string_at(slot, "slot"), "logits") == 0 || !cJSON_IsNumber(number) ||
+            strcmp(rp_json_text(slot, "slot"), "logits") == 0 || !cJSON_IsNumber(number) ||
             number->valuedouble <= *l2_rel)
             continue;
         *l2_rel = number->valuedouble;
@@ -161,12 +158,12 @@ static void write_passed(FILE *out, const cJSON *pairs, size_t n_passed)
         if (!has_passed(pair) || !slot)
             continue;
         fputs("| ", out);
-        write_cell(out, string_at(pair, "pair"));
+        write_cell(out, rp_json_text(pair, "pair"));
         fputs(" | ", out);
-        write_cell(out, string_at(pair, "engine"));
+        write_cell(out, rp_json_text(pair, "engine"));
         fprintf(out, " | %.3g%s | `%s` |\n", l2_rel,
-                strcmp(string_at(pair, "verdict"), "MARGINAL") == 0 ? " (explained)" : "",
-                string_at(slot, "slot"));
+                strcmp(rp_json_text(pair, "verdict"), "MARGINAL") == 0 ? " (explained)" : "",
+                rp_json_text(slot, "slot"));
     }
     fputs("\n</details>\n", out);
 }

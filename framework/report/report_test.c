@@ -13,6 +13,8 @@
 #include "report/junit.h"
 #include "report/markdown.h"
 #include "report/results.h"
+#include "report/summary.h"
+#include "report/test_name.h"
 
 /* One pair that fails in h0, its message full of what XML and Markdown take for their own. */
 static const char hostile[] =

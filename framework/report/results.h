@@ -1,20 +1,13 @@
-/* The results of a ctest session: one result.json and, where a pair does not pass, one .diff per
- * pair; results.json, junit.xml and a summary over all pairs. */
+/* The results of a ctest session: results.json and junit.xml over all pairs. Not for those of one pair:
+ * result_file.h; nor for what is printed of them: summary.h, markdown.h. */
 #ifndef REFPARITY_REPORT_RESULTS_H
 #define REFPARITY_REPORT_RESULTS_H
 
 #include <cjson/cJSON.h>
 #include <stdbool.h>
-#include <stdio.h>
 
 #include "report/entries.h"
-#include "run/judge.h"
-
-/* Judges pair and writes its result.json; writes its .diff when it fails, is in error or has warnings, removes
- * an old one otherwise. *verdict and *warnings are the pair's. */
-enum rp_status rp_results_write_pair(const struct rp_context *context, const struct rp_pair *pair,
-                                     enum rp_verdict *verdict, struct rp_warnings *warnings,
-                                     struct rp_error *err);
+#include "run/context.h"
 
 struct rp_results {
     cJSON *root;       /* what results.json holds; owned */
@@ -44,22 +37,5 @@ int rp_results_exit_code(const struct rp_results *results, bool strict_warnings)
 
 /* The worst of two exit codes: 2, 1, 3, 0. */
 int rp_results_worse_code(int a, int b);
-
-/* "compared N of M pairs", a line for each pair that did not pass and for each kind of warning of an entry,
- * where the reports are. */
-void rp_results_summary(FILE *out, const struct rp_context *context,
-                        const struct rp_results *results);
-
-/* The command that runs a test of the pair or entry of that name again, for a shell, or all of them where
- * test is NULL. Returns buf. */
-char *rp_results_reproduce(const struct rp_context *context, const char *name, const char *test,
-                           char *buf, size_t size);
-
-/* Of one of results.json's pairs: the message of the first test that has the pair's own verdict. */
-const char *rp_results_reason(const cJSON *pair);
-
-/* A slot's name in test names: h7 is h07, padded to the width of the last layer's number, at least
- * two digits, so that test runners sort them. out is [RP_SLOT_NAME_SIZE]; returns out. */
-char *rp_slot_test_name(const char *slot, int n_layers, char *out);
 
 #endif

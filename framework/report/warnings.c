@@ -4,18 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *string_at(const cJSON *object, const char *key)
-{
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
-    return text ? text : "";
-}
+#include "base/json.h"
 
 static const cJSON *find_kind(const cJSON *owner, const char *kind)
 {
     const cJSON *warning;
     cJSON_ArrayForEach(warning, cJSON_GetObjectItemCaseSensitive(owner, "warnings"))
     {
-        if (strcmp(string_at(warning, "kind"), kind) == 0)
+        if (strcmp(rp_json_text(warning, "kind"), kind) == 0)
             return warning;
     }
     return NULL;
@@ -23,7 +19,7 @@ static const cJSON *find_kind(const cJSON *owner, const char *kind)
 
 static bool is_same_entry(const cJSON *a, const cJSON *b)
 {
-    return strcmp(string_at(a, "entry"), string_at(b, "entry")) == 0;
+    return strcmp(rp_json_text(a, "entry"), rp_json_text(b, "entry")) == 0;
 }
 
 /* Whether a pair of the same entry before owner has it: then it has been shown. The pairs of an entry stand
@@ -39,18 +35,19 @@ static bool was_shown(const cJSON *first, const cJSON *owner, const char *kind)
 
 static struct rp_warning_group group_of(const cJSON *owner, const cJSON *warning)
 {
-    struct rp_warning_group group = {.kind = string_at(warning, "kind")};
-    const char *slot = string_at(warning, "slot"), *pair = string_at(owner, "pair");
+    struct rp_warning_group group = {.kind = rp_json_text(warning, "kind")};
+    const char *slot = rp_json_text(warning, "slot"), *pair = rp_json_text(owner, "pair");
     size_t n = 0;
     for (const cJSON *other = owner; other && is_same_entry(other, owner); other = other->next)
         n += find_kind(other, group.kind) != NULL;
     if (n > 1)
-        snprintf(group.name, sizeof group.name, "%.280s (%zu pairs)", string_at(owner, "entry"), n);
+        snprintf(group.name, sizeof group.name, "%.280s (%zu pairs)", rp_json_text(owner, "entry"),
+                 n);
     else
         snprintf(group.name, sizeof group.name, "%.310s",
-                 pair[0] ? pair : string_at(owner, "entry"));
+                 pair[0] ? pair : rp_json_text(owner, "entry"));
     snprintf(group.message, sizeof group.message, "%.64s%s%.400s", slot, slot[0] ? ": " : "",
-             string_at(warning, "message"));
+             rp_json_text(warning, "message"));
     return group;
 }
 
@@ -65,7 +62,7 @@ static size_t see_list(const cJSON *list,
         cJSON_ArrayForEach(warning, cJSON_GetObjectItemCaseSensitive(owner, "warnings"))
         {
             n++;
-            if (was_shown(list->child, owner, string_at(warning, "kind")))
+            if (was_shown(list->child, owner, rp_json_text(warning, "kind")))
                 continue;
             const struct rp_warning_group group = group_of(owner, warning);
             see(context, &group);

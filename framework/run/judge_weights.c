@@ -224,7 +224,7 @@ static void see_nothing(void *context, const struct rp_weights_finding *finding)
     (void)finding;
 }
 
-/* PASS or FAIL, found earlier of the same two files. */
+/* PASS or FAIL, found earlier of the same two files, by the same refparity. */
 static bool read_kept(const char *key, const char *what, const char *path, const char *state,
                       enum rp_verdict *verdict, char *message, size_t size)
 {
@@ -260,8 +260,8 @@ enum rp_verdict rp_judge_weights_once(const struct rp_context *context,
                                       const struct rp_entry *entry, char *message, size_t size)
 {
     char text[RP_WEIGHTS_MESSAGE_SIZE] = "", folder[RP_PATH_SIZE], name[96], path[RP_PATH_SIZE];
-    char file[RP_FINGERPRINT_SIZE], checkpoint[RP_FINGERPRINT_SIZE];
-    char state[2 * RP_FINGERPRINT_SIZE], what[128];
+    char file[RP_FINGERPRINT_SIZE], checkpoint[RP_FINGERPRINT_SIZE], tool[RP_FINGERPRINT_SIZE];
+    char state[3 * RP_FINGERPRINT_SIZE], what[128];
     struct sources sources;
     struct counter counter = {.see = see_nothing};
     enum rp_verdict verdict = find_sources(context, entry, &sources, text);
@@ -271,7 +271,8 @@ enum rp_verdict rp_judge_weights_once(const struct rp_context *context,
     }
     rp_fingerprint(sources.gguf, file);
     rp_fingerprint(sources.checkpoint, checkpoint);
-    snprintf(state, sizeof state, "%s%s", file, checkpoint);
+    rp_fingerprint(context->tool ? context->tool : "", tool); /* stands for what compares */
+    snprintf(state, sizeof state, "%s%s%s", file, checkpoint, tool);
     snprintf(name, sizeof name, "%s.json", entry->name);
     snprintf(what, sizeof what, "weights of %s", entry->name);
     const bool has_place =

@@ -18,8 +18,9 @@ enum rp_verdict rp_judge_weights(const struct rp_context *context, const struct 
                                  rp_weights_fn *see, void *see_context,
                                  char message[RP_WEIGHTS_MESSAGE_SIZE]);
 
-/* The verdict alone, which is kept in the build tree as long as neither file changes: that takes seconds, and
- * each pair of the entry asks. Its message as far as size[] goes; where PASS what the sketch does not see, or "". */
+/* The verdict alone, which is kept in the build tree as long as neither file nor refparity changes: that takes
+ * seconds, and each pair of the entry asks. Its message as far as size[] goes; where PASS what the sketch does
+ * not see, or "". */
 enum rp_verdict rp_judge_weights_once(const struct rp_context *context,
                                       const struct rp_entry *entry, char *message, size_t size);
 

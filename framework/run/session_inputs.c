@@ -15,6 +15,7 @@
 #include "base/sha256.h"
 #include "run/fixture.h"
 #include "run/selection.h"
+#include "run/weights_result.h"
 
 enum { HEX = 64, LINE = 3 * (HEX + 1) };
 
@@ -105,6 +106,8 @@ enum rp_status rp_session_begin(struct rp_context *context, const char *matrix_p
     enum rp_status status = rp_make_dirs(context->work_dir, err);
     if (!status)
         status = rp_seal_make_key(context->work_dir, context->key, err);
+    if (!status)
+        status = rp_weights_results_clear(context->work_dir, err);
     if (!status)
         status = rp_selection_begin(context->work_dir, context->session, context->matrix, err);
     if (!status)

@@ -121,16 +121,19 @@ static void see_too_coarse(const struct comparison *comparison, const struct rp_
     comparison->see(comparison->context, &finding);
 }
 
-static void see_unread(const struct comparison *comparison, const struct rp_gguf_tensor *tensor)
+static void see_unknown_rounding(const struct comparison *comparison,
+                                 const struct rp_gguf_tensor *tensor)
 {
     struct rp_weights_finding finding;
     begin(&finding, tensor, true);
     finding.is_not_compared = true;
     snprintf(finding.message, sizeof finding.message,
-             "%s cannot be compared: values of type %s are not read", tensor->name, finding.type);
+             "%s cannot be compared: what type %s rounds is not known", tensor->name, finding.type);
     snprintf(finding.cause, sizeof finding.cause, "the other tensors are compared");
-    snprintf(finding.next, sizeof finding.next,
-             "convert to a type that is read: F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL");
+    snprintf(
+        finding.next, sizeof finding.next,
+        "convert to a type whose rounding is known: F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, "
+        "IQ4_NL, IQ4_XS");
     comparison->see(comparison->context, &finding);
 }
 
@@ -145,7 +148,7 @@ static enum rp_status compare_tensor(const struct comparison *comparison,
         (sketch && sketch->data ? rp_compare_sketched_rows : rp_compare_tensor_rows)(
             comparison->file, tensor, comparison->checkpoint, expected, &rows, comparison->err);
     if (status == RP_ERR_UNSUPPORTED) {
-        see_unread(comparison, tensor);
+        see_unknown_rounding(comparison, tensor);
         return RP_OK;
     }
     if (status != RP_OK)

@@ -249,7 +249,7 @@ static void set_type(struct rp_wrong_file *subject, const char *name, unsigned c
 }
 
 /* A tensor of another type, of whose values only the number of bytes is known. */
-static void a_type_that_is_not_read_is_said_and_the_rest_is_compared(void **state)
+static void a_type_of_unknown_rounding_is_said_and_the_rest_is_compared(void **state)
 {
     (void)state;
     struct rp_wrong_file subject;
@@ -262,7 +262,7 @@ static void a_type_that_is_not_read_is_said_and_the_rest_is_compared(void **stat
     assert_true(subject.wrong[0].is_not_compared && !subject.wrong[1].is_not_compared);
     assert_string_equal(
         subject.wrong[0].message,
-        "blk.1.ffn_up.weight cannot be compared: values of type MXFP4 are not read");
+        "blk.1.ffn_up.weight cannot be compared: what type MXFP4 rounds is not known");
     assert_string_equal(subject.wrong[1].name, "blk.3.ffn_up.weight");
     rp_test_close_subject(&subject);
 }
@@ -392,7 +392,7 @@ int main(void)
         cmocka_unit_test(wrong_metadata_is_named),
         cmocka_unit_test(an_absent_key_is_what_readers_take_for_it),
         cmocka_unit_test(a_key_that_the_checkpoint_has_nothing_of_is_named),
-        cmocka_unit_test(a_type_that_is_not_read_is_said_and_the_rest_is_compared),
+        cmocka_unit_test(a_type_of_unknown_rounding_is_said_and_the_rest_is_compared),
         cmocka_unit_test(a_cause_is_judged_on_rows_from_all_over_the_tensor),
         cmocka_unit_test(another_models_checkpoint_is_one_line),
         cmocka_unit_test(an_importance_matrix_may_choose_other_scales),

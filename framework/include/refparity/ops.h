@@ -102,7 +102,7 @@ struct rp_model_config {
     float embedding_scale; /* what embeddings are multiplied by; 0: nothing */
     enum rp_activation_function activation;
     enum rp_rope_ordering rope_ordering;
-    float attention_scale; /* 1 / sqrt(head_dim) */
+    float attention_scale; /* 1 / sqrt(head_dim), but of a few models: rp_attention_scale */
     bool has_tied_embeddings;
     bool has_attention_gate; /* full attention's output is gated, and attn_q has the gate's rows */
     /* Where values are kept in 16 bits: an RMS norm multiplies by its weight in FP32, and rounds then
@@ -295,7 +295,7 @@ struct rp_gated_norm {
     float *y;          /* [n_rows][dim]; may be x */
 };
 
-/* y = silu(gate) * up. HF: Qwen3MLP, LlamaMLP. */
+/* y = function(gate) * up. HF: Qwen3MLP, LlamaMLP; Gemma3MLP. */
 struct rp_ffn_activation {
     enum rp_activation_function function;
     size_t dim;        /* intermediate_size */

@@ -22,10 +22,11 @@ enum rp_status rp_gguf_open_checkpoint(const char *path, struct rp_gguf **out,
 /* What was found of a tensor or of a metadata value. */
 struct rp_weights_finding {
     bool is_right, is_metadata;
-    bool is_not_compared; /* it cannot be compared: its type is not read, or too coarse for the
-                     * sketch, which message says; is_right is false */
-    char name[128];       /* of the tensor, or the key */
-    const char *type;     /* "Q4_0", ...; of the file's tensor; "" where there is none */
+    /* It cannot be compared: what its type rounds is not known, or is too coarse for the sketch, which message
+     * says; is_right is false. */
+    bool is_not_compared;
+    char name[128];   /* of the tensor, or the key */
+    const char *type; /* "Q4_0", ...; of the file's tensor; "" where there is none */
     size_t
         n_rows; /* that were compared; 0: a tensor that is missing, surplus or of another shape */
     size_t n_failing;   /* of those */

@@ -1,0 +1,193 @@
+/* See summary.h. */
+#include "report/summary.h"
+
+#include <string.h>
+
+#include "base/json.h"
+#include "report/warnings.h"
+
+const char *rp_results_reason(const cJSON *pair)
+{
+    const char *verdict = rp_json_text(pair, "verdict");
+    const cJSON *comparison = cJSON_GetObjectItemCaseSensitive(pair, "comparison"), *slot;
+    const cJSON *tests[] = {cJSON_GetObjectItemCaseSensitive(pair, "engine_test"),
+                            cJSON_GetObjectItemCaseSensitive(comparison, "tokens")};
+    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)
+        if (strcmp(rp_json_text(tests[i], "verdict"), verdict) == 0)
+            return rp_json_text(tests[i], "message");
+    cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(comparison, "slots"))
+    {
+        if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(slot, "required")) &&
+            strcmp(rp_json_text(slot, "verdict"), verdict) == 0)
+            return rp_json_text(slot, "message");
+    }
+    cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(pair, "replay"))
+    {
+        if (strcmp(rp_json_text(slot, "verdict"), verdict) == 0)
+            return rp_json_text(slot, "message");
+    }
+    return "";
+}
+
+static void write_problem(FILE *out, const cJSON *pair)
+{
+    const char *verdict = rp_json_text(pair, "verdict");
+    const cJSON *divergence = cJSON_GetObjectItemCaseSensitive(
+        cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "divergence");
+    fprintf(out, "  %-8s %s: ", verdict, rp_json_text(pair, "pair"));
+    if (cJSON_IsObject(divergence)) {
+        const cJSON *position = cJSON_GetObjectItemCaseSensitive(divergence, "position");
+        const char *inner_slot = rp_json_text(divergence, "inner_slot");
+        fprintf(out, "first divergence %s at position %.0f%s%s", rp_json_text(divergence, "slot"),
+                cJSON_GetNumberValue(position), inner_slot[0] ? ", slot " : "", inner_slot);
+        if (strcmp(verdict, "ERROR") == 0)
+            fprintf(out, "; %s", rp_results_reason(pair));
+    } else {
+        fputs(rp_results_reason(pair), out);
+    }
+    fputc('\n', out);
+    if (rp_json_text(pair, "diff")[0])
+        fprintf(out, "           %s\n", rp_json_text(pair, "diff"));
+}
+
+/* Pairs of one entry that are skipped for the same reason share a line; returns the last of them. */
+static const cJSON *write_skipped(FILE *out, const cJSON *pair)
+{
+    const char *reason = rp_results_reason(pair), *entry = rp_json_text(pair, "entry");
+    const cJSON *last = pair;
+    size_t n = 1;
+    while (last->next && strcmp(rp_json_text(last->next, "verdict"), "SKIP") == 0 &&
+           strcmp(rp_json_text(last->next, "entry"), entry) == 0 &&
+           strcmp(rp_results_reason(last->next), reason) == 0) {
+        last = last->next;
+        n++;
+    }
+    if (n == 1)
+        fprintf(out, "  %-8s %s: %s\n", "SKIP", rp_json_text(pair, "pair"), reason);
+    else
+        fprintf(out, "  %-8s %s (%zu pairs): %s\n", "SKIP", entry, n, reason);
+    return last;
+}
+
+static const cJSON *slots_of(const cJSON *pair)
+{
+    return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(pair, "comparison"),
+                                            "slots");
+}
+
+/* Of the required slots but logits; -1 where there is none. */
+static double largest_l2_rel(const cJSON *pair)
+{
+    const cJSON *slot;
+    double largest = -1;
+    cJSON_ArrayForEach(slot, slots_of(pair))
+    {
+        const cJSON *l2_rel = cJSON_GetObjectItemCaseSensitive(
+            cJSON_GetObjectItemCaseSensitive(slot, "worst"), "l2_rel");
+        if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(slot, "required")) &&
+            strcmp(rp_json_text(slot, "slot"), "logits") != 0 && cJSON_IsNumber(l2_rel) &&
+            l2_rel->valuedouble > largest)
+            largest = l2_rel->valuedouble;
+    }
+    return largest;
+}
+
+/* What the first explained slot rests on and nobody has checked; "": nothing. */
+static const char *unchecked_of(const cJSON *pair)
+{
+    const cJSON *slot;
+    cJSON_ArrayForEach(slot, slots_of(pair))
+    {
+        if (rp_json_text(slot, "unchecked")[0])
+            return rp_json_text(slot, "unchecked");
+    }
+    return "";
+}
+
+static double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+/* Pairs of one entry that quantization explains share a line; returns the last of them. */
+static const cJSON *write_explained(FILE *out, const cJSON *pair)
+{
+    const char *entry = rp_json_text(pair, "entry");
+    const cJSON *last = pair;
+    double l2_rel = largest_l2_rel(pair);
+    const char *unchecked = unchecked_of(pair);
+    size_t n = 1;
+    for (const cJSON *next = pair->next; next && strcmp(rp_json_text(next, "entry"), entry) == 0;
+         next = next->next) {
+        const char *verdict = rp_json_text(next, "verdict");
+        if (strcmp(verdict, "MARGINAL") == 0) {
+            n++;
+            l2_rel = larger(l2_rel, largest_l2_rel(next));
+            unchecked = unchecked[0] ? unchecked : unchecked_of(next);
+        } else if (strcmp(verdict, "PASS") != 0) {
+            break;
+        }
+        last = next;
+    }
+    fprintf(out,
+            "  %-8s %s (%zu pair%s): L2_rel up to %.3g is quantization and carried rounding%s%s\n",
+            "MARGINAL", entry, n, n == 1 ? "" : "s", l2_rel,
+            unchecked[0] ? ", as far as was checked; not checked: " : "", unchecked);
+    return last;
+}
+
+static void write_weights(FILE *out, const cJSON *entries)
+{
+    const cJSON *entry;
+    cJSON_ArrayForEach(entry, entries)
+    {
+        const cJSON *weights = cJSON_GetObjectItemCaseSensitive(entry, "weights");
+        const char *verdict = rp_json_text(weights, "verdict");
+        if (strcmp(verdict, "FAIL") == 0 || strcmp(verdict, "ERROR") == 0)
+            fprintf(out, "  %-8s %s/weights: %s\n", verdict, rp_json_text(entry, "entry"),
+                    rp_json_text(weights, "message"));
+    }
+}
+
+static void write_warning(void *out, const struct rp_warning_group *group)
+{
+    fprintf(out, "  %-8s %s: %s: %s\n", "WARNING", group->name, group->kind, group->message);
+}
+
+void rp_results_summary(FILE *out, const struct rp_context *context,
+                        const struct rp_results *results)
+{
+    const cJSON *pairs = cJSON_GetObjectItemCaseSensitive(results->root, "pairs");
+    for (const cJSON *pair = pairs ? pairs->child : NULL; pair; pair = pair->next) {
+        const char *verdict = rp_json_text(pair, "verdict");
+        if (strcmp(verdict, "SKIP") == 0)
+            pair = write_skipped(out, pair);
+        else if (strcmp(verdict, "MARGINAL") == 0)
+            pair = write_explained(out, pair);
+        else if (strcmp(verdict, "PASS") != 0)
+            write_problem(out, pair);
+    }
+    char explained[64] = "", weights[256];
+    write_weights(out, cJSON_GetObjectItemCaseSensitive(results->root, "entries"));
+    (void)rp_report_warnings(results->root, write_warning, out);
+    if (results->n_explained)
+        snprintf(explained, sizeof explained, " (%zu of them explained)", results->n_explained);
+    fprintf(out, "compared %zu of %zu pairs: %zu passed%s, %zu failed, %zu errors, %zu skipped",
+            results->n_compared, results->n_pairs, results->n_passed, explained, results->n_failed,
+            results->n_errors, results->n_skipped);
+    if (results->n_warnings)
+        fprintf(out, ", %zu warnings", results->n_warnings);
+    if (results->n_other)
+        fprintf(out, " (%zu others of the matrix were not selected)", results->n_other);
+    if (results->n_replayed)
+        fprintf(out, "\n%zu of them by replay alone: there is no fixture, and nothing needs one",
+                results->n_replayed);
+    if (results->n_pairs && !results->has_ended)
+        fprintf(out,
+                "\nctest has not come to %ssession/end: what it had not begun is not counted here",
+                context->prefix);
+    if (rp_report_weights_line(&results->weights, weights, sizeof weights)[0])
+        fprintf(out, "\n%s", weights);
+    fprintf(out, "\nreports: %s/{results.json,junit.xml%s}\n", context->reports_dir,
+            results->n_failed || results->n_errors || results->n_warnings ? ",*.diff" : "");
+}
