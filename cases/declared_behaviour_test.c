@@ -104,6 +104,15 @@ static void an_accepted_end_with_an_incomplete_dump_is_an_error(void **state)
         RP_ERROR,
         "which the entry accepts after a complete dump, but its dump is incomplete: rp_dump_close "
         "was not reached");
+    /* without dump.json it is known by its slots alone; with one, it may lack some */
+    assert_engine(
+        &(struct rp_scratch_spec){
+            .argv = WRAPPED("rm $D/dump.json $D/h3*.npy $D/post_norm.npy; kill -ABRT $$"),
+            .entry_extra = ACCEPT("\"signal\": \"SIGABRT\"")},
+        RP_ERROR, "but its dump is incomplete: it has no h3");
+    assert_engine(&(struct rp_scratch_spec){.argv = WRAPPED("rm $D/h2.npy; kill -ABRT $$"),
+                                            .entry_extra = ACCEPT("\"signal\": \"SIGABRT\"")},
+                  RP_ERROR, "but its dump is incomplete: it has no h2");
 }
 
 static void an_end_that_could_be_accepted_says_how(void **state)

@@ -63,8 +63,6 @@ bool rp_dump_is_complete(const struct rp_tensor_set *dump, const struct rp_entry
         snprintf(why, size, "rp_dump_close was not reached");
         return false;
     }
-    if (rp_tensor_set_layout(dump) == RP_LAYOUT_NPY)
-        return true;
     if (!find_expected(dump, entry, fixture, &expected)) {
         snprintf(why, size, "it has no emb");
         return false;

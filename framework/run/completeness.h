@@ -7,8 +7,8 @@
 
 #include "refparity/matrix.h"
 
-/* An npy dump says itself whether it was closed. A bin dump has to hold every required slot, readable,
- * at every position that is expected: those that the entry lists, else all of the fixture's tokens,
+/* An npy dump says itself whether it was closed, where it has a dump.json. It has to hold every required slot,
+ * readable, at every position that is expected: those that the entry lists, else all of the fixture's tokens,
  * else (fixture NULL, or without tokens) those of its own emb. Behind the last layer's attention the
  * last of them is enough where the entry lists none. why[size] says what is missing. */
 bool rp_dump_is_complete(const struct rp_tensor_set *dump, const struct rp_entry *entry,
