@@ -152,7 +152,7 @@ def as_architecture(reader: gguf.GGUFReader, name: str) -> dict[str, tuple[objec
 
 
 def mutate(
-    source: Path, out: Path, keys: dict[str, str], changes: list[tuple[str, str]], architecture: str | None
+    source: Path, out: Path, keys: dict[str, str], changes: list[tuple[str, str]], architecture: str | None = None
 ) -> None:
     """keys: name -> text of the value; changes: (tensor, operation)."""
     reader = gguf.GGUFReader(source)
