@@ -14,9 +14,10 @@
 #define STRONG_DIGITS 2 /* a parameter of so few is no coincidence */
 #define FEW_ROWS 4      /* on which hypotheses may well agree: all of a phase are tried */
 #define MAX_MATCHES 16
-#define SAME_CHI2 1.25     /* two that differ by less cannot be told apart */
-#define HELPS 0.5          /* of the first failing row's error: worth a trial at other positions */
-#define CLOSEST_SHARE 0.95 /* less is not worth a word */
+#define SAME_CHI2 1.25 /* two that differ by less cannot be told apart */
+#define HELPS 0.5      /* of the first failing row's error: worth a trial at other positions */
+#define CLOSEST_SHARE \
+    0.99 /* a tenth of the error is left: with more, a neighbour of the cause explains as much */
 
 struct course {
     struct rp_search *search;
