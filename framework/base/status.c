@@ -40,18 +40,3 @@ const char *rp_error_text(const struct rp_error *err, char *buf, size_t size)
         snprintf(buf, size, "%s%s%s", err->where, colon, err->message);
     return buf;
 }
-
-const char *rp_status_name(enum rp_status code)
-{
-    switch (code) {
-    case RP_OK: return "ok";
-    case RP_ERR_IO: return "io";
-    case RP_ERR_MEMORY: return "memory";
-    case RP_ERR_FORMAT: return "format";
-    case RP_ERR_UNSUPPORTED: return "unsupported";
-    case RP_ERR_MISSING: return "missing";
-    case RP_ERR_MISMATCH: return "mismatch";
-    case RP_ERR_ARGUMENT: return "argument";
-    }
-    return "unknown";
-}

@@ -48,6 +48,27 @@ static void a_file_is_known_by_its_content(void **state)
     rp_remove_tree(folder, NULL);
 }
 
+static void a_split_file_is_known_by_all_its_shards(void **state)
+{
+    (void)state;
+    char folder[256], first[320], second[320];
+    char id[RP_MODEL_FILE_ID_SIZE], other[RP_MODEL_FILE_ID_SIZE];
+    rp_test_make_folder(folder);
+    snprintf(first, sizeof first, "%s/m-00001-of-00002.gguf", folder);
+    snprintf(second, sizeof second, "%s/m-00002-of-00002.gguf", folder);
+    write_file(first, 100, 0);
+    rp_model_file_id(first, id);
+    assert_string_equal(id, ""); /* a shard is missing */
+    write_file(second, 100, 1);
+    rp_model_file_id(first, id);
+    rp_model_file_id(second, other);
+    assert_true(rp_model_file_is(id, other));
+    write_file(second, 100, 2);
+    rp_model_file_id(first, other);
+    assert_true(rp_model_file_is_another(id, other));
+    rp_remove_tree(folder, NULL);
+}
+
 static void what_cannot_be_read_is_no_file(void **state)
 {
     (void)state;
@@ -78,6 +99,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_is_known_by_its_content),
+        cmocka_unit_test(a_split_file_is_known_by_all_its_shards),
         cmocka_unit_test(what_cannot_be_read_is_no_file),
         cmocka_unit_test(the_tiny_quantizations_differ),
     };

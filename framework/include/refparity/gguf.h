@@ -107,7 +107,7 @@ size_t rp_gguf_n_shards(const struct rp_gguf *gguf);  /* 1: it is one file */
 
 #define RP_MODEL_FILE_ID_SIZE 192
 /* Which file it is, for rp_dump_model: "qwen3-q8_0.gguf 0123456789abcdef", its name and a hash of its size
- * and of 64 places in it. "" of a folder, and of what cannot be read. */
+ * and of 64 places in it; of a split file, of all its shards. "" of a folder, and of what cannot be read. */
 void rp_model_file_id(const char *path, char out[RP_MODEL_FILE_ID_SIZE]);
 /* Whether both are of one content, and whether of two; neither where one has no hash. */
 bool rp_model_file_is(const char *id, const char *other);

@@ -48,9 +48,6 @@ enum rp_status rp_fail(struct rp_error *err, enum rp_status code, const char *wh
 /* Writes "where: byte 128: message" into buf[size], NUL-terminated; returns buf. */
 const char *rp_error_text(const struct rp_error *err, char *buf, size_t size);
 
-/* "io", "format", … for machine-readable reports; never NULL. */
-const char *rp_status_name(enum rp_status code);
-
 #ifdef __cplusplus
 }
 #endif
