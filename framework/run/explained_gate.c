@@ -230,8 +230,8 @@ static void say_explained(const struct chain *chain, const char *weights,
         snprintf(sketched, sizeof sketched, " (by the checkpoint's sketch: %.256s)", weights);
     result->verdict = RP_MARGINAL;
     SAY(result,
-        "%s: tokens, weights%s and the operations of %zu slots up to it are right%s: it is "
-        "quantization and carried rounding",
+        "%.72s: tokens, weights%.190s and the operations of %zu slots up to it are right%.120s: it "
+        "is quantization and carried rounding",
         at, sketched, chain->n_slots, coarse);
 }
 
