@@ -152,16 +152,6 @@ static void a_configuration_that_an_engine_changes_is_an_error(void **state)
     rp_scratch_pair_close(&scratch);
 }
 
-/* Writes the same content anew: another file, by its inode and times. */
-static void copy_file(const char *from, const char *to)
-{
-    char *bytes;
-    size_t n;
-    assert_int_equal(rp_file_read(from, 64 << 20, &bytes, &n, NULL), RP_OK);
-    assert_int_equal(rp_file_write_atomic(to, bytes, n, NULL), RP_OK);
-    free(bytes);
-}
-
 /* The engine of another pair edits it, before this one runs: the run itself sees nothing of it. */
 static void a_shared_fixture_that_another_engine_edits_is_an_error(void **state)
 {
@@ -185,12 +175,12 @@ static void a_shared_fixture_that_another_engine_edits_is_an_error(void **state)
                      RP_OK);
     snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(fixture, '/') - fixture), fixture);
     assert_int_equal(rp_make_dirs(folder, NULL), RP_OK);
-    copy_file(path, fixture);
+    rp_test_copy_file(path, fixture);
     /* it is not; before the run; after the report; and it is removed, which were a skip */
     for (int changes = 0; changes < 4; changes++) {
         rp_scratch_pair_begin(&scratch, &(struct rp_scratch_spec){.stores = stores});
         if (changes == 1)
-            copy_file(path, fixture);
+            rp_test_copy_file(path, fixture);
         if (changes == 3)
             assert_int_equal(rp_remove_tree(fixture, NULL), RP_OK);
         struct rp_run_record record;
@@ -212,7 +202,7 @@ static void a_shared_fixture_that_another_engine_edits_is_an_error(void **state)
             assert_int_equal(verdict, RP_PASS);
         }
         if (changes == 2) {
-            copy_file(path, fixture);
+            rp_test_copy_file(path, fixture);
             assert_report_is_error(&scratch, "the fixture is not what it was");
         }
         rp_scratch_pair_close(&scratch);
@@ -228,7 +218,7 @@ static void a_model_file_that_its_engine_replaces_is_an_error(void **state)
         char folder[256], gguf[512];
         rp_test_make_folder(folder);
         snprintf(gguf, sizeof gguf, "%s/model.gguf", folder);
-        copy_file(MODEL, gguf);
+        rp_test_copy_file(MODEL, gguf);
         const struct rp_scratch_spec spec = {
             .argv = BEFORE_RIGHT_ENGINE("cp $3 $3.new && mv $3.new $3"),
             .gguf = gguf,

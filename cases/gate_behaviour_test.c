@@ -281,40 +281,45 @@ static void hide_checkpoints(const char *folder, char stores[512])
     assert_int_equal(unsetenv("REFPARITY_CHECKPOINTS"), 0);
 }
 
+/* A folder with a copy of QWEN3_Q4_0 that has no checkpoint beside it. */
+static void open_hidden(char folder[256], char copy[300], char stores[512])
+{
+    rp_test_make_folder(folder);
+    snprintf(copy, 300, "%s/copy.gguf", folder);
+    rp_test_copy_file(QWEN3_Q4_0, copy);
+    hide_checkpoints(folder, stores);
+}
+
+static void close_hidden(const char *folder)
+{
+    void *state = NULL;
+    assert_int_equal(have_checkpoints(&state), 0);
+    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+}
+
 static void without_the_checkpoint_the_file_is_what_was_not_checked(void **state)
 {
-    char folder[256], copy[300], stores[512], *bytes;
-    size_t n;
-    rp_test_make_folder(folder);
-    bytes = read_file(QWEN3_Q4_0, &n);
-    rp_test_write_file(folder, "copy.gguf", bytes, n);
-    free(bytes);
-    snprintf(copy, sizeof copy, "%s/copy.gguf", folder);
-    hide_checkpoints(folder, stores);
+    (void)state;
+    char folder[256], copy[300], stores[512];
+    open_hidden(folder, copy, stores);
     expect_unchecked((struct rp_scratch_spec){.gguf = copy,
                                               .stores = stores,
                                               .entry_extra = EXPLAINED,
                                               .argv = ENGINE_OF(QWEN3_Q4_0, "")},
                      "whether the file is the checkpoint (there is no checkpoint of tiny/qwen3",
                      "there is no checkpoint of tiny/qwen3");
-    assert_int_equal(have_checkpoints(state), 0);
-    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+    close_hidden(folder);
 }
 
 /* A link to itself: root may look into every folder. */
 static void a_checkpoint_that_nobody_may_look_for_is_an_error(void **state)
 {
-    char folder[256], copy[300], loop[300], stores[512], *bytes;
-    size_t n;
+    (void)state;
+    char folder[256], copy[300], loop[300], stores[512];
     struct rp_scratch_pair scratch;
     struct rp_verdicts v;
-    rp_test_make_folder(folder);
-    bytes = read_file(QWEN3_Q4_0, &n);
-    rp_test_write_file(folder, "copy.gguf", bytes, n);
-    free(bytes);
-    snprintf(copy, sizeof copy, "%s/copy.gguf", folder);
+    open_hidden(folder, copy, stores);
     snprintf(loop, sizeof loop, "%s/loop", folder);
-    hide_checkpoints(folder, stores);
     assert_int_equal(symlink(loop, loop), 0);
     assert_int_equal(setenv("REFPARITY_CHECKPOINTS", loop, 1), 0);
     rp_scratch_pair_open(&scratch, &(struct rp_scratch_spec){.gguf = copy,
@@ -326,23 +331,17 @@ static void a_checkpoint_that_nobody_may_look_for_is_an_error(void **state)
     assert_contains(rp_slot_of(&v, "h3")->message, "Too many levels of symbolic links");
     rp_verdicts_free(&v);
     rp_scratch_pair_close(&scratch);
-    assert_int_equal(have_checkpoints(state), 0);
-    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+    close_hidden(folder);
 }
 
 /* fixtures/store has one of tiny/qwen3. */
 static void what_a_sketch_does_not_see_of_the_weights_is_said(void **state)
 {
-    char folder[256], copy[300], link[320], stores[512], *bytes;
-    size_t n;
+    (void)state;
+    char folder[256], copy[300], link[320], stores[512];
     struct rp_scratch_pair scratch;
     struct rp_verdicts v;
-    rp_test_make_folder(folder);
-    bytes = read_file(QWEN3_Q4_0, &n);
-    rp_test_write_file(folder, "copy.gguf", bytes, n);
-    free(bytes);
-    snprintf(copy, sizeof copy, "%s/copy.gguf", folder);
-    hide_checkpoints(folder, stores);
+    open_hidden(folder, copy, stores);
     snprintf(link, sizeof link, "%s/store/tiny--qwen3/main/sketch.safetensors", folder);
     assert_int_equal(
         symlink(RP_SOURCE_DIR "/fixtures/store/tiny--qwen3/main/sketch.safetensors", link), 0);
@@ -359,8 +358,7 @@ static void what_a_sketch_does_not_see_of_the_weights_is_said(void **state)
         rp_verdicts_free(&v);
     }
     rp_scratch_pair_close(&scratch);
-    assert_int_equal(have_checkpoints(state), 0);
-    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+    close_hidden(folder);
 }
 
 static void of_a_model_that_C_does_not_know_the_operations_were_not_checked_either(void **state)

@@ -240,16 +240,6 @@ static void a_damaged_file_is_an_error_by_name(void **state)
     rp_scratch_pair_close(&scratch);
 }
 
-/* Writes the same content anew, to another path or the same: another file, by its inode and times. */
-static void copy_file(const char *from, const char *to)
-{
-    char *bytes;
-    size_t n;
-    assert_int_equal(rp_file_read(from, 64 << 20, &bytes, &n, NULL), RP_OK);
-    assert_int_equal(rp_file_write_atomic(to, bytes, n, NULL), RP_OK);
-    free(bytes);
-}
-
 static void a_verdict_of_an_earlier_run_is_not_used(void **state)
 {
     (void)state;
@@ -260,13 +250,13 @@ static void a_verdict_of_an_earlier_run_is_not_used(void **state)
     store_marked(&scratch);
     path_of_h2(&scratch, path);
     snprintf(kept, sizeof kept, "%s/kept", scratch.folder);
-    copy_file(path, kept);
+    rp_test_copy_file(path, kept);
     run_pair(&scratch);
     assert_false(rp_path_exists(path));
     /* a test of the first run that ends late */
     snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(path, '/') - path), path);
     assert_int_equal(rp_make_dirs(folder, NULL), RP_OK);
-    copy_file(kept, path);
+    rp_test_copy_file(kept, path);
     assert_false(takes_marked(&scratch));
     store_marked(&scratch);
     assert_true(takes_marked(&scratch));
@@ -280,12 +270,12 @@ static void a_verdict_of_a_model_file_that_was_changed_is_not_used(void **state)
     char folder[256], gguf[512];
     rp_test_make_folder(folder);
     snprintf(gguf, sizeof gguf, "%s/model.gguf", folder);
-    copy_file(RP_SOURCE_DIR "/fixtures/tiny/qwen3/qwen3-bf16.gguf", gguf);
+    rp_test_copy_file(RP_SOURCE_DIR "/fixtures/tiny/qwen3/qwen3-bf16.gguf", gguf);
     open_clean(&scratch, gguf, NULL);
     run_pair(&scratch);
     store_marked(&scratch);
     assert_true(takes_marked(&scratch));
-    copy_file(gguf, gguf);
+    rp_test_copy_file(gguf, gguf);
     assert_false(takes_marked(&scratch));
     rp_scratch_pair_close(&scratch);
     assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
@@ -306,7 +296,7 @@ static void copy_fixture(const char *store, char path[RP_PATH_SIZE])
         RP_OK);
     snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(path, '/') - path), path);
     assert_int_equal(rp_make_dirs(folder, NULL), RP_OK);
-    copy_file(judge->fixture_path, path);
+    rp_test_copy_file(judge->fixture_path, path);
     close_judge(judge);
     rp_scratch_pair_close(&scratch);
 }
@@ -328,7 +318,7 @@ static void a_verdict_of_a_fixture_or_dump_that_was_changed_is_not_used(void **s
         assert_string_equal(judge->fixture_path, fixture);
         assert_int_equal(rp_path_join(slot, sizeof slot, judge->paths.dump, "h1.npy", NULL), RP_OK);
         close_judge(judge);
-        copy_file(changes_dump ? slot : fixture, changes_dump ? slot : fixture);
+        rp_test_copy_file(changes_dump ? slot : fixture, changes_dump ? slot : fixture);
         assert_false(takes_marked(&scratch));
     }
     rp_scratch_pair_close(&scratch);
@@ -346,7 +336,7 @@ static void a_verdict_of_another_matrix_is_not_used(void **state)
     assert_int_equal(rp_scratch_pair_reopen(&scratch, NULL), RP_OK);
     assert_true(takes_marked(&scratch));
     snprintf(path, sizeof path, "%s/matrix.json", scratch.folder);
-    copy_file(path, path);
+    rp_test_copy_file(path, path);
     assert_true(takes_marked(&scratch)); /* this context has read the former one, as its test had */
     assert_int_equal(rp_scratch_pair_reopen(&scratch, NULL), RP_OK);
     assert_false(takes_marked(&scratch));

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/file.h"
+
 static void require(int is_met)
 {
     if (!is_met)
@@ -26,4 +28,13 @@ void rp_test_write_file(const char *folder, const char *name, const void *bytes,
     require(file != NULL);
     require(n == 0 || fwrite(bytes, n, 1, file) == 1);
     require(fclose(file) == 0);
+}
+
+void rp_test_copy_file(const char *from, const char *path)
+{
+    char *bytes;
+    size_t n;
+    require(rp_file_read(from, 64 << 20, &bytes, &n, NULL) == RP_OK);
+    require(rp_file_write_atomic(path, bytes, n, NULL) == RP_OK);
+    free(bytes);
 }

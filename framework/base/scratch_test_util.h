@@ -7,5 +7,7 @@
 /* A new folder below TMPDIR or /tmp; remove it with rp_remove_tree. */
 void rp_test_make_folder(char path[256]);
 void rp_test_write_file(const char *folder, const char *name, const void *bytes, size_t n);
+/* Writes the content of from to path, which may be from: another file then, by its inode and times. */
+void rp_test_copy_file(const char *from, const char *path);
 
 #endif

@@ -22,18 +22,7 @@
 static void the_tiny_files_are_their_checkpoints(void **state)
 {
     (void)state;
-    static const char *const models[] = {"llama", "qwen3", "qwen35"};
-    static const char *const types[] = {"bf16", "q8_0", "q4_0"};
-    for (size_t i = 0; i < 3; i++)
-        for (size_t k = 0; k < 3; k++) {
-            struct rp_wrong_file subject;
-            rp_test_open_subject(&subject, models[i], types[k]);
-            rp_test_compare(&subject);
-            assert_int_equal(subject.n_wrong, 0);
-            assert_int_equal(subject.n_tensors, rp_gguf_n_tensors(subject.file));
-            assert_true(subject.n_values >= 15);
-            rp_test_close_subject(&subject);
-        }
+    rp_test_expect_right_files(rp_test_open_subject);
 }
 
 static void wrong_tensors_are_named_and_explained(void **state)

@@ -78,6 +78,23 @@ void rp_test_compare(struct rp_wrong_file *subject)
         fail_msg("%s", err.message);
 }
 
+void rp_test_expect_right_files(void (*open)(struct rp_wrong_file *subject, const char *model,
+                                             const char *type))
+{
+    static const char *const models[] = {"llama", "qwen3", "qwen35"};
+    static const char *const types[] = {"bf16", "q8_0", "q4_0"};
+    for (size_t i = 0; i < 3; i++)
+        for (size_t k = 0; k < 3; k++) {
+            struct rp_wrong_file subject;
+            open(&subject, models[i], types[k]);
+            rp_test_compare(&subject);
+            assert_int_equal(subject.n_wrong, 0);
+            assert_int_equal(subject.n_tensors, rp_gguf_n_tensors(subject.file));
+            assert_true(subject.n_values >= 15);
+            rp_test_close_subject(&subject);
+        }
+}
+
 void rp_test_expect_wrong(const struct rp_wrong_file *subject, const char *name, const char *cause)
 {
     if (subject->n_wrong != 1)

@@ -29,6 +29,10 @@ void rp_test_compare(struct rp_wrong_file *subject);
 /* One finding is wrong: of that name, and of that cause ("": of none). */
 void rp_test_expect_wrong(const struct rp_wrong_file *subject, const char *name, const char *cause);
 
+/* All the tiny files, each opened by open, are what they are compared with. */
+void rp_test_expect_right_files(void (*open)(struct rp_wrong_file *subject, const char *model,
+                                             const char *type));
+
 /* What is done to a tensor. */
 typedef void rp_spoil_fn(const struct rp_wrong_file *subject, const char *name);
 rp_spoil_fn rp_spoil_unpermute;
