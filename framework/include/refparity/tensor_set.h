@@ -100,36 +100,52 @@ void rp_tensor_release(struct rp_tensor *tensor);
  * the order of HF's modules. Which of them a model has, and what computes each, is its architecture's
  * table. X(constant, suffix): of a layer, "h{l}" and the suffix; else the whole name. */
 /* clang-format off */
-#define RP_LAYER_SLOTS(X)                                                                       \
-    X(RP_PART_IN, "_in")             /* the residual stream that enters the layer */            \
-    X(RP_PART_PREATTN, "_preattn")   /* the norm before the token mixer */                      \
-    X(RP_PART_Q, "_q")               /* projections, bias included */                           \
-    X(RP_PART_K, "_k")                                                                          \
-    X(RP_PART_V, "_v")                                                                          \
-    X(RP_PART_QNORM, "_qnorm")       /* QK-norm */                                              \
-    X(RP_PART_KNORM, "_knorm")                                                                  \
-    X(RP_PART_QROPE, "_qrope")       /* after rotation: what attention reads, and the cache */  \
-    X(RP_PART_KROPE, "_krope")                                                                  \
-    X(RP_PART_ATTN, "_attn")         /* weighted values, heads side by side */                  \
-    X(RP_PART_QKV, "_qkv")           /* gated DeltaNet: in_proj_qkv */                          \
-    X(RP_PART_A, "_a")               /* gated DeltaNet: in_proj_a */                            \
-    X(RP_PART_B, "_b")               /* gated DeltaNet: in_proj_b */                            \
-    X(RP_PART_CONV, "_conv")         /* after the convolution and its SiLU */                   \
-    X(RP_PART_DECAY, "_decay")       /* the logarithm of the decay: HF's g */                   \
-    X(RP_PART_BETA, "_beta")         /* sigmoid of _b */                                        \
-    X(RP_PART_DELTA, "_delta")       /* the delta rule's output */                              \
-    X(RP_PART_Z, "_z")               /* what gates the mixer's output, before its activation */ \
-    X(RP_PART_MIX, "_mix")           /* what the output projection reads, where not _attn */    \
-    X(RP_PART_ATTNOUT, "_attnout")   /* the output projection, before its residual add */       \
-    X(RP_PART_ATTNNORM, "_attnnorm") /* a norm of that, where there is one: what is added */    \
-    X(RP_PART_POSTATTN, "_postattn") /* after that residual add */                              \
-    X(RP_PART_PREFFN, "_preffn")     /* the norm before the FFN */                              \
-    X(RP_PART_GATE, "_gate")         /* the FFN's products */                                   \
-    X(RP_PART_UP, "_up")                                                                        \
-    X(RP_PART_ACT, "_act")           /* what the FFN's down projection reads */                 \
-    X(RP_PART_FFNOUT, "_ffnout")     /* the FFN's output, before its residual add */            \
-    X(RP_PART_FFNNORM, "_ffnnorm")   /* a norm of that, where there is one: what is added */    \
-    X(RP_PART_OUTPUT, "")            /* the layer's output, h{l} itself */
+#define RP_LAYER_SLOTS(X)                                                                               \
+    X(RP_PART_IN, "_in")                     /* the residual stream that enters the layer */            \
+    X(RP_PART_PREATTN, "_preattn")           /* the norm before the token mixer */                      \
+    X(RP_PART_QA, "_qa")                     /* MLA: q_a_proj */                                        \
+    X(RP_PART_QANORM, "_qanorm")             /* MLA: its norm, what q_b_proj reads */                   \
+    X(RP_PART_KVA, "_kva")                   /* MLA: kv_a_proj_with_mqa: latent, rotated key */         \
+    X(RP_PART_KVANORM, "_kvanorm")           /* MLA: the latent's norm, what kv_b_proj reads */         \
+    X(RP_PART_KVB, "_kvb")                   /* MLA, not absorbed: kv_b_proj; key, value */             \
+    X(RP_PART_Q, "_q")                       /* projections, bias included */                           \
+    X(RP_PART_K, "_k")                                                                                  \
+    X(RP_PART_V, "_v")                                                                                  \
+    X(RP_PART_QNORM, "_qnorm")               /* QK-norm */                                              \
+    X(RP_PART_KNORM, "_knorm")                                                                          \
+    X(RP_PART_QROPE, "_qrope")               /* after rotation: what attention reads, and the cache */  \
+    X(RP_PART_KROPE, "_krope")                                                                          \
+    X(RP_PART_QABSORBED, "_qabsorbed")       /* MLA, absorbed: queries of the latent */                 \
+    X(RP_PART_LATENT, "_latent")             /* MLA, absorbed: weighted latents */                      \
+    X(RP_PART_ATTN, "_attn")                 /* weighted values, heads side by side */                  \
+    X(RP_PART_QKV, "_qkv")                   /* gated DeltaNet: in_proj_qkv */                          \
+    X(RP_PART_A, "_a")                       /* gated DeltaNet: in_proj_a */                            \
+    X(RP_PART_B, "_b")                       /* gated DeltaNet: in_proj_b */                            \
+    X(RP_PART_CONV, "_conv")                 /* after the convolution and its SiLU */                   \
+    X(RP_PART_DECAY, "_decay")               /* the logarithm of the decay: HF's g */                   \
+    X(RP_PART_BETA, "_beta")                 /* sigmoid of _b */                                        \
+    X(RP_PART_DELTA, "_delta")               /* the delta rule's output */                              \
+    X(RP_PART_Z, "_z")                       /* what gates the mixer's output, before its activation */ \
+    X(RP_PART_MIX, "_mix")                   /* what the output projection reads, where not _attn */    \
+    X(RP_PART_ATTNOUT, "_attnout")           /* the output projection, before its residual add */       \
+    X(RP_PART_ATTNNORM, "_attnnorm")         /* a norm of that, where there is one: what is added */    \
+    X(RP_PART_POSTATTN, "_postattn")         /* after that residual add */                              \
+    X(RP_PART_PREFFN, "_preffn")             /* the norm before the FFN */                              \
+    X(RP_PART_ROUTER, "_router")             /* experts: the router's logits, bias included */          \
+    X(RP_PART_EXPERTS, "_experts")           /* the chosen experts' numbers, [n_chosen] */              \
+    X(RP_PART_EXPERTW, "_expertw")           /* what their outputs are multiplied by, [n_chosen] */     \
+    X(RP_PART_GATE, "_gate")                 /* the FFN's products; of experts [n_chosen][dim] */       \
+    X(RP_PART_UP, "_up")                                                                                \
+    X(RP_PART_ACT, "_act")                   /* what the FFN's down projection reads */                 \
+    X(RP_PART_MOE, "_moe")                   /* experts' weighted sum, where not _ffnout */             \
+    X(RP_PART_SHAREDROUTER, "_sharedrouter") /* the shared expert's gate before its sigmoid */          \
+    X(RP_PART_SHAREDGATE, "_sharedgate")     /* the shared expert's products */                         \
+    X(RP_PART_SHAREDUP, "_sharedup")                                                                    \
+    X(RP_PART_SHAREDACT, "_sharedact")                                                                  \
+    X(RP_PART_SHAREDOUT, "_sharedout")       /* its down projection */                                  \
+    X(RP_PART_FFNOUT, "_ffnout")             /* the FFN's output, before its residual add */            \
+    X(RP_PART_FFNNORM, "_ffnnorm")           /* a norm of that, where there is one: what is added */    \
+    X(RP_PART_OUTPUT, "")                    /* the layer's output, h{l} itself */
 
 enum rp_slot_part {
     RP_PART_EMB, /* embeddings, scaled where the architecture scales */
