@@ -334,6 +334,10 @@ if [ -x "$llamacpp" ]; then
     grep -q '^made by    llama.cpp: refparity-llamacpp .* F32 weights' "$tree/reports/refer_/wrong__p0.diff" ||
         fail "the .diff does not say which engine made the reference"
     grep -q '<property name="reference" value="llama.cpp: ' "$tree/reports/refer_/junit.xml" || fail "junit.xml does not, either"
+    grep -q '<dt>reference<dd>llama.cpp: refparity-llamacpp ' "$tree/reports/refer_/wrong__p0.html" || fail "nor does its page"
+    grep -q '<p>The reference of right is not HF but llama.cpp: ' "$tree/reports/refer_/index.html" || fail "nor does the page of all"
+    expect 1 "$tool" report --markdown "$refer_config"
+    says '^The reference of wrong is not HF but llama.cpp: .*, F32 weights \(f32.gguf\)$'
     cp "$work/models/right.gguf" "$work/models/f32.gguf"
     expect 8 run_ctest --output-on-failure -R '^refer/right/p0/h00$'
     says 'the reference was made of f32.gguf [0-9a-f]+, and the matrix.s file is f32.gguf [0-9a-f]+ now; record it again'
