@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/process.h"
@@ -23,24 +22,26 @@ struct recording {
     const struct rp_pair *pair;
     struct rp_entry entry; /* of run */
     struct rp_pair run;
+    char folder[RP_PATH_SIZE]; /* whose lock is held; paths are below it */
     struct rp_pair_paths paths;
     struct rp_command command;
     struct rp_process_result process;
     struct rp_reference_origin origin;
 };
 
-/* A folder of this process's own below work_dir, so that two recordings at once are in nobody's way. */
+/* Below work_dir. */
 static enum rp_status make_paths(struct recording *recording, struct rp_error *err)
 {
     struct rp_pair_paths *paths = &recording->paths;
     char name[RP_PATH_SIZE];
     const struct rp_pair *pair = recording->pair;
-    snprintf(name, sizeof name, "references/%s/%s.%ld", pair->entry->name, pair->prompt->id,
-             (long)getpid());
+    snprintf(name, sizeof name, "references/%s/%s", pair->entry->name, pair->prompt->id);
     enum rp_status status = rp_pair_paths(recording->context, pair, paths, err);
     if (!status)
-        status =
-            rp_path_join(paths->dir, sizeof paths->dir, recording->context->work_dir, name, err);
+        status = rp_path_join(recording->folder, sizeof recording->folder,
+                              recording->context->work_dir, name, err);
+    if (!status)
+        status = rp_path_join(paths->dir, sizeof paths->dir, recording->folder, "run", err);
     if (!status)
         status = rp_path_join(paths->dump, sizeof paths->dump, paths->dir, "dump", err);
     if (!status)
@@ -315,6 +316,9 @@ enum rp_status rp_reference_record(const struct rp_context *context, const struc
     rp_pair_reference_run(pair, &recording->entry, &recording->run);
     enum rp_status status = make_paths(recording, err);
     if (!status)
+        status = rp_make_dirs(recording->folder, err);
+    const int lock = status ? -1 : rp_folder_lock(recording->folder); /* who waits finds it valid */
+    if (!status)
         status =
             rp_command_make(context, &recording->run, &recording->paths, &recording->command, err);
     if (!force && (!status || status == RP_ERR_MISSING) && is_valid(recording, recorded)) {
@@ -326,6 +330,7 @@ enum rp_status rp_reference_record(const struct rp_context *context, const struc
         recorded->is_new = true;
         recorded->seconds = recording->process.wall_s;
     }
+    rp_folder_unlock(lock);
     rp_command_free(&recording->command);
     free(recording);
     return status;
