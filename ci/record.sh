@@ -145,8 +145,10 @@ case $mode in
 print) printf '%s\n' "$python" ;;
 unit-tests)
     # -B: no bytecode beside the sources
-    exec "$python" -B -m unittest discover --start-directory "$root/fixtures" --pattern "*_test.py" \
-        ${options[@]+"${options[@]}"}
+    for folder in fixtures fixtures/engines; do
+        "$python" -B -m unittest discover --start-directory "$root/$folder" --pattern "*_test.py" \
+            ${options[@]+"${options[@]}"} || exit 1
+    done
     ;;
 one)
     [ -z "$filter" ] || fail "'$filter' is a filter of the matrix, and --model takes one model alone: give one of them"
