@@ -6,14 +6,9 @@
 #include <string.h>
 
 static const struct rp_architecture *const architectures[] = {
-    &rp_architecture_gemma3,
-    &rp_architecture_llama,
-    &rp_architecture_qwen2,
-    &rp_architecture_qwen3,
-    &rp_architecture_qwen35,
-    &rp_architecture_qwen3moe,
-    &rp_architecture_smollm3,
-    NULL,
+    &rp_architecture_gemma3,   &rp_architecture_llama,   &rp_architecture_qwen2,
+    &rp_architecture_qwen3,    &rp_architecture_qwen35,  &rp_architecture_qwen35moe,
+    &rp_architecture_qwen3moe, &rp_architecture_smollm3, NULL,
 };
 
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name)
@@ -275,7 +270,10 @@ void rp_weight_shape(const struct rp_model_config *config, enum rp_weight_id whi
     case RP_ROUTER_CORRECTION: *n_in = config->router.n_experts; break;
     case RP_EXPERTS_GATE:
     case RP_EXPERTS_UP: *n_out = config->expert_size; break;
-    case RP_EXPERTS_DOWN: *n_in = config->expert_size; *n_out = config->hidden_size; break;
+    case RP_EXPERTS_DOWN:
+        *n_in = config->expert_size;
+        *n_out = config->hidden_size;
+        break;
     case RP_EXPERTS_GATE_BIAS:
     case RP_EXPERTS_UP_BIAS:
         *n_out = config->router.n_experts;
@@ -284,7 +282,10 @@ void rp_weight_shape(const struct rp_model_config *config, enum rp_weight_id whi
     case RP_EXPERTS_DOWN_BIAS: *n_out = config->router.n_experts; break;
     case RP_SHARED_GATE:
     case RP_SHARED_UP: *n_out = config->shared_expert_size; break;
-    case RP_SHARED_DOWN: *n_in = config->shared_expert_size; *n_out = config->hidden_size; break;
+    case RP_SHARED_DOWN:
+        *n_in = config->shared_expert_size;
+        *n_out = config->hidden_size;
+        break;
     case RP_TOKEN_EMBD:
     case RP_OUTPUT: *n_out = config->vocab_size; break;
     case RP_ROPE_FREQS: *n_in = config->n_rot / 2; break;

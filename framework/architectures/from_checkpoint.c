@@ -28,7 +28,7 @@ struct made {
      * row e * stride + first on. */
     const struct rp_checkpoint_tensor **each; /* [n_rows / n_each], owned */
     size_t n_each, stride, first;
-    float *values;          /* [n_columns], of rope_freqs; else NULL */
+    float *values; /* [n_columns], of rope_freqs; else NULL */
 };
 
 struct conversion {
@@ -284,10 +284,10 @@ static enum rp_status find_each(struct conversion *conversion, const char *patte
     for (size_t i = 0; i < n_experts && status == RP_OK; i++) {
         snprintf(name, sizeof name, "%.*s%zu%s", n_before, pattern, i, pattern + n_before + 1);
         made->each[i] = use_tensor(conversion, name);
-        status = made->each[i] ? check_experts(made->each[i], 0, made->n_each, made->n_columns, err)
-                               : rp_fail(err, RP_ERR_MISSING,
-                                         rp_checkpoint_path(conversion->checkpoint), -1,
-                                         "tensor '%s' is missing", name);
+        status = made->each[i]
+                     ? check_experts(made->each[i], 0, made->n_each, made->n_columns, err)
+                     : rp_fail(err, RP_ERR_MISSING, rp_checkpoint_path(conversion->checkpoint), -1,
+                               "tensor '%s' is missing", name);
         if (status == RP_OK && made->each[i]->tensor->type != made->each[0]->tensor->type)
             status = rp_fail(err, RP_ERR_UNSUPPORTED, rp_safetensors_path(made->each[i]->file),
                              (long long)made->each[i]->tensor->offset,
@@ -388,9 +388,8 @@ static enum rp_status add_layers(struct conversion *conversion, struct rp_error 
             if (source->which >= RP_N_LAYER_WEIGHTS || !rp_layer_plan_uses(plan, source->which))
                 continue;
             snprintf(name, sizeof name, "%slayers.%zu.%s", conversion->prefix, layer, source->name);
-            status = strchr(source->name, '*')
-                         ? add_experts(conversion, source, layer, name, err)
-                         : add_tensor(conversion, source, layer, name, err);
+            status = strchr(source->name, '*') ? add_experts(conversion, source, layer, name, err)
+                                               : add_tensor(conversion, source, layer, name, err);
         }
     }
     return status;

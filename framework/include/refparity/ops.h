@@ -42,8 +42,8 @@ enum rp_activation_function {
 /* What a mixture's experts are chosen by, and what their outputs are multiplied by, before any
  * normalisation. */
 enum rp_router_scores {
-    RP_ROUTER_SOFTMAX,       /* of all logits. HF: Qwen3MoeTopKRouter, DeepseekV2TopkRouter */
-    RP_ROUTER_SIGMOID,       /* HF: DeepseekV3TopkRouter */
+    RP_ROUTER_SOFTMAX, /* of all logits. HF: Qwen3MoeTopKRouter, DeepseekV2TopkRouter */
+    RP_ROUTER_SIGMOID, /* HF: DeepseekV3TopkRouter */
     RP_ROUTER_SOFTMAX_CHOSEN /* chosen by the logits; the softmax is of the chosen ones. HF: GptOssTopKRouter */
 };
 
@@ -102,8 +102,8 @@ enum rp_weight_id {
     RP_FFN_DOWN,       /* [hidden_size][intermediate_size] */
     RP_ATTN_POST_NORM, /* [hidden_size]: of attention's output, before it is added */
     RP_FFN_POST_NORM,  /* [hidden_size]: of the FFN's output, before it is added */
-    RP_ROUTER,            /* [n_experts][hidden_size]: HF mlp.gate */
-    RP_ROUTER_BIAS,       /* [n_experts], of that product */
+    RP_ROUTER,         /* [n_experts][hidden_size]: HF mlp.gate */
+    RP_ROUTER_BIAS,    /* [n_experts], of that product */
     RP_ROUTER_CORRECTION, /* [n_experts], of the scores that choose: HF e_score_correction_bias */
     RP_EXPERTS_GATE,      /* [n_experts][expert_size][hidden_size] */
     RP_EXPERTS_UP,        /* [n_experts][expert_size][hidden_size] */
@@ -160,7 +160,8 @@ struct rp_model_config {
 };
 
 struct rp_weight {
-    const float *data; /* [n_out][n_in]; a norm's is [1][n_in]; NULL: the layer has none, or one an expert */
+    const float *
+        data; /* [n_out][n_in]; a norm's is [1][n_in]; NULL: the layer has none, or one an expert */
     size_t n_out, n_in; /* 0: the layer has none */
     uint32_t type;      /* ggml's, of the weight in the file */
     const float
@@ -214,7 +215,8 @@ struct rp_expert_rows {
     size_t expert;
     bool is_first; /* of the step's experts */
     size_t n_chosen;
-    const size_t *at; /* [n_positions] where each row of y belongs: position's index * n_chosen + place in the choice */
+    const size_t *
+        at; /* [n_positions] where each row of y belongs: position's index * n_chosen + place in the choice */
 };
 
 /* y = x weight^T. */
@@ -226,7 +228,7 @@ struct rp_linear {
     const float *bias;              /* [n_out], added to the product; NULL: none */
     size_t n_out, n_in;
     size_t
-        first_out;  /* of RP_OUTPUT, which comes in blocks of rows: the first one's index; else 0 */
+        first_out; /* of RP_OUTPUT, which comes in blocks of rows: the first one's index; else 0 */
     const struct rp_expert_rows *expert; /* NULL: it is not an expert's */
     const float *x;                      /* [n_positions][n_in] */
     float *y;                            /* [n_positions][n_out], rows y_stride apart */
@@ -371,9 +373,10 @@ struct rp_choose_experts {
 /* What the chosen experts' outputs are multiplied by. */
 struct rp_weigh_experts {
     const struct rp_router *router;
-    const float *logits;  /* [n_positions][n_experts] */
-    const float *experts; /* [n_positions][n_chosen]; a number that is no expert's: its weight is NaN */
-    float *weights;       /* [n_positions][n_chosen] */
+    const float *logits; /* [n_positions][n_experts] */
+    const float
+        *experts;   /* [n_positions][n_chosen]; a number that is no expert's: its weight is NaN */
+    float *weights; /* [n_positions][n_chosen] */
 };
 
 /* y = sum of weights[k] * x[k], of the chosen experts. HF: Qwen3MoeExperts. */
