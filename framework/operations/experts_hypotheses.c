@@ -529,7 +529,7 @@ static enum rp_status take_scale(const struct rp_change *change, size_t n, size_
 {
     (void)err;
     for (size_t i = 0; i < n * dim; i++)
-        rows[i] *= (float)change->what.value;
+        rows[i] = (float)((double)rows[i] * change->what.value);
     return RP_OK;
 }
 
