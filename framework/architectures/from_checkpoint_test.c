@@ -99,7 +99,7 @@ static void settings_that_are_not_computed_are_errors(void **state)
                  RP_ERR_UNSUPPORTED,
                  "model_type gemma; computed are: gemma3, gemma3_text, llama, mistral, qwen2, "
                  "qwen3, qwen3_5, "
-                 "qwen3_5_text, smollm3");
+                 "qwen3_5_text, qwen3_5_moe, qwen3_5_moe_text, qwen3_moe, smollm3");
     expect_error("llama", "\"rope_type\": \"llama3\"", "\"rope_type\": \"yarn\"",
                  RP_ERR_UNSUPPORTED,
                  "rope scaling yarn; \"default\" and, of Llama, \"llama3\" are computed");
