@@ -17,7 +17,7 @@ shift
     exit 2
 }
 families=("$@")
-[ $# -gt 0 ] || families=(gemma3 qwen2 smollm3)
+[ $# -gt 0 ] || families=(gemma3 llama_linear qwen2 qwen3_yarn smollm3)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=$("$root/ci/record.sh" --print-python)
@@ -105,6 +105,23 @@ bugs_of_smollm3() { # GGUF
     replays "$1" h3_qrope=rope-on-nope-layer h3_krope=rope-on-nope-layer
     rm "$work"/dump/h3_qrope.npy "$work"/dump/h3_krope.npy
     replays "$1" h3_attn=rope-on-nope-layer
+}
+
+# Scaling that is not there.
+bugs_of_llama_linear() { # GGUF
+    changed "$1" llama.rope.scaling.factor=1.0 $(every_layer rope-scaling-missing)
+}
+bugs_of_qwen3_yarn() { # GGUF
+    changed "$1" qwen3.rope.scaling.type=none $(every_layer rope-scaling-missing)
+    changed "$1" qwen3.rope.scaling.attn_factor=0.878248856 $(every_layer rope-attention-factor)
+    changed "$1" qwen3.rope.scaling.type=linear $(every_layer rope-ramp)
+    changed "$1" qwen3.rope.scaling.yarn_beta_fast=32.0 $(every_layer rope-ramp)
+}
+every_layer() { # NAME
+    local layer
+    for layer in 0 1 2 3; do
+        echo "h${layer}_qrope=$1 h${layer}_krope=$1"
+    done
 }
 
 # The last model in shards, as converters write them: the same model, whichever shard is named.

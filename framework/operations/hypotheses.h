@@ -112,7 +112,9 @@ struct rp_failing_slot {
 struct rp_search {
     const struct rp_model_config *config;
     const struct rp_gguf *gguf;
-    const float *rope_freqs; /* [n_rot / 2], NULL: none */
+    const float *rope_freqs; /* [n_rot / 2] of the slot's layer, NULL: none */
+    const float
+        *other_rope_freqs; /* the same of longrope that is not for this length; NULL: none */
     struct rp_tensor_set *dump;
     int64_t first_position;      /* of the sequence; -1: not known */
     struct rp_numerics numerics; /* as declared */
