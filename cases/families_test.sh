@@ -107,21 +107,34 @@ bugs_of_smollm3() { # GGUF
     replays "$1" h3_attn=rope-on-nope-layer
 }
 
-# Scaling that is not there.
-bugs_of_llama_linear() { # GGUF
-    changed "$1" llama.rope.scaling.factor=1.0 $(every_layer rope-scaling-missing)
-}
-bugs_of_qwen3_yarn() { # GGUF
-    changed "$1" qwen3.rope.scaling.type=none $(every_layer rope-scaling-missing)
-    changed "$1" qwen3.rope.scaling.attn_factor=0.878248856 $(every_layer rope-attention-factor)
-    changed "$1" qwen3.rope.scaling.type=linear $(every_layer rope-ramp)
-    changed "$1" qwen3.rope.scaling.yarn_beta_fast=32.0 $(every_layer rope-ramp)
-}
-every_layer() { # NAME
+every_layer() { # NAME: of Q and of K
     local layer
     for layer in 0 1 2 3; do
         echo "h${layer}_qrope=$1 h${layer}_krope=$1"
     done
+}
+ignored() { # GGUF KEY=VALUE SLOT=NAME...: a key that the engine does not read
+    local gguf=$1 change=$2
+    shift 2
+    logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$gguf" "$work/mutated.gguf" --set "$change"
+    llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
+    replays "$work/mutated.gguf" "$@"
+}
+
+# Scaling that is not there, another factor.
+bugs_of_llama_linear() { # GGUF
+    changed "$1" llama.rope.scaling.type=none $(every_layer rope-scaling-missing)
+    changed "$1" llama.rope.scaling.factor=8.0 $(every_layer rope-scaling)
+}
+
+# No scaling, no attention factor, no ramp; and what llama.cpp does with a file of other betas, or with an
+# attention factor of its own: nothing.
+bugs_of_qwen3_yarn() { # GGUF
+    changed "$1" qwen3.rope.scaling.type=none $(every_layer rope-scaling-missing)
+    changed "$1" qwen3.rope.scaling.attn_factor=0.878248856 $(every_layer rope-attention-factor)
+    changed "$1" qwen3.rope.scaling.type=linear $(every_layer rope-ramp)
+    ignored "$1" qwen3.rope.scaling.yarn_beta_fast=8.0 $(every_layer rope-ramp)
+    ignored "$1" qwen3.rope.scaling.yarn_attn_factor=1.25 $(every_layer rope-attention-factor)
 }
 
 # The last model in shards, as converters write them: the same model, whichever shard is named.
