@@ -33,6 +33,7 @@ static enum rp_status check_tensor(const struct rp_model *model, enum rp_weight_
     size_t n_out, n_in, n_stacked = rp_weight_n_stacked(&model->config, which);
     n_stacked = n_stacked > 0 ? n_stacked : 1;
     rp_weight_shape(&model->config, which, &n_out, &n_in);
+    n_out = rp_weight_rows(model->architecture, &model->config, which).n_all;
     if (dims[0] != n_in || dims[1] != n_out || dims[2] != n_stacked || dims[3] != 1)
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is [%zu][%zu][%zu][%zu], expected [1][%zu][%zu][%zu] from the "
@@ -277,9 +278,15 @@ static enum rp_status alloc_weights(size_t n, float **floats, struct rp_error *e
     return RP_OK;
 }
 
-static size_t n_minima(const struct rp_gguf_tensor *tensor)
+/* Of n rows. */
+static size_t n_minima(const struct rp_gguf_tensor *tensor, size_t n)
 {
-    return rp_gguf_type_has_minima(tensor->type) ? tensor->dims[0] / 32 * tensor->n_rows : 0;
+    return rp_gguf_type_has_minima(tensor->type) ? tensor->dims[0] / 32 * n : 0;
+}
+
+static struct rp_weight_rows rows_of(const struct rp_model *model, size_t which)
+{
+    return rp_weight_rows(model->architecture, &model->config, (enum rp_weight_id)which);
 }
 
 const struct rp_gguf_tensor *rp_model_undecodable(const struct rp_model *model, size_t layer,
@@ -304,17 +311,18 @@ enum rp_status rp_layer_check_decodable(const struct rp_model *model, size_t lay
     return RP_OK;
 }
 
-/* Decodes tensor to values [n]; NaN where it cannot be decoded. */
+/* Decodes rows of the tensor to values [rows.n][dims[0]]; NaN where it cannot be decoded. */
 static enum rp_status decode(const struct rp_model *model, const struct rp_gguf_tensor *tensor,
-                             size_t n, float *values, struct rp_error *err)
+                             struct rp_weight_rows rows, float *values, struct rp_error *err)
 {
     if (!rp_ggml_type_is_readable(tensor->type)) {
-        for (size_t i = 0; i < n; i++)
+        for (size_t i = 0; i < rows.n * tensor->dims[0]; i++)
             values[i] = NAN;
         return RP_OK;
     }
-    const enum rp_status status = rp_gguf_rows(model->gguf, tensor, 0, tensor->n_rows, values, err);
-    rp_gguf_forget_rows(model->gguf, tensor, 0, tensor->n_rows);
+    const enum rp_status status =
+        rp_gguf_rows(model->gguf, tensor, rows.first, rows.n, values, err);
+    rp_gguf_forget_rows(model->gguf, tensor, rows.first, rows.n);
     return status;
 }
 
@@ -330,8 +338,10 @@ size_t rp_layer_bytes(const struct rp_model *model, size_t layer)
     /* Every element takes at least a bit of the file, so the sum cannot overflow. */
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];
-        total +=
-            tensor && !is_stack(model, i) ? tensor->dims[0] * tensor->n_rows + n_minima(tensor) : 0;
+        if (!tensor || is_stack(model, i))
+            continue;
+        const size_t n = rows_of(model, i).n;
+        total += tensor->dims[0] * n + n_minima(tensor, n);
     }
     return total * sizeof(float);
 }
@@ -360,16 +370,18 @@ enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct 
                                                    .stack = tensor};
             continue;
         }
-        float *minima = n_minima(tensor) ? at + tensor->n_rows * tensor->dims[0] : NULL;
+        const struct rp_weight_rows rows = rows_of(model, i);
+        const size_t n_values = rows.n * tensor->dims[0];
+        float *minima = n_minima(tensor, rows.n) ? at + n_values : NULL;
         loaded.weights[i] = (struct rp_weight){.data = at,
-                                               .n_out = tensor->n_rows,
+                                               .n_out = rows.n,
                                                .n_in = tensor->dims[0],
                                                .type = tensor->type,
                                                .minima = minima};
         if (minima)
-            rp_gguf_minima(tensor, 0, tensor->n_rows, minima);
-        status = decode(model, tensor, tensor->n_rows * tensor->dims[0], at, err);
-        at += tensor->n_rows * tensor->dims[0] + n_minima(tensor);
+            rp_gguf_minima(tensor, rows.first, rows.n, minima);
+        status = decode(model, tensor, rows, at, err);
+        at += n_values + n_minima(tensor, rows.n);
     }
     if (status == RP_OK)
         *weights = loaded;
