@@ -17,7 +17,7 @@ shift
     exit 2
 }
 families=("$@")
-[ $# -gt 0 ] || families=(gemma3 llama_linear qwen2 qwen3_yarn smollm3)
+[ $# -gt 0 ] || families=(gemma3 llama_linear phi3 qwen2 qwen3_yarn smollm3)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=$("$root/ci/record.sh" --print-python)
@@ -139,6 +139,15 @@ bugs_of_qwen3_yarn() { # GGUF
     changed "$1" qwen3.rope.scaling.type=linear $(every_layer rope-ramp)
     ignored "$1" qwen3.rope.scaling.yarn_beta_fast=8.0 $(every_layer rope-ramp)
     ignored "$1" qwen3.rope.scaling.yarn_attn_factor=1.25 $(every_layer rope-attention-factor)
+}
+
+# Parts of the fused products exchanged: Q and K, gate and up; longrope's short factors for the long ones; and the
+# window of a file that has one, which llama.cpp leaves out.
+bugs_of_phi3() { # GGUF
+    mutated "$1" blk.1.attn_qkv.weight=swap:0:256:256 h1_q=weights-swapped h1_k=weights-swapped
+    mutated "$1" blk.2.ffn_up.weight=swap:0:512:512 h2_gate=weights-swapped h2_up=weights-swapped
+    changed "$1" phi3.rope.scaling.original_context_length=512 $(every_layer rope-longrope)
+    ignored "$1" phi3.attention.sliding_window=16 h0_attn=attention-window h1_attn=attention-window h2_attn=attention-window h3_attn=attention-window
 }
 
 # The last model in shards, as converters write them: the same model, whichever shard is named.
