@@ -17,7 +17,7 @@ shift
     exit 2
 }
 families=("$@")
-[ $# -gt 0 ] || families=(gemma3 qwen2 smollm3)
+[ $# -gt 0 ] || families=(gemma3 llama_linear phi3 qwen2 qwen3_yarn smollm3)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=$("$root/ci/record.sh" --print-python)
@@ -109,6 +109,45 @@ bugs_of_smollm3() { # GGUF
     replays "$1" h3_qrope=rope-on-nope-layer h3_krope=rope-on-nope-layer
     rm "$work"/dump/h3_qrope.npy "$work"/dump/h3_krope.npy
     replays "$1" h3_attn=rope-on-nope-layer
+}
+
+every_layer() { # NAME: of Q and of K
+    local layer
+    for layer in 0 1 2 3; do
+        echo "h${layer}_qrope=$1 h${layer}_krope=$1"
+    done
+}
+ignored() { # GGUF KEY=VALUE SLOT=NAME...: a key that the engine does not read
+    local gguf=$1 change=$2
+    shift 2
+    logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$gguf" "$work/mutated.gguf" --set "$change"
+    llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
+    replays "$work/mutated.gguf" "$@"
+}
+
+# Scaling that is not there, another factor.
+bugs_of_llama_linear() { # GGUF
+    changed "$1" llama.rope.scaling.type=none $(every_layer rope-scaling-missing)
+    changed "$1" llama.rope.scaling.factor=8.0 $(every_layer rope-scaling)
+}
+
+# No scaling, no attention factor, no ramp; and what llama.cpp does with a file of other betas, or with an
+# attention factor of its own: nothing.
+bugs_of_qwen3_yarn() { # GGUF
+    changed "$1" qwen3.rope.scaling.type=none $(every_layer rope-scaling-missing)
+    changed "$1" qwen3.rope.scaling.attn_factor=0.878248856 $(every_layer rope-attention-factor)
+    changed "$1" qwen3.rope.scaling.type=linear $(every_layer rope-ramp)
+    ignored "$1" qwen3.rope.scaling.yarn_beta_fast=8.0 $(every_layer rope-ramp)
+    ignored "$1" qwen3.rope.scaling.yarn_attn_factor=1.25 $(every_layer rope-attention-factor)
+}
+
+# Parts of the fused products exchanged: Q and K, gate and up; longrope's short factors for the long ones; and the
+# window of a file that has one, which llama.cpp leaves out.
+bugs_of_phi3() { # GGUF
+    mutated "$1" blk.1.attn_qkv.weight=swap:0:256:256 h1_q=weights-swapped h1_k=weights-swapped
+    mutated "$1" blk.2.ffn_up.weight=swap:0:512:512 h2_gate=weights-swapped h2_up=weights-swapped
+    changed "$1" phi3.rope.scaling.original_context_length=512 $(every_layer rope-longrope)
+    ignored "$1" phi3.attention.sliding_window=16 h0_attn=attention-window h1_attn=attention-window h2_attn=attention-window h3_attn=attention-window
 }
 
 # The last model in shards, as converters write them: the same model, whichever shard is named.

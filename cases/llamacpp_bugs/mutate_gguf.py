@@ -13,6 +13,7 @@ that IN lacks is added, as a string, a float where it has a point, or else a uin
     copy:OTHER          the bytes of tensor OTHER, as IN has it
     zero:A:B            rows A .. B-1 zeroed
     rows:A:B:F          rows A .. B-1 times F
+    swap:A:B:N          N rows from A on exchanged with N from B on
     interleave:N        rows of each of N heads from RoPE's halves to its pairs
     halve:N             and back
 
@@ -100,6 +101,9 @@ def change(tensor: Tensor, op: str, args: list[str], originals: dict[str, gguf.R
         tensor.bytes[rows] = 0  # of every type here a zero
     elif op == "rows":
         tensor.scale(rows, float(args[2]))
+    elif op == "swap":
+        a, b, n = (int(arg) for arg in args)
+        tensor.bytes[[*range(a, a + n), *range(b, b + n)]] = tensor.bytes[[*range(b, b + n), *range(a, a + n)]]
     elif op in ("interleave", "halve"):
         head_dim = tensor.shape[-1] // int(args[0])
         halves = np.arange(head_dim).reshape(2, -1).T.ravel()  # 0, d/2, 1, d/2 + 1 ...
