@@ -51,6 +51,7 @@ refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/matrix.json" PREFIX scheme/
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/modes.json" PREFIX two/)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/weights.json" PREFIX file/)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/loud.json" PREFIX loud/ STORE "$root/fixtures/store")
+refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/refer.json" PREFIX refer/)
 END
 run='"--model", "{gguf}", "--tokens", "{tokens_file}", "--dump", "{dump}"'
 entry() { # NAME ENGINE
@@ -92,6 +93,21 @@ END
 cat >"$work/project/loud.json" <<END
 {"engines": {"loud": {"argv": ["{target:refparity-embedded-bugs}", $run, "--bug", "logits-factor", "--magnitude", "0.01"],
   "layout": "npy"}}, "tests": [$(entry loud loud)]}
+END
+# llama.cpp in HF's place, on F32 weights; the C model is judged, right and with a bug
+llamacpp=$built/bin/refparity-llamacpp
+referring() { # NAME ENGINE
+    echo "{\"name\": \"$1\", \"hf_model\": \"nobody/has-it\", \"n_layers\": 4, \"engine\": \"$2\",
+      \"engine_gguf\": \"$root/fixtures/tiny/qwen3/qwen3-bf16.gguf\", \"prompts\": [\"Hello\"],
+      \"reference\": {\"engine\": \"llama.cpp\", \"gguf\": \"$work/models/f32.gguf\", \"mode\": \"batched\"}}"
+}
+cat >"$work/project/refer.json" <<END
+{"engines": {
+  "clean": {"argv": ["{target:refparity-embedded}", $run], "layout": "npy"},
+  "bug": {"argv": ["{target:refparity-embedded-bugs}", $run, "--bug", "ffn-half", "--layer", "2"], "layout": "npy"},
+  "llama.cpp": {"argv": ["$llamacpp", "--model", "{gguf}", "--prompt-file", "{prompt_file}", "--dump", "{dump}",
+                "--mode", "{mode}", "--slots", "{slots}"], "layout": "npy", "how_to_get": "run ci/get-llamacpp.sh"}},
+ "tests": [$(referring right clean), $(referring wrong bug)]}
 END
 tree=$work/build
 tool=$built/bin/refparity
@@ -287,6 +303,47 @@ grep -q '<testcase classname="wrong" name="weights" time="[0-9.]*">' "$tree/repo
     fail "junit.xml has no weights test"
 expect 1 "$tool" report --markdown "$file_config"
 says '^\| FAIL \| wrong/weights \| 1 of '
+
+# ---- another engine as the reference: skipped until it is recorded, once for both entries; then a right engine
+# passes and a wrong one fails where its bug is
+refer_config=$tree/refparity/refer_/config.json
+expect 0 run_ctest -V -R '^refer/right/p0/h00$'
+says 'refer/right/p0/h00 .*Skipped'
+says 'no reference nobody--has-it/main/llama.cpp-[0-9a-f]{8}/hello-185f8db3.npz in .*record it with .*refparity record .*config.json right'
+expect 8 env REFPARITY_REQUIRE=1 ctest --test-dir "$tree" -R '^refer/right/p0/h00$'
+expect 2 "$tool" record "$refer_config" # nor is its file there
+says 'right/p0: skipped: .*there is no file .*/f32.gguf'
+expect 2 "$tool" record "$config"
+says 'no entry with an engine as its "reference"'
+if [ -x "$llamacpp" ]; then
+    expect 0 "$built/bin/refparity-llamacpp-quantize" f32 "$root/fixtures/tiny/qwen3/qwen3-bf16.gguf" "$work/models/f32.gguf"
+    expect 0 "$tool" record "$tree" right
+    says '^right/p0: [0-9.]+ s /.*\.npz$'
+    expect 0 "$root/ci/record.sh" --build "$tree"
+    says '^wrong/p0: valid: /'
+    says '^2 recorded or valid, 0 failed, '
+    expect 8 run_ctest --output-on-failure -R '^refer/.*/p0/'
+    says 'refer/right/p0/tokens .*Passed'
+    says 'refer/right/p0/logits .*Passed'
+    says 'refer/wrong/p0/h01 .*Passed'
+    says 'refer/wrong/p0/h02 .*Failed'
+    says '  slot: h2_ffnout'
+    expect 1 "$tool" report "$refer_config"
+    says 'NOTE     right: its reference is not HF but llama.cpp: refparity-llamacpp .*, F32 weights \(f32.gguf\)$'
+    says 'FAIL     wrong/p0: first divergence h2 at position 0, slot h2_ffnout'
+    grep -q '^made by    llama.cpp: refparity-llamacpp .* F32 weights' "$tree/reports/refer_/wrong__p0.diff" ||
+        fail "the .diff does not say which engine made the reference"
+    grep -q '<property name="reference" value="llama.cpp: ' "$tree/reports/refer_/junit.xml" || fail "junit.xml does not, either"
+    grep -q '<dt>reference<dd>llama.cpp: refparity-llamacpp ' "$tree/reports/refer_/wrong__p0.html" || fail "nor does its page"
+    grep -q '<p>The reference of right is not HF but llama.cpp: ' "$tree/reports/refer_/index.html" || fail "nor does the page of all"
+    expect 1 "$tool" report --markdown "$refer_config"
+    says '^The reference of wrong is not HF but llama.cpp: .*, F32 weights \(f32.gguf\)$'
+    cp "$work/models/right.gguf" "$work/models/f32.gguf"
+    expect 8 run_ctest --output-on-failure -R '^refer/right/p0/h00$'
+    says 'the reference was made of f32.gguf [0-9a-f]+, and the matrix.s file is f32.gguf [0-9a-f]+ now; record it again'
+else
+    echo "no reference was recorded: $llamacpp is missing (ci/get-llamacpp.sh)"
+fi
 
 # ---- passes that deserve to be seen: a warning, and an exit code where it is asked for
 loud_config=$tree/refparity/loud_/config.json

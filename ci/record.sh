@@ -7,6 +7,7 @@ usage() {
     cat <<'END'
 usage: ci/record.sh [FILTER] [--check] [OPTION...]
        ci/record.sh --model NAME --prompt TEXT [--slots operations] [--dtype TYPE] [--out FILE.npz] [OPTION...]
+       ci/record.sh [FILTER] --build DIR [--force]
 
 Records the fixture of every pair of matrix/matrix.json whose <entry>/<prompt> contains FILTER
 (default: all); what is valid already is kept. Models that are not in the repository come from the
@@ -21,6 +22,8 @@ of the checkpoint, by which <entry>/weights is tested where the checkpoint is no
   --slots LEVEL   with --model: layers, or operations: what every operation reads and writes
   --dtype TYPE    with --model: float32, bfloat16 or float16
   --out FILE.npz  with --model: not into the store but here
+  --build DIR     not HF's fixtures, but those of entries that name an engine as their reference: runs
+                  `refparity record` of the build tree DIR, where the engines are; needs no Python
   --test          run the recorder's own unit tests instead
   --print-python  make the environment and print its interpreter's path instead
   --help          this text
@@ -48,6 +51,7 @@ torch=$root/fixtures/requirements-torch.txt
 
 filter=
 mode=record
+build=
 options=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -57,6 +61,11 @@ while [ $# -gt 0 ]; do
         ;;
     --test) mode=unit-tests ;;
     --print-python) mode=print ;;
+    --build)
+        [ $# -ge 2 ] || fail "--build needs a folder: see ci/record.sh --help"
+        build=$2
+        shift
+        ;;
     --store | --checkpoints | --model | --prompt | --prompt-file | --slots | --dtype | --out | --revision | --gguf)
         [ $# -ge 2 ] || fail "$1 needs a value: see ci/record.sh --help"
         [ "$1" != --model ] || mode=one
@@ -123,6 +132,13 @@ environment_python() {
     ) 9>"$venv.lock" || fail "pip could not install fixtures/requirements.txt: see its message above"
     printf '%s\n' "$venv/bin/python"
 }
+
+if [ -n "$build" ]; then
+    [ "$mode" = record ] || fail "--build goes with the matrix alone: see ci/record.sh --help"
+    tool=$(sed -n 's/^  "tool": "\(.*\)",$/\1/p' "$build"/refparity/config.json "$build"/refparity/*/config.json 2>/dev/null | head -n 1)
+    [ -x "$tool" ] || fail "$build is no build tree with refparity in it: configure and build it first"
+    exec "$tool" record ${options[@]+"${options[@]}"} "$build" "$filter"
+fi
 
 python=$(environment_python)
 case $mode in

@@ -55,6 +55,12 @@ enum rp_status rp_make_dirs(const char *path, struct rp_error *err);
  * RP_ERR_ARGUMENT (a path that ends in "/", "." or ".." alone, or is empty). */
 enum rp_status rp_remove_tree(const char *path, struct rp_error *err);
 
+/* Waits until nobody else holds the lock of the folder, its file "lock", and takes it. Ends with
+ * rp_folder_unlock, or with the last process that has inherited it. -1 where there are no locks: then only the
+ * user can see to it. */
+int rp_folder_lock(const char *folder);
+void rp_folder_unlock(int lock); /* -1 is allowed */
+
 /* Writes "a/b" into buf[size] (b alone when a is empty or b is absolute; no doubled slash).
  * RP_ERR_ARGUMENT when it does not fit; buf is then the empty string. */
 enum rp_status rp_path_join(char *buf, size_t size, const char *a, const char *b,
