@@ -15,6 +15,7 @@ struct rp_model {
     const struct rp_gguf_tensor *output; /* [vocab_size][hidden_size]; may be token_embd */
     float *output_norm;                  /* [hidden_size] */
     float *rope_freqs;                   /* [n_rot / 2], or NULL */
+    size_t first_layer, last_layer; /* that were asked for; of a part of the shards, all there is */
 };
 
 struct rp_layer_state {

@@ -103,6 +103,13 @@ struct rp_gguf;
  * disagree), RP_ERR_UNSUPPORTED (another version, big-endian). */
 enum rp_status rp_gguf_open(const char *path, struct rp_gguf **out, struct rp_error *err);
 
+/* The same for a reader of layers first to last alone ("blk.N.…"): of a model in several files those are opened
+ * that may hold them if tensors are in the order of layers, and all up to the first one that has layers; all, where
+ * another order shows. What is in the others is not found, and they may be missing. */
+enum rp_status rp_gguf_open_layers(const char *path, size_t first, size_t last,
+                                   struct rp_gguf **out, struct rp_error *err);
+bool rp_gguf_is_partial(const struct rp_gguf *gguf); /* a shard is not open */
+
 /* The same from bytes[size], which have to outlive *out; name stands for the path in errors. A shard is
  * opened alone. */
 enum rp_status rp_gguf_open_memory(const void *bytes, size_t size, const char *name,
