@@ -157,9 +157,7 @@ split_files() {
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
 import gguf, gguf_copy
-reader = gguf.GGUFReader(sys.argv[2])
-rows = ((t.name, tuple(int(n) for n in reversed(t.shape)), gguf.GGMLQuantizationType(t.tensor_type), t.data) for t in reader.tensors)
-gguf_copy.write_gguf(reader, {}, rows, pathlib.Path(sys.argv[3]), split_max_tensors=20)
+gguf_copy.split_gguf(gguf.GGUFReader(sys.argv[2]), pathlib.Path(sys.argv[3]), 20)
 END
     for shard in "$work"/split-0000?-of-0000?.gguf; do
         logged "$bin/refparity" weights "$shard" "$checkpoint"
@@ -170,6 +168,12 @@ END
     rm "$shard"
     "$bin/refparity" show "$work"/split-00001-of-0000?.gguf >"$work/log" 2>&1 && fail "a missing shard is not missed"
     grep -qF "$(basename "$shard"): shard" "$work/log" || fail "the missing shard is not named"
+    # a layer needs the first shard and its own
+    local last part=("$bin/refparity" replay "$work"/split-00001-of-0000?.gguf "$work/dump" --activations by_weight --mode "$mode")
+    logged "${part[@]}" --layers 0
+    last=$("$bin/refparity" show "$work/q8_0.gguf" | sed -n 's/^blk\.\([0-9]*\)\..*/\1/p' | sort -n | tail -n 1)
+    "${part[@]}" --layers "$last" >"$work/log" 2>&1 && fail "layer $last is replayed without its shard"
+    grep -qF "$(basename "$shard"): shard" "$work/log" || fail "the missing shard of layer $last is not named"
     echo "$family: $((n_replayed - before)) shards opened, each as the whole model"
 }
 

@@ -43,7 +43,8 @@ static const char help[] =
     "  --state NAME         what each operation's output is kept in: f32, bf16, f16  [f32]\n"
     "  --mode NAME          per-token, batched, or batched:N with N positions at once  [batched]\n"
     "What is replayed:\n"
-    "  --layers A-B         layers A to B, or A alone  [all, emb, post_norm and logits too]\n"
+    "  --layers A-B         layers A to B, or A alone  [all, emb, post_norm and logits too]; of a\n"
+    "                       GGUF in shards those that do not hold them may be missing\n"
     "  --tokens FILE        the prompt's token ids, a decimal number a line  [the dump's]\n"
     "  --layout NAME        of the dump: npy, bin, npz  [found out]\n"
     "  --threads N          layers at once  [one a core]\n"
@@ -468,7 +469,10 @@ int rp_cli_replay(int argc, char **argv)
         options.replay.tokens = tokens;
     }
     if (status == RP_OK)
-        status = rp_model_open(options.model, &model, &err);
+        status = options.first_layer < 0
+                     ? rp_model_open(options.model, &model, &err)
+                     : rp_model_open_layers(options.model, (size_t)options.first_layer,
+                                            (size_t)options.last_layer, &model, &err);
     if (status == RP_OK)
         status = rp_tensor_set_open(options.dump, options.layout, 0, &dump, &err);
     if (status == RP_OK)
