@@ -428,6 +428,20 @@ static int replay_expected(const struct options *options, const int64_t *tokens,
                                   output);
 }
 
+/* A model that cannot be opened; where it is of another architecture, what replays that. */
+static enum rp_status open_model(const struct options *options, struct rp_model **model,
+                                 struct rp_error *err)
+{
+    const enum rp_status status = rp_model_open(options->model, model, err);
+    if (status == RP_ERR_UNSUPPORTED)
+        fprintf(stderr,
+                "refparity: what the C model does not compute, Hugging Face's own modules replay: "
+                "ci/record.sh --replay %s --model HF_MODEL%s%s\n",
+                options->dump, rp_path_kind(options->model) == RP_PATH_GGUF ? " --gguf " : "",
+                rp_path_kind(options->model) == RP_PATH_GGUF ? options->model : "");
+    return status;
+}
+
 int rp_cli_replay(int argc, char **argv)
 {
     struct options options;
@@ -454,7 +468,7 @@ int rp_cli_replay(int argc, char **argv)
         return result;
     }
     if (status == RP_OK)
-        status = rp_model_open(options.model, &model, &err);
+        status = open_model(&options, &model, &err);
     if (status == RP_OK)
         status = rp_tensor_set_open(options.dump, options.layout, 0, &dump, &err);
     if (status == RP_OK)
