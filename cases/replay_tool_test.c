@@ -244,6 +244,9 @@ static void an_architecture_that_is_not_computed_names_who_replays_it(void **sta
     assert_int_equal(rp_make_dirs(config, NULL), RP_OK);
     snprintf(config, sizeof config, "%s/model/config.json", replayed.folder);
     assert_int_equal(rp_file_write_atomic(config, text, sizeof text - 1, NULL), RP_OK);
+    static const char none[] = "\2\0\0\0\0\0\0\0{}";
+    snprintf(config, sizeof config, "%s/model/model.safetensors", replayed.folder);
+    assert_int_equal(rp_file_write_atomic(config, none, sizeof none - 1, NULL), RP_OK);
     snprintf(config, sizeof config, "%s/model", replayed.folder);
     assert_int_equal(run_tool(argv, replayed.folder, output, sizeof output), 2);
     assert_non_null(strstr(output, "model_type olmo2; computed are"));

@@ -433,7 +433,7 @@ static enum rp_status open_model(const struct options *options, struct rp_model 
                                  struct rp_error *err)
 {
     const enum rp_status status = rp_model_open(options->model, model, err);
-    if (status == RP_ERR_UNSUPPORTED)
+    if (status == RP_ERR_UNSUPPORTED && strstr(err->message, "computed are: "))
         fprintf(stderr,
                 "refparity: what the C model does not compute, Hugging Face's own modules replay: "
                 "ci/record.sh --replay %s --model HF_MODEL%s%s\n",
