@@ -128,7 +128,7 @@ static bool reads_gate_vectors(const struct rp_step *step, enum rp_weight_id whi
 static bool has_weight(enum rp_step_kind kind)
 {
     return kind == RP_STEP_RMS_NORM || kind == RP_STEP_LINEAR || kind == RP_STEP_CAUSAL_CONV1D ||
-           kind == RP_STEP_GATED_NORM;
+           kind == RP_STEP_GATED_NORM || kind == RP_STEP_ATTENTION;
 }
 
 bool rp_layer_plan_uses(const struct rp_layer_plan *plan, enum rp_weight_id which)
@@ -190,6 +190,7 @@ void rp_weight_shape(const struct rp_model_config *config, enum rp_weight_id whi
         *n_out = config->hidden_size;
         *n_in = heads_width;
         break;
+    case RP_ATTN_SINKS: *n_in = config->n_heads; break;
     case RP_ATTN_QKV: *n_out = conv_channels(config); break;
     case RP_ATTN_GATE: *n_out = config->n_linear_v_heads * config->linear_head_dim; break;
     case RP_SSM_CONV1D:
@@ -231,6 +232,8 @@ const char *rp_weight_name(enum rp_weight_id which)
         [RP_ATTN_Q_NORM] = "attn_q_norm",
         [RP_ATTN_K_NORM] = "attn_k_norm",
         [RP_ATTN_OUTPUT] = "attn_output",
+        [RP_ATTN_OUTPUT_BIAS] = "attn_output.bias",
+        [RP_ATTN_SINKS] = "attn_sinks",
         [RP_ATTN_QKV] = "attn_qkv",
         [RP_ATTN_GATE] = "attn_gate",
         [RP_SSM_CONV1D] = "ssm_conv1d",

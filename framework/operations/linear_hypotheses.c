@@ -134,6 +134,16 @@ static enum rp_status gated_norm(void *context, const struct rp_site *site,
     return RP_RUN_BELOW(change, gated_norm, site, &wrong);
 }
 
+static enum rp_status attention(void *context, const struct rp_site *site,
+                                const struct rp_attention *args)
+{
+    const struct rp_change *change = context;
+    struct rp_attention wrong = *args;
+    if (args->sinks)
+        wrong.sinks = other_weight(change, RP_ATTN_SINKS, args->sinks);
+    return RP_RUN_BELOW(change, attention, site, &wrong);
+}
+
 static void install(struct rp_ops *ops)
 {
     ops->linear = linear;
@@ -146,6 +156,7 @@ static void install_all(struct rp_ops *ops)
     ops->causal_conv1d = causal_conv1d;
     ops->delta_decay = delta_decay;
     ops->gated_norm = gated_norm;
+    ops->attention = attention;
 }
 
 /* A candidate about weights: one engine reads one file, so it is at work everywhere. */
@@ -228,7 +239,8 @@ static bool is_on_the_way(const struct rp_search *search, enum rp_weight_id whic
     return rp_search_has_step(search, RP_STEP_LINEAR, which) ||
            rp_search_has_step(search, RP_STEP_RMS_NORM, which) ||
            rp_search_has_step(search, RP_STEP_CAUSAL_CONV1D, which) ||
-           rp_search_has_step(search, RP_STEP_GATED_NORM, which);
+           rp_search_has_step(search, RP_STEP_GATED_NORM, which) ||
+           rp_search_has_step(search, RP_STEP_ATTENTION, which);
 }
 
 /* All weights of that layer; of a neighbour, and in a small model, also each alone. */
