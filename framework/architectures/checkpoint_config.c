@@ -96,7 +96,9 @@ static enum rp_status read_sizes(const struct reader *reader,
     if (status == RP_OK)
         status = read_size(reader, "hidden_size", REQUIRED, &model->hidden_size);
     if (status == RP_OK)
-        status = read_size(reader, "intermediate_size", REQUIRED, &model->intermediate_size);
+        status = read_size(reader, "intermediate_size",
+                           rp_architecture_has_experts(architecture) ? 0 : REQUIRED,
+                           &model->intermediate_size);
     if (status == RP_OK)
         status = read_size(reader, "vocab_size", REQUIRED, &model->vocab_size);
     if (status == RP_OK)
@@ -326,6 +328,108 @@ static enum rp_status read_delta_net(const struct reader *reader, struct rp_mode
     return RP_OK;
 }
 
+/* One of several names. */
+static enum rp_status read_named_size(const struct reader *reader, const char *const *keys,
+                                      size_t fallback, size_t *out)
+{
+    for (size_t i = 0; keys[i]; i++)
+        if (rp_checkpoint_setting(reader->checkpoint, keys[i]) || !keys[i + 1])
+            return read_size(reader, keys[i], fallback, out);
+    return RP_OK;
+}
+
+static enum rp_status read_scores(const struct reader *reader, struct rp_router *router)
+{
+    const cJSON *scores = rp_checkpoint_setting(reader->checkpoint, "scoring_func");
+    if (!scores)
+        return RP_OK;
+    const bool is_sigmoid = cJSON_IsString(scores) && strcmp(scores->valuestring, "sigmoid") == 0;
+    if (!is_sigmoid && !(cJSON_IsString(scores) && strcmp(scores->valuestring, "softmax") == 0))
+        return FAIL(reader, scores, RP_ERR_UNSUPPORTED,
+                    "\"scoring_func\": \"softmax\" and \"sigmoid\" are computed");
+    router->scores = is_sigmoid ? RP_ROUTER_SIGMOID : RP_ROUTER_SOFTMAX;
+    return RP_OK;
+}
+
+static enum rp_status read_groups(const struct reader *reader, struct rp_router *router)
+{
+    const cJSON *method = rp_checkpoint_setting(reader->checkpoint, "topk_method");
+    router->n_groups = router->n_chosen_groups = 1;
+    if (cJSON_IsString(method) && strcmp(method->valuestring, "greedy") == 0)
+        return RP_OK;
+    enum rp_status status = read_size(reader, "n_group", 1, &router->n_groups);
+    if (status == RP_OK)
+        status = read_size(reader, "topk_group", 1, &router->n_chosen_groups);
+    if (status == RP_OK &&
+        (router->n_experts % router->n_groups != 0 || router->n_chosen_groups > router->n_groups ||
+         router->n_chosen > router->n_experts / router->n_groups * router->n_chosen_groups))
+        status = FAIL(reader, rp_checkpoint_setting(reader->checkpoint, "n_group"),
+                      RP_ERR_MISMATCH,
+                      "%zu of %zu experts from %zu of %zu groups: they do not divide evenly",
+                      router->n_chosen, router->n_experts, router->n_chosen_groups,
+                      router->n_groups);
+    return status;
+}
+
+static enum rp_status read_router(const struct reader *reader, struct rp_router *router)
+{
+    static const char *const counts[] = {"num_experts", "num_local_experts", "n_routed_experts",
+                                         NULL};
+    static const char *const used[] = {"num_experts_per_tok", "experts_per_token", NULL};
+    const cJSON *scale = rp_checkpoint_setting(reader->checkpoint, "routed_scaling_factor");
+    double factor = 1;
+    enum rp_status status = read_named_size(reader, counts, REQUIRED, &router->n_experts);
+    if (status == RP_OK)
+        status = read_named_size(reader, used, REQUIRED, &router->n_chosen);
+    if (status == RP_OK)
+        status = read_scores(reader, router);
+    if (status == RP_OK && rp_checkpoint_setting(reader->checkpoint, "norm_topk_prob"))
+        status = read_bool(reader, "norm_topk_prob", &router->normalizes);
+    if (status == RP_OK && scale)
+        status = check_positive(reader, scale, "routed_scaling_factor", &factor);
+    router->scale = (float)factor;
+    if (status == RP_OK)
+        status = read_groups(reader, router);
+    router->group_score = rp_router_group_score(router);
+    return status;
+}
+
+/* Layers without experts that are not the first ones have no key in a GGUF. */
+static enum rp_status refuse_other_dense(const struct reader *reader)
+{
+    const cJSON *dense = rp_checkpoint_setting(reader->checkpoint, "mlp_only_layers");
+    size_t step = 1;
+    const enum rp_status status = read_size(reader, "decoder_sparse_step", 1, &step);
+    if (status == RP_OK && (step != 1 || cJSON_GetArraySize(dense) > 0))
+        return FAIL(reader, dense, RP_ERR_UNSUPPORTED,
+                    "layers without experts among the others are not computed");
+    return status;
+}
+
+static enum rp_status read_experts(const struct reader *reader, struct rp_model_config *model)
+{
+    size_t n_shared = 0;
+    enum rp_status status = read_router(reader, &model->router);
+    if (status == RP_OK)
+        status = read_size(reader, "moe_intermediate_size",
+                           model->intermediate_size > 0 ? model->intermediate_size : REQUIRED,
+                           &model->expert_size);
+    if (status == RP_OK)
+        status = read_size(reader, "n_shared_experts", 0, &n_shared);
+    if (status == RP_OK)
+        status = read_size(reader, "shared_expert_intermediate_size",
+                           n_shared * model->expert_size, &model->shared_expert_size);
+    if (status == RP_OK)
+        status = refuse_other_dense(reader);
+    const cJSON *first = rp_checkpoint_setting(reader->checkpoint, "first_k_dense_replace");
+    long long n_dense = 0;
+    if (status == RP_OK && first && !rp_json_int(first, 0, MAX_LAYERS, &n_dense))
+        status = FAIL(reader, first, RP_ERR_FORMAT,
+                      "\"first_k_dense_replace\": expected a number up to %d", MAX_LAYERS);
+    model->n_dense_layers = (size_t)n_dense;
+    return status;
+}
+
 /* Layers that attend to a window: how far they see, and their base of RoPE. */
 static enum rp_status read_window(const struct reader *reader, struct rp_model_config *model)
 {
@@ -380,6 +484,7 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
     model->has_attention_gate = out->architecture->has_attention_gate;
     model->norms_round_last = out->architecture->norms_round_last;
     model->activation = out->architecture->activation;
+    model->router = out->architecture->router;
     reader.rope = rp_checkpoint_setting(checkpoint, "rope_parameters");
     if (!reader.rope)
         reader.rope = rp_checkpoint_setting(checkpoint, "rope_scaling");
@@ -397,6 +502,8 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
         status = read_delta_net(&reader, model);
     if (status == RP_OK && rp_architecture_has_window(out->architecture))
         status = read_window(&reader, model);
+    if (status == RP_OK && rp_architecture_has_experts(out->architecture))
+        status = read_experts(&reader, model);
     if (status == RP_OK)
         status = refuse_features(&reader, out->architecture);
     if (status == RP_OK)

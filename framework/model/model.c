@@ -29,13 +29,14 @@ static enum rp_status check_tensor(const struct rp_model *model, enum rp_weight_
 {
     const char *path = rp_gguf_tensor_path(model->gguf, tensor);
     const size_t *dims = tensor->dims;
-    size_t n_out, n_in;
+    size_t n_out, n_in, n_stacked = rp_weight_n_stacked(&model->config, which);
+    n_stacked = n_stacked > 0 ? n_stacked : 1;
     rp_weight_shape(&model->config, which, &n_out, &n_in);
-    if (dims[0] != n_in || dims[1] != n_out || dims[2] != 1 || dims[3] != 1)
+    if (dims[0] != n_in || dims[1] != n_out || dims[2] != n_stacked || dims[3] != 1)
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
-                       "tensor '%s' is [%zu][%zu][%zu][%zu], expected [1][1][%zu][%zu] from the "
+                       "tensor '%s' is [%zu][%zu][%zu][%zu], expected [1][%zu][%zu][%zu] from the "
                        "configuration",
-                       tensor->name, dims[3], dims[2], dims[1], dims[0], n_out, n_in);
+                       tensor->name, dims[3], dims[2], dims[1], dims[0], n_stacked, n_out, n_in);
     return RP_OK;
 }
 
@@ -107,7 +108,8 @@ static enum rp_status bind_layers(struct rp_model *model, bool *used, struct rp_
         for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS && status == RP_OK; i++) {
             enum rp_weight_id which = (enum rp_weight_id)i;
             if (rp_layer_plan_uses(plan, which))
-                status = bind(model, which, layer, false, &model->layers[layer][which], used, err);
+                status = bind(model, which, layer, rp_weight_is_optional(which),
+                              &model->layers[layer][which], used, err);
         }
     }
     return status;
@@ -177,7 +179,7 @@ void rp_model_close(struct rp_model *model)
 
 const struct rp_layer_plan *rp_layer_plan_of(const struct rp_model *model, size_t layer)
 {
-    return &model->architecture->plans[model->config.layer_kinds[layer]];
+    return rp_architecture_plan(model->architecture, &model->config, layer);
 }
 
 size_t rp_model_slot_width(const struct rp_model *model, enum rp_slot_part part, size_t layer)
@@ -269,13 +271,19 @@ static enum rp_status decode(const struct rp_model *model, const struct rp_gguf_
     return status;
 }
 
+/* Experts' matrices are decoded one at a time, where they are used. */
+static bool is_stack(const struct rp_model *model, size_t which)
+{
+    return rp_weight_n_stacked(&model->config, (enum rp_weight_id)which) > 0;
+}
+
 size_t rp_layer_bytes(const struct rp_model *model, size_t layer)
 {
     size_t total = 0;
     /* Every element takes at least a bit of the file, so the sum cannot overflow. */
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];
-        total += tensor ? tensor->dims[0] * tensor->n_rows + n_minima(tensor) : 0;
+        total += tensor && !is_stack(model, i) ? tensor->dims[0] * tensor->n_rows + n_minima(tensor) : 0;
     }
     return total * sizeof(float);
 }
@@ -296,9 +304,21 @@ enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct 
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];
         if (!tensor)
             continue;
+        if (is_stack(model, i)) {
+            loaded.weights[i] = (struct rp_weight){.n_out = tensor->dims[1],
+                                                   .n_in = tensor->dims[0],
+                                                   .type = tensor->type,
+                                                   .gguf = model->gguf,
+                                                   .stack = tensor};
+            continue;
+        }
         float *minima = n_minima(tensor) ? at + tensor->n_rows * tensor->dims[0] : NULL;
         loaded.weights[i] =
-            (struct rp_weight){at, tensor->n_rows, tensor->dims[0], tensor->type, minima};
+            (struct rp_weight){.data = at,
+                               .n_out = tensor->n_rows,
+                               .n_in = tensor->dims[0],
+                               .type = tensor->type,
+                               .minima = minima};
         if (minima)
             rp_gguf_minima(tensor, 0, tensor->n_rows, minima);
         status = decode(model, tensor, tensor->n_rows * tensor->dims[0], at, err);

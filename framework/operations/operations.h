@@ -29,7 +29,12 @@ enum rp_step_kind {
     RP_STEP_DELTA_BETA,     /* on BETA */
     RP_STEP_DELTA_RULE,     /* CONV_QKV, DECAY and BETA to DELTA */
     RP_STEP_GATED_NORM,     /* DELTA_GATE on DELTA */
-    RP_STEP_FFN_ACTIVATION, /* GATE and UP to GATE */
+    RP_STEP_FFN_ACTIVATION, /* GATE and UP to GATE; of experts, and the shared one, theirs */
+    RP_STEP_CHOOSE_EXPERTS, /* ROUTER to EXPERTS */
+    RP_STEP_WEIGH_EXPERTS,  /* ROUTER and EXPERTS to EXPERT_WEIGHTS */
+    RP_STEP_EXPERTS_LINEAR, /* a product with the matrix of each of EXPERTS */
+    RP_STEP_SUM_EXPERTS,    /* EXPERTS_OUT and EXPERT_WEIGHTS to BRANCH */
+    RP_STEP_ADD_SHARED,     /* SHARED_OUT on BRANCH; with a weight: gated by SHARED_ROUTER */
     RP_STEP_RESIDUAL_ADD    /* BRANCH to HIDDEN */
 };
 
@@ -38,7 +43,8 @@ enum rp_step_kind {
 #define RP_OPERATIONS(X) \
     X(embed) X(rms_norm) X(linear) X(rope) X(kv_store) X(attention) \
     X(split_gate) X(attention_gate) X(causal_conv1d) X(l2_norm) X(delta_decay) \
-    X(delta_beta) X(delta_rule) X(gated_norm) X(ffn_activation) X(residual_add)
+    X(delta_beta) X(delta_rule) X(gated_norm) X(ffn_activation) X(choose_experts) \
+    X(weigh_experts) X(sum_experts) X(add_shared_expert) X(residual_add)
 /* clang-format on */
 
 /* A row is over its bound when it is off by more than so many standard errors. */
@@ -64,6 +70,9 @@ RP_OPERATION(delta_beta)
 RP_OPERATION(delta_rule) /* of Q and K that were L2-normed, whose error is in it */
 RP_OPERATION(gated_norm)
 RP_OPERATION(ffn_activation)
+RP_OPERATION(weigh_experts)
+RP_OPERATION(sum_experts) /* not of the products that it sums */
+RP_OPERATION(add_shared_expert)
 RP_OPERATION(residual_add)
 #undef RP_OPERATION
 
@@ -83,6 +92,9 @@ enum rp_status rp_op_split_gate(void *context, const struct rp_site *site,
                                 const struct rp_split_gate *args);
 enum rp_status rp_op_l2_norm(void *context, const struct rp_site *site,
                              const struct rp_l2_norm *args);
+/* What it may be off by is operations/router.h's. */
+enum rp_status rp_op_choose_experts(void *context, const struct rp_site *site,
+                                    const struct rp_choose_experts *args);
 
 /* RoPE's base in a layer of that kind. */
 static inline float rp_rope_theta(const struct rp_model_config *config, enum rp_layer_kind kind)

@@ -21,7 +21,7 @@ struct rp_model;
  * decoded yet, except for output_norm and rope_freqs. On success *out is to be closed with
  * rp_model_close. Errors: those of rp_gguf_open; RP_ERR_MISSING (a key or tensor),
  * RP_ERR_MISMATCH (two of them contradict each other), RP_ERR_UNSUPPORTED (an architecture, rope
- * scaling, experts or an unused tensor that this model does not compute). A weight of a type that cannot be
+ * scaling or an unused tensor that this model does not compute). A weight of a type that cannot be
  * decoded fails what reads it, not this. */
 enum rp_status rp_model_open(const char *path, struct rp_model **out, struct rp_error *err);
 void rp_model_close(struct rp_model *model); /* NULL is allowed */

@@ -40,6 +40,32 @@ enum rp_activation_function {
     RP_CLAMPED_SWISH /* x sigmoid(1.702 x), x at most 7; up, within -7 and 7, plus 1 multiplies it: GptOssExperts */
 };
 
+/* What a mixture's experts are chosen by, and what their outputs are multiplied by, before any
+ * normalisation. */
+enum rp_router_scores {
+    RP_ROUTER_SOFTMAX, /* of all logits. HF: Qwen3MoeTopKRouter, DeepseekV2TopkRouter */
+    RP_ROUTER_SIGMOID, /* HF: DeepseekV3TopkRouter */
+    RP_ROUTER_SOFTMAX_CHOSEN /* chosen by the logits; the softmax is of the chosen ones. HF: GptOssTopKRouter */
+};
+
+/* What a group of experts is chosen by. */
+enum rp_group_score {
+    RP_GROUP_MAX,     /* its best score. HF: DeepseekV2TopkRouter */
+    RP_GROUP_BEST_TWO /* the sum of its two best ones. HF: DeepseekV3TopkRouter */
+};
+
+/* Which experts a position goes to. Scores plus the correction, where there is one, choose: first groups of
+ * neighbouring experts, then experts of those. Their weights are the scores, without the correction. */
+struct rp_router {
+    size_t n_experts; /* 0: the model has none */
+    size_t n_chosen;
+    enum rp_router_scores scores;
+    size_t n_groups, n_chosen_groups; /* n_groups divides n_experts; 1, 1: there are none */
+    enum rp_group_score group_score;
+    bool normalizes; /* the weights are divided by their sum */
+    float scale;     /* what they are multiplied by then */
+};
+
 /* What mixes the positions of a layer. */
 enum rp_layer_kind {
     RP_LAYER_FULL_ATTENTION,
@@ -79,6 +105,19 @@ enum rp_weight_id {
     RP_FFN_DOWN,         /* [hidden_size][intermediate_size] */
     RP_ATTN_POST_NORM,   /* [hidden_size]: of attention's output, before it is added */
     RP_FFN_POST_NORM,    /* [hidden_size]: of the FFN's output, before it is added */
+    RP_ROUTER,           /* [n_experts][hidden_size]: HF mlp.gate */
+    RP_ROUTER_BIAS,      /* [n_experts], of that product */
+    RP_ROUTER_CORRECTION, /* [n_experts], of the scores that choose: HF e_score_correction_bias */
+    RP_EXPERTS_GATE,      /* [n_experts][expert_size][hidden_size] */
+    RP_EXPERTS_UP,        /* [n_experts][expert_size][hidden_size] */
+    RP_EXPERTS_DOWN,      /* [n_experts][hidden_size][expert_size] */
+    RP_EXPERTS_GATE_BIAS, /* [n_experts][expert_size] */
+    RP_EXPERTS_UP_BIAS,   /* [n_experts][expert_size] */
+    RP_EXPERTS_DOWN_BIAS, /* [n_experts][hidden_size] */
+    RP_SHARED_ROUTER,     /* [hidden_size]: HF shared_expert_gate */
+    RP_SHARED_GATE,       /* [shared_expert_size][hidden_size] */
+    RP_SHARED_UP,         /* [shared_expert_size][hidden_size] */
+    RP_SHARED_DOWN,       /* [hidden_size][shared_expert_size] */
     RP_N_LAYER_WEIGHTS,
     RP_TOKEN_EMBD = RP_N_LAYER_WEIGHTS, /* [vocab_size][hidden_size] */
     RP_OUTPUT_NORM,                     /* [hidden_size] */
@@ -111,6 +150,10 @@ struct rp_model_config {
     /* Where values are kept in 16 bits: an RMS norm multiplies by its weight in FP32, and rounds then
      * (HF: Qwen3_5RMSNorm). Else it rounds before, too (Qwen3RMSNorm, LlamaRMSNorm). */
     bool norms_round_last;
+    struct rp_router router;
+    size_t expert_size;        /* values of an expert's gate and up */
+    size_t shared_expert_size; /* of the shared one's; 0: there is none */
+    size_t n_dense_layers;     /* the first ones, which have no experts */
     /* Gated DeltaNet; all 0 where no layer has it. The V heads are in GGUF's order: V head h reads
      * K head h % n_linear_k_heads (HF: h / (n_linear_v_heads / n_linear_k_heads)). */
     size_t n_linear_k_heads; /* divides n_linear_v_heads */
@@ -120,11 +163,16 @@ struct rp_model_config {
 };
 
 struct rp_weight {
-    const float *data;  /* [n_out][n_in]; a norm's is [1][n_in]; NULL: the layer has none */
-    size_t n_out, n_in; /* 0 where data is NULL */
+    const float *
+        data; /* [n_out][n_in]; a norm's is [1][n_in]; NULL: the layer has none, or one an expert */
+    size_t n_out, n_in; /* 0: the layer has none */
     uint32_t type;      /* ggml's, of the weight in the file */
     const float
         *minima; /* [n_out][n_in / 32], those that blocks of Q4_1 and Q5_1 store; else NULL */
+    /* Of experts, each with a matrix of its own, which is decoded when it is used: stack has n_experts * n_out
+     * rows. NULL: data is all. */
+    const struct rp_gguf *gguf;
+    const struct rp_gguf_tensor *stack;
 };
 
 /* A layer's weights, decoded. The caller may exchange entries, as long as the shapes stay. */
@@ -165,6 +213,15 @@ struct rp_rms_norm {
     float *y;       /* [n_rows][dim]; may be x */
 };
 
+/* Of a product of one expert: the rows of the call that go to it. */
+struct rp_expert_rows {
+    size_t expert;
+    bool is_first; /* of the step's experts */
+    size_t n_chosen;
+    const size_t *
+        at; /* [n_positions] where each row of y belongs: position's index * n_chosen + place in the choice */
+};
+
 /* y = x weight^T. */
 struct rp_linear {
     enum rp_weight_id which;
@@ -174,9 +231,10 @@ struct rp_linear {
     const float *bias;              /* [n_out], added to the product; NULL: none */
     size_t n_out, n_in;
     size_t
-        first_out;  /* of RP_OUTPUT, which comes in blocks of rows: the first one's index; else 0 */
-    const float *x; /* [n_positions][n_in] */
-    float *y;       /* [n_positions][n_out], rows y_stride apart */
+        first_out; /* of RP_OUTPUT, which comes in blocks of rows: the first one's index; else 0 */
+    const struct rp_expert_rows *expert; /* NULL: it is not an expert's */
+    const float *x;                      /* [n_positions][n_in] */
+    float *y;                            /* [n_positions][n_out], rows y_stride apart */
     size_t y_stride;
 };
 
@@ -303,10 +361,43 @@ struct rp_gated_norm {
 /* y = function(gate) * up. HF: Qwen3MLP, LlamaMLP; Gemma3MLP; GptOssExperts. */
 struct rp_ffn_activation {
     enum rp_activation_function function;
-    size_t dim;        /* intermediate_size */
+    size_t dim;        /* intermediate_size; of experts, their number times their size */
     const float *gate; /* [n_positions][dim] */
     const float *up;   /* [n_positions][dim] */
     float *y;          /* [n_positions][dim]; may be gate */
+};
+
+/* The numbers of the experts that each position goes to, those of the highest scores first. HF: the TopKRouters. */
+struct rp_choose_experts {
+    const struct rp_router *router;
+    const float *correction; /* [n_experts], or NULL */
+    const float *logits;     /* [n_positions][n_experts] */
+    float *experts;          /* [n_positions][n_chosen], whole numbers */
+};
+
+/* What the chosen experts' outputs are multiplied by. */
+struct rp_weigh_experts {
+    const struct rp_router *router;
+    const float *logits; /* [n_positions][n_experts] */
+    const float
+        *experts;   /* [n_positions][n_chosen]; a number that is no expert's: its weight is NaN */
+    float *weights; /* [n_positions][n_chosen] */
+};
+
+/* y = sum of weights[k] * x[k], of the chosen experts. HF: Qwen3MoeExperts. */
+struct rp_sum_experts {
+    size_t n_chosen, dim;
+    const float *weights; /* [n_positions][n_chosen] */
+    const float *x;       /* [n_positions][n_chosen][dim] */
+    float *y;             /* [n_positions][dim] */
+};
+
+/* y = y + sigmoid(gate) * shared. HF: Qwen3_5MoeSparseMoeBlock, DeepseekV3MoE. */
+struct rp_add_shared_expert {
+    size_t dim;
+    const float *gate;   /* [n_positions][1]; NULL: the factor is 1 */
+    const float *shared; /* [n_positions][dim] */
+    float *y;            /* [n_positions][dim], in place */
 };
 
 /* hidden = hidden + branch. */
@@ -343,6 +434,14 @@ struct rp_ops {
                                  const struct rp_gated_norm *);
     enum rp_status (*ffn_activation)(void *context, const struct rp_site *,
                                      const struct rp_ffn_activation *);
+    enum rp_status (*choose_experts)(void *context, const struct rp_site *,
+                                     const struct rp_choose_experts *);
+    enum rp_status (*weigh_experts)(void *context, const struct rp_site *,
+                                    const struct rp_weigh_experts *);
+    enum rp_status (*sum_experts)(void *context, const struct rp_site *,
+                                  const struct rp_sum_experts *);
+    enum rp_status (*add_shared_expert)(void *context, const struct rp_site *,
+                                        const struct rp_add_shared_expert *);
     enum rp_status (*residual_add)(void *context, const struct rp_site *,
                                    const struct rp_residual_add *);
 };
