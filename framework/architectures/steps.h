@@ -119,6 +119,7 @@
     TAP(RP_PART_OUTPUT, RP_BUFFER_HIDDEN)
 /* Experts alone; with a shared one; with one whose output is gated. */
 #define EXPERTS EXPERTS_BRANCH(RP_N_WEIGHTS, false), ADD_FFN
+#define EXPERTS_WITH_BIAS EXPERTS_BRANCH(RP_N_WEIGHTS, true), ADD_FFN
 #define EXPERTS_AND_SHARED(correction)                   \
     EXPERTS_BRANCH(correction, false),                   \
     TAP(RP_PART_MOE, RP_BUFFER_BRANCH),                  \
