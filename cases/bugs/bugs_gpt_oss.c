@@ -1,5 +1,5 @@
-/* Bugs in what gpt-oss has and others have not: sinks, windows, the clamped SwiGLU. See bugs.h; no committed
- * model has them: cases/families_test.sh puts them into one that it makes. */
+/* Bugs in what gpt-oss has and others have not: sinks, windows, the clamped SwiGLU, biases of experts, its router.
+ * See bugs.h; no committed model has them: cases/families_test.sh puts them into one that it makes. */
 #include "bugs_internal.h"
 
 #include <math.h>
@@ -116,6 +116,36 @@ static enum rp_status with_another_alpha(void *context, const struct rp_site *si
     return activate(bug, site, args, &formula);
 }
 
+/* Of the router, or of every expert. */
+static enum rp_status without_bias(void *context, const struct rp_site *site,
+                                   const struct rp_linear *args)
+{
+    const struct rp_bug_site *bug = context;
+    struct rp_linear wrong = *args;
+    if (rp_bug_is_here(bug, site) && args->which == bug->choice.bug->which)
+        wrong.bias = NULL;
+    return RP_BELOW(bug, linear, site, &wrong);
+}
+
+/* The softmax of all logits, where the model's is of those of the chosen experts. */
+static enum rp_status with_softmax_of_all(void *context, const struct rp_site *site,
+                                          const struct rp_weigh_experts *args)
+{
+    const struct rp_bug_site *bug = context;
+    const size_t n = args->router->n_experts, n_chosen = args->router->n_chosen;
+    if (!rp_bug_is_here(bug, site))
+        return RP_BELOW(bug, weigh_experts, site, args);
+    for (size_t p = 0; p < site->n_positions; p++) {
+        const float *logits = args->logits + p * n;
+        double sum = 0;
+        for (size_t i = 0; i < n; i++)
+            sum += exp((double)logits[i]);
+        for (size_t k = p * n_chosen; k < (p + 1) * n_chosen; k++)
+            args->weights[k] = (float)(exp((double)logits[(size_t)args->experts[k]]) / sum);
+    }
+    return RP_OK;
+}
+
 #define GPT_OSS_BUG .architectures = "gpt-oss", .layers = RP_BUG_IN_ANY_LAYER, RP_BOTH_MODES
 #define SINK_BUG GPT_OSS_BUG, .first_part = RP_PART_ATTN
 #define CLAMPED_BUG GPT_OSS_BUG, .first_part = RP_PART_ACT
@@ -192,6 +222,36 @@ static const struct rp_bug bugs[] = {
         .ops = {.ffn_activation = with_another_alpha},
         RP_MAGNITUDES(1, 1.7, 1.7019),
         .names = "ffn-activation",
+    },
+    {
+        .name = "expert-bias-missing",
+        .description = "the experts' product up without its bias",
+        .provenance = "github.com/sgl-project/sglang pull 12537 (no bias in the experts of one "
+                      "backend)",
+        GPT_OSS_BUG,
+        .first_part = RP_PART_UP,
+        .which = RP_EXPERTS_UP,
+        .ops = {.linear = without_bias},
+        .names = "bias-missing",
+    },
+    {
+        .name = "router-bias-missing",
+        .description = "the router's product without its bias",
+        .provenance = "github.com/pytorch/torchtitan pull 2319 (a router without bias)",
+        GPT_OSS_BUG,
+        .first_part = RP_PART_ROUTER,
+        .which = RP_ROUTER,
+        .ops = {.linear = without_bias},
+        .names = "bias-missing",
+    },
+    {
+        .name = "router-softmax-of-all",
+        .description = "experts weighted by the softmax of all logits, not of the chosen ones",
+        .provenance = "github.com/pytorch/torchtitan issue 2258 (softmax over all experts)",
+        GPT_OSS_BUG,
+        .first_part = RP_PART_EXPERTW,
+        .ops = {.weigh_experts = with_softmax_of_all},
+        .names = "router-scores",
     },
 };
 
