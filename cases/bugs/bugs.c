@@ -163,6 +163,10 @@ static void take_ops(struct rp_bug_site *site, const struct rp_ops *from)
     TAKE(delta_rule);
     TAKE(gated_norm);
     TAKE(ffn_activation);
+    TAKE(choose_experts);
+    TAKE(weigh_experts);
+    TAKE(sum_experts);
+    TAKE(add_shared_expert);
     TAKE(residual_add);
 }
 
