@@ -17,7 +17,7 @@ shift
     exit 2
 }
 families=("$@")
-[ $# -gt 0 ] || families=(gemma3 gpt-oss qwen2 smollm3)
+[ $# -gt 0 ] || families=(gemma3 gpt-oss llama_linear qwen2 qwen3_yarn smollm3)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=$("$root/ci/record.sh" --print-python)
@@ -136,6 +136,36 @@ bugs_of_gpt-oss() { # GGUF
     buggy "$1" ffn-up-plain h2_act=ffn-up-offset
     buggy "$1" ffn-alpha h2_act=ffn-activation
     buggy "$1" router-softmax-of-all h2_expertw=router-scores
+}
+
+every_layer() { # NAME: of Q and of K
+    local layer
+    for layer in 0 1 2 3; do
+        echo "h${layer}_qrope=$1 h${layer}_krope=$1"
+    done
+}
+ignored() { # GGUF KEY=VALUE SLOT=NAME...: a key that the engine does not read
+    local gguf=$1 change=$2
+    shift 2
+    logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$gguf" "$work/mutated.gguf" --set "$change"
+    llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
+    replays "$work/mutated.gguf" "$@"
+}
+
+# Scaling that is not there, another factor.
+bugs_of_llama_linear() { # GGUF
+    changed "$1" llama.rope.scaling.type=none $(every_layer rope-scaling-missing)
+    changed "$1" llama.rope.scaling.factor=8.0 $(every_layer rope-scaling)
+}
+
+# No scaling, no attention factor, no ramp; and what llama.cpp does with a file of other betas, or with an
+# attention factor of its own: nothing.
+bugs_of_qwen3_yarn() { # GGUF
+    changed "$1" qwen3.rope.scaling.type=none $(every_layer rope-scaling-missing)
+    changed "$1" qwen3.rope.scaling.attn_factor=0.878248856 $(every_layer rope-attention-factor)
+    changed "$1" qwen3.rope.scaling.type=linear $(every_layer rope-ramp)
+    ignored "$1" qwen3.rope.scaling.yarn_beta_fast=8.0 $(every_layer rope-ramp)
+    ignored "$1" qwen3.rope.scaling.yarn_attn_factor=1.25 $(every_layer rope-attention-factor)
 }
 
 # The last model in shards, as converters write them: the same model, whichever shard is named.

@@ -295,7 +295,9 @@ void rp_weight_shape(const struct rp_model_config *config, enum rp_weight_id whi
         break;
     case RP_TOKEN_EMBD:
     case RP_OUTPUT: *n_out = config->vocab_size; break;
-    case RP_ROPE_FREQS: *n_in = config->n_rot / 2; break;
+    case RP_ROPE_FREQS:
+    case RP_ROPE_FACTORS_SHORT:
+    case RP_ROPE_FACTORS_LONG: *n_in = config->n_rot / 2; break;
     default: break;
     }
 }
@@ -347,6 +349,8 @@ const char *rp_weight_name(enum rp_weight_id which)
         [RP_OUTPUT_NORM] = "output_norm",
         [RP_OUTPUT] = "output",
         [RP_ROPE_FREQS] = "rope_freqs",
+        [RP_ROPE_FACTORS_SHORT] = "rope_factors_short",
+        [RP_ROPE_FACTORS_LONG] = "rope_factors_long",
     };
     return (unsigned)which < RP_N_WEIGHTS ? names[which] : "unknown";
 }

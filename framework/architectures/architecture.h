@@ -106,9 +106,12 @@ struct rp_architecture {
     enum rp_rope_ordering rope_ordering;
     bool may_have_rope_freqs;
     bool has_attention_gate;
-    bool norms_round_last;  /* see struct rp_model_config */
-    bool scales_embeddings; /* by sqrt(hidden_size) */
-    bool ties_embeddings;   /* where config.json does not say */
+    bool norms_round_last;      /* see struct rp_model_config */
+    bool window_has_own_rope;   /* layers with a window: a base of their own, which is not scaled */
+    bool yarn_keeps_ramp_ends;  /* see struct rp_rope_scaling; no key of a GGUF says it */
+    bool yarn_scales_attention; /* by the square of mscale_all_dim's rp_yarn_mscale */
+    bool scales_embeddings;     /* by sqrt(hidden_size) */
+    bool ties_embeddings;       /* where config.json does not say */
     enum rp_activation_function activation;
     /* A model of so many layers scales attention by 1 / sqrt(hidden_size / n_heads), which no key of a GGUF
      * says; 0: none does. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "architectures/checkpoint_config.h"
+#include "architectures/checkpoint_rope_scaling.h"
 #include "architectures/gpt_oss_experts.h"
 #include "architectures/hf_order.h"
 #include "weights/gguf_computed.h"
@@ -20,7 +21,7 @@
 
 /* How one tensor of the GGUF is made. */
 struct made {
-    const struct rp_checkpoint_tensor *source; /* NULL: rope_freqs */
+    const struct rp_checkpoint_tensor *source; /* NULL: rope factors */
     size_t n_rows, n_columns;
     enum rp_value_change change;
     bool has_heads_order;   /* of V heads; else of rotated pairs */
@@ -30,7 +31,7 @@ struct made {
     const struct rp_checkpoint_tensor **each; /* [n_rows / n_each], owned */
     size_t n_each, stride, first;
     struct rp_gpt_oss_experts fused; /* n_experts 0: it is not of gpt-oss's experts */
-    float *values;          /* [n_columns], of rope_freqs; else NULL */
+    float *values;          /* [n_columns], of rope factors; else NULL */
 };
 
 struct conversion {
@@ -437,7 +438,9 @@ static enum rp_status add_layers(struct conversion *conversion, struct rp_error 
     return status;
 }
 
-static enum rp_status add_rope_freqs(struct conversion *conversion, struct rp_error *err)
+/* factors [n_rot / 2], NULL: llama3's, which are computed here. */
+static enum rp_status add_rope_factors(struct conversion *conversion, enum rp_weight_id which,
+                                       const float *factors, struct rp_error *err)
 {
     const size_t n = conversion->config.model.n_rot / 2;
     const struct made made = {
@@ -445,9 +448,26 @@ static enum rp_status add_rope_freqs(struct conversion *conversion, struct rp_er
     if (!made.values)
         return rp_fail(err, RP_ERR_MEMORY, rp_checkpoint_path(conversion->checkpoint), -1,
                        "no memory for %zu rope factors", n);
-    rp_llama3_rope_factors(&conversion->config, made.values);
-    list_tensor(conversion, RP_ROPE_FREQS, 0, &made);
+    if (factors)
+        memcpy(made.values, factors, n * sizeof *factors);
+    else
+        rp_llama3_rope_factors(&conversion->config, made.values);
+    list_tensor(conversion, which, 0, &made);
     return RP_OK;
+}
+
+static enum rp_status add_all_rope_factors(struct conversion *conversion, struct rp_error *err)
+{
+    const struct rp_checkpoint_config *config = &conversion->config;
+    enum rp_status status = RP_OK;
+    if (config->has_llama3_rope)
+        status = add_rope_factors(conversion, RP_ROPE_FREQS, NULL, err);
+    if (status == RP_OK && config->short_rope_factors)
+        status =
+            add_rope_factors(conversion, RP_ROPE_FACTORS_SHORT, config->short_rope_factors, err);
+    if (status == RP_OK && config->long_rope_factors)
+        status = add_rope_factors(conversion, RP_ROPE_FACTORS_LONG, config->long_rope_factors, err);
+    return status;
 }
 
 static enum rp_status add_globals(struct conversion *conversion, struct rp_error *err)
@@ -466,8 +486,8 @@ static enum rp_status add_globals(struct conversion *conversion, struct rp_error
     }
     if (status == RP_OK && !conversion->config.model.has_tied_embeddings)
         status = add_tensor(conversion, &output, 0, output.name, err);
-    if (status == RP_OK && conversion->config.has_llama3_rope)
-        status = add_rope_freqs(conversion, err);
+    if (status == RP_OK)
+        status = add_all_rope_factors(conversion, err);
     return status;
 }
 
@@ -579,6 +599,34 @@ static void put_hybrid(struct rp_gguf_metadata *metadata, const struct rp_checkp
     free(is_recurrent);
 }
 
+static void put_rope_scaling(struct rp_gguf_metadata *metadata,
+                             const struct rp_checkpoint_config *config)
+{
+    static const char *const types[] = {
+        [RP_ROPE_LINEAR] = "linear", [RP_ROPE_YARN] = "yarn", [RP_ROPE_LONGROPE] = "longrope"};
+    const struct rp_rope_scaling *scaling = &config->model.rope_scaling;
+    const char *name = config->model.architecture;
+    char key[NAME_SIZE];
+    if (scaling->type == RP_ROPE_NOT_SCALED)
+        return;
+    snprintf(key, sizeof key, "%s.rope.scaling.type", name);
+    rp_gguf_metadata_string(metadata, key, types[scaling->type]);
+    if (scaling->type != RP_ROPE_LONGROPE)
+        put_float(metadata, name, "rope.scaling.factor", scaling->factor);
+    if (scaling->type != RP_ROPE_LINEAR)
+        put_size(metadata, name, "rope.scaling.original_context_length", scaling->original_context);
+    if (scaling->type == RP_ROPE_LONGROPE)
+        put_float(metadata, name, "rope.scaling.attn_factor", scaling->attention_factor);
+    if (scaling->type != RP_ROPE_YARN)
+        return;
+    put_float(metadata, name, "rope.scaling.yarn_attn_factor", scaling->attention_factor);
+    put_float(metadata, name, "rope.scaling.yarn_beta_fast", scaling->beta_fast);
+    put_float(metadata, name, "rope.scaling.yarn_beta_slow", scaling->beta_slow);
+    if (scaling->mscale_all_dim > 0)
+        put_float(metadata, name, "rope.scaling.yarn_log_multiplier",
+                  0.1f * scaling->mscale_all_dim);
+}
+
 static void put_metadata(const struct conversion *conversion, struct rp_gguf_metadata *metadata)
 {
     const struct rp_checkpoint_config *config = &conversion->config;
@@ -602,8 +650,10 @@ static void put_metadata(const struct conversion *conversion, struct rp_gguf_met
     put_float(metadata, name, "rope.freq_base", model->rope_theta);
     if (rp_architecture_has_window(config->architecture)) {
         put_size(metadata, name, "attention.sliding_window", model->window);
-        put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
+        if (config->architecture->window_has_own_rope)
+            put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
     }
+    put_rope_scaling(metadata, config);
     if (config->n_rope_sections > 0) {
         snprintf(key, sizeof key, "%s.rope.dimension_sections", name);
         rp_gguf_metadata_ints(metadata, key, config->rope_sections, RP_MAX_ROPE_SECTIONS);

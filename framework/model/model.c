@@ -8,6 +8,7 @@
 
 #include "architectures/from_checkpoint.h"
 #include "model/model_internal.h"
+#include "operations/rope_scaling.h"
 #include "weights/checkpoint.h"
 #include "weights/gguf_internal.h"
 
@@ -67,33 +68,67 @@ static enum rp_status decode_vector(const struct rp_model *model,
     return status;
 }
 
+/* *factors [n_rot / 2] from that tensor; none where the file has none and may have none. */
+static enum rp_status read_rope_factors(const struct rp_model *model, enum rp_weight_id which,
+                                        bool is_optional, float **factors, bool *used,
+                                        struct rp_error *err)
+{
+    const struct rp_gguf_tensor *tensor;
+    enum rp_status status = bind(model, which, 0, is_optional, &tensor, used, err);
+    if (status != RP_OK || !tensor)
+        return status;
+    status = decode_vector(model, tensor, factors, err);
+    for (size_t i = 0; status == RP_OK && i < model->config.n_rot / 2; i++) {
+        if (!((*factors)[i] > 0 && isfinite((*factors)[i])))
+            status = rp_fail(err, RP_ERR_FORMAT, rp_gguf_tensor_path(model->gguf, tensor),
+                             (long long)tensor->offset,
+                             "tensor '%s': value %zu is %g, expected a number above 0",
+                             tensor->name, i, (double)(*factors)[i]);
+    }
+    return status;
+}
+
+static enum rp_status find_rope_factors(struct rp_model *model, bool *used, struct rp_error *err)
+{
+    const struct rp_model_config *config = &model->config;
+    enum rp_status status = RP_OK;
+    if (model->architecture->may_have_rope_freqs)
+        status = read_rope_factors(model, RP_ROPE_FREQS, true, &model->rope_factors, used, err);
+    if (status != RP_OK || config->rope_scaling.type == RP_ROPE_NOT_SCALED)
+        return status;
+    if (model->rope_factors)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(model->gguf), -1,
+                       "tensor 'rope_freqs.weight' beside another rope scaling is not computed");
+    if (config->rope_scaling.type == RP_ROPE_LONGROPE) {
+        status =
+            read_rope_factors(model, RP_ROPE_FACTORS_SHORT, false, &model->rope_factors, used, err);
+        return status == RP_OK ? read_rope_factors(model, RP_ROPE_FACTORS_LONG, false,
+                                                   &model->long_rope_factors, used, err)
+                               : status;
+    }
+    status = rp_float_alloc(1, config->n_rot / 2, &model->rope_factors, err);
+    if (status == RP_OK)
+        rp_rope_scaling_factors(&config->rope_scaling, config->rope_theta, config->n_rot,
+                                model->rope_factors);
+    return status;
+}
+
 static enum rp_status bind_globals(struct rp_model *model, bool *used, struct rp_error *err)
 {
-    const struct rp_gguf_tensor *norm, *freqs = NULL;
+    const struct rp_gguf_tensor *norm;
     enum rp_status status = bind(model, RP_TOKEN_EMBD, 0, false, &model->token_embd, used, err);
     if (status == RP_OK)
         status = bind(model, RP_OUTPUT, 0, true, &model->output, used, err);
     if (status == RP_OK)
         status = bind(model, RP_OUTPUT_NORM, 0, false, &norm, used, err);
-    if (status == RP_OK && model->architecture->may_have_rope_freqs)
-        status = bind(model, RP_ROPE_FREQS, 0, true, &freqs, used, err);
+    if (status == RP_OK)
+        status = find_rope_factors(model, used, err);
     if (status != RP_OK)
         return status;
     model->config.has_tied_embeddings = !model->output;
     if (!model->output)
         model->output = model->token_embd;
-    status = decode_vector(model, norm, &model->output_norm, err);
-    if (status != RP_OK || !freqs)
-        return status;
-    status = decode_vector(model, freqs, &model->rope_freqs, err);
-    for (size_t i = 0; status == RP_OK && i < model->config.n_rot / 2; i++) {
-        if (!(model->rope_freqs[i] > 0 && isfinite(model->rope_freqs[i])))
-            status = rp_fail(err, RP_ERR_FORMAT, rp_gguf_tensor_path(model->gguf, freqs),
-                             (long long)freqs->offset,
-                             "tensor '%s': value %zu is %g, expected a number above 0", freqs->name,
-                             i, (double)model->rope_freqs[i]);
-    }
-    return status;
+    return decode_vector(model, norm, &model->output_norm, err);
 }
 
 static enum rp_status bind_layers(struct rp_model *model, bool *used, struct rp_error *err)
@@ -169,7 +204,8 @@ void rp_model_close(struct rp_model *model)
 {
     if (!model)
         return;
-    free(model->rope_freqs);
+    free(model->rope_factors);
+    free(model->long_rope_factors);
     free(model->output_norm);
     free(model->layers);
     free(model->layer_kinds);
@@ -180,6 +216,17 @@ void rp_model_close(struct rp_model *model)
 const struct rp_layer_plan *rp_layer_plan_of(const struct rp_model *model, size_t layer)
 {
     return rp_architecture_plan(model->architecture, &model->config, layer);
+}
+
+const float *rp_model_rope_factors(const struct rp_model *model, enum rp_layer_kind kind,
+                                   size_t sequence_length)
+{
+    const struct rp_rope_scaling *scaling = &model->config.rope_scaling;
+    if (kind == RP_LAYER_SLIDING_ATTENTION && scaling->spares_windows)
+        return NULL;
+    return model->long_rope_factors && sequence_length > scaling->original_context
+               ? model->long_rope_factors
+               : model->rope_factors;
 }
 
 size_t rp_model_slot_width(const struct rp_model *model, enum rp_slot_part part, size_t layer)

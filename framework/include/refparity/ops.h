@@ -28,6 +28,30 @@ enum rp_rope_ordering {
     RP_ROPE_INTERLEAVED /* 2i and 2i + 1: GGUF files of Llama, whose Q and K rows are permuted */
 };
 
+/* How RoPE's frequencies are scaled for more positions than a model was first trained on. Llama 3's scaling
+ * is none of them: a GGUF has its factors as a tensor. */
+enum rp_rope_scaling_type {
+    RP_ROPE_NOT_SCALED,
+    RP_ROPE_LINEAR, /* all by one factor */
+    RP_ROPE_YARN, /* fast pairs not, slow ones by the factor, a ramp between them (arXiv 2309.00071) */
+    RP_ROPE_LONGROPE /* each pair by its own, with two sets of them (arXiv 2402.13753) */
+};
+
+/* HF: modeling_rope_utils.py. See operations/rope_scaling.h. */
+struct rp_rope_scaling {
+    enum rp_rope_scaling_type type;
+    bool spares_windows;    /* layers with a window are not scaled */
+    float factor;           /* of linear and YaRN */
+    float attention_factor; /* what cosine and sine are multiplied by; 0: nothing */
+    /* Positions of the first training. YaRN's ramp is over the pairs that turn beta_fast to beta_slow times
+     * in them; a longer sequence has longrope's long factors. */
+    size_t original_context;
+    float beta_fast, beta_slow;
+    bool keeps_ramp_ends; /* the ramp's ends are not moved to whole pairs; HF: truncate false */
+    /* Attention's scores are multiplied by the square of this one's rp_yarn_mscale (DeepSeek); 0: nothing. */
+    float mscale_all_dim;
+};
+
 enum rp_mode {
     RP_MODE_PER_TOKEN, /* one position per call, through the KV cache */
     RP_MODE_BATCHED    /* many positions per call */
@@ -123,6 +147,8 @@ enum rp_weight_id {
     RP_OUTPUT_NORM,                     /* [hidden_size] */
     RP_OUTPUT,                          /* [vocab_size][hidden_size]; tied: RP_TOKEN_EMBD */
     RP_ROPE_FREQS,                      /* [n_rot / 2]: what llama3 scaling divides by */
+    RP_ROPE_FACTORS_SHORT, /* [n_rot / 2]: the same of longrope, where a sequence … */
+    RP_ROPE_FACTORS_LONG,  /* … is up to, and is longer than, the original context */
     RP_N_WEIGHTS
 };
 
@@ -140,6 +166,7 @@ struct rp_model_config {
     float rms_norm_eps;
     float rope_theta;
     float rope_theta_sliding; /* of RP_LAYER_SLIDING_ATTENTION; 0: there are none */
+    struct rp_rope_scaling rope_scaling;
     size_t window;         /* positions that those see, their own among them; 0: there are none */
     float embedding_scale; /* what embeddings are multiplied by; 0: nothing */
     enum rp_activation_function activation;
@@ -238,13 +265,14 @@ struct rp_linear {
     size_t y_stride;
 };
 
-/* Rotates the first n_rot values of each head by positions * theta^(-2i/n_rot) / freq_factors[i],
- * computed in FP32 as HF does. RoFormer (arXiv 2104.09864); HF: apply_rotary_pos_emb. */
+/* Rotates the first n_rot values of each head by positions * theta^(-2i/n_rot) / freq_factors[i], and
+ * multiplies them by attention_factor, computed in FP32 as HF does. RoFormer (arXiv 2104.09864); HF: apply_rotary_pos_emb. */
 struct rp_rope {
     enum rp_weight_id which; /* RP_ATTN_Q or RP_ATTN_K */
     enum rp_rope_ordering ordering;
     float theta;
     const float *freq_factors; /* [n_rot / 2], or NULL for none */
+    float attention_factor;    /* what cosine and sine are multiplied by; 0: nothing */
     size_t n_rot;
     size_t n_heads;
     size_t head_dim;
