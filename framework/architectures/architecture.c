@@ -12,6 +12,7 @@ static const struct rp_architecture *const architectures[] = {
     &rp_architecture_qwen2,
     &rp_architecture_qwen3,
     &rp_architecture_qwen35,
+    &rp_architecture_qwen35moe,
     &rp_architecture_qwen3moe,
     &rp_architecture_smollm3,
     NULL,

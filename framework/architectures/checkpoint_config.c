@@ -330,11 +330,10 @@ static enum rp_status read_groups(const struct reader *reader, struct rp_router 
     if (status == RP_OK &&
         (router->n_experts % router->n_groups != 0 || router->n_chosen_groups > router->n_groups ||
          router->n_chosen > router->n_experts / router->n_groups * router->n_chosen_groups))
-        status = FAIL(reader, rp_checkpoint_setting(reader->checkpoint, "n_group"),
-                      RP_ERR_MISMATCH,
-                      "%zu of %zu experts from %zu of %zu groups: they do not divide evenly",
-                      router->n_chosen, router->n_experts, router->n_chosen_groups,
-                      router->n_groups);
+        status =
+            FAIL(reader, rp_checkpoint_setting(reader->checkpoint, "n_group"), RP_ERR_MISMATCH,
+                 "%zu of %zu experts from %zu of %zu groups: they do not divide evenly",
+                 router->n_chosen, router->n_experts, router->n_chosen_groups, router->n_groups);
     return status;
 }
 
@@ -384,8 +383,8 @@ static enum rp_status read_experts(const struct reader *reader, struct rp_model_
     if (status == RP_OK)
         status = read_size(reader, "n_shared_experts", 0, &n_shared);
     if (status == RP_OK)
-        status = read_size(reader, "shared_expert_intermediate_size",
-                           n_shared * model->expert_size, &model->shared_expert_size);
+        status = read_size(reader, "shared_expert_intermediate_size", n_shared * model->expert_size,
+                           &model->shared_expert_size);
     if (status == RP_OK)
         status = refuse_other_dense(reader);
     const cJSON *first = rp_checkpoint_setting(reader->checkpoint, "first_k_dense_replace");

@@ -31,7 +31,7 @@ struct made {
     const struct rp_checkpoint_tensor **each; /* [n_rows / n_each], owned */
     size_t n_each, stride, first;
     struct rp_gpt_oss_experts fused; /* n_experts 0: it is not of gpt-oss's experts */
-    float *values;          /* [n_columns], of rope factors; else NULL */
+    float *values;                   /* [n_columns], of rope factors; else NULL */
 };
 
 struct conversion {
@@ -293,10 +293,10 @@ static enum rp_status find_each(struct conversion *conversion, const char *patte
     for (size_t i = 0; i < n_experts && status == RP_OK; i++) {
         snprintf(name, sizeof name, "%.*s%zu%s", n_before, pattern, i, pattern + n_before + 1);
         made->each[i] = use_tensor(conversion, name);
-        status = made->each[i] ? check_experts(made->each[i], 0, made->n_each, made->n_columns, err)
-                               : rp_fail(err, RP_ERR_MISSING,
-                                         rp_checkpoint_path(conversion->checkpoint), -1,
-                                         "tensor '%s' is missing", name);
+        status = made->each[i]
+                     ? check_experts(made->each[i], 0, made->n_each, made->n_columns, err)
+                     : rp_fail(err, RP_ERR_MISSING, rp_checkpoint_path(conversion->checkpoint), -1,
+                               "tensor '%s' is missing", name);
         if (status == RP_OK && made->each[i]->tensor->type != made->each[0]->tensor->type)
             status = rp_fail(err, RP_ERR_UNSUPPORTED, rp_safetensors_path(made->each[i]->file),
                              (long long)made->each[i]->tensor->offset,
@@ -363,8 +363,7 @@ static enum rp_status add_fused_experts(struct conversion *conversion,
     fused->first = source->change == RP_CHANGE_ODD_OF_EXPERTS;
     made.n_each = is_bias ? 0 : made.n_rows;
     made.n_rows = is_bias ? made.n_rows : n_experts * made.n_rows;
-    const enum rp_status status =
-        rp_gpt_oss_experts_find(conversion->checkpoint, name, fused, err);
+    const enum rp_status status = rp_gpt_oss_experts_find(conversion->checkpoint, name, fused, err);
     if (status != RP_OK)
         return status;
     made.source = fused->values ? fused->values : fused->blocks;

@@ -228,11 +228,10 @@ static enum rp_status read_router(const struct reader *reader, struct rp_router 
         status = read_positive(reader, "expert_weights_scale", &router->scale);
     router->n_groups = router->n_chosen_groups = 1;
     if (status == RP_OK)
-        status =
-            read_optional_size(reader, "expert_group_count", MAX_EXPERTS, &router->n_groups);
+        status = read_optional_size(reader, "expert_group_count", MAX_EXPERTS, &router->n_groups);
     if (status == RP_OK && router->n_groups > 1)
-        status = read_size(reader, "expert_group_used_count", MAX_EXPERTS,
-                           &router->n_chosen_groups);
+        status =
+            read_size(reader, "expert_group_used_count", MAX_EXPERTS, &router->n_chosen_groups);
     router->group_score = rp_router_group_score(router);
     return status == RP_OK ? check_groups(reader, router) : status;
 }

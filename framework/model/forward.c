@@ -348,10 +348,10 @@ enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
     size_t width = 0;
     float *scratch = NULL;
     struct rp_pass pass = {.forward = forward,
-                        .ops = forward->ops ? forward->ops : rp_ops_default(),
-                        .layer = weights,
-                        .state = state,
-                        .site = rp_site_make(forward, (int)layer, n, positions, err)};
+                           .ops = forward->ops ? forward->ops : rp_ops_default(),
+                           .layer = weights,
+                           .state = state,
+                           .site = rp_site_make(forward, (int)layer, n, positions, err)};
     enum rp_status status;
     if (layer >= config->n_layers)
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "layer %zu of a model with %zu", layer,

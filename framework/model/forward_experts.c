@@ -61,11 +61,11 @@ struct product {
     const struct rp_weight *weight;
     const float *bias; /* [n_experts][n_out], or NULL */
     size_t n_chosen;
-    bool has_input_each;  /* x has a row for each of the chosen experts; else one a position */
-    float *matrix;        /* [n_out][n_in], then its minima */
-    float *x, *y;         /* [n_positions][n_in], [n_positions][n_out]: of one expert's rows */
-    size_t *at;           /* [n_positions] see struct rp_expert_rows */
-    int64_t *positions;   /* [n_positions] */
+    bool has_input_each; /* x has a row for each of the chosen experts; else one a position */
+    float *matrix;       /* [n_out][n_in], then its minima */
+    float *x, *y;        /* [n_positions][n_in], [n_positions][n_out]: of one expert's rows */
+    size_t *at;          /* [n_positions] see struct rp_expert_rows */
+    int64_t *positions;  /* [n_positions] */
 };
 
 static size_t n_minima(const struct rp_weight *weight)
@@ -146,13 +146,12 @@ static enum rp_status run_expert(struct product *product, size_t expert, size_t 
     const size_t n_out = weight->n_out;
     float *y = pass->buffers[product->step->out];
     struct rp_site site = pass->site;
-    const struct rp_weight loaded = {.data = product->matrix,
-                                     .n_out = n_out,
-                                     .n_in = weight->n_in,
-                                     .type = weight->type,
-                                     .minima = n_minima(weight) > 0
-                                                   ? product->matrix + n_out * weight->n_in
-                                                   : NULL};
+    const struct rp_weight loaded = {
+        .data = product->matrix,
+        .n_out = n_out,
+        .n_in = weight->n_in,
+        .type = weight->type,
+        .minima = n_minima(weight) > 0 ? product->matrix + n_out * weight->n_in : NULL};
     const struct rp_expert_rows rows = {
         .expert = expert, .is_first = is_first, .n_chosen = product->n_chosen, .at = product->at};
     const struct rp_linear args = {.which = product->step->which,
@@ -179,13 +178,13 @@ static enum rp_status run_expert(struct product *product, size_t expert, size_t 
 enum rp_status rp_run_experts_linear(struct rp_pass *pass, const struct rp_step *step)
 {
     const enum rp_weight_id bias = step->has_bias ? rp_bias_of(step->which) : RP_N_WEIGHTS;
-    struct product product = {
-        .pass = pass,
-        .step = step,
-        .weight = &pass->layer->weights[step->which],
-        .bias = bias < RP_N_LAYER_WEIGHTS ? pass->layer->weights[bias].data : NULL,
-        .n_chosen = pass->site.config->router.n_chosen,
-        .has_input_each = step->in == RP_BUFFER_EXPERTS_GATE};
+    struct product product = {.pass = pass,
+                              .step = step,
+                              .weight = &pass->layer->weights[step->which],
+                              .bias = bias < RP_N_LAYER_WEIGHTS ? pass->layer->weights[bias].data
+                                                                : NULL,
+                              .n_chosen = pass->site.config->router.n_chosen,
+                              .has_input_each = step->in == RP_BUFFER_EXPERTS_GATE};
     const size_t n_values = pass->site.n_positions * product.n_chosen * product.weight->n_out;
     bool is_first = true;
     enum rp_status status = product_open(&product);

@@ -330,7 +330,8 @@ size_t rp_layer_bytes(const struct rp_model *model, size_t layer)
     /* Every element takes at least a bit of the file, so the sum cannot overflow. */
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];
-        total += tensor && !is_stack(model, i) ? tensor->dims[0] * tensor->n_rows + n_minima(tensor) : 0;
+        total +=
+            tensor && !is_stack(model, i) ? tensor->dims[0] * tensor->n_rows + n_minima(tensor) : 0;
     }
     return total * sizeof(float);
 }
@@ -360,12 +361,11 @@ enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct 
             continue;
         }
         float *minima = n_minima(tensor) ? at + tensor->n_rows * tensor->dims[0] : NULL;
-        loaded.weights[i] =
-            (struct rp_weight){.data = at,
-                               .n_out = tensor->n_rows,
-                               .n_in = tensor->dims[0],
-                               .type = tensor->type,
-                               .minima = minima};
+        loaded.weights[i] = (struct rp_weight){.data = at,
+                                               .n_out = tensor->n_rows,
+                                               .n_in = tensor->dims[0],
+                                               .type = tensor->type,
+                                               .minima = minima};
         if (minima)
             rp_gguf_minima(tensor, 0, tensor->n_rows, minima);
         status = decode(model, tensor, tensor->n_rows * tensor->dims[0], at, err);

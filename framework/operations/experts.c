@@ -67,8 +67,8 @@ enum rp_status rp_sigma_add_shared_expert(const struct rp_site *site,
         for (size_t i = 0; i < args->dim; i++) {
             const size_t at = p * args->dim + i;
             const double term = args->gate ? (double)factor * (double)args->shared[at] : 0;
-            sigma[at] = (float)(RP_UNIT_ROUNDOFF *
-                                (3 * fabs(term) + 0.5 * fabs((double)args->y[at])));
+            sigma[at] =
+                (float)(RP_UNIT_ROUNDOFF * (3 * fabs(term) + 0.5 * fabs((double)args->y[at])));
         }
     }
     return RP_OK;

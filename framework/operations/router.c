@@ -31,8 +31,8 @@ static void scores_of(const struct rp_router *router, const float *logits, float
         return;
     }
     for (size_t i = 0; i < n; i++) {
-        scores[i] = router->scores == RP_ROUTER_SIGMOID ? rp_sigmoid(logits[i])
-                                                        : expf(logits[i] - largest);
+        scores[i] =
+            router->scores == RP_ROUTER_SIGMOID ? rp_sigmoid(logits[i]) : expf(logits[i] - largest);
         sum += scores[i];
     }
     for (size_t i = 0; i < n && router->scores == RP_ROUTER_SOFTMAX; i++)
@@ -269,7 +269,8 @@ static void take_pair(struct rp_choice_fault *fault, double margin, double error
 }
 
 /* Marks the groups of the choice, and the best of the others up to their number. */
-static void check_groups(struct choice *choice, const bool *is_chosen, struct rp_choice_fault *fault)
+static void check_groups(struct choice *choice, const bool *is_chosen,
+                         struct rp_choice_fault *fault)
 {
     const struct rp_router *router = choice->router;
     const size_t n = router->n_experts / router->n_groups;
@@ -315,8 +316,7 @@ static void check_experts(struct choice *choice, const bool *is_chosen,
     for (size_t i = 0; i < n; i++)
         if (is_chosen[i] && (wrong == SIZE_MAX || choice->scores[i] < choice->scores[wrong]))
             wrong = i;
-    if (missing != SIZE_MAX && wrong != SIZE_MAX &&
-        choice->scores[missing] > choice->scores[wrong])
+    if (missing != SIZE_MAX && wrong != SIZE_MAX && choice->scores[missing] > choice->scores[wrong])
         take_pair(fault, (double)choice->scores[missing] - (double)choice->scores[wrong],
                   hypot(choice->errors[missing], choice->errors[wrong]), wrong, missing, false);
 }
@@ -330,8 +330,8 @@ enum rp_status rp_choice_check(const struct rp_router *router, const float *corr
     bool *is_chosen = calloc(router->n_experts + 1, sizeof *is_chosen);
     *fault = (struct rp_choice_fault){.margin = 0};
     if (status == RP_OK && !is_chosen)
-        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu experts",
-                         router->n_experts);
+        status =
+            rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu experts", router->n_experts);
     for (size_t k = 0; k < router->n_chosen && status == RP_OK; k++) {
         const size_t expert = rp_expert_number(router, chosen[k]);
         if (expert == SIZE_MAX || is_chosen[expert])
@@ -401,9 +401,9 @@ enum rp_status rp_choice_distance(const struct rp_router *router, const float *c
     }
     take_distance(choice.scores, is_in, is_out, n, &lowest, &best);
     if (lowest != SIZE_MAX && best != SIZE_MAX)
-        *distance = fmin(*distance, distance_of((double)choice.scores[lowest] -
-                                                    (double)choice.scores[best],
-                                                choice.errors[lowest], choice.errors[best]));
+        *distance =
+            fmin(*distance, distance_of((double)choice.scores[lowest] - (double)choice.scores[best],
+                                        choice.errors[lowest], choice.errors[best]));
 done:
     free(is_in);
     free(choice.owned);

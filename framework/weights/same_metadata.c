@@ -95,6 +95,24 @@ static double yarn_attention_factor(const struct comparison *comparison)
     return factor > 1 ? 1 + 0.1 * log(factor) : 1;
 }
 
+/* The same of a mixture of experts. */
+static double absent_experts_number(const struct comparison *comparison, const char *name)
+{
+    char key[KEY_SIZE];
+    if (strcmp(name, "expert_weights_scale") == 0)
+        return 1;
+    if (strcmp(name, "expert_gating_func") ==
+        0) /* ggml's numbers: softmax, softmax of the chosen */
+        return strcmp(comparison->file_prefix, "gpt-oss.") == 0 ? 3 : 1;
+    if (strcmp(name, "leading_dense_block_count") == 0)
+        return 0;
+    if (strcmp(name, "expert_shared_feed_forward_length") == 0 &&
+        find(comparison, "expert_shared_count", key))
+        return number_at(comparison->file, key) *
+               checkpoint_number(comparison, "expert_feed_forward_length");
+    return (double)NAN;
+}
+
 /* What a reader takes where the key is absent; NaN: it has to be there. */
 static double absent_number(const struct comparison *comparison, const char *name)
 {
@@ -123,7 +141,7 @@ static double absent_number(const struct comparison *comparison, const char *nam
         return yarn_attention_factor(comparison);
     if (strcmp(name, "vocab_size") == 0 || strcmp(name, "context_length") == 0)
         return checkpoint_number(comparison, name); /* no reader computes with them */
-    return (double)NAN;
+    return absent_experts_number(comparison, name);
 }
 
 /* A cause where the number shows it. */
@@ -235,6 +253,27 @@ static enum rp_status compare_layer_kinds(const struct comparison *comparison, c
     return status;
 }
 
+/* Whether the experts' weights are normalised: of Qwen's, readers do it whatever the file says. */
+static enum rp_status compare_weights_norm(const struct comparison *comparison, const char *name)
+{
+    char key[KEY_SIZE], expected_key[KEY_SIZE];
+    bool wanted = false, found = strncmp(comparison->file_prefix, "qwen", 4) == 0;
+    snprintf(expected_key, sizeof expected_key, "%s%s", comparison->prefix, name);
+    const enum rp_status status =
+        rp_gguf_get_bool(comparison->checkpoint, expected_key, &wanted, comparison->err);
+    const struct rp_gguf_value *value = find(comparison, name, key);
+    bool is_right = status == RP_OK;
+    if (value)
+        is_right = is_right && rp_gguf_get_bool(comparison->file, key, &found, NULL) == RP_OK;
+    if (status == RP_OK)
+        report(comparison, key, is_right && found == wanted,
+               found   ? "true"
+               : value ? "false"
+                       : "missing, which readers take for false",
+               wanted ? "true" : "false", "");
+    return status;
+}
+
 static enum rp_status compare_array(const struct comparison *comparison, const char *name)
 {
     char key[KEY_SIZE], expected_key[KEY_SIZE], found[TEXT_SIZE] = "missing", wanted[TEXT_SIZE];
@@ -296,6 +335,8 @@ static enum rp_status compare_value(const struct comparison *comparison,
     }
     if (strcmp(name, "attention.recurrent_layers") == 0)
         return compare_layer_kinds(comparison, name);
+    if (strcmp(name, "expert_weights_norm") == 0)
+        return compare_weights_norm(comparison, name);
     return compare_array(comparison, name);
 }
 
