@@ -202,13 +202,19 @@ static void collect_inputs(struct rp_search *search, enum rp_weight_id which)
     }
 }
 
-static void collect_product(struct rp_search *search, enum rp_weight_id which)
+/* Also of experts: each without its own. */
+static void collect_bias(struct rp_search *search, enum rp_weight_id which)
 {
-    const struct rp_weight *weight = &search->weights.weights[which];
     const enum rp_weight_id bias = rp_bias_of(which);
     if (bias < RP_N_LAYER_WEIGHTS && search->weights.weights[bias].data)
         rp_search_add(search, make("bias-missing", WITHOUT_BIAS, which), "%s without its bias",
                       rp_weight_name(which));
+}
+
+static void collect_product(struct rp_search *search, enum rp_weight_id which)
+{
+    const struct rp_weight *weight = &search->weights.weights[which];
+    collect_bias(search, which);
     collect_swapped(search, which);
     if (weight->n_out == weight->n_in)
         rp_search_add(search, make("weights-transposed", TRANSPOSED, which), "%s transposed",
@@ -287,6 +293,8 @@ void rp_collect_linear(struct rp_search *search)
     for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         if (rp_search_has_step(search, RP_STEP_LINEAR, (enum rp_weight_id)i))
             collect_product(search, (enum rp_weight_id)i);
+        if (rp_search_has_step(search, RP_STEP_EXPERTS_LINEAR, (enum rp_weight_id)i))
+            collect_bias(search, (enum rp_weight_id)i);
     }
     if (search->slot.layer >= 0)
         collect_layers(search);
