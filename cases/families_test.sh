@@ -168,6 +168,18 @@ bugs_of_qwen3_yarn() { # GGUF
     ignored "$1" qwen3.rope.scaling.yarn_attn_factor=1.25 $(every_layer rope-attention-factor)
 }
 
+# Experts as they are published: the C model reads MXFP4 as transformers does, to the bit.
+mxfp4_checkpoint() {
+    local kind
+    logged "$python" "$root/fixtures/tiny/make_mxfp4.py" "$checkpoint" "$work/mxfp4"
+    for kind in packed unpacked; do
+        logged "$bin/refparity-embedded" --model "$work/mxfp4/$kind" --tokens "$work/tokens" --mode batched --dump "$work/mxfp4/dump.$kind" --slots operations
+    done
+    for kind in h0_gate h3_ffnout logits; do
+        cmp "$work/mxfp4/dump.packed/$kind.npy" "$work/mxfp4/dump.unpacked/$kind.npy" || fail "MXFP4 is read otherwise than transformers does"
+    done
+}
+
 # The last model in shards, as converters write them: the same model, whichever shard is named.
 split_files() {
     local shard
@@ -225,6 +237,7 @@ for family in "${families[@]}"; do
             "bugs_of_$family" "$work/$type.gguf"
         done
     done
+    [ "$family" != gpt-oss ] || mxfp4_checkpoint
     echo "$family: $n_replayed dumps of llama.cpp replayed, with and without a bug ($((SECONDS - start)) s)"
 done
 before=$n_replayed
