@@ -52,6 +52,7 @@ refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/modes.json" PREFIX two/)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/weights.json" PREFIX file/)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/loud.json" PREFIX loud/ STORE "$root/fixtures/store")
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/refer.json" PREFIX refer/)
+refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/split.json" PREFIX split/ STORE "$root/fixtures/store")
 END
 run='"--model", "{gguf}", "--tokens", "{tokens_file}", "--dump", "{dump}"'
 entry() { # NAME ENGINE
@@ -108,6 +109,20 @@ cat >"$work/project/refer.json" <<END
   "llama.cpp": {"argv": ["$llamacpp", "--model", "{gguf}", "--prompt-file", "{prompt_file}", "--dump", "{dump}",
                 "--mode", "{mode}", "--slots", "{slots}"], "layout": "npy", "how_to_get": "run ci/get-llamacpp.sh"}},
  "tests": [$(referring right clean), $(referring wrong bug)]}
+END
+# a model in three files: the matrix names the first
+python=$("$root/ci/record.sh" --print-python)
+"$python" - "$root/fixtures" "$root/fixtures/tiny/qwen3/qwen3-q8_0.gguf" "$work/models/split.gguf" <<'END'
+import pathlib, sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, sys.argv[1])
+import gguf, gguf_copy
+gguf_copy.split_gguf(gguf.GGUFReader(sys.argv[2]), pathlib.Path(sys.argv[3]), 16)
+END
+cat >"$work/project/split.json" <<END
+{"engines": {"clean": {"argv": ["{target:refparity-embedded}", $run], "layout": "npy"}},
+ "tests": [{"name": "shards", "hf_model": "tiny/qwen3", "n_layers": 4, "gate": "explained", "replay": true,
+            "engine_gguf": "$work/models/split-00001-of-00003.gguf", "prompts": ["Hello"]}]}
 END
 tree=$work/build
 tool=$built/bin/refparity
@@ -396,6 +411,22 @@ assert tests["scheme/ok/p0/run"]["RESOURCE_LOCK"] == ["refparity-clean"], tests[
 assert tests["scheme/ok/p0/h00"]["LABELS"] == ["clean", "layer", "ok", "scheme"], tests["scheme/ok/p0/h00"]["LABELS"]
 END
 n_checks=$((n_checks + 1))
+
+# ---- a model in three files: all of the chain goes by the first one's name; a run is of all of them
+expect 0 run_ctest -R '^split/'
+says 'split/shards/weights .*Passed'
+says 'split/shards/p0/replay/h03 .*Passed'
+says 'split/shards/p0/report .*Passed'
+expect 0 "$tool" report "$tree/refparity/split_/config.json"
+says 'compared 1 of 1 pairs: 1 passed'
+touch "$work/models/split-00003-of-00003.gguf"
+expect 2 "$tree/refparity/split_/cases/case.split_.shards__p0" h2
+says 'the model file has changed since the engine was started: run it again'
+rm "$work/models/split-00003-of-00003.gguf"
+expect 8 run_ctest --output-on-failure -R '^split/shards/(p0/engine|weights)$'
+says 'split/shards/p0/engine .*Failed'
+says 'shard 3 of 3 of this model is missing; all have to be in one folder'
+says 'split/shards/weights .*Failed'
 
 # ---- a matrix that was changed after configuring: its new entries have no tests, so nothing passes
 cp "$work/project/matrix.json" "$work/matrix.json"

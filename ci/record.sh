@@ -8,6 +8,7 @@ usage() {
 usage: ci/record.sh [FILTER] [--check] [OPTION...]
        ci/record.sh --model NAME --prompt TEXT [--slots operations] [--dtype TYPE] [--out FILE.npz] [OPTION...]
        ci/record.sh [FILTER] --build DIR [--force]
+       ci/record.sh --replay DUMP --model NAME [--gguf FILE] [--activations by_weight] [OPTION...]
 
 Records the fixture of every pair of matrix/matrix.json whose <entry>/<prompt> contains FILTER
 (default: all); what is valid already is kept. Models that are not in the repository come from the
@@ -24,6 +25,9 @@ of the checkpoint, by which <entry>/weights is tested where the checkpoint is no
   --out FILE.npz  with --model: not into the store but here
   --build DIR     not HF's fixtures, but those of entries that name an engine as their reference: runs
                   `refparity record` of the build tree DIR, where the engines are; needs no Python
+  --replay DUMP   with --model: what refparity replay does, of any architecture that transformers has: each
+                  slot of an engine's dump is computed by HF's own modules from the dump's own inputs, on the
+                  weights of --gguf FILE or of the checkpoint; ci/record.sh --replay --help has its options
   --test          run the recorder's own unit tests instead
   --print-python  make the environment and print its interpreter's path instead
   --help          this text
@@ -35,7 +39,7 @@ ${XDG_CACHE_HOME:-$HOME/.cache}/refparity/venv. pip's own settings apply: to get
 set PIP_EXTRA_INDEX_URL to an index of CPU wheels. REFPARITY_PYTHON=/path/to/python uses that
 interpreter as it is instead.
 
-Exit codes: 0 all well, 1 --check or --test found something wrong, 2 wrong usage or environment.
+Exit codes: 0 all well, 1 --check, --test or --replay found something wrong, 2 wrong usage or environment.
 END
 }
 
@@ -53,6 +57,13 @@ filter=
 mode=record
 build=
 options=()
+case " $* " in *" --replay "* | *" --replay="*)
+    mode=replay
+    options=("$@")
+    case " $* " in *" --help "* | *" -h "*) options=(--help) ;; esac
+    set --
+    ;;
+esac
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help)
@@ -143,6 +154,7 @@ fi
 python=$(environment_python)
 case $mode in
 print) printf '%s\n' "$python" ;;
+replay) exec "$python" "$root/fixtures/hf_replay.py" "${options[@]}" ;;
 unit-tests)
     # -B: no bytecode beside the sources
     for folder in fixtures fixtures/engines; do

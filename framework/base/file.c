@@ -108,6 +108,12 @@ void rp_file_unmap(const void *bytes, size_t size)
         munmap((void *)(uintptr_t)bytes, size);
 }
 
+void rp_file_read_few(const void *bytes, size_t size)
+{
+    if (size > 0) /* a failure costs time, no more */
+        (void)madvise((void *)(uintptr_t)bytes, size, MADV_RANDOM);
+}
+
 void rp_file_forget(const void *bytes, size_t size)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);

@@ -21,6 +21,9 @@ enum rp_status rp_file_map_no_link(const char *path, const void **bytes, size_t 
                                    struct rp_error *err);
 void rp_file_unmap(const void *bytes, size_t size); /* NULL with 0 is allowed */
 
+/* Of a mapped file a few places will be read: what stands around them is not read ahead. */
+void rp_file_read_few(const void *bytes, size_t size);
+
 /* Part of a mapped file, bytes [size], need not stay in this process's memory: its pages go, and are
  * mapped again where they are read again. */
 void rp_file_forget(const void *bytes, size_t size);
