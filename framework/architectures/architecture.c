@@ -7,10 +7,14 @@
 
 static const struct rp_architecture *const architectures[] = {
     &rp_architecture_gemma3,
+    &rp_architecture_gpt_oss,
     &rp_architecture_llama,
+    &rp_architecture_phi3,
     &rp_architecture_qwen2,
     &rp_architecture_qwen3,
     &rp_architecture_qwen35,
+    &rp_architecture_qwen35moe,
+    &rp_architecture_qwen3moe,
     &rp_architecture_smollm3,
     NULL,
 };
@@ -58,6 +62,13 @@ const char *rp_architecture_hf_names(char *text, size_t size)
     return text;
 }
 
+enum rp_buffer rp_up_of(enum rp_buffer gate)
+{
+    return gate == RP_BUFFER_EXPERTS_GATE  ? RP_BUFFER_EXPERTS_UP
+           : gate == RP_BUFFER_SHARED_GATE ? RP_BUFFER_SHARED_UP
+                                           : RP_BUFFER_UP;
+}
+
 struct rp_step_flow rp_step_flow(const struct rp_step *step)
 {
     struct rp_step_flow flow = {.reads = {step->in},
@@ -96,7 +107,19 @@ struct rp_step_flow rp_step_flow(const struct rp_step *step)
     case RP_STEP_ATTENTION_GATE:
     case RP_STEP_RESIDUAL_ADD: flow.reads[flow.n_reads++] = step->out; break;
     case RP_STEP_GATED_NORM: flow.reads[flow.n_reads++] = RP_BUFFER_DELTA_GATE; break;
-    case RP_STEP_FFN_ACTIVATION: flow.reads[flow.n_reads++] = RP_BUFFER_UP; break;
+    case RP_STEP_FFN_ACTIVATION: flow.reads[flow.n_reads++] = rp_up_of(step->in); break;
+    case RP_STEP_CHOOSE_EXPERTS: break;
+    case RP_STEP_WEIGH_EXPERTS: flow.reads[flow.n_reads++] = RP_BUFFER_EXPERTS; break;
+    case RP_STEP_EXPERTS_LINEAR:
+        flow.reads[flow.n_reads++] = RP_BUFFER_EXPERTS;
+        flow.is_operation = step->out != RP_BUFFER_EXPERTS_OUT; /* it is one with the sum */
+        break;
+    case RP_STEP_SUM_EXPERTS: flow.reads[flow.n_reads++] = RP_BUFFER_EXPERT_WEIGHTS; break;
+    case RP_STEP_ADD_SHARED:
+        flow.reads[flow.n_reads++] = step->out;
+        if (step->which == RP_SHARED_ROUTER)
+            flow.reads[flow.n_reads++] = RP_BUFFER_SHARED_ROUTER;
+        break;
     }
     return flow;
 }
@@ -128,7 +151,28 @@ static bool reads_gate_vectors(const struct rp_step *step, enum rp_weight_id whi
 static bool has_weight(enum rp_step_kind kind)
 {
     return kind == RP_STEP_RMS_NORM || kind == RP_STEP_LINEAR || kind == RP_STEP_CAUSAL_CONV1D ||
-           kind == RP_STEP_GATED_NORM;
+           kind == RP_STEP_GATED_NORM || kind == RP_STEP_EXPERTS_LINEAR ||
+           kind == RP_STEP_ATTENTION || kind == RP_STEP_CHOOSE_EXPERTS;
+}
+
+bool rp_weight_is_optional(enum rp_weight_id which)
+{
+    return which == RP_ROUTER_CORRECTION;
+}
+
+const struct rp_layer_plan *rp_architecture_plan(const struct rp_architecture *architecture,
+                                                 const struct rp_model_config *config, size_t layer)
+{
+    const enum rp_layer_kind kind = config->layer_kinds[layer];
+    return layer < config->n_dense_layers ? &architecture->dense_plans[kind]
+                                          : &architecture->plans[kind];
+}
+
+size_t rp_weight_n_stacked(const struct rp_model_config *config, enum rp_weight_id which)
+{
+    return which == RP_EXPERTS_GATE || which == RP_EXPERTS_UP || which == RP_EXPERTS_DOWN
+               ? config->router.n_experts
+               : 0;
 }
 
 bool rp_layer_plan_uses(const struct rp_layer_plan *plan, enum rp_weight_id which)
@@ -139,6 +183,14 @@ bool rp_layer_plan_uses(const struct rp_layer_plan *plan, enum rp_weight_id whic
             (step->has_bias && rp_bias_of(step->which) == which))
             return true;
     }
+    return false;
+}
+
+bool rp_architecture_has_experts(const struct rp_architecture *architecture)
+{
+    for (size_t kind = 0; kind < RP_N_LAYER_KINDS; kind++)
+        if (rp_layer_plan_uses(&architecture->plans[kind], RP_ROUTER))
+            return true;
     return false;
 }
 
@@ -166,6 +218,16 @@ size_t rp_buffer_width(const struct rp_model_config *config, enum rp_buffer buff
     case RP_BUFFER_DELTA: return config->n_linear_v_heads * config->linear_head_dim;
     case RP_BUFFER_GATE:
     case RP_BUFFER_UP: return config->intermediate_size;
+    case RP_BUFFER_ROUTER: return config->router.n_experts;
+    case RP_BUFFER_EXPERTS:
+    case RP_BUFFER_EXPERT_WEIGHTS: return config->router.n_chosen;
+    case RP_BUFFER_EXPERTS_GATE:
+    case RP_BUFFER_EXPERTS_UP: return config->router.n_chosen * config->expert_size;
+    case RP_BUFFER_EXPERTS_OUT: return config->router.n_chosen * config->hidden_size;
+    case RP_BUFFER_SHARED_ROUTER: return config->shared_expert_size > 0 ? 1 : 0;
+    case RP_BUFFER_SHARED_GATE:
+    case RP_BUFFER_SHARED_UP: return config->shared_expert_size;
+    case RP_BUFFER_SHARED_OUT: return config->shared_expert_size > 0 ? config->hidden_size : 0;
     case RP_BUFFER_CACHE: return 0;
     default: return config->hidden_size;
     }
@@ -190,6 +252,7 @@ void rp_weight_shape(const struct rp_model_config *config, enum rp_weight_id whi
         *n_out = config->hidden_size;
         *n_in = heads_width;
         break;
+    case RP_ATTN_SINKS: *n_in = config->n_heads; break;
     case RP_ATTN_QKV: *n_out = conv_channels(config); break;
     case RP_ATTN_GATE: *n_out = config->n_linear_v_heads * config->linear_head_dim; break;
     case RP_SSM_CONV1D:
@@ -211,9 +274,32 @@ void rp_weight_shape(const struct rp_model_config *config, enum rp_weight_id whi
         *n_out = config->hidden_size;
         *n_in = config->intermediate_size;
         break;
+    case RP_ROUTER: *n_out = config->router.n_experts; break;
+    case RP_ROUTER_BIAS:
+    case RP_ROUTER_CORRECTION: *n_in = config->router.n_experts; break;
+    case RP_EXPERTS_GATE:
+    case RP_EXPERTS_UP: *n_out = config->expert_size; break;
+    case RP_EXPERTS_DOWN:
+        *n_in = config->expert_size;
+        *n_out = config->hidden_size;
+        break;
+    case RP_EXPERTS_GATE_BIAS:
+    case RP_EXPERTS_UP_BIAS:
+        *n_out = config->router.n_experts;
+        *n_in = config->expert_size;
+        break;
+    case RP_EXPERTS_DOWN_BIAS: *n_out = config->router.n_experts; break;
+    case RP_SHARED_GATE:
+    case RP_SHARED_UP: *n_out = config->shared_expert_size; break;
+    case RP_SHARED_DOWN:
+        *n_in = config->shared_expert_size;
+        *n_out = config->hidden_size;
+        break;
     case RP_TOKEN_EMBD:
     case RP_OUTPUT: *n_out = config->vocab_size; break;
-    case RP_ROPE_FREQS: *n_in = config->n_rot / 2; break;
+    case RP_ROPE_FREQS:
+    case RP_ROPE_FACTORS_SHORT:
+    case RP_ROPE_FACTORS_LONG: *n_in = config->n_rot / 2; break;
     default: break;
     }
 }
@@ -231,6 +317,8 @@ const char *rp_weight_name(enum rp_weight_id which)
         [RP_ATTN_Q_NORM] = "attn_q_norm",
         [RP_ATTN_K_NORM] = "attn_k_norm",
         [RP_ATTN_OUTPUT] = "attn_output",
+        [RP_ATTN_OUTPUT_BIAS] = "attn_output.bias",
+        [RP_ATTN_SINKS] = "attn_sinks",
         [RP_ATTN_QKV] = "attn_qkv",
         [RP_ATTN_GATE] = "attn_gate",
         [RP_SSM_CONV1D] = "ssm_conv1d",
@@ -246,18 +334,65 @@ const char *rp_weight_name(enum rp_weight_id which)
         [RP_FFN_DOWN] = "ffn_down",
         [RP_ATTN_POST_NORM] = "post_attention_norm",
         [RP_FFN_POST_NORM] = "post_ffw_norm",
+        [RP_ROUTER] = "ffn_gate_inp",
+        [RP_ROUTER_BIAS] = "ffn_gate_inp.bias",
+        [RP_ROUTER_CORRECTION] = "exp_probs_b.bias",
+        [RP_EXPERTS_GATE] = "ffn_gate_exps",
+        [RP_EXPERTS_UP] = "ffn_up_exps",
+        [RP_EXPERTS_DOWN] = "ffn_down_exps",
+        [RP_EXPERTS_GATE_BIAS] = "ffn_gate_exps.bias",
+        [RP_EXPERTS_UP_BIAS] = "ffn_up_exps.bias",
+        [RP_EXPERTS_DOWN_BIAS] = "ffn_down_exps.bias",
+        [RP_SHARED_ROUTER] = "ffn_gate_inp_shexp",
+        [RP_SHARED_GATE] = "ffn_gate_shexp",
+        [RP_SHARED_UP] = "ffn_up_shexp",
+        [RP_SHARED_DOWN] = "ffn_down_shexp",
         [RP_TOKEN_EMBD] = "token_embd",
         [RP_OUTPUT_NORM] = "output_norm",
         [RP_OUTPUT] = "output",
         [RP_ROPE_FREQS] = "rope_freqs",
+        [RP_ROPE_FACTORS_SHORT] = "rope_factors_short",
+        [RP_ROPE_FACTORS_LONG] = "rope_factors_long",
     };
     return (unsigned)which < RP_N_WEIGHTS ? names[which] : "unknown";
+}
+
+/* The tensor that has the weight and others; NULL: it has its own. */
+static const struct rp_fused *fused_of(const struct rp_architecture *architecture,
+                                       enum rp_weight_id which)
+{
+    for (size_t i = 0; i < sizeof architecture->fused / sizeof *architecture->fused; i++)
+        for (size_t k = 0; k < architecture->fused[i].n_parts; k++)
+            if (architecture->fused[i].parts[k] == which)
+                return &architecture->fused[i];
+    return NULL;
+}
+
+struct rp_weight_rows rp_weight_rows(const struct rp_architecture *architecture,
+                                     const struct rp_model_config *config, enum rp_weight_id which)
+{
+    const struct rp_fused *fused = fused_of(architecture, which);
+    struct rp_weight_rows rows = {.first = 0};
+    size_t n_in;
+    rp_weight_shape(config, which, &rows.n, &n_in);
+    rows.n_all = fused ? 0 : rows.n;
+    for (size_t k = 0; fused && k < fused->n_parts; k++) {
+        size_t n_out;
+        rp_weight_shape(config, fused->parts[k], &n_out, &n_in);
+        if (fused->parts[k] == which)
+            rows.first = rows.n_all;
+        rows.n_all += n_out;
+    }
+    return rows;
 }
 
 void rp_weight_full_name(const struct rp_architecture *architecture, enum rp_weight_id which,
                          size_t layer, char name[RP_GGUF_NAME_SIZE])
 {
-    const char *base = which == RP_FFN_NORM ? architecture->ffn_norm : rp_weight_name(which);
+    const struct rp_fused *fused = fused_of(architecture, which);
+    const char *base = fused                  ? fused->name
+                       : which == RP_FFN_NORM ? architecture->ffn_norm
+                                              : rp_weight_name(which);
     const char *suffix = which == RP_SSM_A || strstr(base, ".bias") ? ""
                          : which == RP_SSM_DT                       ? ".bias"
                                                                     : ".weight";

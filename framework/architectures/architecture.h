@@ -27,6 +27,16 @@ enum rp_buffer {
     RP_BUFFER_BRANCH,     /* what is added to the residual stream */
     RP_BUFFER_GATE,
     RP_BUFFER_UP,
+    RP_BUFFER_ROUTER,         /* the router's logits */
+    RP_BUFFER_EXPERTS,        /* numbers of the chosen ones */
+    RP_BUFFER_EXPERT_WEIGHTS, /* of the chosen ones */
+    RP_BUFFER_EXPERTS_GATE,   /* of the chosen ones, side by side */
+    RP_BUFFER_EXPERTS_UP,
+    RP_BUFFER_EXPERTS_OUT, /* before they are weighted and summed */
+    RP_BUFFER_SHARED_ROUTER,
+    RP_BUFFER_SHARED_GATE,
+    RP_BUFFER_SHARED_UP,
+    RP_BUFFER_SHARED_OUT,
     RP_BUFFER_CACHE, /* the layer's state; it has no width of its own */
     RP_N_BUFFERS
 };
@@ -42,7 +52,7 @@ struct rp_step {
 /* What a step reads and writes. Row p of what it writes needs row p of what it reads; where reads_all,
  * also the rows of all earlier positions. */
 struct rp_step_flow {
-    enum rp_buffer reads[3], writes[2];
+    enum rp_buffer reads[4], writes[2];
     size_t n_reads, n_writes;
     bool reads_all;
     /* Whether it is an operation whose output may differ. Others copy, or are one with the operation
@@ -50,6 +60,8 @@ struct rp_step_flow {
     bool is_operation;
 };
 struct rp_step_flow rp_step_flow(const struct rp_step *step);
+/* The buffer that an activation multiplies `gate`'s by. */
+enum rp_buffer rp_up_of(enum rp_buffer gate);
 
 /* What a layer of one kind computes. */
 struct rp_layer_plan {
@@ -71,8 +83,12 @@ struct rp_layer_pattern {
 /* What the converter does to a tensor's values. */
 enum rp_value_change {
     RP_CHANGE_NONE,
-    RP_CHANGE_PLUS_ONE, /* a norm that HF multiplies by 1 + weight */
-    RP_CHANGE_MINUS_EXP /* -exp(x) */
+    RP_CHANGE_PLUS_ONE,  /* a norm that HF multiplies by 1 + weight */
+    RP_CHANGE_MINUS_EXP, /* -exp(x) */
+    /* Of all experts' tensor, as gpt_oss_experts.h has it: its rows 0, 2, 4 …; 1, 3, 5 …; all of them. */
+    RP_CHANGE_EVEN_OF_EXPERTS,
+    RP_CHANGE_ODD_OF_EXPERTS,
+    RP_CHANGE_ALL_OF_EXPERTS
 };
 
 /* How a weight is made from the checkpoint's tensor. */
@@ -84,29 +100,44 @@ struct rp_source {
         columns; /* whose order they are in; RP_PART_OTHER: as in the checkpoint */
 };
 
+/* Weights that a file keeps in one tensor, one below the other. */
+struct rp_fused {
+    const char *name; /* as rp_weight_name's */
+    enum rp_weight_id parts[3];
+    size_t n_parts; /* 0: none */
+};
+
 struct rp_architecture {
     const char *name;     /* general.architecture */
     const char *ffn_norm; /* RP_FFN_NORM's name in the file */
     enum rp_rope_ordering rope_ordering;
     bool may_have_rope_freqs;
     bool has_attention_gate;
-    bool norms_round_last;  /* see struct rp_model_config */
-    bool scales_embeddings; /* by sqrt(hidden_size) */
-    bool ties_embeddings;   /* where config.json does not say */
+    bool norms_round_last;      /* see struct rp_model_config */
+    bool window_has_own_rope;   /* layers with a window: a base of their own, which is not scaled */
+    bool yarn_keeps_ramp_ends;  /* see struct rp_rope_scaling; no key of a GGUF says it */
+    bool yarn_scales_attention; /* by the square of mscale_all_dim's rp_yarn_mscale */
+    bool scales_embeddings;     /* by sqrt(hidden_size) */
+    bool ties_embeddings;       /* where config.json does not say */
     enum rp_activation_function activation;
     /* A model of so many layers scales attention by 1 / sqrt(hidden_size / n_heads), which no key of a GGUF
      * says; 0: none does. */
     size_t layers_scaled_by_width;
     struct rp_layer_plan plans[RP_N_LAYER_KINDS];
+    struct rp_layer_plan dense_plans[RP_N_LAYER_KINDS]; /* of the first layers, without experts */
+    struct rp_router router; /* scores, normalizes: where no key says otherwise */
     struct rp_layer_pattern pattern;
+    struct rp_fused fused[2];
     const char *const *hf_names;     /* model_type in config.json, up to a NULL */
     const struct rp_source *sources; /* [n_sources]; RP_OUTPUT and RP_ROPE_FREQS have none */
     size_t n_sources;
     float partial_rotary_factor; /* where config.json has none */
 };
 
-extern const struct rp_architecture rp_architecture_llama, rp_architecture_qwen3,
-    rp_architecture_gemma3, rp_architecture_qwen2, rp_architecture_qwen35, rp_architecture_smollm3;
+extern const struct rp_architecture rp_architecture_llama, rp_architecture_phi3,
+    rp_architecture_qwen3, rp_architecture_gemma3, rp_architecture_gpt_oss, rp_architecture_qwen2,
+    rp_architecture_qwen35, rp_architecture_qwen35moe, rp_architecture_qwen3moe,
+    rp_architecture_smollm3;
 
 /* Their names, for a message: "llama, qwen3"; those of config.json's model_type. */
 const char *rp_architecture_names(char *text, size_t size);
@@ -123,9 +154,29 @@ bool rp_architecture_is_hybrid(const struct rp_architecture *architecture);
 /* Whether it may have layers that attend to a window of positions. */
 bool rp_architecture_has_window(const struct rp_architecture *architecture);
 
+/* What a router with those scores chooses groups by. */
+static inline enum rp_group_score rp_router_group_score(const struct rp_router *router)
+{
+    return router->scores == RP_ROUTER_SIGMOID ? RP_GROUP_BEST_TWO : RP_GROUP_MAX;
+}
+
+/* Whether it has layers with experts. */
+bool rp_architecture_has_experts(const struct rp_architecture *architecture);
+
 /* What attention's scores are multiplied by; config's sizes are set. */
 float rp_attention_scale(const struct rp_architecture *architecture,
                          const struct rp_model_config *config);
+
+/* What that layer computes; config's layer_kinds and n_dense_layers are set. */
+const struct rp_layer_plan *rp_architecture_plan(const struct rp_architecture *architecture,
+                                                 const struct rp_model_config *config,
+                                                 size_t layer);
+
+/* Whether some models of an architecture that has this weight are without it. */
+bool rp_weight_is_optional(enum rp_weight_id which);
+
+/* How many matrices of rp_weight_shape lie in it, one an expert; 0: it is no such stack. */
+size_t rp_weight_n_stacked(const struct rp_model_config *config, enum rp_weight_id which);
 
 /* Whether a layer of that kind has this weight. */
 bool rp_layer_plan_uses(const struct rp_layer_plan *plan, enum rp_weight_id which);
@@ -133,6 +184,13 @@ bool rp_layer_plan_uses(const struct rp_layer_plan *plan, enum rp_weight_id whic
 /* A weight's whole name in the file; layer is ignored for those outside the layers. */
 void rp_weight_full_name(const struct rp_architecture *architecture, enum rp_weight_id which,
                          size_t layer, char name[RP_GGUF_NAME_SIZE]);
+
+/* Which rows of its tensor are the weight's, of one whose rp_weight_n_stacked is 0: n from `first` on, of n_all. */
+struct rp_weight_rows {
+    size_t first, n, n_all;
+};
+struct rp_weight_rows rp_weight_rows(const struct rp_architecture *architecture,
+                                     const struct rp_model_config *config, enum rp_weight_id which);
 
 /* 0 for what the configuration does not have. */
 size_t rp_buffer_width(const struct rp_model_config *config, enum rp_buffer buffer);

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "architectures/checkpoint_config.h"
+#include "architectures/checkpoint_rope_scaling.h"
+#include "architectures/gpt_oss_experts.h"
 #include "architectures/hf_order.h"
 #include "weights/gguf_computed.h"
 
@@ -19,12 +21,17 @@
 
 /* How one tensor of the GGUF is made. */
 struct made {
-    const struct rp_checkpoint_tensor *source; /* NULL: rope_freqs */
+    const struct rp_checkpoint_tensor *source; /* NULL: rope factors */
     size_t n_rows, n_columns;
     enum rp_value_change change;
     bool has_heads_order;   /* of V heads; else of rotated pairs */
     size_t *rows, *columns; /* [n_rows], [n_columns]: HF's index of each; NULL: the same */
-    float *values;          /* [n_columns], of rope_freqs; else NULL */
+    /* Of experts: n_each rows of each, one tensor an expert; or each NULL, and source has all, expert e's from
+     * row e * stride + first on. */
+    const struct rp_checkpoint_tensor **each; /* [n_rows / n_each], owned */
+    size_t n_each, stride, first;
+    struct rp_gpt_oss_experts fused; /* n_experts 0: it is not of gpt-oss's experts */
+    float *values;                   /* [n_columns], of rope factors; else NULL */
 };
 
 struct conversion {
@@ -44,6 +51,7 @@ static void free_conversion(void *context)
         free(conversion->made[i].rows);
         free(conversion->made[i].columns);
         free(conversion->made[i].values);
+        free(conversion->made[i].each);
     }
     free(conversion->made);
     free(conversion->used);
@@ -56,8 +64,27 @@ static void free_conversion(void *context)
 
 static void change_values(enum rp_value_change change, float *values, size_t n)
 {
-    for (size_t i = 0; i < n && change != RP_CHANGE_NONE; i++)
-        values[i] = change == RP_CHANGE_PLUS_ONE ? values[i] + 1.0f : -expf(values[i]);
+    for (size_t i = 0; i < n && change == RP_CHANGE_PLUS_ONE; i++)
+        values[i] += 1.0f;
+    for (size_t i = 0; i < n && change == RP_CHANGE_MINUS_EXP; i++)
+        values[i] = -expf(values[i]);
+}
+
+/* Rows of experts, as many at once as lie side by side. */
+static enum rp_status make_expert_rows(const struct made *made, size_t first, size_t n, float *out,
+                                       struct rp_error *err)
+{
+    const size_t width = made->n_columns;
+    enum rp_status status = RP_OK;
+    for (size_t i = 0, n_now; i < n && status == RP_OK; i += n_now) {
+        const size_t expert = (first + i) / made->n_each, row = (first + i) % made->n_each;
+        const struct rp_checkpoint_tensor *source = made->each ? made->each[expert] : made->source;
+        const size_t from = made->each ? row : expert * made->stride + made->first + row;
+        n_now = made->n_each - row < n - i ? made->n_each - row : n - i;
+        status = rp_safetensors_values(source->file, source->tensor, from * width, n_now * width,
+                                       out + i * width, err);
+    }
+    return status;
 }
 
 static enum rp_status make_rows(const void *context, size_t index, size_t first, size_t n,
@@ -73,6 +100,12 @@ static enum rp_status make_rows(const void *context, size_t index, size_t first,
         return RP_OK;
     }
     const struct rp_checkpoint_tensor *source = made->source;
+    if (made->fused.n_experts > 0) { /* a row of biases has those of all the expert's rows */
+        const size_t n_each = width / made->fused.n_in;
+        return rp_gpt_oss_experts_rows(&made->fused, first * n_each, n * n_each, out, err);
+    }
+    if (made->n_each > 0)
+        return make_expert_rows(made, first, n, out, err);
     if (source->sketch.data)
         return rp_fail(err, RP_ERR_UNSUPPORTED, rp_safetensors_path(source->file),
                        (long long)source->tensor->offset,
@@ -100,9 +133,12 @@ static enum rp_status make_rows(const void *context, size_t index, size_t first,
 static void forget_tensor(const void *context, size_t index)
 {
     const struct conversion *conversion = context;
-    const struct rp_checkpoint_tensor *source = conversion->made[index].source;
-    if (source)
+    const struct made *made = &conversion->made[index];
+    const size_t n = made->each ? made->n_rows / made->n_each : made->source ? 1 : 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct rp_checkpoint_tensor *source = made->each ? made->each[i] : made->source;
         rp_safetensors_forget(source->file, source->tensor);
+    }
 }
 
 static struct rp_gguf_origin origin_of(const void *context, size_t index)
@@ -200,14 +236,142 @@ static void list_tensor(struct conversion *conversion, enum rp_weight_id which, 
 {
     struct rp_gguf_tensor *tensor = &conversion->tensors[conversion->n_tensors];
     rp_weight_full_name(conversion->config.architecture, which, layer, tensor->name);
-    tensor->n_dims = made->n_rows > 1 ? 2 : 1;
+    tensor->n_dims = made->n_each > 0 ? 3 : made->n_rows > 1 ? 2 : 1;
     tensor->dims[0] = made->n_columns;
-    tensor->dims[1] = made->n_rows;
-    tensor->dims[2] = tensor->dims[3] = 1;
+    tensor->dims[1] = made->n_each > 0 ? made->n_each : made->n_rows;
+    tensor->dims[2] = made->n_each > 0 ? made->n_rows / made->n_each : 1;
+    tensor->dims[3] = 1;
     tensor->n_rows = made->n_rows;
     tensor->type = type_of(made);
     tensor->offset = made->source ? made->source->tensor->offset : 0;
     conversion->made[conversion->n_tensors++] = *made;
+}
+
+/* The checkpoint's tensor of that name, which is noted as used; NULL: it has none. */
+static const struct rp_checkpoint_tensor *use_tensor(struct conversion *conversion,
+                                                     const char *name)
+{
+    const struct rp_checkpoint_tensor *tensor = rp_checkpoint_find(conversion->checkpoint, name);
+    if (tensor)
+        conversion->used[tensor - rp_checkpoint_tensor(conversion->checkpoint, 0)] = true;
+    return tensor;
+}
+
+/* One of the tensors that experts are made of: [n_experts][n_out][n_in], or, n_experts 0, [n_out][n_in]. */
+static enum rp_status check_experts(const struct rp_checkpoint_tensor *tensor, size_t n_experts,
+                                    size_t n_out, size_t n_in, struct rp_error *err)
+{
+    const struct rp_safetensor *data = tensor->tensor;
+    const char *path = rp_safetensors_path(tensor->file);
+    const size_t *dims = data->dims, n = n_experts > 0;
+    char shape[256];
+    if (data->n_dims != 2 + n || (n > 0 && dims[0] != n_experts) || dims[n] != n_out ||
+        dims[n + 1] != n_in)
+        return rp_fail(err, RP_ERR_MISMATCH, path, (long long)data->offset,
+                       "tensor '%s' is %s, expected %zu x [%zu][%zu] from config.json", data->name,
+                       shape_text(data, shape, sizeof shape), n_experts > 0 ? n_experts : 1, n_out,
+                       n_in);
+    if (tensor->sketch.data)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, path, (long long)data->offset,
+                       "tensor '%s' is sketched; experts have to be there whole", data->name);
+    if (data->type == RP_SAFETENSORS_OTHER)
+        return rp_safetensors_values(tensor->file, data, 0, 1, NULL, err);
+    return RP_OK;
+}
+
+/* A tensor for each: pattern has a * where the number belongs. */
+static enum rp_status find_each(struct conversion *conversion, const char *pattern,
+                                struct made *made, size_t n_experts, struct rp_error *err)
+{
+    const int n_before = (int)(strchr(pattern, '*') - pattern);
+    char name[NAME_SIZE];
+    enum rp_status status = RP_OK;
+    made->each = calloc(n_experts, sizeof(struct rp_checkpoint_tensor *));
+    if (!made->each)
+        return rp_fail(err, RP_ERR_MEMORY, rp_checkpoint_path(conversion->checkpoint), -1,
+                       "no memory for %zu experts", n_experts);
+    for (size_t i = 0; i < n_experts && status == RP_OK; i++) {
+        snprintf(name, sizeof name, "%.*s%zu%s", n_before, pattern, i, pattern + n_before + 1);
+        made->each[i] = use_tensor(conversion, name);
+        status = made->each[i]
+                     ? check_experts(made->each[i], 0, made->n_each, made->n_columns, err)
+                     : rp_fail(err, RP_ERR_MISSING, rp_checkpoint_path(conversion->checkpoint), -1,
+                               "tensor '%s' is missing", name);
+        if (status == RP_OK && made->each[i]->tensor->type != made->each[0]->tensor->type)
+            status = rp_fail(err, RP_ERR_UNSUPPORTED, rp_safetensors_path(made->each[i]->file),
+                             (long long)made->each[i]->tensor->offset,
+                             "tensor '%s' is of another type than the first expert's", name);
+    }
+    made->source = made->each[0];
+    return status;
+}
+
+/* All in one: gate and up side by side. */
+static enum rp_status find_fused(struct conversion *conversion, const char *pattern,
+                                 enum rp_weight_id which, struct made *made, size_t n_experts,
+                                 struct rp_error *err)
+{
+    const bool is_down = which == RP_EXPERTS_DOWN;
+    char name[NAME_SIZE];
+    snprintf(name, sizeof name, "%.*s%s", (int)(strchr(pattern, '*') - pattern), pattern,
+             is_down ? "down_proj" : "gate_up_proj");
+    made->source = use_tensor(conversion, name);
+    made->stride = is_down ? made->n_each : 2 * made->n_each;
+    made->first = which == RP_EXPERTS_UP ? made->n_each : 0;
+    if (!made->source)
+        return rp_fail(err, RP_ERR_MISSING, rp_checkpoint_path(conversion->checkpoint), -1,
+                       "tensors '%s' and '%s' are missing", pattern, name);
+    return check_experts(made->source, n_experts, made->stride, made->n_columns, err);
+}
+
+static enum rp_status add_experts(struct conversion *conversion, const struct rp_source *source,
+                                  size_t layer, const char *pattern, struct rp_error *err)
+{
+    const size_t n_experts = rp_weight_n_stacked(&conversion->config.model, source->which);
+    const int n_before = (int)(strchr(pattern, '*') - pattern);
+    struct made made = {.change = RP_CHANGE_NONE};
+    char first[NAME_SIZE];
+    rp_weight_shape(&conversion->config.model, source->which, &made.n_each, &made.n_columns);
+    made.n_rows = n_experts * made.n_each;
+    snprintf(first, sizeof first, "%.*s0%s", n_before, pattern, pattern + n_before + 1);
+    const enum rp_status status =
+        rp_checkpoint_find(conversion->checkpoint, first)
+            ? find_each(conversion, pattern, &made, n_experts, err)
+            : find_fused(conversion, pattern, source->which, &made, n_experts, err);
+    if (status == RP_OK)
+        list_tensor(conversion, source->which, layer, &made);
+    else
+        free(made.each);
+    return status;
+}
+
+static enum rp_status add_fused_experts(struct conversion *conversion,
+                                        const struct rp_source *source, size_t layer,
+                                        const char *name, struct rp_error *err)
+{
+    const struct rp_model_config *model = &conversion->config.model;
+    const size_t n_experts = rp_weight_n_stacked(model, source->which);
+    const bool is_bias = n_experts == 0, is_half = source->change != RP_CHANGE_ALL_OF_EXPERTS;
+    struct made made = {.change = RP_CHANGE_NONE};
+    struct rp_gpt_oss_experts *fused = &made.fused;
+    rp_weight_shape(model, source->which, &made.n_rows, &made.n_columns);
+    fused->n_experts = is_bias ? made.n_rows : n_experts;
+    fused->n_out = is_bias ? made.n_columns : made.n_rows;
+    fused->n_in = is_bias ? 1 : made.n_columns;
+    fused->step = is_half ? 2 : 1;
+    fused->n_all = fused->step * fused->n_out;
+    fused->first = source->change == RP_CHANGE_ODD_OF_EXPERTS;
+    made.n_each = is_bias ? 0 : made.n_rows;
+    made.n_rows = is_bias ? made.n_rows : n_experts * made.n_rows;
+    const enum rp_status status = rp_gpt_oss_experts_find(conversion->checkpoint, name, fused, err);
+    if (status != RP_OK)
+        return status;
+    made.source = fused->values ? fused->values : fused->blocks;
+    (void)use_tensor(conversion, made.source->tensor->name);
+    if (fused->scales)
+        (void)use_tensor(conversion, fused->scales->tensor->name);
+    list_tensor(conversion, source->which, layer, &made);
+    return RP_OK;
 }
 
 /* name: in the checkpoint. */
@@ -217,14 +381,18 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
     const struct rp_checkpoint *checkpoint = conversion->checkpoint;
     const enum rp_layer_kind kind = conversion->config.layer_kinds[layer];
     char shape[256];
-    struct made made = {.source = rp_checkpoint_find(checkpoint, name), .change = source->change};
+    struct made made = {.source = use_tensor(conversion, name), .change = source->change};
+    if (!made.source && rp_weight_is_optional(source->which))
+        return RP_OK;
     if (!made.source)
         return rp_fail(err, RP_ERR_MISSING, rp_checkpoint_path(checkpoint), -1,
                        "tensor '%s' is missing", name);
     const struct rp_safetensor *tensor = made.source->tensor;
     const char *path = rp_safetensors_path(made.source->file);
-    conversion->used[made.source - rp_checkpoint_tensor(checkpoint, 0)] = true;
     rp_weight_shape(&conversion->config.model, source->which, &made.n_rows, &made.n_columns);
+    made.n_rows =
+        rp_weight_rows(conversion->config.architecture, &conversion->config.model, source->which)
+            .n_all;
     if (!has_shape(tensor, made.n_rows, made.n_columns))
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is %s, expected [%zu][%zu] from config.json", name,
@@ -255,19 +423,26 @@ static enum rp_status add_layers(struct conversion *conversion, struct rp_error 
     enum rp_status status = RP_OK;
     for (size_t layer = 0; layer < conversion->config.model.n_layers; layer++) {
         const struct rp_layer_plan *plan =
-            &architecture->plans[conversion->config.layer_kinds[layer]];
+            rp_architecture_plan(architecture, &conversion->config.model, layer);
         for (size_t i = 0; i < architecture->n_sources && status == RP_OK; i++) {
             const struct rp_source *source = &architecture->sources[i];
             if (source->which >= RP_N_LAYER_WEIGHTS || !rp_layer_plan_uses(plan, source->which))
                 continue;
             snprintf(name, sizeof name, "%slayers.%zu.%s", conversion->prefix, layer, source->name);
-            status = add_tensor(conversion, source, layer, name, err);
+            if (strchr(source->name, '*'))
+                status = add_experts(conversion, source, layer, name, err);
+            else if (source->change >= RP_CHANGE_EVEN_OF_EXPERTS)
+                status = add_fused_experts(conversion, source, layer, name, err);
+            else
+                status = add_tensor(conversion, source, layer, name, err);
         }
     }
     return status;
 }
 
-static enum rp_status add_rope_freqs(struct conversion *conversion, struct rp_error *err)
+/* factors [n_rot / 2], NULL: llama3's, which are computed here. */
+static enum rp_status add_rope_factors(struct conversion *conversion, enum rp_weight_id which,
+                                       const float *factors, struct rp_error *err)
 {
     const size_t n = conversion->config.model.n_rot / 2;
     const struct made made = {
@@ -275,9 +450,26 @@ static enum rp_status add_rope_freqs(struct conversion *conversion, struct rp_er
     if (!made.values)
         return rp_fail(err, RP_ERR_MEMORY, rp_checkpoint_path(conversion->checkpoint), -1,
                        "no memory for %zu rope factors", n);
-    rp_llama3_rope_factors(&conversion->config, made.values);
-    list_tensor(conversion, RP_ROPE_FREQS, 0, &made);
+    if (factors)
+        memcpy(made.values, factors, n * sizeof *factors);
+    else
+        rp_llama3_rope_factors(&conversion->config, made.values);
+    list_tensor(conversion, which, 0, &made);
     return RP_OK;
+}
+
+static enum rp_status add_all_rope_factors(struct conversion *conversion, struct rp_error *err)
+{
+    const struct rp_checkpoint_config *config = &conversion->config;
+    enum rp_status status = RP_OK;
+    if (config->has_llama3_rope)
+        status = add_rope_factors(conversion, RP_ROPE_FREQS, NULL, err);
+    if (status == RP_OK && config->short_rope_factors)
+        status =
+            add_rope_factors(conversion, RP_ROPE_FACTORS_SHORT, config->short_rope_factors, err);
+    if (status == RP_OK && config->long_rope_factors)
+        status = add_rope_factors(conversion, RP_ROPE_FACTORS_LONG, config->long_rope_factors, err);
+    return status;
 }
 
 static enum rp_status add_globals(struct conversion *conversion, struct rp_error *err)
@@ -296,8 +488,8 @@ static enum rp_status add_globals(struct conversion *conversion, struct rp_error
     }
     if (status == RP_OK && !conversion->config.model.has_tied_embeddings)
         status = add_tensor(conversion, &output, 0, output.name, err);
-    if (status == RP_OK && conversion->config.has_llama3_rope)
-        status = add_rope_freqs(conversion, err);
+    if (status == RP_OK)
+        status = add_all_rope_factors(conversion, err);
     return status;
 }
 
@@ -367,6 +559,28 @@ static void put_token_ids(struct rp_gguf_metadata *metadata, const struct rp_che
         rp_gguf_metadata_ints(metadata, key, ids, n);
 }
 
+static void put_experts(struct rp_gguf_metadata *metadata, const struct rp_model_config *model)
+{
+    const struct rp_router *router = &model->router;
+    const char *name = model->architecture;
+    char key[NAME_SIZE];
+    put_size(metadata, name, "expert_count", router->n_experts);
+    put_size(metadata, name, "expert_used_count", router->n_chosen);
+    put_size(metadata, name, "expert_feed_forward_length", model->expert_size);
+    if (model->shared_expert_size > 0)
+        put_size(metadata, name, "expert_shared_feed_forward_length", model->shared_expert_size);
+    if (model->n_dense_layers > 0)
+        put_size(metadata, name, "leading_dense_block_count", model->n_dense_layers);
+    if (router->n_groups > 1) {
+        put_size(metadata, name, "expert_group_count", router->n_groups);
+        put_size(metadata, name, "expert_group_used_count", router->n_chosen_groups);
+    }
+    put_size(metadata, name, "expert_gating_func", (size_t)router->scores + 1);
+    put_float(metadata, name, "expert_weights_scale", router->scale);
+    snprintf(key, sizeof key, "%s.expert_weights_norm", name);
+    rp_gguf_metadata_bool(metadata, key, router->normalizes);
+}
+
 static void put_hybrid(struct rp_gguf_metadata *metadata, const struct rp_checkpoint_config *config)
 {
     const struct rp_model_config *model = &config->model;
@@ -387,6 +601,34 @@ static void put_hybrid(struct rp_gguf_metadata *metadata, const struct rp_checkp
     free(is_recurrent);
 }
 
+static void put_rope_scaling(struct rp_gguf_metadata *metadata,
+                             const struct rp_checkpoint_config *config)
+{
+    static const char *const types[] = {
+        [RP_ROPE_LINEAR] = "linear", [RP_ROPE_YARN] = "yarn", [RP_ROPE_LONGROPE] = "longrope"};
+    const struct rp_rope_scaling *scaling = &config->model.rope_scaling;
+    const char *name = config->model.architecture;
+    char key[NAME_SIZE];
+    if (scaling->type == RP_ROPE_NOT_SCALED)
+        return;
+    snprintf(key, sizeof key, "%s.rope.scaling.type", name);
+    rp_gguf_metadata_string(metadata, key, types[scaling->type]);
+    if (scaling->type != RP_ROPE_LONGROPE)
+        put_float(metadata, name, "rope.scaling.factor", scaling->factor);
+    if (scaling->type != RP_ROPE_LINEAR)
+        put_size(metadata, name, "rope.scaling.original_context_length", scaling->original_context);
+    if (scaling->type == RP_ROPE_LONGROPE)
+        put_float(metadata, name, "rope.scaling.attn_factor", scaling->attention_factor);
+    if (scaling->type != RP_ROPE_YARN)
+        return;
+    put_float(metadata, name, "rope.scaling.yarn_attn_factor", scaling->attention_factor);
+    put_float(metadata, name, "rope.scaling.yarn_beta_fast", scaling->beta_fast);
+    put_float(metadata, name, "rope.scaling.yarn_beta_slow", scaling->beta_slow);
+    if (scaling->mscale_all_dim > 0)
+        put_float(metadata, name, "rope.scaling.yarn_log_multiplier",
+                  0.1f * scaling->mscale_all_dim);
+}
+
 static void put_metadata(const struct conversion *conversion, struct rp_gguf_metadata *metadata)
 {
     const struct rp_checkpoint_config *config = &conversion->config;
@@ -398,7 +640,8 @@ static void put_metadata(const struct conversion *conversion, struct rp_gguf_met
     if (config->context_length > 0)
         put_size(metadata, name, "context_length", config->context_length);
     put_size(metadata, name, "embedding_length", model->hidden_size);
-    put_size(metadata, name, "feed_forward_length", model->intermediate_size);
+    if (model->intermediate_size > 0)
+        put_size(metadata, name, "feed_forward_length", model->intermediate_size);
     put_size(metadata, name, "vocab_size", model->vocab_size);
     put_size(metadata, name, "attention.head_count", model->n_heads);
     put_size(metadata, name, "attention.head_count_kv", model->n_kv_heads);
@@ -407,16 +650,20 @@ static void put_metadata(const struct conversion *conversion, struct rp_gguf_met
     put_float(metadata, name, "attention.layer_norm_rms_epsilon", model->rms_norm_eps);
     put_size(metadata, name, "rope.dimension_count", model->n_rot);
     put_float(metadata, name, "rope.freq_base", model->rope_theta);
-    if (rp_architecture_has_window(config->architecture)) {
+    if (model->window > 0) {
         put_size(metadata, name, "attention.sliding_window", model->window);
-        put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
+        if (config->architecture->window_has_own_rope)
+            put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
     }
+    put_rope_scaling(metadata, config);
     if (config->n_rope_sections > 0) {
         snprintf(key, sizeof key, "%s.rope.dimension_sections", name);
         rp_gguf_metadata_ints(metadata, key, config->rope_sections, RP_MAX_ROPE_SECTIONS);
     }
     if (rp_architecture_is_hybrid(config->architecture))
         put_hybrid(metadata, config);
+    if (rp_architecture_has_experts(config->architecture))
+        put_experts(metadata, model);
     put_token_ids(metadata, conversion->checkpoint, "bos_token_id", RP_CHECKPOINT_BOS_IDS);
     put_token_ids(metadata, conversion->checkpoint, "eos_token_id", RP_CHECKPOINT_EOS_IDS);
 }

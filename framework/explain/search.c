@@ -84,8 +84,24 @@ static enum rp_status allocate(struct rp_search *search, struct rp_error *err)
     return RP_OK;
 }
 
+/* Of chosen experts, in whatever order: the root of the share that is others. */
+static double choice_error(const float *a, const float *b, size_t n)
+{
+    size_t n_others = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t k = 0;
+        while (k < n && a[i] != b[k])
+            k++;
+        n_others += k == n;
+    }
+    return sqrt((double)n_others / (double)n);
+}
+
 static double error_of(const struct rp_search *search, size_t row, const float *rows)
 {
+    if (search->slot.part == RP_PART_EXPERTS)
+        return choice_error(rows + row * search->dim, search->dumped + row * search->dim,
+                            search->dim);
     const struct rp_numerics numerics =
         rp_replay_part_numerics(&search->numerics, search->slot.part);
     return rp_replay_row_error(&numerics, rows + row * search->dim,
@@ -141,7 +157,6 @@ enum rp_status rp_search_open(struct rp_slot_search *own, struct rp_replay *repl
     *search = (struct rp_search){
         .config = rp_model_config(model),
         .gguf = rp_model_gguf(model),
-        .rope_freqs = model->rope_freqs,
         .dump = rp_replay_dump(replay),
         .first_position = replay->first_position,
         .numerics = rp_replay_options(replay)->numerics,
@@ -154,6 +169,10 @@ enum rp_status rp_search_open(struct rp_slot_search *own, struct rp_replay *repl
         .err = err,
     };
     search->kind = search->config->layer_kinds[layer];
+    const size_t length = rp_dump_sequence_length(search->dump);
+    search->rope_freqs = rp_model_rope_factors(model, search->kind, length);
+    search->is_long = length > search->config->rope_scaling.original_context;
+    search->other_rope_freqs = search->is_long ? model->rope_factors : model->long_rope_factors;
     enum rp_status status = allocate(search, err);
     if (status == RP_OK)
         status = find_steps(own, err);
@@ -302,6 +321,9 @@ enum rp_status rp_search_try(struct rp_search *search, const struct rp_candidate
     struct rp_slot_search *own = (struct rp_slot_search *)search;
     struct rp_change change;
     *trial = (struct rp_trial){.candidate = *candidate, .place = *place};
+    if (candidate->from_layer >= 0 &&
+        !rp_model_has_layer(rp_replay_model(own->replay), (size_t)candidate->from_layer))
+        return RP_OK; /* nothing is known of it */
     enum rp_status status = set_up(own, candidate, &change, err);
     if (status == RP_OK && candidate->transform)
         status = transform_rows(search, &change, place, err);

@@ -4,20 +4,9 @@
 #include <stdlib.h>
 
 #include "architectures/hf_order.h"
-#include "model/model_internal.h"
+#include "model/pass.h"
 
 #define L2_NORM_EPS 1e-6f /* HF's l2norm has it as a constant */
-
-/* One call of rp_layer_forward. */
-struct pass {
-    const struct rp_forward *forward;
-    const struct rp_ops *ops;
-    const struct rp_layer *layer;
-    struct rp_layer_state *state;
-    struct rp_site site;
-    float *buffers[RP_N_BUFFERS]; /* [n_positions][rp_buffer_width] each */
-    float *scores;                /* [n_used + n_positions] */
-};
 
 struct rp_site rp_site_make(const struct rp_forward *forward, int layer, size_t n,
                             const int64_t *positions, struct rp_error *err)
@@ -51,7 +40,7 @@ enum rp_status rp_tap_emit(const struct rp_forward *forward, enum rp_slot_part p
 }
 
 /* The buffer as the slot: in HF's order, where its own is another. */
-static enum rp_status run_tap(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_tap(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_site *site = &pass->site;
     const struct rp_model_config *config = site->config;
@@ -73,7 +62,7 @@ static enum rp_status run_tap(struct pass *pass, const struct rp_step *step)
     return status;
 }
 
-static enum rp_status run_rms_norm(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_rms_norm(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
     const struct rp_weight *weight = &pass->layer->weights[step->which];
@@ -89,7 +78,7 @@ static enum rp_status run_rms_norm(struct pass *pass, const struct rp_step *step
     return pass->ops->rms_norm(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_linear(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_linear(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_weight *weight = &pass->layer->weights[step->which];
     const enum rp_weight_id bias = step->has_bias ? rp_bias_of(step->which) : RP_N_WEIGHTS;
@@ -108,14 +97,20 @@ static enum rp_status run_linear(struct pass *pass, const struct rp_step *step)
     return pass->ops->linear(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_rope(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_rope(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
+    const size_t n = pass->site.n_positions;
+    const size_t so_far = n > 0 ? (size_t)pass->site.positions[n - 1] + 1 : 0;
+    const size_t length = pass->forward->sequence_length;
     struct rp_rope args = {
         .which = step->which,
         .ordering = config->rope_ordering,
         .theta = rp_site_rope_theta(&pass->site),
-        .freq_factors = pass->forward->model->rope_freqs,
+        .freq_factors =
+            rp_model_rope_factors(pass->forward->model, config->layer_kinds[pass->site.layer],
+                                  length > 0 ? length : so_far),
+        .attention_factor = rp_site_attention_factor(&pass->site),
         .n_rot = config->n_rot,
         .n_heads = rp_buffer_width(config, step->in) / config->head_dim,
         .head_dim = config->head_dim,
@@ -125,7 +120,7 @@ static enum rp_status run_rope(struct pass *pass, const struct rp_step *step)
     return pass->ops->rope(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_kv_store(struct pass *pass)
+static enum rp_status run_kv_store(struct rp_pass *pass)
 {
     struct rp_layer_state *state = pass->state;
     size_t first = state->n_used - pass->site.n_positions; /* this call's own are appended */
@@ -139,7 +134,7 @@ static enum rp_status run_kv_store(struct pass *pass)
     return pass->ops->kv_store(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_attention(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_attention(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
     struct rp_attention args = {
@@ -148,6 +143,7 @@ static enum rp_status run_attention(struct pass *pass, const struct rp_step *ste
         .head_dim = config->head_dim,
         .scale = config->attention_scale,
         .is_causal = true,
+        .sinks = step->which < RP_N_LAYER_WEIGHTS ? pass->layer->weights[step->which].data : NULL,
         .window = config->layer_kinds[pass->site.layer] == RP_LAYER_SLIDING_ATTENTION
                       ? config->window
                       : 0,
@@ -162,7 +158,7 @@ static enum rp_status run_attention(struct pass *pass, const struct rp_step *ste
     return pass->ops->attention(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_split_gate(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_split_gate(struct rp_pass *pass, const struct rp_step *step)
 {
     struct rp_split_gate args = {
         .n_heads = pass->site.config->n_heads,
@@ -174,7 +170,7 @@ static enum rp_status run_split_gate(struct pass *pass, const struct rp_step *st
     return pass->ops->split_gate(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_attention_gate(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_attention_gate(struct rp_pass *pass, const struct rp_step *step)
 {
     struct rp_attention_gate args = {
         .dim = rp_buffer_width(pass->site.config, step->out),
@@ -184,7 +180,7 @@ static enum rp_status run_attention_gate(struct pass *pass, const struct rp_step
     return pass->ops->attention_gate(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_causal_conv1d(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_causal_conv1d(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_weight *weight = &pass->layer->weights[step->which];
     struct rp_causal_conv1d args = {
@@ -200,7 +196,7 @@ static enum rp_status run_causal_conv1d(struct pass *pass, const struct rp_step 
 }
 
 /* The convolved row is Q, K and V side by side. */
-static enum rp_status run_l2_norm(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_l2_norm(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
     size_t k_dim = config->n_linear_k_heads * config->linear_head_dim;
@@ -215,7 +211,7 @@ static enum rp_status run_l2_norm(struct pass *pass, const struct rp_step *step)
     return pass->ops->l2_norm(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_delta_decay(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_delta_decay(struct rp_pass *pass, const struct rp_step *step)
 {
     struct rp_delta_decay args = {
         .n_heads = pass->site.config->n_linear_v_heads,
@@ -226,7 +222,7 @@ static enum rp_status run_delta_decay(struct pass *pass, const struct rp_step *s
     return pass->ops->delta_decay(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_delta_beta(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_delta_beta(struct rp_pass *pass, const struct rp_step *step)
 {
     struct rp_delta_beta args = {
         .n_heads = pass->site.config->n_linear_v_heads,
@@ -235,7 +231,7 @@ static enum rp_status run_delta_beta(struct pass *pass, const struct rp_step *st
     return pass->ops->delta_beta(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_delta_rule(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_delta_rule(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
     size_t k_dim = config->n_linear_k_heads * config->linear_head_dim;
@@ -257,7 +253,7 @@ static enum rp_status run_delta_rule(struct pass *pass, const struct rp_step *st
     return pass->ops->delta_rule(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_gated_norm(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_gated_norm(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
     struct rp_gated_norm args = {
@@ -272,19 +268,19 @@ static enum rp_status run_gated_norm(struct pass *pass, const struct rp_step *st
     return pass->ops->gated_norm(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_ffn_activation(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_ffn_activation(struct rp_pass *pass, const struct rp_step *step)
 {
     struct rp_ffn_activation args = {
         .function = pass->site.config->activation,
-        .dim = pass->site.config->intermediate_size,
-        .gate = pass->buffers[RP_BUFFER_GATE],
-        .up = pass->buffers[RP_BUFFER_UP],
+        .dim = rp_buffer_width(pass->site.config, step->in),
+        .gate = pass->buffers[step->in],
+        .up = pass->buffers[rp_up_of(step->in)],
         .y = pass->buffers[step->out],
     };
     return pass->ops->ffn_activation(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_residual_add(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_residual_add(struct rp_pass *pass, const struct rp_step *step)
 {
     struct rp_residual_add args = {
         .which = step->which,
@@ -295,7 +291,7 @@ static enum rp_status run_residual_add(struct pass *pass, const struct rp_step *
     return pass->ops->residual_add(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_step(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_step(struct rp_pass *pass, const struct rp_step *step)
 {
     switch (step->kind) {
     case RP_STEP_TAP: return run_tap(pass, step);
@@ -313,6 +309,11 @@ static enum rp_status run_step(struct pass *pass, const struct rp_step *step)
     case RP_STEP_DELTA_RULE: return run_delta_rule(pass, step);
     case RP_STEP_GATED_NORM: return run_gated_norm(pass, step);
     case RP_STEP_FFN_ACTIVATION: return run_ffn_activation(pass, step);
+    case RP_STEP_CHOOSE_EXPERTS: return rp_run_choose_experts(pass, step);
+    case RP_STEP_WEIGH_EXPERTS: return rp_run_weigh_experts(pass, step);
+    case RP_STEP_EXPERTS_LINEAR: return rp_run_experts_linear(pass, step);
+    case RP_STEP_SUM_EXPERTS: return rp_run_sum_experts(pass, step);
+    case RP_STEP_ADD_SHARED: return rp_run_add_shared(pass, step);
     case RP_STEP_RESIDUAL_ADD: return run_residual_add(pass, step);
     }
     return RP_OK;
@@ -328,7 +329,8 @@ static enum rp_status check_kind(const struct rp_layer_plan *plan, enum rp_layer
                        layer);
     for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         enum rp_weight_id which = (enum rp_weight_id)i;
-        if (rp_layer_plan_uses(plan, which) && !weights->weights[i].data)
+        if (rp_layer_plan_uses(plan, which) && !weights->weights[i].data &&
+            !weights->weights[i].stack && !rp_weight_is_optional(which))
             return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
                            "the weights have no '%s', which layer %zu needs", rp_weight_name(which),
                            layer);
@@ -345,11 +347,11 @@ enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
     const struct rp_layer_plan *plan;
     size_t width = 0;
     float *scratch = NULL;
-    struct pass pass = {.forward = forward,
-                        .ops = forward->ops ? forward->ops : rp_ops_default(),
-                        .layer = weights,
-                        .state = state,
-                        .site = rp_site_make(forward, (int)layer, n, positions, err)};
+    struct rp_pass pass = {.forward = forward,
+                           .ops = forward->ops ? forward->ops : rp_ops_default(),
+                           .layer = weights,
+                           .state = state,
+                           .site = rp_site_make(forward, (int)layer, n, positions, err)};
     enum rp_status status;
     if (layer >= config->n_layers)
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "layer %zu of a model with %zu", layer,
