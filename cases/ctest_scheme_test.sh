@@ -420,7 +420,7 @@ says 'split/shards/p0/report .*Passed'
 expect 0 "$tool" report "$tree/refparity/split_/config.json"
 says 'compared 1 of 1 pairs: 1 passed'
 touch "$work/models/split-00003-of-00003.gguf"
-expect 2 "$tree/refparity/split_/cases/case.split_.shards__p0" h2
+expect 2 "$tree/refparity/split_/cases/case.split_.shards__p0" h02
 says 'the model file has changed since the engine was started: run it again'
 rm "$work/models/split-00003-of-00003.gguf"
 expect 8 run_ctest --output-on-failure -R '^split/shards/(p0/engine|weights)$'
