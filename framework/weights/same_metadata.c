@@ -300,12 +300,15 @@ static enum rp_status compare_array(const struct comparison *comparison, const c
     return status;
 }
 
-/* Whether the checkpoint's is what a reader takes rope.scaling.type for where the file has none. */
-static bool is_linear(const struct comparison *comparison, const char *key)
+/* Whether a reader takes the file for the checkpoint's rope scaling where the file has no type of it: that is
+ * linear, or longrope where its tensors are there, as Phi-3's converter has it. */
+static bool is_known_without_type(const struct comparison *comparison, const char *key)
 {
     struct rp_gguf_string type = {"", 0};
     (void)rp_gguf_get_string(comparison->checkpoint, key, &type, NULL);
-    return type.length == 6 && memcmp(type.data, "linear", 6) == 0;
+    return (type.length == 6 && memcmp(type.data, "linear", 6) == 0) ||
+           (type.length == 8 && memcmp(type.data, "longrope", 8) == 0 &&
+            rp_gguf_find_tensor(comparison->file, "rope_factors_short.weight"));
 }
 
 static enum rp_status compare_value(const struct comparison *comparison,
@@ -329,7 +332,8 @@ static enum rp_status compare_value(const struct comparison *comparison,
     }
     if (expected->kind == RP_GGUF_STRING) {
         const struct rp_gguf_value *value = find(comparison, name, file_key);
-        if (value || strcmp(name, "rope.scaling.type") != 0 || !is_linear(comparison, key))
+        if (value || strcmp(name, "rope.scaling.type") != 0 ||
+            !is_known_without_type(comparison, key))
             compare_text(comparison, file_key, expected);
         return RP_OK;
     }
