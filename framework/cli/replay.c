@@ -470,6 +470,7 @@ int rp_cli_replay(int argc, char **argv)
     if (status == RP_OK) {
         find_missing(&options, dump, (int)rp_model_config(model)->n_layers, &run.output.counts);
         find_unknown(dump, &run.output.counts);
+        run.output.counts.n_prediction_layers = rp_model_config(model)->n_prediction_layers;
         status = run_all(replay, &run, &err);
     }
     const int result = status == RP_OK
