@@ -6,11 +6,17 @@
 #include <string.h>
 
 static const struct rp_architecture *const architectures[] = {
-    &rp_architecture_gemma3,    &rp_architecture_llama,
-    &rp_architecture_phi3,      &rp_architecture_qwen2,
-    &rp_architecture_qwen3,     &rp_architecture_qwen35,
-    &rp_architecture_qwen35moe, &rp_architecture_qwen3moe,
-    &rp_architecture_smollm3,   NULL,
+    &rp_architecture_gemma3,
+    &rp_architecture_gpt_oss,
+    &rp_architecture_llama,
+    &rp_architecture_phi3,
+    &rp_architecture_qwen2,
+    &rp_architecture_qwen3,
+    &rp_architecture_qwen35,
+    &rp_architecture_qwen35moe,
+    &rp_architecture_qwen3moe,
+    &rp_architecture_smollm3,
+    NULL,
 };
 
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name)
@@ -146,7 +152,7 @@ static bool has_weight(enum rp_step_kind kind)
 {
     return kind == RP_STEP_RMS_NORM || kind == RP_STEP_LINEAR || kind == RP_STEP_CAUSAL_CONV1D ||
            kind == RP_STEP_GATED_NORM || kind == RP_STEP_EXPERTS_LINEAR ||
-           kind == RP_STEP_CHOOSE_EXPERTS;
+           kind == RP_STEP_ATTENTION || kind == RP_STEP_CHOOSE_EXPERTS;
 }
 
 bool rp_weight_is_optional(enum rp_weight_id which)
@@ -246,6 +252,7 @@ void rp_weight_shape(const struct rp_model_config *config, enum rp_weight_id whi
         *n_out = config->hidden_size;
         *n_in = heads_width;
         break;
+    case RP_ATTN_SINKS: *n_in = config->n_heads; break;
     case RP_ATTN_QKV: *n_out = conv_channels(config); break;
     case RP_ATTN_GATE: *n_out = config->n_linear_v_heads * config->linear_head_dim; break;
     case RP_SSM_CONV1D:
@@ -310,6 +317,8 @@ const char *rp_weight_name(enum rp_weight_id which)
         [RP_ATTN_Q_NORM] = "attn_q_norm",
         [RP_ATTN_K_NORM] = "attn_k_norm",
         [RP_ATTN_OUTPUT] = "attn_output",
+        [RP_ATTN_OUTPUT_BIAS] = "attn_output.bias",
+        [RP_ATTN_SINKS] = "attn_sinks",
         [RP_ATTN_QKV] = "attn_qkv",
         [RP_ATTN_GATE] = "attn_gate",
         [RP_SSM_CONV1D] = "ssm_conv1d",

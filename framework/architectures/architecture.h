@@ -83,8 +83,12 @@ struct rp_layer_pattern {
 /* What the converter does to a tensor's values. */
 enum rp_value_change {
     RP_CHANGE_NONE,
-    RP_CHANGE_PLUS_ONE, /* a norm that HF multiplies by 1 + weight */
-    RP_CHANGE_MINUS_EXP /* -exp(x) */
+    RP_CHANGE_PLUS_ONE,  /* a norm that HF multiplies by 1 + weight */
+    RP_CHANGE_MINUS_EXP, /* -exp(x) */
+    /* Of all experts' tensor, as gpt_oss_experts.h has it: its rows 0, 2, 4 …; 1, 3, 5 …; all of them. */
+    RP_CHANGE_EVEN_OF_EXPERTS,
+    RP_CHANGE_ODD_OF_EXPERTS,
+    RP_CHANGE_ALL_OF_EXPERTS
 };
 
 /* How a weight is made from the checkpoint's tensor. */
@@ -131,8 +135,9 @@ struct rp_architecture {
 };
 
 extern const struct rp_architecture rp_architecture_llama, rp_architecture_phi3,
-    rp_architecture_qwen3, rp_architecture_gemma3, rp_architecture_qwen2, rp_architecture_qwen35,
-    rp_architecture_qwen35moe, rp_architecture_qwen3moe, rp_architecture_smollm3;
+    rp_architecture_qwen3, rp_architecture_gemma3, rp_architecture_gpt_oss, rp_architecture_qwen2,
+    rp_architecture_qwen35, rp_architecture_qwen35moe, rp_architecture_qwen3moe,
+    rp_architecture_smollm3;
 
 /* Their names, for a message: "llama, qwen3"; those of config.json's model_type. */
 const char *rp_architecture_names(char *text, size_t size);

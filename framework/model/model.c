@@ -118,11 +118,14 @@ static enum rp_status find_rope_factors(struct rp_model *model, bool *used, stru
 static enum rp_status bind_globals(struct rp_model *model, bool *used, struct rp_error *err)
 {
     const struct rp_gguf_tensor *norm;
-    enum rp_status status = bind(model, RP_TOKEN_EMBD, 0, false, &model->token_embd, used, err);
+    /* what a part of the shards lacks is not asked for: rp_model_open_layers */
+    const bool is_partial = rp_gguf_is_partial(model->gguf);
+    enum rp_status status =
+        bind(model, RP_TOKEN_EMBD, 0, is_partial, &model->token_embd, used, err);
     if (status == RP_OK)
         status = bind(model, RP_OUTPUT, 0, true, &model->output, used, err);
     if (status == RP_OK)
-        status = bind(model, RP_OUTPUT_NORM, 0, false, &norm, used, err);
+        status = bind(model, RP_OUTPUT_NORM, 0, is_partial, &norm, used, err);
     if (status == RP_OK)
         status = find_rope_factors(model, used, err);
     if (status != RP_OK)
@@ -130,7 +133,7 @@ static enum rp_status bind_globals(struct rp_model *model, bool *used, struct rp
     model->config.has_tied_embeddings = !model->output;
     if (!model->output)
         model->output = model->token_embd;
-    return decode_vector(model, norm, &model->output_norm, err);
+    return norm ? decode_vector(model, norm, &model->output_norm, err) : RP_OK;
 }
 
 static enum rp_status bind_layers(struct rp_model *model, bool *used, struct rp_error *err)
@@ -142,6 +145,8 @@ static enum rp_status bind_layers(struct rp_model *model, bool *used, struct rp_
                        "no memory for %zu layers", model->config.n_layers);
     for (size_t layer = 0; layer < model->config.n_layers; layer++) {
         const struct rp_layer_plan *plan = rp_layer_plan_of(model, layer);
+        if (!rp_model_has_layer(model, layer))
+            continue;
         for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS && status == RP_OK; i++) {
             enum rp_weight_id which = (enum rp_weight_id)i;
             if (rp_layer_plan_uses(plan, which))
@@ -157,7 +162,8 @@ static enum rp_status bind_layers(struct rp_model *model, bool *used, struct rp_
 static enum rp_status refuse_unused(const struct rp_model *model, const bool *used,
                                     struct rp_error *err)
 {
-    for (size_t i = 0; i < rp_gguf_n_tensors(model->gguf); i++) {
+    for (size_t i = 0; i < rp_gguf_n_tensors(model->gguf) && !rp_gguf_is_partial(model->gguf);
+         i++) {
         if (!used[i] && !rp_gguf_is_of_prediction(model->gguf, rp_gguf_tensor(model->gguf, i)))
             return rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(model->gguf), -1,
                            "tensor '%s' is not part of architecture '%s' with %zu layers",
@@ -167,15 +173,23 @@ static enum rp_status refuse_unused(const struct rp_model *model, const bool *us
     return RP_OK;
 }
 
-enum rp_status rp_model_open(const char *path, struct rp_model **out, struct rp_error *err)
+/* last: SIZE_MAX for all. */
+static enum rp_status open_model(const char *path, size_t first, size_t last, struct rp_model **out,
+                                 struct rp_error *err)
 {
     bool *used = NULL;
     enum rp_status status;
     struct rp_model *model = calloc(1, sizeof *model);
     if (!model)
         return rp_fail(err, RP_ERR_MEMORY, path, -1, "no memory for a model");
-    status = rp_is_checkpoint(path) ? rp_gguf_open_checkpoint(path, &model->gguf, err)
-                                    : rp_gguf_open(path, &model->gguf, err);
+    model->first_layer = first;
+    model->last_layer = last;
+    if (rp_is_checkpoint(path))
+        status = rp_gguf_open_checkpoint(path, &model->gguf, err);
+    else if (last < SIZE_MAX)
+        status = rp_gguf_open_layers(path, first, last, &model->gguf, err);
+    else
+        status = rp_gguf_open(path, &model->gguf, err);
     if (status != RP_OK)
         goto done;
     status =
@@ -200,6 +214,30 @@ done:
     else
         rp_model_close(model);
     return status;
+}
+
+enum rp_status rp_model_open(const char *path, struct rp_model **out, struct rp_error *err)
+{
+    return open_model(path, 0, SIZE_MAX, out, err);
+}
+
+enum rp_status rp_model_open_layers(const char *path, size_t first, size_t last,
+                                    struct rp_model **out, struct rp_error *err)
+{
+    const enum rp_status status = open_model(path, first, last, out, err);
+    return status == RP_ERR_MISSING ? rp_model_open(path, out, err) : status;
+}
+
+bool rp_model_has_layer(const struct rp_model *model, size_t layer)
+{
+    return layer < model->config.n_layers &&
+           (!rp_gguf_is_partial(model->gguf) ||
+            (layer >= model->first_layer && layer <= model->last_layer));
+}
+
+bool rp_model_is_partial(const struct rp_model *model)
+{
+    return rp_gguf_is_partial(model->gguf);
 }
 
 void rp_model_close(struct rp_model *model)
@@ -355,6 +393,10 @@ enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct 
     if (layer >= model->config.n_layers)
         return rp_fail(err, RP_ERR_ARGUMENT, rp_gguf_path(model->gguf), -1,
                        "layer %zu of a model with %zu", layer, model->config.n_layers);
+    if (!rp_model_has_layer(model, layer))
+        return rp_fail(err, RP_ERR_ARGUMENT, rp_gguf_path(model->gguf), -1,
+                       "layer %zu of a model of which layers %zu to %zu are open", layer,
+                       model->first_layer, model->last_layer);
     status = alloc_weights(rp_layer_bytes(model, layer) / sizeof(float), &loaded.owned, err);
     if (!loaded.owned) /* as status says */
         return status;

@@ -11,10 +11,13 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "report/by_position.h"
 #include "report/json.h"
 #include "report/replay.h"
 #include "report/test_name.h"
 #include "report/text.h"
+#include "run/reference.h"
+#include "run/vocabulary.h"
 
 static void utc_now(char *out, size_t size)
 {
@@ -34,7 +37,14 @@ struct diff {
     const struct rp_judge *judge;
     const struct rp_verdicts *verdicts;
     const char *reproduce;
+    const char *origin;
 };
+
+/* Which engine made the reference; "" where HF did. Returns buf. */
+static const char *origin_of(const struct rp_judge *judge, char *buf, size_t size)
+{
+    return rp_reference_text(judge->context, judge->pair, judge->comparison.reference, buf, size);
+}
 
 static void write_diff(FILE *out, const void *argument)
 {
@@ -48,6 +58,7 @@ static void write_diff(FILE *out, const void *argument)
     const struct rp_subject subject = {.title = judge->pair->name,
                                        .entry = entry,
                                        .reference = judge->fixture_path,
+                                       .origin = diff->origin,
                                        .dump = judge->paths.dump,
                                        .command = judge->record.command,
                                        .engine = judge->pair->against ? NULL : engine,
@@ -95,12 +106,31 @@ static double add_seconds(cJSON *root, const struct rp_verdicts *verdicts)
     return sum;
 }
 
+/* For the HTML report, of what did not just pass. */
+static void add_positions(cJSON *comparison, const struct rp_judge *judge,
+                          const struct rp_verdicts *verdicts)
+{
+    struct rp_gguf_vocabulary vocabulary;
+    char path[RP_PATH_SIZE];
+    if (!has_diff(verdicts) && verdicts->verdict != RP_MARGINAL)
+        return;
+    const bool has_vocabulary =
+        judge->pair->entry->engine_gguf &&
+        !rp_entry_gguf(judge->context->matrix, judge->pair->entry, judge->context->models_dir, path,
+                       sizeof path, NULL) &&
+        !rp_gguf_vocabulary_open(path, &vocabulary, NULL);
+    rp_report_by_position(comparison, &judge->comparison, &verdicts->pair, &verdicts->divergence,
+                          has_vocabulary ? &vocabulary.vocabulary : NULL);
+    if (has_vocabulary)
+        rp_gguf_vocabulary_close(&vocabulary);
+}
+
 static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *verdicts,
                         const char *reproduce)
 {
     const struct rp_pair *pair = judge->pair;
     const struct rp_entry *entry = pair->entry;
-    char timestamp[32];
+    char timestamp[32], origin[1024];
     utc_now(timestamp, sizeof timestamp);
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "pair", pair->name);
@@ -115,6 +145,8 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
     cJSON_AddStringToObject(root, "matrix", rp_matrix_path(judge->context->matrix));
     cJSON_AddNumberToObject(root, "line", entry->line);
     cJSON_AddStringToObject(root, pair->against ? "against_dump" : "fixture", judge->fixture_path);
+    if (entry->reference.engine && !pair->against)
+        cJSON_AddStringToObject(root, "reference", origin_of(judge, origin, sizeof origin));
     cJSON_AddStringToObject(root, "dump", judge->paths.dump);
     cJSON_AddStringToObject(root, "gate",
                             rp_gate_name(pair->against ? RP_GATE_STRICT : entry->gate));
@@ -129,8 +161,9 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
     cJSON_AddNumberToObject(root, "harness_s", pair->against ? 0 : judge->record.harness_s);
     if (!pair->against)
         add_judgement(root, "engine_test", &verdicts->engine);
-    rp_report_json(cJSON_AddObjectToObject(root, "comparison"), &verdicts->pair,
-                   &verdicts->divergence);
+    cJSON *comparison = cJSON_AddObjectToObject(root, "comparison");
+    rp_report_json(comparison, &verdicts->pair, &verdicts->divergence);
+    add_positions(comparison, judge, verdicts);
     if (verdicts->n_replay > 0)
         rp_report_replay_json(cJSON_AddArrayToObject(root, "replay"), verdicts->replay,
                               verdicts->n_replay);
@@ -164,7 +197,8 @@ static enum rp_status write_diff_file(const struct rp_judge *judge,
         return unlink(path) == 0 || errno == ENOENT || errno == ENOTDIR
                    ? RP_OK
                    : rp_fail(err, RP_ERR_IO, path, -1, "cannot be removed: %s", strerror(errno));
-    const struct diff diff = {judge, verdicts, reproduce};
+    char origin[1024];
+    const struct diff diff = {judge, verdicts, reproduce, origin_of(judge, origin, sizeof origin)};
     const enum rp_status status = rp_make_dirs(judge->context->reports_dir, err);
     return status ? status : rp_file_write_stream(path, write_diff, &diff, err);
 }
