@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "model/model_internal.h"
+#include "weights/prediction_layers.h"
 
 #define MAX_LAYERS 4096
 #define MAX_SIZE (1 << 24)    /* of any one dimension; products of two stay far below SIZE_MAX */
@@ -264,9 +265,10 @@ static enum rp_status read_experts(const struct reader *reader, struct rp_model_
 
 /* kinds [n_layers] by the architecture's pattern, whose keys the file may have. */
 static enum rp_status read_pattern(const struct reader *reader,
-                                   const struct rp_layer_pattern *pattern, size_t n_layers,
-                                   enum rp_layer_kind *kinds)
+                                   const struct rp_layer_pattern *pattern,
+                                   const struct rp_model_config *config, enum rp_layer_kind *kinds)
 {
+    const size_t n_layers = config->n_layers, n_listed = n_layers + config->n_prediction_layers;
     char key[KEY_SIZE];
     bool *is_other = NULL;
     size_t n = 0, interval = pattern->interval;
@@ -279,7 +281,7 @@ static enum rp_status read_pattern(const struct reader *reader,
                                    &is_other, &n, reader->err);
     else if (pattern->gguf_interval)
         status = read_optional_size(reader, pattern->gguf_interval, MAX_LAYERS, &interval);
-    if (status == RP_OK && is_listed && n != n_layers)
+    if (status == RP_OK && is_listed && n != n_layers && n != n_listed)
         status =
             rp_fail(reader->err, RP_ERR_MISMATCH, rp_gguf_path(reader->gguf), -1,
                     "key '%s' has %zu elements, expected one per layer, %zu", key, n, n_layers);
@@ -312,7 +314,7 @@ static enum rp_status read_layer_kinds(const struct reader *reader,
             return RP_OK;
     }
     if (status == RP_OK)
-        status = read_pattern(reader, &architecture->pattern, config->n_layers, kinds);
+        status = read_pattern(reader, &architecture->pattern, config, kinds);
     return status;
 }
 
@@ -321,8 +323,7 @@ static enum rp_status refuse_features(const struct reader *reader,
                                       const struct rp_architecture *architecture)
 {
     static const char window[] = "attention.sliding_window";
-    static const char *const names[] = {"expert_count", "expert_used_count", window,
-                                        "nextn_predict_layers"};
+    static const char *const names[] = {"expert_count", "expert_used_count", window};
     char cap[KEY_SIZE];
     if (rp_gguf_find_value(reader->gguf, make_key(reader, "final_logit_softcapping", cap)))
         return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
@@ -406,7 +407,8 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
     config->activation = (*architecture)->activation;
     config->router = (*architecture)->router;
     reader.architecture = config->architecture;
-    status = read_size(&reader, "block_count", MAX_LAYERS, &config->n_layers);
+    status = rp_gguf_count_layers(gguf, MAX_LAYERS, &config->n_layers, &config->n_prediction_layers,
+                                  err);
     if (status == RP_OK)
         status = read_size(&reader, "embedding_length", MAX_SIZE, &config->hidden_size);
     const bool has_experts = rp_architecture_has_experts(*architecture);

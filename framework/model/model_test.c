@@ -122,13 +122,38 @@ static void too_few_or_too_many_tensors_are_an_error(void **state)
                    "tensor 'rope_freqs.weight' is not part of architecture 'qwen3' with 3 layers");
 }
 
+static void layers_for_prediction_are_left_out(void **state)
+{
+    (void)state;
+    struct rp_model *model =
+        open_variant(&(struct variant){.changed = "nextn_predict_layers", .value = 1});
+    assert_int_equal(rp_model_config(model)->n_layers, N_LAYERS - 1);
+    assert_int_equal(rp_model_config(model)->n_prediction_layers, 1);
+    rp_model_close(model);
+    model = open_variant(&(struct variant){.architecture = "qwen35",
+                                           .changed = "nextn_predict_layers",
+                                           .value = 1,
+                                           .recurrent_layers = "101"});
+    assert_int_equal(rp_model_config(model)->layer_kinds[1], RP_LAYER_FULL_ATTENTION);
+    rp_model_close(model);
+    expect_refused(&(struct variant){.changed = "nextn_predict_layers", .value = N_LAYERS},
+                   RP_ERR_UNSUPPORTED, "key 'qwen3.nextn_predict_layers' is 3, expected 0 to 2");
+    expect_refused(&(struct variant){.changed = "nextn_predict_layers",
+                                     .value = 1,
+                                     .extra_tensor = "blk.3.attn_norm.weight"},
+                   RP_ERR_UNSUPPORTED,
+                   "tensor 'blk.3.attn_norm.weight' is not part of architecture 'qwen3' with 2 "
+                   "layers");
+}
+
 static void what_is_not_computed_is_refused(void **state)
 {
     (void)state;
-    expect_refused(&(struct variant){.architecture = "gpt2"}, RP_ERR_UNSUPPORTED,
-                   "architecture \"gpt2\"; computed are: gemma3, gpt-oss, llama, phi3, qwen2, qwen3, "
-                   "qwen35, qwen35moe, "
-                   "qwen3moe, smollm3");
+    expect_refused(
+        &(struct variant){.architecture = "gpt2"}, RP_ERR_UNSUPPORTED,
+        "architecture \"gpt2\"; computed are: gemma3, gpt-oss, llama, phi3, qwen2, qwen3, "
+        "qwen35, qwen35moe, "
+        "qwen3moe, smollm3");
     expect_refused(&(struct variant){.changed = "attention.value_length", .value = 4},
                    RP_ERR_UNSUPPORTED,
                    "key 'qwen3.attention.value_length' is 4 and key_length 6; only equal lengths "
@@ -234,10 +259,6 @@ static void a_wrong_delta_net_is_an_error(void **state)
     expect_refused(
         &(struct variant){.architecture = "qwen35", .changed = "ssm.conv_kernel", .value = 0},
         RP_ERR_UNSUPPORTED, "key 'qwen35.ssm.conv_kernel' is 0, expected 1 to 16777216");
-    expect_refused(
-        &(struct variant){.architecture = "qwen35", .changed = "nextn_predict_layers", .value = 1},
-        RP_ERR_UNSUPPORTED,
-        "key 'qwen35.nextn_predict_layers' is 1, which this model does not compute");
     expect_refused(&(struct variant){.architecture = "qwen35", .without = "blk.2.ssm_dt.bias"},
                    RP_ERR_MISSING, "tensor 'blk.2.ssm_dt.bias' is missing");
     expect_refused(&(struct variant){.architecture = "qwen35", .without = "blk.0.ssm_a"},
@@ -256,6 +277,7 @@ int main(void)
         cmocka_unit_test(contradicting_keys_are_an_error),
         cmocka_unit_test(shapes_that_contradict_the_configuration_are_an_error),
         cmocka_unit_test(too_few_or_too_many_tensors_are_an_error),
+        cmocka_unit_test(layers_for_prediction_are_left_out),
         cmocka_unit_test(what_is_not_computed_is_refused),
         cmocka_unit_test(a_weight_that_cannot_be_decoded_fails_its_layer_alone),
         cmocka_unit_test(the_hybrids_configuration_is_read),
