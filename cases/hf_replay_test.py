@@ -48,14 +48,14 @@ CHANGES = {
 }
 
 
-class Failure(Exception):
+class ReplayError(Exception):
     pass
 
 
 def run(*command, codes: tuple[int, ...] = (0,)) -> str:
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     if done.returncode not in codes:
-        raise Failure(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stderr[-2000:]}")
+        raise ReplayError(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stderr[-2000:]}")
     return done.stdout
 
 
@@ -92,14 +92,14 @@ class Test:
         )
         if found != wanted or len(found) < 20:
             names = [slot for slot in found | wanted if found.get(slot) != wanted.get(slot)]
-            raise Failure(f"{what}: " + "\n".join(f"{found.get(n)}; refparity: {wanted.get(n)}" for n in names))
+            raise ReplayError(f"{what}: " + "\n".join(f"{found.get(n)}; refparity: {wanted.get(n)}" for n in names))
 
     def only(self, name: str, model: Path, wanted: list[str], what: str) -> None:
         slots = self.by_hf(f"wide/{name}", model, "by_weight")
         bad = [slot["slot"] for slot in slots if slot["verdict"] != "PASS"]
         if bad != wanted or len(slots) < 15:
             messages = [f"{slot['slot']}: {slot['message']}" for slot in slots if slot["slot"] in bad]
-            raise Failure(f"{what}: expected {wanted or 'nothing'} to fail, found {bad}\n" + "\n".join(messages))
+            raise ReplayError(f"{what}: expected {wanted or 'nothing'} to fail, found {bad}\n" + "\n".join(messages))
 
     def qwen3(self) -> None:
         folder = ROOT / "fixtures/tiny/qwen3"
@@ -126,7 +126,7 @@ class Test:
             self.llamacpp(model, "operations")
             refused = run(self.bin / "refparity", "replay", model, self.dump, codes=(2,))
             if refused:
-                raise Failure(f"{name}: refparity replay knows it by now: take another architecture")
+                raise ReplayError(f"{name}: refparity replay knows it by now: take another architecture")
             for level in ("operations", "layers")[: at + 1]:
                 self.llamacpp(model, level)
                 self.only(name, model, [], f"{name}, {kind}, {level}")
@@ -150,7 +150,7 @@ def main() -> int:
             test.qwen3()
             for name in CHANGES:
                 test.unknown(name)
-        except Failure as failure:
+        except ReplayError as failure:
             print(f"FAILED: {failure}", file=sys.stderr)
             return 1
     return 0
