@@ -32,13 +32,42 @@ static const struct rp_gguf_value *find(const struct reader *reader, const char 
     return rp_gguf_find_value(reader->gguf, make_key(reader, name, key));
 }
 
+/* A number for each layer, which has to be the same for all: a layer has no sizes of its own here. */
+static enum rp_status read_equal_sizes(const struct reader *reader, const char *key, int64_t max,
+                                       int64_t *value)
+{
+    int64_t *sizes;
+    size_t n;
+    enum rp_status status = rp_gguf_get_ints(reader->gguf, key, &sizes, &n, reader->err);
+    if (status != RP_OK)
+        return status;
+    if (n == 0 || sizes[0] < 1 || sizes[0] > max)
+        status = rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
+                         "key '%s' is %lld for layer 0, expected 1 to %lld", key,
+                         n == 0 ? 0 : (long long)sizes[0], (long long)max);
+    for (size_t i = 1; i < n && status == RP_OK; i++)
+        if (sizes[i] != sizes[0])
+            status = rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
+                             "key '%s' is %lld for layer 0 and %lld for layer %zu: layers of "
+                             "several sizes are not computed",
+                             key, (long long)sizes[0], (long long)sizes[i], i);
+    if (status == RP_OK)
+        *value = sizes[0];
+    free(sizes);
+    return status;
+}
+
 static enum rp_status read_size(const struct reader *reader, const char *name, int64_t max,
                                 size_t *out)
 {
     char key[KEY_SIZE];
     int64_t value;
-    enum rp_status status =
-        rp_gguf_get_int(reader->gguf, make_key(reader, name, key), 1, max, &value, reader->err);
+    const struct rp_gguf_value *found = find(reader, name);
+    make_key(reader, name, key);
+    const enum rp_status status =
+        found && found->kind == RP_GGUF_ARRAY
+            ? read_equal_sizes(reader, key, max, &value)
+            : rp_gguf_get_int(reader->gguf, key, 1, max, &value, reader->err);
     if (status == RP_OK)
         *out = (size_t)value;
     return status;

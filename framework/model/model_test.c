@@ -92,6 +92,19 @@ static void contradicting_keys_are_an_error(void **state)
                    "key 'qwen3.attention.head_count' is 0, expected 1 to 16777216");
 }
 
+static void a_number_for_each_layer_has_to_be_the_same_for_all(void **state)
+{
+    (void)state;
+    static const uint32_t same[N_LAYERS] = {FFN, FFN, FFN}, other[N_LAYERS] = {FFN, FFN, 2 * FFN};
+    struct rp_model *model = open_variant(&(struct variant){.widths = same});
+    assert_int_equal(rp_model_config(model)->intermediate_size, FFN);
+    rp_model_close(model);
+    expect_refused(
+        &(struct variant){.widths = other}, RP_ERR_UNSUPPORTED,
+        "key 'qwen3.feed_forward_length' is 32 for layer 0 and 64 for layer 2: layers of "
+        "several sizes are not computed");
+}
+
 static void shapes_that_contradict_the_configuration_are_an_error(void **state)
 {
     (void)state;
@@ -275,6 +288,7 @@ int main(void)
         cmocka_unit_test(head_size_and_kv_heads_have_defaults),
         cmocka_unit_test(a_missing_key_is_named),
         cmocka_unit_test(contradicting_keys_are_an_error),
+        cmocka_unit_test(a_number_for_each_layer_has_to_be_the_same_for_all),
         cmocka_unit_test(shapes_that_contradict_the_configuration_are_an_error),
         cmocka_unit_test(too_few_or_too_many_tensors_are_an_error),
         cmocka_unit_test(layers_for_prediction_are_left_out),
