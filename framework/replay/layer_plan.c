@@ -229,7 +229,7 @@ static void find_steps(struct rp_replay_plan *plan, struct rp_planned_slot *slot
         for (size_t k = 0; k < flow.n_reads; k++) {
             is_needed[flow.reads[k]] = true;
             is_needed_of_all[flow.reads[k]] |= is_of_all || is_read_of_all(step, flow.reads[k]);
-            is_rounded[flow.reads[k]] |= may_round(step);
+            is_rounded[flow.reads[k]] |= may_round(step) && flow.reads[k] != RP_BUFFER_EXPERTS;
         }
     }
     if (is_needed[RP_BUFFER_HIDDEN])
