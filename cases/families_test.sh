@@ -119,16 +119,17 @@ buggy() { # GGUF BUG SLOT=NAME...: the C model with a bug of the catalogue in la
     replays "$gguf" "$@"
 }
 
-# In the file: a head's sinks that are none, biases missing, a window that is one position too wide. What llama.cpp
+# In the file: sinks that are none, biases missing, a window that is one position too wide. What llama.cpp
 # has as constants is wrong in the C model, on F32 alone, which it does not round.
 bugs_of_gpt-oss() { # GGUF
+    [ "$1" = "$work/f32.gguf" ] || [ "$mode" = batched ] || return 0
     mutated "$1" blk.2.attn_sinks.weight=add:-1e9 h2_attn=attention-sink
     mutated "$1" blk.1.attn_output.bias=scale:0 h1_attnout=bias-missing
     mutated "$1" blk.3.ffn_gate_inp.bias=scale:0 h3_router=bias-missing
     mutated "$1" blk.1.ffn_up_exps.bias=scale:0 h1_up=bias-missing
     mutated "$1" blk.1.ffn_down_exps.bias=scale:0 h1_ffnout=bias-missing
     changed "$1" gpt-oss.attention.sliding_window=17 h0_attn=attention-window h2_attn=attention-window
-    [ "$1" = "$work/f32.gguf" ] || return 0
+    [ "$1" = "$work/f32.gguf" ] && [ "$mode" = batched ] || return 0
     buggy "$1" sink-off h2_attn=attention-sink
     buggy "$1" window-wider h2_attn=attention-window
     buggy "$1" ffn-clamp-missing h2_act=ffn-clamp
