@@ -6,11 +6,17 @@
 #include <string.h>
 
 static const struct rp_architecture *const architectures[] = {
-    &rp_architecture_gemma3,    &rp_architecture_gpt_oss,
-    &rp_architecture_llama,     &rp_architecture_qwen2,
-    &rp_architecture_qwen3,     &rp_architecture_qwen35,
-    &rp_architecture_qwen35moe, &rp_architecture_qwen3moe,
-    &rp_architecture_smollm3,   NULL,
+    &rp_architecture_gemma3,
+    &rp_architecture_gpt_oss,
+    &rp_architecture_llama,
+    &rp_architecture_phi3,
+    &rp_architecture_qwen2,
+    &rp_architecture_qwen3,
+    &rp_architecture_qwen35,
+    &rp_architecture_qwen35moe,
+    &rp_architecture_qwen3moe,
+    &rp_architecture_smollm3,
+    NULL,
 };
 
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name)
@@ -351,10 +357,42 @@ const char *rp_weight_name(enum rp_weight_id which)
     return (unsigned)which < RP_N_WEIGHTS ? names[which] : "unknown";
 }
 
+/* The tensor that has the weight and others; NULL: it has its own. */
+static const struct rp_fused *fused_of(const struct rp_architecture *architecture,
+                                       enum rp_weight_id which)
+{
+    for (size_t i = 0; i < sizeof architecture->fused / sizeof *architecture->fused; i++)
+        for (size_t k = 0; k < architecture->fused[i].n_parts; k++)
+            if (architecture->fused[i].parts[k] == which)
+                return &architecture->fused[i];
+    return NULL;
+}
+
+struct rp_weight_rows rp_weight_rows(const struct rp_architecture *architecture,
+                                     const struct rp_model_config *config, enum rp_weight_id which)
+{
+    const struct rp_fused *fused = fused_of(architecture, which);
+    struct rp_weight_rows rows = {.first = 0};
+    size_t n_in;
+    rp_weight_shape(config, which, &rows.n, &n_in);
+    rows.n_all = fused ? 0 : rows.n;
+    for (size_t k = 0; fused && k < fused->n_parts; k++) {
+        size_t n_out;
+        rp_weight_shape(config, fused->parts[k], &n_out, &n_in);
+        if (fused->parts[k] == which)
+            rows.first = rows.n_all;
+        rows.n_all += n_out;
+    }
+    return rows;
+}
+
 void rp_weight_full_name(const struct rp_architecture *architecture, enum rp_weight_id which,
                          size_t layer, char name[RP_GGUF_NAME_SIZE])
 {
-    const char *base = which == RP_FFN_NORM ? architecture->ffn_norm : rp_weight_name(which);
+    const struct rp_fused *fused = fused_of(architecture, which);
+    const char *base = fused                  ? fused->name
+                       : which == RP_FFN_NORM ? architecture->ffn_norm
+                                              : rp_weight_name(which);
     const char *suffix = which == RP_SSM_A || strstr(base, ".bias") ? ""
                          : which == RP_SSM_DT                       ? ".bias"
                                                                     : ".weight";

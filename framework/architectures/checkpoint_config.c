@@ -404,7 +404,10 @@ static enum rp_status read_window(const struct reader *reader,
     const cJSON *theta = rp_checkpoint_setting(reader->checkpoint, "rope_local_base_freq");
     const cJSON *scaling = cJSON_GetObjectItemCaseSensitive(reader->sliding_rope, "rope_type");
     double base = 10000.0;
-    enum rp_status status = read_size(reader, "sliding_window", REQUIRED, &model->window);
+    const bool may_have_none = architecture->plans[RP_LAYER_FULL_ATTENTION].n_steps > 0 &&
+                               !architecture->window_has_own_rope;
+    enum rp_status status =
+        read_size(reader, "sliding_window", may_have_none ? 0 : REQUIRED, &model->window);
     if (!architecture->window_has_own_rope) {
         model->rope_theta_sliding = model->rope_theta;
         return status;
@@ -498,6 +501,9 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
         status = read_delta_net(&reader, model);
     if (status == RP_OK && rp_architecture_has_window(out->architecture))
         status = read_window(&reader, out->architecture, model);
+    for (size_t i = 0; i < model->n_layers && status == RP_OK && model->window == 0; i++)
+        if (out->layer_kinds[i] == RP_LAYER_SLIDING_ATTENTION)
+            out->layer_kinds[i] = RP_LAYER_FULL_ATTENTION;
     if (status == RP_OK && rp_architecture_has_experts(out->architecture))
         status = read_experts(&reader, model);
     if (status == RP_OK)

@@ -390,6 +390,9 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
     const struct rp_safetensor *tensor = made.source->tensor;
     const char *path = rp_safetensors_path(made.source->file);
     rp_weight_shape(&conversion->config.model, source->which, &made.n_rows, &made.n_columns);
+    made.n_rows =
+        rp_weight_rows(conversion->config.architecture, &conversion->config.model, source->which)
+            .n_all;
     if (!has_shape(tensor, made.n_rows, made.n_columns))
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is %s, expected [%zu][%zu] from config.json", name,
@@ -647,7 +650,7 @@ static void put_metadata(const struct conversion *conversion, struct rp_gguf_met
     put_float(metadata, name, "attention.layer_norm_rms_epsilon", model->rms_norm_eps);
     put_size(metadata, name, "rope.dimension_count", model->n_rot);
     put_float(metadata, name, "rope.freq_base", model->rope_theta);
-    if (rp_architecture_has_window(config->architecture)) {
+    if (model->window > 0) {
         put_size(metadata, name, "attention.sliding_window", model->window);
         if (config->architecture->window_has_own_rope)
             put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
