@@ -178,7 +178,8 @@ bugs_of_phi3() { # GGUF
     ignored "$1" phi3.attention.sliding_window=16 h0_attn=attention-window h1_attn=attention-window h2_attn=attention-window h3_attn=attention-window
 }
 
-# Experts as they are published: the C model reads MXFP4 as transformers does, to the bit.
+# Experts as they are published: the C model reads MXFP4 as transformers does, to the bit; llama.cpp's MXFP4 is theirs,
+# and its Q8_0 of what was not rounded is not.
 mxfp4_checkpoint() {
     local kind
     logged "$python" "$root/fixtures/tiny/make_mxfp4.py" "$checkpoint" "$work/mxfp4"
@@ -188,6 +189,9 @@ mxfp4_checkpoint() {
     for kind in h0_gate h3_ffnout logits; do
         cmp "$work/mxfp4/dump.packed/$kind.npy" "$work/mxfp4/dump.unpacked/$kind.npy" || fail "MXFP4 is read otherwise than transformers does"
     done
+    logged "$bin/refparity" weights "$work/mxfp4_moe.gguf" "$work/mxfp4/packed"
+    "$bin/refparity" weights "$work/q8_0.gguf" "$work/mxfp4/packed" >"$work/log" && fail "Q8_0 is taken for MXFP4"
+    grep -qF "12 are not the checkpoint's" "$work/log" || fail "other tensors than the experts' are not the checkpoint's"
 }
 
 # The last model in shards, as converters write them: the same model, whichever shard is named.
@@ -224,15 +228,15 @@ for family in "${families[@]}"; do
     checkpoint=$work/wide/$family
     bf16=$checkpoint/$family-bf16.gguf
     types=(f32 q8_0 q4_k_m iq4_xs)
-    [ "$family" != gpt-oss ] || types+=(mxfp4_moe)
+    [ "$family" != gpt-oss ] || types=(f32 q8_0 q4_k_m mxfp4_moe)
     for type in "${types[@]}"; do
-        logged "$bin/refparity-llamacpp-quantize" $type "$bf16" "$work/$type.gguf"
+        logged "$bin/refparity-llamacpp-quantize" "$type" "$bf16" "$work/$type.gguf"
     done
     logged "$python" "$root/fixtures/hf_reference.py" --model "wide/$family" --checkpoints "$work" --prompt-file "$prompt" --out "$work/hf.npz" --slots operations
     "$python" -c 'import numpy, sys; print(*numpy.load(sys.argv[1])["tokens"], sep="\n")' "$work/hf.npz" >"$work/tokens"
-    for type in bf16 q8_0 q4_k_m iq4_xs; do
+    for type in bf16 "${types[@]}"; do
         file=$work/$type.gguf
-        [ $type = bf16 ] && file=$bf16
+        [ "$type" = bf16 ] && file=$bf16
         logged "$bin/refparity" weights "$file" "$checkpoint"
     done
     for mode in batched per-token; do
