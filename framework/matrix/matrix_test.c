@@ -211,7 +211,8 @@ static void the_matrix_of_this_repository_is_valid(void **state)
      * prompts of their own with llama.cpp; then the engines in Python and the very long ones, SmolLM2 in six types, one of
      * them with a second prompt, and the real models that nothing here gets */
     assert_int_equal(rp_matrix_n_pairs(matrix), 9 * 2 * 6 + 3 * 6 + 9 * 3 * 6 + 3 * 6 +
-                                                    (3 + 2) * (3 + 1) + 4 * 2 + 2 + 2 * 2 + (6 + 1) + 3 * 4 + 4 * 3);
+                                                    (3 + 2) * (3 + 1) + 4 * 2 + 2 + 2 * 2 +
+                                                    (6 + 1) + 3 * 4 + 4 * 3);
     for (size_t i = 0; i < 9 + 9; i++) {
         char path[4096];
         const struct rp_entry *entry = rp_matrix_entry(matrix, i);
