@@ -17,7 +17,7 @@ shift
     exit 2
 }
 families=("$@")
-[ $# -gt 0 ] || families=(gemma3 qwen2 smollm3)
+[ $# -gt 0 ] || families=(gemma3 qwen2 qwen35moe qwen3moe smollm3)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=$("$root/ci/record.sh" --print-python)
@@ -88,6 +88,22 @@ changed() { # GGUF KEY=VALUE SLOT=NAME...: the same with another key
     logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$gguf" "$work/mutated.gguf" --set "$change"
     llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
     replays "$gguf" "$@"
+}
+
+# An expert that has another one's matrix, of gate and of down; experts' gate and up exchanged; a router's product.
+bugs_of_qwen3moe() { # GGUF
+    mutated "$1" blk.1.ffn_gate_exps.weight=from:1280:1536:768 h1_gate=expert-matrix
+    mutated "$1" blk.2.ffn_down_exps.weight=from:1280:1536:768 h2_ffnout=expert-matrix
+    mutated "$1" blk.0.ffn_up_exps.weight=copy:blk.0.ffn_gate_exps.weight h0_up=weights-swapped
+    mutated "$1" blk.2.ffn_gate_inp.weight=scale:0.5 h2_router=constant-factor
+}
+
+# The same of a layer with a DeltaNet and of one with attention; the shared expert's gate and matrices.
+bugs_of_qwen35moe() { # GGUF
+    mutated "$1" blk.1.ffn_up_exps.weight=from:1280:1536:768 h1_up=expert-matrix
+    mutated "$1" blk.3.ffn_down_exps.weight=from:1280:1536:768 h3_moe=expert-matrix
+    mutated "$1" blk.0.ffn_gate_inp_shexp.weight=scale:0.5 h0_sharedrouter=constant-factor
+    mutated "$1" blk.2.ffn_up_shexp.weight=copy:blk.2.ffn_gate_shexp.weight h2_sharedup=weights-swapped
 }
 
 # What llama.cpp differs by, in F32: its GELU is a table over F16, which HF's is not.
