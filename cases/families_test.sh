@@ -17,7 +17,7 @@ shift
     exit 2
 }
 families=("$@")
-[ $# -gt 0 ] || families=(gemma3 gpt-oss llama_linear phi3 qwen2 qwen3_yarn smollm3)
+[ $# -gt 0 ] || families=(gemma3 gpt-oss llama_linear phi3 qwen2 qwen35moe qwen3_yarn qwen3moe smollm3)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=$("$root/ci/record.sh" --print-python)
@@ -88,6 +88,22 @@ changed() { # GGUF KEY=VALUE SLOT=NAME...: the same with another key
     logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$gguf" "$work/mutated.gguf" --set "$change"
     llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
     replays "$gguf" "$@"
+}
+
+# An expert that has another one's matrix, of gate and of down; experts' gate and up exchanged; a router's product.
+bugs_of_qwen3moe() { # GGUF
+    mutated "$1" blk.1.ffn_gate_exps.weight=from:1280:1536:768 h1_gate=expert-matrix
+    mutated "$1" blk.2.ffn_down_exps.weight=from:1280:1536:768 h2_ffnout=expert-matrix
+    mutated "$1" blk.0.ffn_up_exps.weight=copy:blk.0.ffn_gate_exps.weight h0_up=weights-swapped
+    mutated "$1" blk.2.ffn_gate_inp.weight=scale:0.5 h2_router=constant-factor
+}
+
+# The same of a layer with a DeltaNet and of one with attention; the shared expert's gate and matrices.
+bugs_of_qwen35moe() { # GGUF
+    mutated "$1" blk.1.ffn_up_exps.weight=from:1280:1536:768 h1_up=expert-matrix
+    mutated "$1" blk.3.ffn_down_exps.weight=from:1280:1536:768 h3_moe=expert-matrix
+    mutated "$1" blk.0.ffn_gate_inp_shexp.weight=scale:0.5 h0_sharedrouter=constant-factor
+    mutated "$1" blk.2.ffn_up_shexp.weight=copy:blk.2.ffn_gate_shexp.weight h2_sharedup=weights-swapped
 }
 
 # What llama.cpp differs by, in F32: its GELU is a table over F16, which HF's is not.
@@ -194,6 +210,37 @@ mxfp4_checkpoint() {
     grep -qF "12 are not the checkpoint's" "$work/log" || fail "other tensors than the experts' are not the checkpoint's"
 }
 
+# Experts in one tensor, as some checkpoints have them: gate above up; and the same exchanged, which is another model.
+fused_experts() {
+    local first status
+    for first in gate up; do
+        rm -rf "$work/fused"
+        cp -r "$checkpoint" "$work/fused"
+        logged "$python" - "$work/fused/model.safetensors" $first <<'END'
+import re, sys
+import torch
+from safetensors.torch import load_file, save_file
+names = ("gate_proj", "up_proj") if sys.argv[2] == "gate" else ("up_proj", "gate_proj")
+tensors, experts = {}, {}
+for name, tensor in load_file(sys.argv[1]).items():
+    found = re.fullmatch(r"(.+\.experts\.)(\d+)\.(\w+)\.weight", name)
+    if found:
+        experts.setdefault(found[1], {}).setdefault(found[3], {})[int(found[2])] = tensor
+    else:
+        tensors[name] = tensor
+for prefix, of in experts.items():
+    stacked = {name: torch.stack([rows[i] for i in range(len(rows))]) for name, rows in of.items()}
+    tensors[prefix + "gate_up_proj"] = torch.cat([stacked[name] for name in names], dim=1)
+    tensors[prefix + "down_proj"] = stacked["down_proj"]
+save_file(tensors, sys.argv[1], metadata={"format": "pt"})
+END
+        status=0
+        "$bin/refparity" weights "$bf16" "$work/fused" >"$work/log" 2>&1 || status=$?
+        [ "$first=$status" = gate=0 ] || [ "$first=$status" = up=1 ] || fail "experts in one tensor, $first first: exit code $status"
+    done
+    grep -q ffn_gate_exps "$work/log" || fail "gate and up exchanged are not named"
+}
+
 # The last model in shards, as converters write them: the same model, whichever shard is named.
 split_files() {
     local shard
@@ -239,6 +286,7 @@ for family in "${families[@]}"; do
         [ "$type" = bf16 ] && file=$bf16
         logged "$bin/refparity" weights "$file" "$checkpoint"
     done
+    [[ $family != *moe ]] || fused_experts
     for mode in batched per-token; do
         for model in "$bf16" "$checkpoint"; do
             rm -rf "$work/dump"
