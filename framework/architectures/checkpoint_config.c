@@ -1,10 +1,14 @@
 /* See architectures/checkpoint_config.h. */
 #include "architectures/checkpoint_config.h"
 
+#include "architectures/checkpoint_rope_scaling.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "operations/activation.h"
 
 #define MAX_LAYERS 4096
 #define MAX_SIZE (1 << 24) /* of any one dimension; products of two stay far below SIZE_MAX */
@@ -127,42 +131,6 @@ static enum rp_status read_sizes(const struct reader *reader,
     return check_attention_scale(reader, model);
 }
 
-static enum rp_status read_rope_scaling(const struct reader *reader,
-                                        struct rp_checkpoint_config *config)
-{
-    const cJSON *type = cJSON_GetObjectItemCaseSensitive(reader->rope, "rope_type");
-    if (!type)
-        type = cJSON_GetObjectItemCaseSensitive(reader->rope, "type");
-    if (!type || (cJSON_IsString(type) && (strcmp(type->valuestring, "default") == 0 ||
-                                           strcmp(type->valuestring, "mrope") == 0)))
-        return RP_OK;
-    if (!cJSON_IsString(type) || strcmp(type->valuestring, "llama3") != 0 ||
-        !config->architecture->may_have_rope_freqs)
-        return FAIL(reader, type, RP_ERR_UNSUPPORTED,
-                    "rope scaling %.40s; \"default\" and, of Llama, \"llama3\" are computed",
-                    cJSON_IsString(type) ? type->valuestring : "of another type");
-    struct {
-        const char *key;
-        double *out;
-    } const keys[] = {{"factor", &config->rope_factor},
-                      {"low_freq_factor", &config->rope_low_freq_factor},
-                      {"high_freq_factor", &config->rope_high_freq_factor},
-                      {"original_max_position_embeddings", &config->rope_original_context}};
-    config->has_llama3_rope = true;
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        enum rp_status status =
-            check_positive(reader, cJSON_GetObjectItemCaseSensitive(reader->rope, keys[i].key),
-                           keys[i].key, keys[i].out);
-        if (status != RP_OK)
-            return status;
-    }
-    if (!(config->rope_high_freq_factor > config->rope_low_freq_factor))
-        return FAIL(reader, reader->rope, RP_ERR_FORMAT,
-                    "high_freq_factor is %g, expected more than low_freq_factor, %g",
-                    config->rope_high_freq_factor, config->rope_low_freq_factor);
-    return RP_OK;
-}
-
 static enum rp_status read_rope_sections(const struct reader *reader,
                                          struct rp_checkpoint_config *config)
 {
@@ -204,8 +172,7 @@ static enum rp_status read_rope(const struct reader *reader, struct rp_checkpoin
         return FAIL(reader, factor_value, RP_ERR_UNSUPPORTED,
                     "%zu of a head's %zu values are rotated, expected an even number", model->n_rot,
                     model->head_dim);
-    if (reader->rope)
-        status = read_rope_scaling(reader, config);
+    status = rp_checkpoint_rope_scaling_read(reader->checkpoint, reader->rope, config, reader->err);
     if (status == RP_OK)
         status = read_rope_sections(reader, config);
     return status;
@@ -430,17 +397,41 @@ static enum rp_status read_experts(const struct reader *reader, struct rp_model_
 }
 
 /* Layers that attend to a window: how far they see, and their base of RoPE. */
-static enum rp_status read_window(const struct reader *reader, struct rp_model_config *model)
+static enum rp_status read_window(const struct reader *reader,
+                                  const struct rp_architecture *architecture,
+                                  struct rp_model_config *model)
 {
     const cJSON *theta = rp_checkpoint_setting(reader->checkpoint, "rope_local_base_freq");
+    const cJSON *scaling = cJSON_GetObjectItemCaseSensitive(reader->sliding_rope, "rope_type");
     double base = 10000.0;
-    enum rp_status status = read_size(reader, "sliding_window", REQUIRED, &model->window);
+    const bool may_have_none = architecture->plans[RP_LAYER_FULL_ATTENTION].n_steps > 0 &&
+                               !architecture->window_has_own_rope;
+    enum rp_status status =
+        read_size(reader, "sliding_window", may_have_none ? 0 : REQUIRED, &model->window);
+    if (!architecture->window_has_own_rope) {
+        model->rope_theta_sliding = model->rope_theta;
+        return status;
+    }
+    if (status == RP_OK && cJSON_IsString(scaling) && strcmp(scaling->valuestring, "default") != 0)
+        status = FAIL(reader, scaling, RP_ERR_UNSUPPORTED,
+                      "rope scaling %.40s of layers with a window is not computed",
+                      scaling->valuestring);
     if (reader->sliding_rope)
         theta = cJSON_GetObjectItemCaseSensitive(reader->sliding_rope, "rope_theta");
     if (status == RP_OK && theta)
         status = check_positive(reader, theta, "rope_theta", &base);
     model->rope_theta_sliding = (float)base;
     return status;
+}
+
+/* Where config.json has it, it has to be the one that is computed. */
+static enum rp_status check_number(const struct reader *reader, const char *key, double expected)
+{
+    const cJSON *value = rp_checkpoint_setting(reader->checkpoint, key);
+    if (!value || (cJSON_IsNumber(value) && fabs(value->valuedouble - expected) < 1e-6))
+        return RP_OK;
+    return FAIL(reader, value, RP_ERR_UNSUPPORTED, "\"%s\" is not %g, which alone is computed", key,
+                expected);
 }
 
 static enum rp_status refuse_features(const struct reader *reader,
@@ -453,6 +444,13 @@ static enum rp_status refuse_features(const struct reader *reader,
     const cJSON *cap = rp_checkpoint_setting(reader->checkpoint, "final_logit_softcapping");
     const cJSON *window = rp_checkpoint_setting(reader->checkpoint, "sliding_window");
     const cJSON *use_window = rp_checkpoint_setting(reader->checkpoint, "use_sliding_window");
+    enum rp_status status = RP_OK;
+    if (architecture->activation == RP_CLAMPED_SWISH)
+        status = check_number(reader, "swiglu_alpha", (double)RP_CLAMPED_ALPHA);
+    if (status == RP_OK && architecture->activation == RP_CLAMPED_SWISH)
+        status = check_number(reader, "swiglu_limit", (double)RP_CLAMP_LIMIT);
+    if (status != RP_OK)
+        return status;
     if (act && !(cJSON_IsString(act) && strcmp(act->valuestring, expected) == 0))
         return FAIL(reader, act, RP_ERR_UNSUPPORTED,
                     "\"%s\" is not \"%s\", which alone is computed", key, expected);
@@ -494,45 +492,31 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
     }
     enum rp_status status = read_sizes(&reader, out->architecture, model);
     if (status == RP_OK)
+        status = read_size(&reader, "max_position_embeddings", 0, &out->context_length);
+    if (status == RP_OK)
         status = read_rope(&reader, out);
     if (status == RP_OK)
         status = read_layer_kinds(&reader, out);
     if (status == RP_OK && rp_architecture_is_hybrid(out->architecture))
         status = read_delta_net(&reader, model);
     if (status == RP_OK && rp_architecture_has_window(out->architecture))
-        status = read_window(&reader, model);
+        status = read_window(&reader, out->architecture, model);
+    for (size_t i = 0; i < model->n_layers && status == RP_OK && model->window == 0; i++)
+        if (out->layer_kinds[i] == RP_LAYER_SLIDING_ATTENTION)
+            out->layer_kinds[i] = RP_LAYER_FULL_ATTENTION;
     if (status == RP_OK && rp_architecture_has_experts(out->architecture))
         status = read_experts(&reader, model);
     if (status == RP_OK)
         status = refuse_features(&reader, out->architecture);
-    if (status == RP_OK)
-        status = read_size(&reader, "max_position_embeddings", 0, &out->context_length);
     return status;
 }
 
 void rp_checkpoint_config_free(struct rp_checkpoint_config *config)
 {
     free(config->layer_kinds);
+    free(config->short_rope_factors);
+    free(config->long_rope_factors);
+    config->short_rope_factors = NULL;
+    config->long_rope_factors = NULL;
     config->layer_kinds = NULL;
-}
-
-void rp_llama3_rope_factors(const struct rp_checkpoint_config *config, float *factors)
-{
-    const size_t n_rot = config->model.n_rot;
-    const float factor = (float)config->rope_factor, low = (float)config->rope_low_freq_factor,
-                high = (float)config->rope_high_freq_factor,
-                context = (float)config->rope_original_context;
-    for (size_t i = 0; i < n_rot / 2; i++) {
-        const float exponent = (float)(2 * i) / (float)n_rot;
-        const float plain = 1.0f / powf(config->model.rope_theta, exponent);
-        const float length = (float)(2 * 3.14159265358979323846) / plain;
-        float scaled = plain;
-        if (length > context / low) {
-            scaled = plain / factor;
-        } else if (!(length < context / high)) {
-            const float smooth = (context / length - low) / (high - low);
-            scaled = (1.0f - smooth) * plain / factor + smooth * plain;
-        }
-        factors[i] = plain / scaled;
-    }
 }

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "architectures/checkpoint_config.h"
+#include "architectures/checkpoint_rope_scaling.h"
+#include "architectures/gpt_oss_experts.h"
 #include "architectures/hf_order.h"
 #include "weights/gguf_computed.h"
 
@@ -19,7 +21,7 @@
 
 /* How one tensor of the GGUF is made. */
 struct made {
-    const struct rp_checkpoint_tensor *source; /* NULL: rope_freqs */
+    const struct rp_checkpoint_tensor *source; /* NULL: rope factors */
     size_t n_rows, n_columns;
     enum rp_value_change change;
     bool has_heads_order;   /* of V heads; else of rotated pairs */
@@ -28,7 +30,8 @@ struct made {
      * row e * stride + first on. */
     const struct rp_checkpoint_tensor **each; /* [n_rows / n_each], owned */
     size_t n_each, stride, first;
-    float *values; /* [n_columns], of rope_freqs; else NULL */
+    struct rp_gpt_oss_experts fused; /* n_experts 0: it is not of gpt-oss's experts */
+    float *values;                   /* [n_columns], of rope factors; else NULL */
 };
 
 struct conversion {
@@ -61,8 +64,10 @@ static void free_conversion(void *context)
 
 static void change_values(enum rp_value_change change, float *values, size_t n)
 {
-    for (size_t i = 0; i < n && change != RP_CHANGE_NONE; i++)
-        values[i] = change == RP_CHANGE_PLUS_ONE ? values[i] + 1.0f : -expf(values[i]);
+    for (size_t i = 0; i < n && change == RP_CHANGE_PLUS_ONE; i++)
+        values[i] += 1.0f;
+    for (size_t i = 0; i < n && change == RP_CHANGE_MINUS_EXP; i++)
+        values[i] = -expf(values[i]);
 }
 
 /* Rows of experts, as many at once as lie side by side. */
@@ -95,6 +100,10 @@ static enum rp_status make_rows(const void *context, size_t index, size_t first,
         return RP_OK;
     }
     const struct rp_checkpoint_tensor *source = made->source;
+    if (made->fused.n_experts > 0) { /* a row of biases has those of all the expert's rows */
+        const size_t n_each = width / made->fused.n_in;
+        return rp_gpt_oss_experts_rows(&made->fused, first * n_each, n * n_each, out, err);
+    }
     if (made->n_each > 0)
         return make_expert_rows(made, first, n, out, err);
     if (source->sketch.data)
@@ -336,6 +345,35 @@ static enum rp_status add_experts(struct conversion *conversion, const struct rp
     return status;
 }
 
+static enum rp_status add_fused_experts(struct conversion *conversion,
+                                        const struct rp_source *source, size_t layer,
+                                        const char *name, struct rp_error *err)
+{
+    const struct rp_model_config *model = &conversion->config.model;
+    const size_t n_experts = rp_weight_n_stacked(model, source->which);
+    const bool is_bias = n_experts == 0, is_half = source->change != RP_CHANGE_ALL_OF_EXPERTS;
+    struct made made = {.change = RP_CHANGE_NONE};
+    struct rp_gpt_oss_experts *fused = &made.fused;
+    rp_weight_shape(model, source->which, &made.n_rows, &made.n_columns);
+    fused->n_experts = is_bias ? made.n_rows : n_experts;
+    fused->n_out = is_bias ? made.n_columns : made.n_rows;
+    fused->n_in = is_bias ? 1 : made.n_columns;
+    fused->step = is_half ? 2 : 1;
+    fused->n_all = fused->step * fused->n_out;
+    fused->first = source->change == RP_CHANGE_ODD_OF_EXPERTS;
+    made.n_each = is_bias ? 0 : made.n_rows;
+    made.n_rows = is_bias ? made.n_rows : n_experts * made.n_rows;
+    const enum rp_status status = rp_gpt_oss_experts_find(conversion->checkpoint, name, fused, err);
+    if (status != RP_OK)
+        return status;
+    made.source = fused->values ? fused->values : fused->blocks;
+    (void)use_tensor(conversion, made.source->tensor->name);
+    if (fused->scales)
+        (void)use_tensor(conversion, fused->scales->tensor->name);
+    list_tensor(conversion, source->which, layer, &made);
+    return RP_OK;
+}
+
 /* name: in the checkpoint. */
 static enum rp_status add_tensor(struct conversion *conversion, const struct rp_source *source,
                                  size_t layer, const char *name, struct rp_error *err)
@@ -352,6 +390,9 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
     const struct rp_safetensor *tensor = made.source->tensor;
     const char *path = rp_safetensors_path(made.source->file);
     rp_weight_shape(&conversion->config.model, source->which, &made.n_rows, &made.n_columns);
+    made.n_rows =
+        rp_weight_rows(conversion->config.architecture, &conversion->config.model, source->which)
+            .n_all;
     if (!has_shape(tensor, made.n_rows, made.n_columns))
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is %s, expected [%zu][%zu] from config.json", name,
@@ -388,14 +429,20 @@ static enum rp_status add_layers(struct conversion *conversion, struct rp_error 
             if (source->which >= RP_N_LAYER_WEIGHTS || !rp_layer_plan_uses(plan, source->which))
                 continue;
             snprintf(name, sizeof name, "%slayers.%zu.%s", conversion->prefix, layer, source->name);
-            status = strchr(source->name, '*') ? add_experts(conversion, source, layer, name, err)
-                                               : add_tensor(conversion, source, layer, name, err);
+            if (strchr(source->name, '*'))
+                status = add_experts(conversion, source, layer, name, err);
+            else if (source->change >= RP_CHANGE_EVEN_OF_EXPERTS)
+                status = add_fused_experts(conversion, source, layer, name, err);
+            else
+                status = add_tensor(conversion, source, layer, name, err);
         }
     }
     return status;
 }
 
-static enum rp_status add_rope_freqs(struct conversion *conversion, struct rp_error *err)
+/* factors [n_rot / 2], NULL: llama3's, which are computed here. */
+static enum rp_status add_rope_factors(struct conversion *conversion, enum rp_weight_id which,
+                                       const float *factors, struct rp_error *err)
 {
     const size_t n = conversion->config.model.n_rot / 2;
     const struct made made = {
@@ -403,9 +450,26 @@ static enum rp_status add_rope_freqs(struct conversion *conversion, struct rp_er
     if (!made.values)
         return rp_fail(err, RP_ERR_MEMORY, rp_checkpoint_path(conversion->checkpoint), -1,
                        "no memory for %zu rope factors", n);
-    rp_llama3_rope_factors(&conversion->config, made.values);
-    list_tensor(conversion, RP_ROPE_FREQS, 0, &made);
+    if (factors)
+        memcpy(made.values, factors, n * sizeof *factors);
+    else
+        rp_llama3_rope_factors(&conversion->config, made.values);
+    list_tensor(conversion, which, 0, &made);
     return RP_OK;
+}
+
+static enum rp_status add_all_rope_factors(struct conversion *conversion, struct rp_error *err)
+{
+    const struct rp_checkpoint_config *config = &conversion->config;
+    enum rp_status status = RP_OK;
+    if (config->has_llama3_rope)
+        status = add_rope_factors(conversion, RP_ROPE_FREQS, NULL, err);
+    if (status == RP_OK && config->short_rope_factors)
+        status =
+            add_rope_factors(conversion, RP_ROPE_FACTORS_SHORT, config->short_rope_factors, err);
+    if (status == RP_OK && config->long_rope_factors)
+        status = add_rope_factors(conversion, RP_ROPE_FACTORS_LONG, config->long_rope_factors, err);
+    return status;
 }
 
 static enum rp_status add_globals(struct conversion *conversion, struct rp_error *err)
@@ -424,8 +488,8 @@ static enum rp_status add_globals(struct conversion *conversion, struct rp_error
     }
     if (status == RP_OK && !conversion->config.model.has_tied_embeddings)
         status = add_tensor(conversion, &output, 0, output.name, err);
-    if (status == RP_OK && conversion->config.has_llama3_rope)
-        status = add_rope_freqs(conversion, err);
+    if (status == RP_OK)
+        status = add_all_rope_factors(conversion, err);
     return status;
 }
 
@@ -537,6 +601,34 @@ static void put_hybrid(struct rp_gguf_metadata *metadata, const struct rp_checkp
     free(is_recurrent);
 }
 
+static void put_rope_scaling(struct rp_gguf_metadata *metadata,
+                             const struct rp_checkpoint_config *config)
+{
+    static const char *const types[] = {
+        [RP_ROPE_LINEAR] = "linear", [RP_ROPE_YARN] = "yarn", [RP_ROPE_LONGROPE] = "longrope"};
+    const struct rp_rope_scaling *scaling = &config->model.rope_scaling;
+    const char *name = config->model.architecture;
+    char key[NAME_SIZE];
+    if (scaling->type == RP_ROPE_NOT_SCALED)
+        return;
+    snprintf(key, sizeof key, "%s.rope.scaling.type", name);
+    rp_gguf_metadata_string(metadata, key, types[scaling->type]);
+    if (scaling->type != RP_ROPE_LONGROPE)
+        put_float(metadata, name, "rope.scaling.factor", scaling->factor);
+    if (scaling->type != RP_ROPE_LINEAR)
+        put_size(metadata, name, "rope.scaling.original_context_length", scaling->original_context);
+    if (scaling->type == RP_ROPE_LONGROPE)
+        put_float(metadata, name, "rope.scaling.attn_factor", scaling->attention_factor);
+    if (scaling->type != RP_ROPE_YARN)
+        return;
+    put_float(metadata, name, "rope.scaling.yarn_attn_factor", scaling->attention_factor);
+    put_float(metadata, name, "rope.scaling.yarn_beta_fast", scaling->beta_fast);
+    put_float(metadata, name, "rope.scaling.yarn_beta_slow", scaling->beta_slow);
+    if (scaling->mscale_all_dim > 0)
+        put_float(metadata, name, "rope.scaling.yarn_log_multiplier",
+                  0.1f * scaling->mscale_all_dim);
+}
+
 static void put_metadata(const struct conversion *conversion, struct rp_gguf_metadata *metadata)
 {
     const struct rp_checkpoint_config *config = &conversion->config;
@@ -558,10 +650,12 @@ static void put_metadata(const struct conversion *conversion, struct rp_gguf_met
     put_float(metadata, name, "attention.layer_norm_rms_epsilon", model->rms_norm_eps);
     put_size(metadata, name, "rope.dimension_count", model->n_rot);
     put_float(metadata, name, "rope.freq_base", model->rope_theta);
-    if (rp_architecture_has_window(config->architecture)) {
+    if (model->window > 0) {
         put_size(metadata, name, "attention.sliding_window", model->window);
-        put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
+        if (config->architecture->window_has_own_rope)
+            put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
     }
+    put_rope_scaling(metadata, config);
     if (config->n_rope_sections > 0) {
         snprintf(key, sizeof key, "%s.rope.dimension_sections", name);
         rp_gguf_metadata_ints(metadata, key, config->rope_sections, RP_MAX_ROPE_SECTIONS);

@@ -157,7 +157,6 @@ enum rp_status rp_search_open(struct rp_slot_search *own, struct rp_replay *repl
     *search = (struct rp_search){
         .config = rp_model_config(model),
         .gguf = rp_model_gguf(model),
-        .rope_freqs = model->rope_freqs,
         .dump = rp_replay_dump(replay),
         .first_position = replay->first_position,
         .numerics = rp_replay_options(replay)->numerics,
@@ -170,6 +169,10 @@ enum rp_status rp_search_open(struct rp_slot_search *own, struct rp_replay *repl
         .err = err,
     };
     search->kind = search->config->layer_kinds[layer];
+    const size_t length = rp_dump_sequence_length(search->dump);
+    search->rope_freqs = rp_model_rope_factors(model, search->kind, length);
+    search->is_long = length > search->config->rope_scaling.original_context;
+    search->other_rope_freqs = search->is_long ? model->rope_factors : model->long_rope_factors;
     enum rp_status status = allocate(search, err);
     if (status == RP_OK)
         status = find_steps(own, err);
@@ -318,6 +321,9 @@ enum rp_status rp_search_try(struct rp_search *search, const struct rp_candidate
     struct rp_slot_search *own = (struct rp_slot_search *)search;
     struct rp_change change;
     *trial = (struct rp_trial){.candidate = *candidate, .place = *place};
+    if (candidate->from_layer >= 0 &&
+        !rp_model_has_layer(rp_replay_model(own->replay), (size_t)candidate->from_layer))
+        return RP_OK; /* nothing is known of it */
     enum rp_status status = set_up(own, candidate, &change, err);
     if (status == RP_OK && candidate->transform)
         status = transform_rows(search, &change, place, err);

@@ -109,10 +109,7 @@ static enum rp_status read_heads(const struct reader *reader, struct rp_model_co
 
 static enum rp_status read_rope(const struct reader *reader, struct rp_model_config *config)
 {
-    static const char scaling_key[] = "rope.scaling.type";
-    char key[KEY_SIZE];
     char expected[64];
-    struct rp_gguf_string scaling;
     enum rp_status status = RP_OK;
     config->n_rot = config->head_dim;
     config->rope_theta = (float)DEFAULT_THETA;
@@ -124,20 +121,13 @@ static enum rp_status read_rope(const struct reader *reader, struct rp_model_con
     }
     if (status == RP_OK && find(reader, "rope.freq_base"))
         status = read_positive(reader, "rope.freq_base", &config->rope_theta);
-    if (status != RP_OK || !find(reader, scaling_key))
-        return status;
-    status =
-        rp_gguf_get_string(reader->gguf, make_key(reader, scaling_key, key), &scaling, reader->err);
-    if (status == RP_OK && !(scaling.length == 4 && memcmp(scaling.data, "none", 4) == 0))
-        return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
-                       "key '%s' is not \"none\"; rope scaling is computed only as the tensor "
-                       "'rope_freqs.weight'",
-                       key);
     return status;
 }
 
 /* Layers that attend to a window, and their base of RoPE. Without the key all layers are alike. */
-static enum rp_status read_window(const struct reader *reader, struct rp_model_config *config)
+static enum rp_status read_window(const struct reader *reader,
+                                  const struct rp_architecture *architecture,
+                                  struct rp_model_config *config)
 {
     char key[KEY_SIZE];
     int64_t window = 0;
@@ -146,8 +136,9 @@ static enum rp_status read_window(const struct reader *reader, struct rp_model_c
         status = rp_gguf_get_int(reader->gguf, make_key(reader, "attention.sliding_window", key), 0,
                                  INT32_MAX, &window, reader->err);
     config->window = (size_t)window;
-    config->rope_theta_sliding = (float)DEFAULT_THETA;
-    if (status == RP_OK && find(reader, "rope.freq_base_swa"))
+    config->rope_theta_sliding =
+        architecture->window_has_own_rope ? (float)DEFAULT_THETA : config->rope_theta;
+    if (status == RP_OK && architecture->window_has_own_rope && find(reader, "rope.freq_base_swa"))
         status = read_positive(reader, "rope.freq_base_swa", &config->rope_theta_sliding);
     return status;
 }
@@ -316,7 +307,7 @@ static enum rp_status read_layer_kinds(const struct reader *reader,
     if (rp_architecture_is_hybrid(architecture))
         status = read_delta_net(reader, config);
     if (rp_architecture_has_window(architecture)) {
-        status = read_window(reader, config);
+        status = read_window(reader, architecture, config);
         if (status == RP_OK && config->window == 0)
             return RP_OK;
     }
@@ -363,6 +354,10 @@ static enum rp_status read_vocab(const struct reader *reader, struct rp_model_co
     const struct rp_gguf_value *tokens = rp_gguf_find_value(reader->gguf, tokens_key);
     char expected[64];
     size_t declared;
+    if (!table && rp_gguf_is_partial(reader->gguf) && tokens) { /* it is in another shard */
+        config->vocab_size = tokens->n_elements;
+        return RP_OK;
+    }
     if (!table)
         return rp_fail(reader->err, RP_ERR_MISSING, rp_gguf_path(reader->gguf), -1,
                        "tensor 'token_embd.weight' is missing");
@@ -432,6 +427,8 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
             config->embedding_scale = sqrtf((float)config->hidden_size);
         status = read_rope(&reader, config);
     }
+    if (status == RP_OK)
+        status = rp_config_read_rope_scaling(gguf, *architecture, config, err);
     if (status == RP_OK)
         status = refuse_features(&reader, *architecture);
     if (status == RP_OK)

@@ -100,11 +100,17 @@ static enum rp_status run_linear(struct rp_pass *pass, const struct rp_step *ste
 static enum rp_status run_rope(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
+    const size_t n = pass->site.n_positions;
+    const size_t so_far = n > 0 ? (size_t)pass->site.positions[n - 1] + 1 : 0;
+    const size_t length = pass->forward->sequence_length;
     struct rp_rope args = {
         .which = step->which,
         .ordering = config->rope_ordering,
         .theta = rp_site_rope_theta(&pass->site),
-        .freq_factors = pass->forward->model->rope_freqs,
+        .freq_factors =
+            rp_model_rope_factors(pass->forward->model, config->layer_kinds[pass->site.layer],
+                                  length > 0 ? length : so_far),
+        .attention_factor = rp_site_attention_factor(&pass->site),
         .n_rot = config->n_rot,
         .n_heads = rp_buffer_width(config, step->in) / config->head_dim,
         .head_dim = config->head_dim,
@@ -137,6 +143,7 @@ static enum rp_status run_attention(struct rp_pass *pass, const struct rp_step *
         .head_dim = config->head_dim,
         .scale = config->attention_scale,
         .is_causal = true,
+        .sinks = step->which < RP_N_LAYER_WEIGHTS ? pass->layer->weights[step->which].data : NULL,
         .window = config->layer_kinds[pass->site.layer] == RP_LAYER_SLIDING_ATTENTION
                       ? config->window
                       : 0,

@@ -125,17 +125,14 @@ static void too_few_or_too_many_tensors_are_an_error(void **state)
 static void what_is_not_computed_is_refused(void **state)
 {
     (void)state;
-    expect_refused(
-        &(struct variant){.architecture = "gpt2"}, RP_ERR_UNSUPPORTED,
-        "architecture \"gpt2\"; computed are: gemma3, llama, qwen2, qwen3, qwen35, qwen35moe, "
-        "qwen3moe, smollm3");
+    expect_refused(&(struct variant){.architecture = "gpt2"}, RP_ERR_UNSUPPORTED,
+                   "architecture \"gpt2\"; computed are: gemma3, gpt-oss, llama, phi3, qwen2, qwen3, "
+                   "qwen35, qwen35moe, "
+                   "qwen3moe, smollm3");
     expect_refused(&(struct variant){.changed = "attention.value_length", .value = 4},
                    RP_ERR_UNSUPPORTED,
                    "key 'qwen3.attention.value_length' is 4 and key_length 6; only equal lengths "
                    "are computed");
-    expect_refused(&(struct variant){.scaling = "yarn"}, RP_ERR_UNSUPPORTED,
-                   "key 'qwen3.rope.scaling.type' is not \"none\"; rope scaling is computed only "
-                   "as the tensor 'rope_freqs.weight'");
     expect_refused(&(struct variant){.changed = "expert_count", .value = 8}, RP_ERR_UNSUPPORTED,
                    "key 'qwen3.expert_count' is 8, which this model does not compute");
     expect_refused(&(struct variant){.architecture = "llama", .freq_factor = -1}, RP_ERR_FORMAT,

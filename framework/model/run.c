@@ -206,6 +206,7 @@ enum rp_status rp_model_run(const struct rp_model *model, const struct rp_run *r
     struct rp_forward forward = {.model = model,
                                  .ops = run->ops,
                                  .mode = run->mode,
+                                 .sequence_length = (size_t)run->first_position + n,
                                  .tap = run->tap,
                                  .tap_context = run->tap_context};
     int64_t *positions = NULL;

@@ -8,6 +8,8 @@
 #ifndef REFPARITY_OPERATIONS_OPERATIONS_H
 #define REFPARITY_OPERATIONS_OPERATIONS_H
 
+#include <math.h>
+
 #include "refparity/numerics.h"
 #include "refparity/ops.h"
 
@@ -103,6 +105,32 @@ static inline float rp_site_rope_theta(const struct rp_site *site)
 {
     return rp_rope_theta(site->config, site->layer >= 0 ? site->config->layer_kinds[site->layer]
                                                         : RP_LAYER_FULL_ATTENTION);
+}
+
+/* The score that a head's softmax has beside its keys'; -INFINITY, whose exponential is 0: none. */
+static inline float rp_attention_sink(const struct rp_attention *args, size_t head)
+{
+    return args->sinks ? args->sinks[head] : -INFINITY;
+}
+
+/* What cosine and sine are multiplied by, in a layer of that kind; 0: nothing. */
+static inline float rp_attention_factor(const struct rp_model_config *config,
+                                        enum rp_layer_kind kind)
+{
+    const struct rp_rope_scaling *scaling = &config->rope_scaling;
+    return kind == RP_LAYER_SLIDING_ATTENTION && scaling->spares_windows
+               ? 0
+               : scaling->attention_factor;
+}
+static inline float rp_site_attention_factor(const struct rp_site *site)
+{
+    return rp_attention_factor(site->config, site->layer >= 0
+                                                 ? site->config->layer_kinds[site->layer]
+                                                 : RP_LAYER_FULL_ATTENTION);
+}
+static inline float rp_rope_scale(const struct rp_rope *args)
+{
+    return args->attention_factor > 0 ? args->attention_factor : 1;
 }
 
 /* The keys that row p of the call sees: from *first on, up to *end. */

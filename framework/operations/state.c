@@ -186,12 +186,13 @@ static void rotate_pair(const struct rp_emulation *emulation, const struct rp_si
 {
     const enum rp_state state = emulation->numerics.state;
     const bool is_neox = args->ordering == RP_ROPE_NEOX;
+    const float scale = rp_rope_scale(args);
     const size_t first = is_neox ? i : 2 * i;
     const size_t second = is_neox ? i + args->n_rot / 2 : 2 * i + 1;
     for (size_t p = 0; p < site->n_positions; p++) {
         const float angle = (float)args->positions[p] * inv_freq;
         const double error = 1.5 * RP_UNIT_ROUNDOFF * fabs((double)angle);
-        const float cosine = cosf(angle), sine = sinf(angle);
+        const float cosine = cosf(angle) * scale, sine = sinf(angle) * scale;
         const double of_cosine = rp_state_tip(
             state, cosine, fabs((double)sine) * error + RP_UNIT_ROUNDOFF * fabs((double)cosine));
         const double of_sine = rp_state_tip(
@@ -242,6 +243,28 @@ static enum rp_status attention_gate(void *context, const struct rp_site *site,
     return status;
 }
 
+/* HF rounds the sigmoid's argument, the sigmoid, its product with the gate, and up + 1. A tip of the sigmoid
+ * is at least half a step of that product, which may move by one more: three times its worth. */
+static float clamped(const struct rp_emulation *emulation, size_t p, float gate, float up)
+{
+    const enum rp_state state = emulation->numerics.state;
+    const float x = rp_clamped_gate(gate), factor = rp_state_round(state, rp_clamped_up(up) + 1.0f);
+    const float opened =
+        round_inside(emulation, p, rp_sigmoid(rp_state_round(state, x * RP_CLAMPED_ALPHA)),
+                     FUNCTION_ERROR, 3 * (double)x * (double)factor);
+    return factor * rp_state_round(state, x * opened);
+}
+
+static float activated(const struct rp_emulation *emulation, size_t p,
+                       enum rp_activation_function function, float gate, float up)
+{
+    if (function == RP_CLAMPED_SWISH)
+        return clamped(emulation, p, gate, up);
+    return up * round_inside(emulation, p,
+                             function == RP_GELU_TANH ? rp_gelu_tanh(gate) : rp_silu(gate),
+                             FUNCTION_ERROR, (double)up);
+}
+
 static enum rp_status ffn_activation(void *context, const struct rp_site *site,
                                      const struct rp_ffn_activation *args)
 {
@@ -251,9 +274,7 @@ static enum rp_status ffn_activation(void *context, const struct rp_site *site,
     if (status == RP_OK)
         status = read_copy(emulation, site, args->up, args->dim, args->dim, &up);
     for (size_t i = 0; i < site->n_positions * args->dim && status == RP_OK; i++)
-        args->y[i] =
-            up[i] * round_inside(emulation, i / args->dim, rp_activation(args->function, gate[i]),
-                                 FUNCTION_ERROR, (double)up[i]);
+        args->y[i] = activated(emulation, i / args->dim, args->function, gate[i], up[i]);
     free(gate);
     free(up);
     return status;

@@ -84,6 +84,17 @@ static double checkpoint_number(const struct comparison *comparison, const char 
     return number_at(comparison->checkpoint, key);
 }
 
+/* What YaRN multiplies cosine and sine by where no key says so: 1 where DeepSeek's mscale and mscale_all_dim
+ * are alike. */
+static double yarn_attention_factor(const struct comparison *comparison)
+{
+    char key[KEY_SIZE];
+    const double factor = checkpoint_number(comparison, "rope.scaling.factor");
+    if (find(comparison, "rope.scaling.yarn_log_multiplier", key))
+        return 1;
+    return factor > 1 ? 1 + 0.1 * log(factor) : 1;
+}
+
 /* The same of a mixture of experts. */
 static double absent_experts_number(const struct comparison *comparison, const char *name)
 {
@@ -119,6 +130,15 @@ static double absent_number(const struct comparison *comparison, const char *nam
         return head_dim;
     if (strcmp(name, "rope.freq_base") == 0 || strcmp(name, "rope.freq_base_swa") == 0)
         return 10000;
+    if (strcmp(name, "rope.scaling.yarn_beta_fast") == 0)
+        return 32;
+    if (strcmp(name, "rope.scaling.yarn_beta_slow") == 0 ||
+        strcmp(name, "rope.scaling.factor") == 0 || strcmp(name, "rope.scaling.attn_factor") == 0)
+        return 1;
+    if (strcmp(name, "rope.scaling.original_context_length") == 0)
+        return checkpoint_number(comparison, "context_length");
+    if (strcmp(name, "rope.scaling.yarn_attn_factor") == 0)
+        return yarn_attention_factor(comparison);
     if (strcmp(name, "vocab_size") == 0 || strcmp(name, "context_length") == 0)
         return checkpoint_number(comparison, name); /* no reader computes with them */
     return absent_experts_number(comparison, name);
@@ -280,10 +300,18 @@ static enum rp_status compare_array(const struct comparison *comparison, const c
     return status;
 }
 
+/* Whether the checkpoint's is what a reader takes rope.scaling.type for where the file has none. */
+static bool is_linear(const struct comparison *comparison, const char *key)
+{
+    struct rp_gguf_string type = {"", 0};
+    (void)rp_gguf_get_string(comparison->checkpoint, key, &type, NULL);
+    return type.length == 6 && memcmp(type.data, "linear", 6) == 0;
+}
+
 static enum rp_status compare_value(const struct comparison *comparison,
                                     const struct rp_gguf_value *expected)
 {
-    char key[KEY_SIZE];
+    char key[KEY_SIZE], file_key[KEY_SIZE];
     const size_t n_prefix = strlen(comparison->prefix);
     snprintf(key, sizeof key, "%.*s", (int)expected->key.length, expected->key.data);
     if (strcmp(key, "checkpoint.bos_token_ids") == 0)
@@ -297,6 +325,12 @@ static enum rp_status compare_value(const struct comparison *comparison,
     const char *name = key + n_prefix;
     if (is_number(expected->kind)) {
         compare_number(comparison, name, expected);
+        return RP_OK;
+    }
+    if (expected->kind == RP_GGUF_STRING) {
+        const struct rp_gguf_value *value = find(comparison, name, file_key);
+        if (value || strcmp(name, "rope.scaling.type") != 0 || !is_linear(comparison, key))
+            compare_text(comparison, file_key, expected);
         return RP_OK;
     }
     if (strcmp(name, "attention.recurrent_layers") == 0)
@@ -327,12 +361,11 @@ static void find_surplus(const struct comparison *comparison)
                 {"embedding_scale", 1},
                 {"nextn_predict_layers", 0},
                 {"attention.max_alibi_bias", 0}};
-    char key[KEY_SIZE], text[TEXT_SIZE];
+    char key[KEY_SIZE], own[KEY_SIZE], text[TEXT_SIZE];
     struct rp_gguf_string scaling;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const struct rp_gguf_value *value = find(comparison, keys[i].name, key);
         const double found = value ? number_at(comparison->file, key) : 0;
-        char own[KEY_SIZE];
         snprintf(own, sizeof own, "%s%s", comparison->prefix, keys[i].name);
         if (found != 0 && found != keys[i].neutral &&
             !rp_gguf_find_value(comparison->checkpoint, own))
@@ -340,8 +373,10 @@ static void find_surplus(const struct comparison *comparison)
                    "");
     }
     const struct rp_gguf_value *value = find(comparison, "rope.scaling.type", key);
-    if (value && !(rp_gguf_get_string(comparison->file, key, &scaling, NULL) == RP_OK &&
-                   scaling.length == 4 && memcmp(scaling.data, "none", 4) == 0))
+    snprintf(own, sizeof own, "%s%s", comparison->prefix, "rope.scaling.type");
+    if (value && !rp_gguf_find_value(comparison->checkpoint, own) &&
+        !(rp_gguf_get_string(comparison->file, key, &scaling, NULL) == RP_OK &&
+          scaling.length == 4 && memcmp(scaling.data, "none", 4) == 0))
         report(comparison, key, false, text_of(comparison->file, value, text), "nothing of it",
                "llama3 scaling stands in the tensor rope_freqs.weight");
 }

@@ -28,6 +28,30 @@ enum rp_rope_ordering {
     RP_ROPE_INTERLEAVED /* 2i and 2i + 1: GGUF files of Llama, whose Q and K rows are permuted */
 };
 
+/* How RoPE's frequencies are scaled for more positions than a model was first trained on. Llama 3's scaling
+ * is none of them: a GGUF has its factors as a tensor. */
+enum rp_rope_scaling_type {
+    RP_ROPE_NOT_SCALED,
+    RP_ROPE_LINEAR, /* all by one factor */
+    RP_ROPE_YARN, /* fast pairs not, slow ones by the factor, a ramp between them (arXiv 2309.00071) */
+    RP_ROPE_LONGROPE /* each pair by its own, with two sets of them (arXiv 2402.13753) */
+};
+
+/* HF: modeling_rope_utils.py. See operations/rope_scaling.h. */
+struct rp_rope_scaling {
+    enum rp_rope_scaling_type type;
+    bool spares_windows;    /* layers with a window are not scaled */
+    float factor;           /* of linear and YaRN */
+    float attention_factor; /* what cosine and sine are multiplied by; 0: nothing */
+    /* Positions of the first training. YaRN's ramp is over the pairs that turn beta_fast to beta_slow times
+     * in them; a longer sequence has longrope's long factors. */
+    size_t original_context;
+    float beta_fast, beta_slow;
+    bool keeps_ramp_ends; /* the ramp's ends are not moved to whole pairs; HF: truncate false */
+    /* Attention's scores are multiplied by the square of this one's rp_yarn_mscale (DeepSeek); 0: nothing. */
+    float mscale_all_dim;
+};
+
 enum rp_mode {
     RP_MODE_PER_TOKEN, /* one position per call, through the KV cache */
     RP_MODE_BATCHED    /* many positions per call */
@@ -36,7 +60,8 @@ enum rp_mode {
 /* What the FFN's gate goes through. */
 enum rp_activation_function {
     RP_SILU,
-    RP_GELU_TANH /* 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))): HF's gelu_pytorch_tanh */
+    RP_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))): HF's gelu_pytorch_tanh */
+    RP_CLAMPED_SWISH /* x sigmoid(1.702 x), x at most 7; up, within -7 and 7, plus 1 multiplies it: GptOssExperts */
 };
 
 /* What a mixture's experts are chosen by, and what their outputs are multiplied by, before any
@@ -77,33 +102,35 @@ enum rp_layer_kind {
 /* A model's weights, named as in GGUF. The first RP_N_LAYER_WEIGHTS belong to a layer.
  * n_conv is the channels of the DeltaNet's convolution: Q, K and V, see struct rp_model_config. */
 enum rp_weight_id {
-    RP_ATTN_NORM,      /* [hidden_size]: HF input_layernorm */
-    RP_ATTN_Q,         /* [n_heads * head_dim][hidden_size]; gated: [n_heads][2][head_dim] rows */
-    RP_ATTN_K,         /* [n_kv_heads * head_dim][hidden_size] */
-    RP_ATTN_V,         /* [n_kv_heads * head_dim][hidden_size] */
-    RP_ATTN_Q_BIAS,    /* [n_heads * head_dim] */
-    RP_ATTN_K_BIAS,    /* [n_kv_heads * head_dim] */
-    RP_ATTN_V_BIAS,    /* [n_kv_heads * head_dim] */
-    RP_ATTN_Q_NORM,    /* [head_dim] */
-    RP_ATTN_K_NORM,    /* [head_dim] */
-    RP_ATTN_OUTPUT,    /* [hidden_size][n_heads * head_dim] */
-    RP_ATTN_QKV,       /* [n_conv][hidden_size]: HF linear_attn.in_proj_qkv */
-    RP_ATTN_GATE,      /* [n_linear_v_heads * linear_head_dim][hidden_size]: HF in_proj_z */
-    RP_SSM_CONV1D,     /* [n_conv][conv_kernel] */
-    RP_SSM_ALPHA,      /* [n_linear_v_heads][hidden_size]: HF in_proj_a */
-    RP_SSM_BETA,       /* [n_linear_v_heads][hidden_size]: HF in_proj_b */
-    RP_SSM_DT,         /* [n_linear_v_heads]: HF dt_bias */
-    RP_SSM_A,          /* [n_linear_v_heads]: -exp(HF A_log) */
-    RP_SSM_NORM,       /* [linear_head_dim]: HF linear_attn.norm */
-    RP_SSM_OUT,        /* [hidden_size][n_linear_v_heads * linear_head_dim]: HF out_proj */
-    RP_FFN_NORM,       /* [hidden_size]: HF post_attention_layernorm */
-    RP_FFN_GATE,       /* [intermediate_size][hidden_size] */
-    RP_FFN_UP,         /* [intermediate_size][hidden_size] */
-    RP_FFN_DOWN,       /* [hidden_size][intermediate_size] */
-    RP_ATTN_POST_NORM, /* [hidden_size]: of attention's output, before it is added */
-    RP_FFN_POST_NORM,  /* [hidden_size]: of the FFN's output, before it is added */
-    RP_ROUTER,         /* [n_experts][hidden_size]: HF mlp.gate */
-    RP_ROUTER_BIAS,    /* [n_experts], of that product */
+    RP_ATTN_NORM,        /* [hidden_size]: HF input_layernorm */
+    RP_ATTN_Q,           /* [n_heads * head_dim][hidden_size]; gated: [n_heads][2][head_dim] rows */
+    RP_ATTN_K,           /* [n_kv_heads * head_dim][hidden_size] */
+    RP_ATTN_V,           /* [n_kv_heads * head_dim][hidden_size] */
+    RP_ATTN_Q_BIAS,      /* [n_heads * head_dim] */
+    RP_ATTN_K_BIAS,      /* [n_kv_heads * head_dim] */
+    RP_ATTN_V_BIAS,      /* [n_kv_heads * head_dim] */
+    RP_ATTN_Q_NORM,      /* [head_dim] */
+    RP_ATTN_K_NORM,      /* [head_dim] */
+    RP_ATTN_OUTPUT,      /* [hidden_size][n_heads * head_dim] */
+    RP_ATTN_OUTPUT_BIAS, /* [hidden_size] */
+    RP_ATTN_SINKS,       /* [n_heads]: HF self_attn.sinks */
+    RP_ATTN_QKV,         /* [n_conv][hidden_size]: HF linear_attn.in_proj_qkv */
+    RP_ATTN_GATE,        /* [n_linear_v_heads * linear_head_dim][hidden_size]: HF in_proj_z */
+    RP_SSM_CONV1D,       /* [n_conv][conv_kernel] */
+    RP_SSM_ALPHA,        /* [n_linear_v_heads][hidden_size]: HF in_proj_a */
+    RP_SSM_BETA,         /* [n_linear_v_heads][hidden_size]: HF in_proj_b */
+    RP_SSM_DT,           /* [n_linear_v_heads]: HF dt_bias */
+    RP_SSM_A,            /* [n_linear_v_heads]: -exp(HF A_log) */
+    RP_SSM_NORM,         /* [linear_head_dim]: HF linear_attn.norm */
+    RP_SSM_OUT,          /* [hidden_size][n_linear_v_heads * linear_head_dim]: HF out_proj */
+    RP_FFN_NORM,         /* [hidden_size]: HF post_attention_layernorm */
+    RP_FFN_GATE,         /* [intermediate_size][hidden_size] */
+    RP_FFN_UP,           /* [intermediate_size][hidden_size] */
+    RP_FFN_DOWN,         /* [hidden_size][intermediate_size] */
+    RP_ATTN_POST_NORM,   /* [hidden_size]: of attention's output, before it is added */
+    RP_FFN_POST_NORM,    /* [hidden_size]: of the FFN's output, before it is added */
+    RP_ROUTER,           /* [n_experts][hidden_size]: HF mlp.gate */
+    RP_ROUTER_BIAS,      /* [n_experts], of that product */
     RP_ROUTER_CORRECTION, /* [n_experts], of the scores that choose: HF e_score_correction_bias */
     RP_EXPERTS_GATE,      /* [n_experts][expert_size][hidden_size] */
     RP_EXPERTS_UP,        /* [n_experts][expert_size][hidden_size] */
@@ -120,6 +147,8 @@ enum rp_weight_id {
     RP_OUTPUT_NORM,                     /* [hidden_size] */
     RP_OUTPUT,                          /* [vocab_size][hidden_size]; tied: RP_TOKEN_EMBD */
     RP_ROPE_FREQS,                      /* [n_rot / 2]: what llama3 scaling divides by */
+    RP_ROPE_FACTORS_SHORT, /* [n_rot / 2]: the same of longrope, where a sequence … */
+    RP_ROPE_FACTORS_LONG,  /* … is up to, and is longer than, the original context */
     RP_N_WEIGHTS
 };
 
@@ -137,6 +166,7 @@ struct rp_model_config {
     float rms_norm_eps;
     float rope_theta;
     float rope_theta_sliding; /* of RP_LAYER_SLIDING_ATTENTION; 0: there are none */
+    struct rp_rope_scaling rope_scaling;
     size_t window;         /* positions that those see, their own among them; 0: there are none */
     float embedding_scale; /* what embeddings are multiplied by; 0: nothing */
     enum rp_activation_function activation;
@@ -235,13 +265,14 @@ struct rp_linear {
     size_t y_stride;
 };
 
-/* Rotates the first n_rot values of each head by positions * theta^(-2i/n_rot) / freq_factors[i],
- * computed in FP32 as HF does. RoFormer (arXiv 2104.09864); HF: apply_rotary_pos_emb. */
+/* Rotates the first n_rot values of each head by positions * theta^(-2i/n_rot) / freq_factors[i], and
+ * multiplies them by attention_factor, computed in FP32 as HF does. RoFormer (arXiv 2104.09864); HF: apply_rotary_pos_emb. */
 struct rp_rope {
     enum rp_weight_id which; /* RP_ATTN_Q or RP_ATTN_K */
     enum rp_rope_ordering ordering;
     float theta;
     const float *freq_factors; /* [n_rot / 2], or NULL for none */
+    float attention_factor;    /* what cosine and sine are multiplied by; 0: nothing */
     size_t n_rot;
     size_t n_heads;
     size_t head_dim;
@@ -259,13 +290,15 @@ struct rp_kv_store {
 };
 
 /* y = softmax(scale * q keys^T, over keys that are not later than q) values, for each head; query
- * head h reads KV head h / (n_heads / n_kv_heads). HF: eager_attention_forward. */
+ * head h reads KV head h / (n_heads / n_kv_heads). HF: eager_attention_forward. With sinks the softmax is
+ * taken over one more score, sinks[h], which has no value. HF: modeling_gpt_oss. */
 struct rp_attention {
     size_t n_heads, n_kv_heads, head_dim;
     float scale;
     bool is_causal;
-    size_t window;  /* of positions that one sees, its own among them; 0: all that are not later */
-    const float *q; /* [n_positions][n_heads][head_dim] */
+    size_t window; /* of positions that one sees, its own among them; 0: all that are not later */
+    const float *sinks; /* [n_heads]; NULL: none */
+    const float *q;     /* [n_positions][n_heads][head_dim] */
     size_t n_keys;
     const float *keys;            /* [n_keys][n_kv_heads][head_dim] */
     const float *values;          /* [n_keys][n_kv_heads][head_dim] */
@@ -353,7 +386,7 @@ struct rp_gated_norm {
     float *y;          /* [n_rows][dim]; may be x */
 };
 
-/* y = function(gate) * up. HF: Qwen3MLP, LlamaMLP; Gemma3MLP. */
+/* y = function(gate) * up. HF: Qwen3MLP, LlamaMLP; Gemma3MLP; GptOssExperts. */
 struct rp_ffn_activation {
     enum rp_activation_function function;
     size_t dim;        /* intermediate_size; of experts, their number times their size */
