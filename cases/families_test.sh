@@ -127,6 +127,37 @@ bugs_of_smollm3() { # GGUF
     replays "$1" h3_attn=rope-on-nope-layer
 }
 
+# Experts in one tensor, as some checkpoints have them: gate above up; and the same exchanged, which is another model.
+fused_experts() {
+    local first status
+    for first in gate up; do
+        rm -rf "$work/fused"
+        cp -r "$checkpoint" "$work/fused"
+        logged "$python" - "$work/fused/model.safetensors" $first <<'END'
+import re, sys
+import torch
+from safetensors.torch import load_file, save_file
+names = ("gate_proj", "up_proj") if sys.argv[2] == "gate" else ("up_proj", "gate_proj")
+tensors, experts = {}, {}
+for name, tensor in load_file(sys.argv[1]).items():
+    found = re.fullmatch(r"(.+\.experts\.)(\d+)\.(\w+)\.weight", name)
+    if found:
+        experts.setdefault(found[1], {}).setdefault(found[3], {})[int(found[2])] = tensor
+    else:
+        tensors[name] = tensor
+for prefix, of in experts.items():
+    stacked = {name: torch.stack([rows[i] for i in range(len(rows))]) for name, rows in of.items()}
+    tensors[prefix + "gate_up_proj"] = torch.cat([stacked[name] for name in names], dim=1)
+    tensors[prefix + "down_proj"] = stacked["down_proj"]
+save_file(tensors, sys.argv[1], metadata={"format": "pt"})
+END
+        status=0
+        "$bin/refparity" weights "$bf16" "$work/fused" >"$work/log" 2>&1 || status=$?
+        [ "$first=$status" = gate=0 ] || [ "$first=$status" = up=1 ] || fail "experts in one tensor, $first first: exit code $status"
+    done
+    grep -q ffn_gate_exps "$work/log" || fail "gate and up exchanged are not named"
+}
+
 buggy() { # GGUF BUG SLOT=NAME...: the C model with a bug of the catalogue in layer 2
     local gguf=$1 bug=$2
     shift 2
@@ -208,37 +239,6 @@ mxfp4_checkpoint() {
     logged "$bin/refparity" weights "$work/mxfp4_moe.gguf" "$work/mxfp4/packed"
     "$bin/refparity" weights "$work/q8_0.gguf" "$work/mxfp4/packed" >"$work/log" && fail "Q8_0 is taken for MXFP4"
     grep -qF "12 are not the checkpoint's" "$work/log" || fail "other tensors than the experts' are not the checkpoint's"
-}
-
-# Experts in one tensor, as some checkpoints have them: gate above up; and the same exchanged, which is another model.
-fused_experts() {
-    local first status
-    for first in gate up; do
-        rm -rf "$work/fused"
-        cp -r "$checkpoint" "$work/fused"
-        logged "$python" - "$work/fused/model.safetensors" $first <<'END'
-import re, sys
-import torch
-from safetensors.torch import load_file, save_file
-names = ("gate_proj", "up_proj") if sys.argv[2] == "gate" else ("up_proj", "gate_proj")
-tensors, experts = {}, {}
-for name, tensor in load_file(sys.argv[1]).items():
-    found = re.fullmatch(r"(.+\.experts\.)(\d+)\.(\w+)\.weight", name)
-    if found:
-        experts.setdefault(found[1], {}).setdefault(found[3], {})[int(found[2])] = tensor
-    else:
-        tensors[name] = tensor
-for prefix, of in experts.items():
-    stacked = {name: torch.stack([rows[i] for i in range(len(rows))]) for name, rows in of.items()}
-    tensors[prefix + "gate_up_proj"] = torch.cat([stacked[name] for name in names], dim=1)
-    tensors[prefix + "down_proj"] = stacked["down_proj"]
-save_file(tensors, sys.argv[1], metadata={"format": "pt"})
-END
-        status=0
-        "$bin/refparity" weights "$bf16" "$work/fused" >"$work/log" 2>&1 || status=$?
-        [ "$first=$status" = gate=0 ] || [ "$first=$status" = up=1 ] || fail "experts in one tensor, $first first: exit code $status"
-    done
-    grep -q ffn_gate_exps "$work/log" || fail "gate and up exchanged are not named"
 }
 
 # The last model in shards, as converters write them: the same model, whichever shard is named.

@@ -255,9 +255,9 @@ static void expect_named(struct rp_test_engine engine, const char *slot, const c
 
 static void a_right_engine_passes_whatever_it_dumps(void **state)
 {
-    const struct rp_test_experts_model *const models[] = {&plain, &shared, &grouped, &scaled};
+    const struct rp_test_experts_model *const models[4] = {&plain, &shared, &grouped, &scaled};
     (void)state;
-    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+    for (size_t i = 0; i < 4; i++) {
         struct rp_test_engine engine = engine_of(models[i], 0, NULL);
         assert_int_equal(rp_test_explain(RP_SOURCE_DIR, &engine).n_failing, 0);
         engine.without = "_experts";

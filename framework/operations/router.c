@@ -49,9 +49,16 @@ static size_t best_of(const float *scores, const bool *is_taken, size_t first, s
     return best;
 }
 
+/* Experts of a group. */
+static size_t group_size(const struct rp_router *router)
+{
+    const size_t n = router->n_groups > 0 ? router->n_experts / router->n_groups : 0;
+    return n > 0 ? n : 1;
+}
+
 static float group_score(const struct rp_router *router, const float *scores, size_t group)
 {
-    const size_t n = router->n_experts / router->n_groups;
+    const size_t n = group_size(router);
     float best = -INFINITY, second = -INFINITY;
     for (size_t i = group * n; i < (group + 1) * n; i++) {
         if (scores[i] > best) {
@@ -101,7 +108,7 @@ static bool has_groups(const struct rp_router *router)
 static void take_groups(struct choice *choice)
 {
     const struct rp_router *router = choice->router;
-    const size_t n = router->n_experts / router->n_groups;
+    const size_t n = group_size(router);
     for (size_t k = 0; k < router->n_chosen_groups; k++) {
         const size_t best = best_of(choice->groups, choice->is_chosen_group, 0, router->n_groups);
         if (best != SIZE_MAX)
@@ -247,7 +254,7 @@ static void set_errors(struct choice *choice, const float *correction, const flo
 static double group_error(const struct choice *choice, size_t group)
 {
     const struct rp_router *router = choice->router;
-    const size_t n = router->n_experts / router->n_groups;
+    const size_t n = group_size(router);
     double error = 0;
     for (size_t i = group * n; i < (group + 1) * n; i++)
         error = fmax(error, choice->errors[i]);
@@ -273,7 +280,7 @@ static void check_groups(struct choice *choice, const bool *is_chosen,
                          struct rp_choice_fault *fault)
 {
     const struct rp_router *router = choice->router;
-    const size_t n = router->n_experts / router->n_groups;
+    const size_t n = group_size(router);
     size_t n_used = 0, lowest = SIZE_MAX, best;
     for (size_t i = 0; i < router->n_experts; i++) {
         n_used += is_chosen[i] && !choice->is_chosen_group[i / n];
@@ -307,7 +314,7 @@ static void check_experts(struct choice *choice, const bool *is_chosen,
                           struct rp_choice_fault *fault)
 {
     const struct rp_router *router = choice->router;
-    const size_t n = router->n_experts, n_each = n / router->n_groups;
+    const size_t n = router->n_experts, n_each = group_size(router);
     for (size_t i = 0; i < n; i++)
         choice->is_taken[i] =
             is_chosen[i] || (has_groups(router) && !choice->is_chosen_group[i / n_each]);

@@ -26,7 +26,7 @@ static struct rp_router router_of(enum rp_router_scores scores, size_t n_chosen)
 }
 
 static void choose(const struct rp_router *router, const float *correction, const float *row,
-                   float *experts)
+                   float *experts) /* NOLINT(readability-non-const-parameter) */
 {
     const struct rp_choose_experts args = {
         .router = router, .correction = correction, .logits = row, .experts = experts};
@@ -36,7 +36,7 @@ static void choose(const struct rp_router *router, const float *correction, cons
 static void expect_choice(const struct rp_router *router, const float *correction,
                           const float *expected)
 {
-    float experts[N];
+    float experts[N] = {0};
     choose(router, correction, logits, experts);
     for (size_t k = 0; k < router->n_chosen; k++)
         assert_int_equal((int)experts[k], (int)expected[k]);
