@@ -18,6 +18,15 @@ enum rp_buffer {
     RP_BUFFER_Q_AND_GATE, /* attn_q's output, where attention is gated */
     RP_BUFFER_HEADS_GATE, /* what gates HEADS */
     RP_BUFFER_HEADS,      /* attention's output, before attn_output */
+    RP_BUFFER_Q_A,        /* latent attention: what q_b_proj reads */
+    RP_BUFFER_MLA_Q,     /* its query, where attention reads another: [n_heads][nope_dim + n_rot] */
+    RP_BUFFER_KV_A,      /* latent and key that is to be rotated, side by side */
+    RP_BUFFER_KV_LATENT, /* [kv_lora_rank] */
+    RP_BUFFER_K_ROPE,    /* [n_rot] */
+    RP_BUFFER_KV_B,      /* [n_heads][nope_dim + v_head_dim] */
+    RP_BUFFER_Q_ABSORBED, /* [n_heads][kv_lora_rank] */
+    RP_BUFFER_LATENTS,    /* attention's output, absorbed: [n_heads][kv_lora_rank] */
+    RP_BUFFER_VALUES,     /* [n_heads][v_head_dim], before attn_output */
     RP_BUFFER_QKV,        /* the DeltaNet's Q, K and V, side by side */
     RP_BUFFER_CONV_QKV,   /* the same after the convolution */
     RP_BUFFER_DECAY,      /* HF's a, then the decay's logarithm */
@@ -90,9 +99,10 @@ struct rp_architecture {
     enum rp_rope_ordering rope_ordering;
     bool may_have_rope_freqs;
     bool has_attention_gate;
-    bool norms_round_last;  /* see struct rp_model_config */
-    bool scales_embeddings; /* by sqrt(hidden_size) */
-    bool ties_embeddings;   /* where config.json does not say */
+    bool is_interleaved_in_hf; /* see struct rp_model_config */
+    bool norms_round_last;     /* see struct rp_model_config */
+    bool scales_embeddings;    /* by sqrt(hidden_size) */
+    bool ties_embeddings;      /* where config.json does not say */
     enum rp_activation_function activation;
     /* A model of so many layers scales attention by 1 / sqrt(hidden_size / n_heads), which no key of a GGUF
      * says; 0: none does. */
@@ -103,10 +113,14 @@ struct rp_architecture {
     const struct rp_source *sources; /* [n_sources]; RP_OUTPUT and RP_ROPE_FREQS have none */
     size_t n_sources;
     float partial_rotary_factor; /* where config.json has none */
+    /* Latent attention: which of the forms of it config's sizes say, each an architecture with plans of its
+     * own; NULL: the architecture has no latent attention. */
+    const struct rp_architecture *(*form)(const struct rp_model_config *config);
 };
 
-extern const struct rp_architecture rp_architecture_llama, rp_architecture_qwen3,
-    rp_architecture_gemma3, rp_architecture_qwen2, rp_architecture_qwen35, rp_architecture_smollm3;
+extern const struct rp_architecture rp_architecture_deepseek2, rp_architecture_llama,
+    rp_architecture_qwen3, rp_architecture_gemma3, rp_architecture_qwen2, rp_architecture_qwen35,
+    rp_architecture_smollm3;
 
 /* Their names, for a message: "llama, qwen3"; those of config.json's model_type. */
 const char *rp_architecture_names(char *text, size_t size);

@@ -22,6 +22,9 @@ struct made {
     const struct rp_checkpoint_tensor *source; /* NULL: rope_freqs */
     size_t n_rows, n_columns;
     enum rp_value_change change;
+    size_t
+        block_rows; /* of the source, a block a head, each of which is transposed in part; 0: none is */
+    bool is_part;           /* rows are some of the source's */
     bool has_heads_order;   /* of V heads; else of rotated pairs */
     size_t *rows, *columns; /* [n_rows], [n_columns]: HF's index of each; NULL: the same */
     float *values;          /* [n_columns], of rope_freqs; else NULL */
@@ -60,6 +63,31 @@ static void change_values(enum rp_value_change change, float *values, size_t n)
         values[i] = change == RP_CHANGE_PLUS_ONE ? values[i] + 1.0f : -expf(values[i]);
 }
 
+/* Rows of attn_k_b: column c of a head's row r is column r of row c of its block in kv_b_proj. */
+static enum rp_status make_transposed_rows(const struct conversion *conversion,
+                                           const struct made *made, size_t first, size_t n,
+                                           float *out, struct rp_error *err)
+{
+    const struct rp_checkpoint_tensor *source = made->source;
+    const size_t n_columns = made->n_columns, width = conversion->config.model.kv_lora_rank;
+    enum rp_status status = RP_OK;
+    float *block = malloc(n_columns * width * sizeof *block);
+    if (!block)
+        return rp_fail(err, RP_ERR_MEMORY, rp_safetensors_path(source->file), -1,
+                       "no memory for a head of %zu rows", n_columns);
+    for (size_t i = 0; i < n && status == RP_OK; i++) {
+        const size_t head = (first + i) / width, row = (first + i) % width;
+        if (i == 0 || row == 0)
+            status =
+                rp_safetensors_values(source->file, source->tensor, head * made->block_rows * width,
+                                      n_columns * width, block, err);
+        for (size_t k = 0; k < n_columns && status == RP_OK; k++)
+            out[i * n_columns + k] = block[k * width + row];
+    }
+    free(block);
+    return status;
+}
+
 static enum rp_status make_rows(const void *context, size_t index, size_t first, size_t n,
                                 float *out, struct rp_error *err)
 {
@@ -77,6 +105,8 @@ static enum rp_status make_rows(const void *context, size_t index, size_t first,
         return rp_fail(err, RP_ERR_UNSUPPORTED, rp_safetensors_path(source->file),
                        (long long)source->tensor->offset,
                        "tensor '%s' is sketched: its values are not there", source->tensor->name);
+    if (made->block_rows > 0)
+        return make_transposed_rows(conversion, made, first, n, out, err);
     if (!made->rows && !made->columns)
         status =
             rp_safetensors_values(source->file, source->tensor, first * width, n * width, out, err);
@@ -115,6 +145,7 @@ static struct rp_gguf_origin origin_of(const void *context, size_t index)
         .rows = made->rows,
         .columns = made->columns,
         .order = !is_ordered             ? ""
+                 : made->is_part         ? "the values' rows of each head"
                  : made->has_heads_order ? "the V heads dealt out over the K heads"
                                          : "the two values of a rotated pair side by side",
         .added = made->change == RP_CHANGE_PLUS_ONE ? 1.0f : 0.0f,
@@ -194,6 +225,31 @@ static uint32_t type_of(const struct made *made)
     }
 }
 
+static bool is_of_kv_b(enum rp_weight_id which)
+{
+    return which == RP_ATTN_K_B || which == RP_ATTN_V_B;
+}
+
+/* attn_k_b and attn_v_b are parts of kv_b_proj, whose rows are each head's keys and values. */
+static enum rp_status split_kv_b(const struct conversion *conversion, enum rp_weight_id which,
+                                 struct made *made, struct rp_error *err)
+{
+    const struct rp_model_config *model = &conversion->config.model;
+    const size_t n_values = model->v_head_dim, block_rows = model->nope_dim + n_values;
+    if (which == RP_ATTN_K_B) {
+        made->block_rows = block_rows;
+        return RP_OK;
+    }
+    made->is_part = true;
+    made->rows = malloc(made->n_rows * sizeof *made->rows);
+    if (!made->rows)
+        return rp_fail(err, RP_ERR_MEMORY, rp_checkpoint_path(conversion->checkpoint), -1,
+                       "no memory for the order of %zu rows", made->n_rows);
+    for (size_t i = 0; i < made->n_rows; i++)
+        made->rows[i] = i / n_values * block_rows + model->nope_dim + i % n_values;
+    return RP_OK;
+}
+
 /* made's n_rows and n_columns are set. */
 static void list_tensor(struct conversion *conversion, enum rp_weight_id which, size_t layer,
                         const struct made *made)
@@ -204,6 +260,11 @@ static void list_tensor(struct conversion *conversion, enum rp_weight_id which, 
     tensor->dims[0] = made->n_columns;
     tensor->dims[1] = made->n_rows;
     tensor->dims[2] = tensor->dims[3] = 1;
+    if (is_of_kv_b(which)) {
+        tensor->n_dims = 3;
+        tensor->dims[2] = conversion->config.model.n_heads;
+        tensor->dims[1] = made->n_rows / tensor->dims[2];
+    }
     tensor->n_rows = made->n_rows;
     tensor->type = type_of(made);
     tensor->offset = made->source ? made->source->tensor->offset : 0;
@@ -217,6 +278,7 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
     const struct rp_checkpoint *checkpoint = conversion->checkpoint;
     const enum rp_layer_kind kind = conversion->config.layer_kinds[layer];
     char shape[256];
+    size_t n_rows, n_columns;
     struct made made = {.source = rp_checkpoint_find(checkpoint, name), .change = source->change};
     if (!made.source)
         return rp_fail(err, RP_ERR_MISSING, rp_checkpoint_path(checkpoint), -1,
@@ -225,18 +287,24 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
     const char *path = rp_safetensors_path(made.source->file);
     conversion->used[made.source - rp_checkpoint_tensor(checkpoint, 0)] = true;
     rp_weight_shape(&conversion->config.model, source->which, &made.n_rows, &made.n_columns);
-    if (!has_shape(tensor, made.n_rows, made.n_columns))
+    rp_weight_shape(&conversion->config.model,
+                    is_of_kv_b(source->which) ? RP_ATTN_KV_B : source->which, &n_rows, &n_columns);
+    if (!has_shape(tensor, n_rows, n_columns))
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is %s, expected [%zu][%zu] from config.json", name,
-                       shape_text(tensor, shape, sizeof shape), made.n_rows, made.n_columns);
+                       shape_text(tensor, shape, sizeof shape), n_rows, n_columns);
     if (made.source->sketch.data &&
-        (made.source->sketch.n_rows != made.n_rows || source->change != RP_CHANGE_NONE))
+        (made.source->sketch.n_rows != n_rows || source->change != RP_CHANGE_NONE ||
+         source->which == RP_ATTN_K_B))
         return rp_fail(err, RP_ERR_UNSUPPORTED, path, (long long)tensor->offset,
                        "tensor '%s' is sketched by rows of %s, and has to be there whole", name,
                        shape_text(tensor, shape, sizeof shape));
     if (tensor->type == RP_SAFETENSORS_OTHER)
         return rp_safetensors_values(made.source->file, tensor, 0, 1, NULL, err);
-    enum rp_status status = make_map(conversion, kind, source->rows, made.n_rows, &made.rows, err);
+    enum rp_status status =
+        is_of_kv_b(source->which)
+            ? split_kv_b(conversion, source->which, &made, err)
+            : make_map(conversion, kind, source->rows, made.n_rows, &made.rows, err);
     if (status == RP_OK)
         status = make_map(conversion, kind, source->columns, made.n_columns, &made.columns, err);
     made.has_heads_order =
@@ -387,6 +455,18 @@ static void put_hybrid(struct rp_gguf_metadata *metadata, const struct rp_checkp
     free(is_recurrent);
 }
 
+/* Lengths as attention runs, and, with "mla", those of HF's heads. */
+static void put_latents(struct rp_gguf_metadata *metadata, const struct rp_model_config *model)
+{
+    const char *name = model->architecture;
+    if (model->q_lora_rank > 0)
+        put_size(metadata, name, "attention.q_lora_rank", model->q_lora_rank);
+    put_size(metadata, name, "attention.kv_lora_rank", model->kv_lora_rank);
+    put_size(metadata, name, "attention.value_length", model->kv_lora_rank);
+    put_size(metadata, name, "attention.key_length_mla", model->nope_dim + model->n_rot);
+    put_size(metadata, name, "attention.value_length_mla", model->v_head_dim);
+}
+
 static void put_metadata(const struct conversion *conversion, struct rp_gguf_metadata *metadata)
 {
     const struct rp_checkpoint_config *config = &conversion->config;
@@ -403,7 +483,10 @@ static void put_metadata(const struct conversion *conversion, struct rp_gguf_met
     put_size(metadata, name, "attention.head_count", model->n_heads);
     put_size(metadata, name, "attention.head_count_kv", model->n_kv_heads);
     put_size(metadata, name, "attention.key_length", model->head_dim);
-    put_size(metadata, name, "attention.value_length", model->head_dim);
+    if (model->kv_lora_rank > 0)
+        put_latents(metadata, model);
+    else
+        put_size(metadata, name, "attention.value_length", model->head_dim);
     put_float(metadata, name, "attention.layer_norm_rms_epsilon", model->rms_norm_eps);
     put_size(metadata, name, "rope.dimension_count", model->n_rot);
     put_float(metadata, name, "rope.freq_base", model->rope_theta);

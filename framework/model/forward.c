@@ -2,6 +2,7 @@
  * The operations' arithmetic is in operations/, their order in architectures/. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "architectures/hf_order.h"
 #include "model/model_internal.h"
@@ -80,7 +81,7 @@ static enum rp_status run_rms_norm(struct pass *pass, const struct rp_step *step
     struct rp_rms_norm args = {
         .which = step->which,
         .weight = weight->data,
-        .eps = config->rms_norm_eps,
+        .eps = rp_norm_eps(config, step->which),
         .n_rows = pass->site.n_positions * (rp_buffer_width(config, step->in) / weight->n_in),
         .dim = weight->n_in,
         .x = pass->buffers[step->in],
@@ -108,17 +109,47 @@ static enum rp_status run_linear(struct pass *pass, const struct rp_step *step)
     return pass->ops->linear(pass->ops->context, &pass->site, &args);
 }
 
+/* Of attn_k_b the parts of a query that are not rotated, else whole heads. */
+static enum rp_status run_head_linear(struct pass *pass, const struct rp_step *step)
+{
+    const struct rp_model_config *config = pass->site.config;
+    const struct rp_weight *weight = &pass->layer->weights[step->which];
+    struct rp_head_linear args = {
+        .which = step->which,
+        .type = weight->type,
+        .weight = weight->data,
+        .loaded = weight,
+        .n_heads = config->n_heads,
+        .n_out = weight->n_out / config->n_heads,
+        .n_in = weight->n_in,
+        .x = pass->buffers[step->in],
+        .x_head_stride = rp_buffer_width(config, step->in) / config->n_heads,
+        .y = pass->buffers[step->out],
+    };
+    return pass->ops->head_linear(pass->ops->context, &pass->site, &args);
+}
+
+/* Latent attention's one key is rotated whole. */
+static size_t rope_head_dim(const struct rp_model_config *config, const struct rp_step *step)
+{
+    if (config->kv_lora_rank == 0)
+        return config->head_dim;
+    return step->in == RP_BUFFER_K_ROPE ? config->n_rot : config->nope_dim + config->n_rot;
+}
+
 static enum rp_status run_rope(struct pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
+    const size_t head_dim = rope_head_dim(config, step);
     struct rp_rope args = {
         .which = step->which,
         .ordering = config->rope_ordering,
         .theta = rp_site_rope_theta(&pass->site),
         .freq_factors = pass->forward->model->rope_freqs,
+        .first = config->kv_lora_rank > 0 ? head_dim - config->n_rot : 0,
         .n_rot = config->n_rot,
-        .n_heads = rp_buffer_width(config, step->in) / config->head_dim,
-        .head_dim = config->head_dim,
+        .n_heads = rp_buffer_width(config, step->in) / head_dim,
+        .head_dim = head_dim,
         .positions = pass->site.positions,
         .x = pass->buffers[step->in],
     };
@@ -160,6 +191,78 @@ static enum rp_status run_attention(struct pass *pass, const struct rp_step *ste
         .y = pass->buffers[step->out],
     };
     return pass->ops->attention(pass->ops->context, &pass->site, &args);
+}
+
+/* Copies a part of each head: n values of x [n_positions][n_heads][x_stride] into y
+ * [n_positions][n_heads][y_stride]; of a part that all heads share x_stride is 0, and its rows are x_row apart. */
+struct part {
+    const float *x;
+    size_t x_row, x_stride;
+    float *y;
+    size_t y_stride, n;
+};
+
+static void copy_part(const struct pass *pass, size_t n_heads, struct part part)
+{
+    for (size_t p = 0; p < pass->site.n_positions; p++)
+        for (size_t head = 0; head < n_heads; head++)
+            memcpy(part.y + (p * n_heads + head) * part.y_stride,
+                   part.x + p * part.x_row + head * part.x_stride, part.n * sizeof *part.x);
+}
+
+static enum rp_status run_split_latent(struct pass *pass)
+{
+    const struct rp_model_config *config = pass->site.config;
+    const float *x = pass->buffers[RP_BUFFER_KV_A];
+    const size_t row = rp_buffer_width(config, RP_BUFFER_KV_A), rank = config->kv_lora_rank;
+    copy_part(pass, 1, (struct part){x, row, 0, pass->buffers[RP_BUFFER_KV_LATENT], rank, rank});
+    copy_part(pass, 1,
+              (struct part){x + rank, row, 0, pass->buffers[RP_BUFFER_K_ROPE], config->n_rot,
+                            config->n_rot});
+    return RP_OK;
+}
+
+static enum rp_status run_join_query(struct pass *pass)
+{
+    const struct rp_model_config *config = pass->site.config;
+    const size_t n_heads = config->n_heads, rank = config->kv_lora_rank, n_rot = config->n_rot;
+    const size_t own = config->nope_dim + n_rot;
+    float *y = pass->buffers[RP_BUFFER_Q];
+    copy_part(pass, n_heads,
+              (struct part){pass->buffers[RP_BUFFER_Q_ABSORBED], n_heads * rank, rank, y,
+                            config->head_dim, rank});
+    copy_part(pass, n_heads,
+              (struct part){pass->buffers[RP_BUFFER_MLA_Q] + config->nope_dim, n_heads * own, own,
+                            y + rank, config->head_dim, n_rot});
+    return RP_OK;
+}
+
+/* V is padded with zeros to K's width, and so is what attention makes of it. */
+static enum rp_status run_join_key(struct pass *pass, const struct rp_step *step)
+{
+    const struct rp_model_config *config = pass->site.config;
+    const size_t n_heads = config->n_kv_heads, dim = config->head_dim, n_rot = config->n_rot;
+    const size_t row = rp_buffer_width(config, step->in), each = row / n_heads;
+    const size_t n_key = dim - n_rot, n_value = config->is_absorbed ? n_key : config->v_head_dim;
+    const float *x = pass->buffers[step->in];
+    float *k = pass->buffers[RP_BUFFER_K], *v = pass->buffers[RP_BUFFER_V];
+    memset(v, 0, pass->site.n_positions * n_heads * dim * sizeof *v);
+    copy_part(pass, n_heads, (struct part){x, row, each, k, dim, n_key});
+    copy_part(pass, n_heads,
+              (struct part){pass->buffers[RP_BUFFER_K_ROPE], n_rot, 0, k + n_key, dim, n_rot});
+    copy_part(pass, n_heads, (struct part){x + each - n_value, row, each, v, dim, n_value});
+    return RP_OK;
+}
+
+static enum rp_status run_narrow_heads(struct pass *pass, const struct rp_step *step)
+{
+    const struct rp_model_config *config = pass->site.config;
+    const size_t dim = config->head_dim, n_heads = config->n_heads;
+    const size_t n = rp_buffer_width(config, step->out) / n_heads;
+    copy_part(
+        pass, n_heads,
+        (struct part){pass->buffers[step->in], n_heads * dim, dim, pass->buffers[step->out], n, n});
+    return RP_OK;
 }
 
 static enum rp_status run_split_gate(struct pass *pass, const struct rp_step *step)
@@ -301,6 +404,11 @@ static enum rp_status run_step(struct pass *pass, const struct rp_step *step)
     case RP_STEP_TAP: return run_tap(pass, step);
     case RP_STEP_RMS_NORM: return run_rms_norm(pass, step);
     case RP_STEP_LINEAR: return run_linear(pass, step);
+    case RP_STEP_HEAD_LINEAR: return run_head_linear(pass, step);
+    case RP_STEP_SPLIT_LATENT: return run_split_latent(pass);
+    case RP_STEP_JOIN_QUERY: return run_join_query(pass);
+    case RP_STEP_JOIN_KEY: return run_join_key(pass, step);
+    case RP_STEP_NARROW_HEADS: return run_narrow_heads(pass, step);
     case RP_STEP_ROPE: return run_rope(pass, step);
     case RP_STEP_KV_STORE: return run_kv_store(pass);
     case RP_STEP_ATTENTION: return run_attention(pass, step);
