@@ -17,7 +17,7 @@ shift
     exit 2
 }
 families=("$@")
-[ $# -gt 0 ] || families=(gemma3 qwen2 smollm3)
+[ $# -gt 0 ] || families=(deepseek2 deepseek3 gemma3 qwen2 smollm3)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=$("$root/ci/record.sh" --print-python)
@@ -105,6 +105,54 @@ bugs_of_smollm3() { # GGUF
     replays "$1" h3_qrope=rope-on-nope-layer h3_krope=rope-on-nope-layer
     rm "$work"/dump/h3_qrope.npy "$work"/dump/h3_krope.npy
     replays "$1" h3_attn=rope-on-nope-layer
+}
+
+bugged() { # GGUF BUG SLOT=NAME: the C model with a bug of the catalogue in layer 1 is the engine
+    local gguf=$1 bug=$2
+    shift 2
+    rm -rf "$work/dump"
+    logged "$bin/refparity-embedded-bugs" --model "$gguf" --tokens "$work/tokens" --mode "$mode" --dump "$work/dump" --slots operations --activations by_weight --bug "$bug" --layer 1
+    replays "$gguf" "$@"
+}
+
+# Latent attention as older files have it: keys and values are made of the latent.
+not_absorbed() { # GGUF, in F32
+    local older=$work/older.gguf type
+    logged "$python" "$root/cases/older_latents.py" "$1" "$older"
+    rm -rf "$work/dump"
+    logged "$bin/refparity-embedded" --model "$older" --tokens "$work/tokens" --mode "$mode" --dump "$work/dump" --slots operations
+    agrees "$family, $mode, not absorbed: the C model"
+    llamacpp refparity-llamacpp "$older" "$mode"
+    agrees "$family, $mode, not absorbed: llama.cpp"
+    replays "$older"
+    logged "$bin/refparity-llamacpp-quantize" q8_0 "$older" "$work/older-q8_0.gguf"
+    llamacpp refparity-llamacpp "$work/older-q8_0.gguf" "$mode"
+    replays "$work/older-q8_0.gguf"
+}
+
+# The C model computes the same in both modes.
+bugs_of_deepseek2() { # GGUF
+    [ "$mode" = batched ] || return 0
+    bugged "$1" latent-rope-in-front h1_qrope=rope-on-nope-part
+    bugged "$1" latent-key-not-rotated h1_krope=rope-missing
+    bugged "$1" latent-norm-missing h1_kvanorm=norm-missing
+    bugged "$1" latent-scale-by-width h1_latent=attention-scale
+    bugged "$1" latent-scores-alone h1_latent=attention-parts
+    bugged "$1" latent-k_b-transposed h1_qabsorbed=weights-transposed
+    bugged "$1" latent-v_b-heads h1_attn=weights-heads
+    [ "$1" != "$work/f32.gguf" ] || not_absorbed "$1"
+}
+
+# llama.cpp takes the latents' eps from the file, and HF 1e-6, whatever config.json says.
+bugs_of_deepseek3() { # GGUF
+    local eps=deepseek2.attention.layer_norm_rms_epsilon=0.00001 layer expected=()
+    for layer in 0 1 2 3; do
+        expected+=("h${layer}_qanorm=norm-eps" "h${layer}_kvanorm=norm-eps")
+    done
+    logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$1" "$work/mutated.gguf" --set "$eps"
+    llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
+    replays "$work/mutated.gguf" "${expected[@]}"
+    bugs_of_deepseek2 "$1"
 }
 
 # The last model in shards, as converters write them: the same model, whichever shard is named.

@@ -5,17 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct rp_bug_family *const families[] = {&rp_rope_bugs,
-                                                       &rp_norm_bugs,
-                                                       &rp_attention_bugs,
-                                                       &rp_attention_gate_bugs,
-                                                       &rp_ffn_bugs,
-                                                       &rp_residual_bugs,
-                                                       &rp_delta_net_bugs,
-                                                       &rp_delta_state_bugs,
-                                                       &rp_token_bugs,
-                                                       &rp_precision_bugs,
-                                                       NULL};
+static const struct rp_bug_family *const families[] = {
+    &rp_rope_bugs,        &rp_norm_bugs,  &rp_attention_bugs, &rp_attention_gate_bugs,
+    &rp_latent_bugs,      &rp_ffn_bugs,   &rp_residual_bugs,  &rp_delta_net_bugs,
+    &rp_delta_state_bugs, &rp_token_bugs, &rp_precision_bugs, NULL};
 
 size_t rp_bug_count(void)
 {
@@ -158,6 +151,7 @@ static void take_ops(struct rp_bug_site *site, const struct rp_ops *from)
     TAKE(embed);
     TAKE(rms_norm);
     TAKE(linear);
+    TAKE(head_linear);
     TAKE(rope);
     TAKE(kv_store);
     TAKE(attention);

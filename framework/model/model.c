@@ -31,8 +31,9 @@ static enum rp_status check_tensor(const struct rp_model *model, enum rp_weight_
     const size_t *dims = tensor->dims;
     size_t n_out, n_in;
     rp_weight_shape(&model->config, which, &n_out, &n_in);
-    /* A matrix a head: all of their rows. */
-    const size_t n_heads = which == RP_ATTN_K_B || which == RP_ATTN_V_B ? model->config.n_heads : 1;
+    /* A matrix a head: all of their rows; ik_llama.cpp's files have them in two dimensions. */
+    const bool is_by_head = which == RP_ATTN_K_B || which == RP_ATTN_V_B;
+    const size_t n_heads = is_by_head && dims[2] != 1 ? model->config.n_heads : 1;
     if (dims[0] != n_in || dims[1] != n_out / n_heads || dims[2] != n_heads || dims[3] != 1)
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is [%zu][%zu][%zu][%zu], expected [1][%zu][%zu][%zu] from the "
