@@ -17,7 +17,7 @@ shift
     exit 2
 }
 families=("$@")
-[ $# -gt 0 ] || families=(deepseek2 deepseek3 gemma3 qwen2 smollm3)
+[ $# -gt 0 ] || families=(deepseek2 deepseek3 gemma3 llama_linear qwen2 qwen3_yarn smollm3)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=$("$root/ci/record.sh" --print-python)
@@ -39,9 +39,13 @@ llamacpp() { # PROGRAM GGUF MODE [OPTION...]: dumps into $work/dump
 agrees() { # WHAT [LIMIT]: the dump with HF, at every slot that both have
     local limit=${2:-1e-5}
     "$bin/refparity" diff --json --threshold-l2-rel "$limit" "$work/hf.npz" "$work/dump" >"$work/diff.json" 2>"$work/log" || fail "$1 and HF"
-    "$python" - "$work/diff.json" "$1" "$limit" >"$work/said" 2>"$work/log" <<'END' || fail "$1 and HF"
-import json, sys
+    "$python" - "$work/diff.json" "$1" "$limit" "$work/hf.npz" "$work/dump" >"$work/said" 2>"$work/log" <<'END' || fail "$1 and HF"
+import json, numpy, sys
 slots = {slot["slot"]: slot["worst"]["l2_rel"] for slot in json.load(open(sys.argv[1]))["slots"] if slot["worst"]}
+hf = numpy.load(sys.argv[4])
+for name in slots:
+    if name.endswith("_sharedrouter"):  # one logit, which may be near 0: what counts is its sigmoid, of slope 1/4
+        slots[name] = float(abs(hf[name] - numpy.load(f"{sys.argv[5]}/{name}.npy")).max()) / 4
 n_layers = sum(slot[1:].isdigit() for slot in slots)
 worst = max(slots, key=slots.get)
 print(f"{sys.argv[2]} and HF: {len(slots)} slots, the worst {worst} {slots[worst]:.2g}")
@@ -153,6 +157,36 @@ bugs_of_deepseek3() { # GGUF
     llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
     replays "$work/mutated.gguf" "${expected[@]}"
     bugs_of_deepseek2 "$1"
+}
+
+every_layer() { # NAME: of Q and of K
+    local layer
+    for layer in 0 1 2 3; do
+        echo "h${layer}_qrope=$1 h${layer}_krope=$1"
+    done
+}
+ignored() { # GGUF KEY=VALUE SLOT=NAME...: a key that the engine does not read
+    local gguf=$1 change=$2
+    shift 2
+    logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$gguf" "$work/mutated.gguf" --set "$change"
+    llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
+    replays "$work/mutated.gguf" "$@"
+}
+
+# Scaling that is not there, another factor.
+bugs_of_llama_linear() { # GGUF
+    changed "$1" llama.rope.scaling.type=none $(every_layer rope-scaling-missing)
+    changed "$1" llama.rope.scaling.factor=8.0 $(every_layer rope-scaling)
+}
+
+# No scaling, no attention factor, no ramp; and what llama.cpp does with a file of other betas, or with an
+# attention factor of its own: nothing.
+bugs_of_qwen3_yarn() { # GGUF
+    changed "$1" qwen3.rope.scaling.type=none $(every_layer rope-scaling-missing)
+    changed "$1" qwen3.rope.scaling.attn_factor=0.878248856 $(every_layer rope-attention-factor)
+    changed "$1" qwen3.rope.scaling.type=linear $(every_layer rope-ramp)
+    ignored "$1" qwen3.rope.scaling.yarn_beta_fast=8.0 $(every_layer rope-ramp)
+    ignored "$1" qwen3.rope.scaling.yarn_attn_factor=1.25 $(every_layer rope-attention-factor)
 }
 
 # The last model in shards, as converters write them: the same model, whichever shard is named.

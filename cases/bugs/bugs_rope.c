@@ -136,6 +136,7 @@ static enum rp_status coarse_angles(void *context, const struct rp_site *site,
 {
     const struct rp_bug_site *bug = context;
     const int bits = (int)bug->choice.magnitude;
+    const float scale = args->attention_factor > 0 ? args->attention_factor : 1;
     const bool is_neox = args->ordering == RP_ROPE_NEOX;
     if (!rp_bug_is_here(bug, site))
         return RP_BELOW(bug, rope, site, args);
@@ -147,8 +148,8 @@ static enum rp_status coarse_angles(void *context, const struct rp_site *site,
         for (size_t row = 0; row < site->n_positions * args->n_heads; row++) {
             size_t p = row / args->n_heads;
             float angle = (float)args->positions[p] * inv_freq;
-            float cosine = rp_bug_round(cosf(rp_bug_round(angle, bits)), bits);
-            float sine = rp_bug_round(sinf(rp_bug_round(angle, bits)), bits);
+            float cosine = rp_bug_round(scale * cosf(rp_bug_round(angle, bits)), bits);
+            float sine = rp_bug_round(scale * sinf(rp_bug_round(angle, bits)), bits);
             float *x = args->x + row * args->head_dim, a = x[first], b = x[second];
             x[first] = a * cosine - b * sine;
             x[second] = b * cosine + a * sine;

@@ -142,6 +142,8 @@ static enum rp_status rope(void *context, const struct rp_site *site, const stru
             size_t first = is_neox ? i : 2 * i, second = is_neox ? i + args->n_rot / 2 : 2 * i + 1;
             float cosine, sine;
             angles_of(args, variant->angles, i, args->positions[p], &cosine, &sine);
+            cosine *= args->attention_factor > 0 ? args->attention_factor : 1;
+            sine *= args->attention_factor > 0 ? args->attention_factor : 1;
             for (size_t head = 0; head < args->n_heads; head++) {
                 float *x = args->x + (p * args->n_heads + head) * args->head_dim;
                 float a = x[first], b = x[second];

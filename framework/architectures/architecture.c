@@ -9,6 +9,7 @@ static const struct rp_architecture *const architectures[] = {
     &rp_architecture_deepseek2, &rp_architecture_gemma3,
     &rp_architecture_llama,     &rp_architecture_qwen2,
     &rp_architecture_qwen3,     &rp_architecture_qwen35,
+    &rp_architecture_qwen35moe, &rp_architecture_qwen3moe,
     &rp_architecture_smollm3,   NULL,
 };
 
@@ -53,6 +54,13 @@ const char *rp_architecture_hf_names(char *text, size_t size)
         for (const char *const *name = architectures[i]->hf_names; *name; name++)
             add_name(text, size, *name);
     return text;
+}
+
+enum rp_buffer rp_up_of(enum rp_buffer gate)
+{
+    return gate == RP_BUFFER_EXPERTS_GATE  ? RP_BUFFER_EXPERTS_UP
+           : gate == RP_BUFFER_SHARED_GATE ? RP_BUFFER_SHARED_UP
+                                           : RP_BUFFER_UP;
 }
 
 struct rp_step_flow rp_step_flow(const struct rp_step *step)
@@ -108,7 +116,19 @@ struct rp_step_flow rp_step_flow(const struct rp_step *step)
     case RP_STEP_ATTENTION_GATE:
     case RP_STEP_RESIDUAL_ADD: flow.reads[flow.n_reads++] = step->out; break;
     case RP_STEP_GATED_NORM: flow.reads[flow.n_reads++] = RP_BUFFER_DELTA_GATE; break;
-    case RP_STEP_FFN_ACTIVATION: flow.reads[flow.n_reads++] = RP_BUFFER_UP; break;
+    case RP_STEP_FFN_ACTIVATION: flow.reads[flow.n_reads++] = rp_up_of(step->in); break;
+    case RP_STEP_CHOOSE_EXPERTS: break;
+    case RP_STEP_WEIGH_EXPERTS: flow.reads[flow.n_reads++] = RP_BUFFER_EXPERTS; break;
+    case RP_STEP_EXPERTS_LINEAR:
+        flow.reads[flow.n_reads++] = RP_BUFFER_EXPERTS;
+        flow.is_operation = step->out != RP_BUFFER_EXPERTS_OUT; /* it is one with the sum */
+        break;
+    case RP_STEP_SUM_EXPERTS: flow.reads[flow.n_reads++] = RP_BUFFER_EXPERT_WEIGHTS; break;
+    case RP_STEP_ADD_SHARED:
+        flow.reads[flow.n_reads++] = step->out;
+        if (step->which == RP_SHARED_ROUTER)
+            flow.reads[flow.n_reads++] = RP_BUFFER_SHARED_ROUTER;
+        break;
     }
     return flow;
 }
@@ -140,7 +160,28 @@ static bool reads_gate_vectors(const struct rp_step *step, enum rp_weight_id whi
 static bool has_weight(enum rp_step_kind kind)
 {
     return kind == RP_STEP_RMS_NORM || kind == RP_STEP_LINEAR || kind == RP_STEP_HEAD_LINEAR ||
-           kind == RP_STEP_CAUSAL_CONV1D || kind == RP_STEP_GATED_NORM;
+           kind == RP_STEP_CAUSAL_CONV1D || kind == RP_STEP_GATED_NORM ||
+           kind == RP_STEP_EXPERTS_LINEAR || kind == RP_STEP_CHOOSE_EXPERTS;
+}
+
+bool rp_weight_is_optional(enum rp_weight_id which)
+{
+    return which == RP_ROUTER_CORRECTION;
+}
+
+const struct rp_layer_plan *rp_architecture_plan(const struct rp_architecture *architecture,
+                                                 const struct rp_model_config *config, size_t layer)
+{
+    const enum rp_layer_kind kind = config->layer_kinds[layer];
+    return layer < config->n_dense_layers ? &architecture->dense_plans[kind]
+                                          : &architecture->plans[kind];
+}
+
+size_t rp_weight_n_stacked(const struct rp_model_config *config, enum rp_weight_id which)
+{
+    return which == RP_EXPERTS_GATE || which == RP_EXPERTS_UP || which == RP_EXPERTS_DOWN
+               ? config->router.n_experts
+               : 0;
 }
 
 bool rp_layer_plan_uses(const struct rp_layer_plan *plan, enum rp_weight_id which)
@@ -151,6 +192,14 @@ bool rp_layer_plan_uses(const struct rp_layer_plan *plan, enum rp_weight_id whic
             (step->has_bias && rp_bias_of(step->which) == which))
             return true;
     }
+    return false;
+}
+
+bool rp_architecture_has_experts(const struct rp_architecture *architecture)
+{
+    for (size_t kind = 0; kind < RP_N_LAYER_KINDS; kind++)
+        if (rp_layer_plan_uses(&architecture->plans[kind], RP_ROUTER))
+            return true;
     return false;
 }
 
@@ -194,6 +243,16 @@ size_t rp_buffer_width(const struct rp_model_config *config, enum rp_buffer buff
     case RP_BUFFER_DELTA: return config->n_linear_v_heads * config->linear_head_dim;
     case RP_BUFFER_GATE:
     case RP_BUFFER_UP: return config->intermediate_size;
+    case RP_BUFFER_ROUTER: return config->router.n_experts;
+    case RP_BUFFER_EXPERTS:
+    case RP_BUFFER_EXPERT_WEIGHTS: return config->router.n_chosen;
+    case RP_BUFFER_EXPERTS_GATE:
+    case RP_BUFFER_EXPERTS_UP: return config->router.n_chosen * config->expert_size;
+    case RP_BUFFER_EXPERTS_OUT: return config->router.n_chosen * config->hidden_size;
+    case RP_BUFFER_SHARED_ROUTER: return config->shared_expert_size > 0 ? 1 : 0;
+    case RP_BUFFER_SHARED_GATE:
+    case RP_BUFFER_SHARED_UP: return config->shared_expert_size;
+    case RP_BUFFER_SHARED_OUT: return config->shared_expert_size > 0 ? config->hidden_size : 0;
     case RP_BUFFER_CACHE: return 0;
     default: return config->hidden_size;
     }
@@ -275,9 +334,32 @@ void rp_weight_shape(const struct rp_model_config *config, enum rp_weight_id whi
         *n_out = config->hidden_size;
         *n_in = config->intermediate_size;
         break;
+    case RP_ROUTER: *n_out = config->router.n_experts; break;
+    case RP_ROUTER_BIAS:
+    case RP_ROUTER_CORRECTION: *n_in = config->router.n_experts; break;
+    case RP_EXPERTS_GATE:
+    case RP_EXPERTS_UP: *n_out = config->expert_size; break;
+    case RP_EXPERTS_DOWN:
+        *n_in = config->expert_size;
+        *n_out = config->hidden_size;
+        break;
+    case RP_EXPERTS_GATE_BIAS:
+    case RP_EXPERTS_UP_BIAS:
+        *n_out = config->router.n_experts;
+        *n_in = config->expert_size;
+        break;
+    case RP_EXPERTS_DOWN_BIAS: *n_out = config->router.n_experts; break;
+    case RP_SHARED_GATE:
+    case RP_SHARED_UP: *n_out = config->shared_expert_size; break;
+    case RP_SHARED_DOWN:
+        *n_in = config->shared_expert_size;
+        *n_out = config->hidden_size;
+        break;
     case RP_TOKEN_EMBD:
     case RP_OUTPUT: *n_out = config->vocab_size; break;
-    case RP_ROPE_FREQS: *n_in = config->n_rot / 2; break;
+    case RP_ROPE_FREQS:
+    case RP_ROPE_FACTORS_SHORT:
+    case RP_ROPE_FACTORS_LONG: *n_in = config->n_rot / 2; break;
     default: break;
     }
 }
@@ -318,10 +400,25 @@ const char *rp_weight_name(enum rp_weight_id which)
         [RP_ATTN_V_B] = "attn_v_b",
         [RP_ATTN_POST_NORM] = "post_attention_norm",
         [RP_FFN_POST_NORM] = "post_ffw_norm",
+        [RP_ROUTER] = "ffn_gate_inp",
+        [RP_ROUTER_BIAS] = "ffn_gate_inp.bias",
+        [RP_ROUTER_CORRECTION] = "exp_probs_b.bias",
+        [RP_EXPERTS_GATE] = "ffn_gate_exps",
+        [RP_EXPERTS_UP] = "ffn_up_exps",
+        [RP_EXPERTS_DOWN] = "ffn_down_exps",
+        [RP_EXPERTS_GATE_BIAS] = "ffn_gate_exps.bias",
+        [RP_EXPERTS_UP_BIAS] = "ffn_up_exps.bias",
+        [RP_EXPERTS_DOWN_BIAS] = "ffn_down_exps.bias",
+        [RP_SHARED_ROUTER] = "ffn_gate_inp_shexp",
+        [RP_SHARED_GATE] = "ffn_gate_shexp",
+        [RP_SHARED_UP] = "ffn_up_shexp",
+        [RP_SHARED_DOWN] = "ffn_down_shexp",
         [RP_TOKEN_EMBD] = "token_embd",
         [RP_OUTPUT_NORM] = "output_norm",
         [RP_OUTPUT] = "output",
         [RP_ROPE_FREQS] = "rope_freqs",
+        [RP_ROPE_FACTORS_SHORT] = "rope_factors_short",
+        [RP_ROPE_FACTORS_LONG] = "rope_factors_long",
     };
     return (unsigned)which < RP_N_WEIGHTS ? names[which] : "unknown";
 }

@@ -36,6 +36,16 @@ enum rp_buffer {
     RP_BUFFER_BRANCH,     /* what is added to the residual stream */
     RP_BUFFER_GATE,
     RP_BUFFER_UP,
+    RP_BUFFER_ROUTER,         /* the router's logits */
+    RP_BUFFER_EXPERTS,        /* numbers of the chosen ones */
+    RP_BUFFER_EXPERT_WEIGHTS, /* of the chosen ones */
+    RP_BUFFER_EXPERTS_GATE,   /* of the chosen ones, side by side */
+    RP_BUFFER_EXPERTS_UP,
+    RP_BUFFER_EXPERTS_OUT, /* before they are weighted and summed */
+    RP_BUFFER_SHARED_ROUTER,
+    RP_BUFFER_SHARED_GATE,
+    RP_BUFFER_SHARED_UP,
+    RP_BUFFER_SHARED_OUT,
     RP_BUFFER_CACHE, /* the layer's state; it has no width of its own */
     RP_N_BUFFERS
 };
@@ -51,7 +61,7 @@ struct rp_step {
 /* What a step reads and writes. Row p of what it writes needs row p of what it reads; where reads_all,
  * also the rows of all earlier positions. */
 struct rp_step_flow {
-    enum rp_buffer reads[3], writes[2];
+    enum rp_buffer reads[4], writes[2];
     size_t n_reads, n_writes;
     bool reads_all;
     /* Whether it is an operation whose output may differ. Others copy, or are one with the operation
@@ -59,6 +69,8 @@ struct rp_step_flow {
     bool is_operation;
 };
 struct rp_step_flow rp_step_flow(const struct rp_step *step);
+/* The buffer that an activation multiplies `gate`'s by. */
+enum rp_buffer rp_up_of(enum rp_buffer gate);
 
 /* What a layer of one kind computes. */
 struct rp_layer_plan {
@@ -99,15 +111,20 @@ struct rp_architecture {
     enum rp_rope_ordering rope_ordering;
     bool may_have_rope_freqs;
     bool has_attention_gate;
-    bool is_interleaved_in_hf; /* see struct rp_model_config */
-    bool norms_round_last;     /* see struct rp_model_config */
-    bool scales_embeddings;    /* by sqrt(hidden_size) */
-    bool ties_embeddings;      /* where config.json does not say */
+    bool is_interleaved_in_hf;  /* see struct rp_model_config */
+    bool norms_round_last;      /* see struct rp_model_config */
+    bool window_has_own_rope;   /* layers with a window: a base of their own, which is not scaled */
+    bool yarn_keeps_ramp_ends;  /* see struct rp_rope_scaling; no key of a GGUF says it */
+    bool yarn_scales_attention; /* by the square of mscale_all_dim's rp_yarn_mscale */
+    bool scales_embeddings;     /* by sqrt(hidden_size) */
+    bool ties_embeddings;       /* where config.json does not say */
     enum rp_activation_function activation;
     /* A model of so many layers scales attention by 1 / sqrt(hidden_size / n_heads), which no key of a GGUF
      * says; 0: none does. */
     size_t layers_scaled_by_width;
     struct rp_layer_plan plans[RP_N_LAYER_KINDS];
+    struct rp_layer_plan dense_plans[RP_N_LAYER_KINDS]; /* of the first layers, without experts */
+    struct rp_router router; /* scores, normalizes: where no key says otherwise */
     struct rp_layer_pattern pattern;
     const char *const *hf_names;     /* model_type in config.json, up to a NULL */
     const struct rp_source *sources; /* [n_sources]; RP_OUTPUT and RP_ROPE_FREQS have none */
@@ -120,7 +137,7 @@ struct rp_architecture {
 
 extern const struct rp_architecture rp_architecture_deepseek2, rp_architecture_llama,
     rp_architecture_qwen3, rp_architecture_gemma3, rp_architecture_qwen2, rp_architecture_qwen35,
-    rp_architecture_smollm3;
+    rp_architecture_qwen35moe, rp_architecture_qwen3moe, rp_architecture_smollm3;
 
 /* Their names, for a message: "llama, qwen3"; those of config.json's model_type. */
 const char *rp_architecture_names(char *text, size_t size);
@@ -137,9 +154,29 @@ bool rp_architecture_is_hybrid(const struct rp_architecture *architecture);
 /* Whether it may have layers that attend to a window of positions. */
 bool rp_architecture_has_window(const struct rp_architecture *architecture);
 
+/* What a router with those scores chooses groups by. */
+static inline enum rp_group_score rp_router_group_score(const struct rp_router *router)
+{
+    return router->scores == RP_ROUTER_SIGMOID ? RP_GROUP_BEST_TWO : RP_GROUP_MAX;
+}
+
+/* Whether it has layers with experts. */
+bool rp_architecture_has_experts(const struct rp_architecture *architecture);
+
 /* What attention's scores are multiplied by; config's sizes are set. */
 float rp_attention_scale(const struct rp_architecture *architecture,
                          const struct rp_model_config *config);
+
+/* What that layer computes; config's layer_kinds and n_dense_layers are set. */
+const struct rp_layer_plan *rp_architecture_plan(const struct rp_architecture *architecture,
+                                                 const struct rp_model_config *config,
+                                                 size_t layer);
+
+/* Whether some models of an architecture that has this weight are without it. */
+bool rp_weight_is_optional(enum rp_weight_id which);
+
+/* How many matrices of rp_weight_shape lie in it, one an expert; 0: it is no such stack. */
+size_t rp_weight_n_stacked(const struct rp_model_config *config, enum rp_weight_id which);
 
 /* Whether a layer of that kind has this weight. */
 bool rp_layer_plan_uses(const struct rp_layer_plan *plan, enum rp_weight_id which);

@@ -1,6 +1,8 @@
 /* See architectures/checkpoint_config.h. */
 #include "architectures/checkpoint_config.h"
 
+#include "architectures/checkpoint_rope_scaling.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,7 +98,9 @@ static enum rp_status read_sizes(const struct reader *reader,
     if (status == RP_OK)
         status = read_size(reader, "hidden_size", REQUIRED, &model->hidden_size);
     if (status == RP_OK)
-        status = read_size(reader, "intermediate_size", REQUIRED, &model->intermediate_size);
+        status = read_size(reader, "intermediate_size",
+                           rp_architecture_has_experts(architecture) ? 0 : REQUIRED,
+                           &model->intermediate_size);
     if (status == RP_OK)
         status = read_size(reader, "vocab_size", REQUIRED, &model->vocab_size);
     if (status == RP_OK)
@@ -125,42 +129,6 @@ static enum rp_status read_sizes(const struct reader *reader,
     model->rms_norm_eps = (float)eps;
     model->attention_scale = rp_attention_scale(architecture, model);
     return check_attention_scale(reader, model);
-}
-
-static enum rp_status read_rope_scaling(const struct reader *reader,
-                                        struct rp_checkpoint_config *config)
-{
-    const cJSON *type = cJSON_GetObjectItemCaseSensitive(reader->rope, "rope_type");
-    if (!type)
-        type = cJSON_GetObjectItemCaseSensitive(reader->rope, "type");
-    if (!type || (cJSON_IsString(type) && (strcmp(type->valuestring, "default") == 0 ||
-                                           strcmp(type->valuestring, "mrope") == 0)))
-        return RP_OK;
-    if (!cJSON_IsString(type) || strcmp(type->valuestring, "llama3") != 0 ||
-        !config->architecture->may_have_rope_freqs)
-        return FAIL(reader, type, RP_ERR_UNSUPPORTED,
-                    "rope scaling %.40s; \"default\" and, of Llama, \"llama3\" are computed",
-                    cJSON_IsString(type) ? type->valuestring : "of another type");
-    struct {
-        const char *key;
-        double *out;
-    } const keys[] = {{"factor", &config->rope_factor},
-                      {"low_freq_factor", &config->rope_low_freq_factor},
-                      {"high_freq_factor", &config->rope_high_freq_factor},
-                      {"original_max_position_embeddings", &config->rope_original_context}};
-    config->has_llama3_rope = true;
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        enum rp_status status =
-            check_positive(reader, cJSON_GetObjectItemCaseSensitive(reader->rope, keys[i].key),
-                           keys[i].key, keys[i].out);
-        if (status != RP_OK)
-            return status;
-    }
-    if (!(config->rope_high_freq_factor > config->rope_low_freq_factor))
-        return FAIL(reader, reader->rope, RP_ERR_FORMAT,
-                    "high_freq_factor is %g, expected more than low_freq_factor, %g",
-                    config->rope_high_freq_factor, config->rope_low_freq_factor);
-    return RP_OK;
 }
 
 static enum rp_status read_rope_sections(const struct reader *reader,
@@ -204,8 +172,7 @@ static enum rp_status read_rope(const struct reader *reader, struct rp_checkpoin
         return FAIL(reader, factor_value, RP_ERR_UNSUPPORTED,
                     "%zu of a head's %zu values are rotated, expected an even number", model->n_rot,
                     model->head_dim);
-    if (reader->rope)
-        status = read_rope_scaling(reader, config);
+    status = rp_checkpoint_rope_scaling_read(reader->checkpoint, reader->rope, config, reader->err);
     if (status == RP_OK)
         status = read_rope_sections(reader, config);
     return status;
@@ -358,12 +325,124 @@ static enum rp_status read_delta_net(const struct reader *reader, struct rp_mode
     return RP_OK;
 }
 
+/* One of several names. */
+static enum rp_status read_named_size(const struct reader *reader, const char *const *keys,
+                                      size_t fallback, size_t *out)
+{
+    for (size_t i = 0; keys[i]; i++)
+        if (rp_checkpoint_setting(reader->checkpoint, keys[i]) || !keys[i + 1])
+            return read_size(reader, keys[i], fallback, out);
+    return RP_OK;
+}
+
+static enum rp_status read_scores(const struct reader *reader, struct rp_router *router)
+{
+    const cJSON *scores = rp_checkpoint_setting(reader->checkpoint, "scoring_func");
+    if (!scores)
+        return RP_OK;
+    const bool is_sigmoid = cJSON_IsString(scores) && strcmp(scores->valuestring, "sigmoid") == 0;
+    if (!is_sigmoid && !(cJSON_IsString(scores) && strcmp(scores->valuestring, "softmax") == 0))
+        return FAIL(reader, scores, RP_ERR_UNSUPPORTED,
+                    "\"scoring_func\": \"softmax\" and \"sigmoid\" are computed");
+    router->scores = is_sigmoid ? RP_ROUTER_SIGMOID : RP_ROUTER_SOFTMAX;
+    return RP_OK;
+}
+
+static enum rp_status read_groups(const struct reader *reader, struct rp_router *router)
+{
+    const cJSON *method = rp_checkpoint_setting(reader->checkpoint, "topk_method");
+    router->n_groups = router->n_chosen_groups = 1;
+    if (cJSON_IsString(method) && strcmp(method->valuestring, "greedy") == 0)
+        return RP_OK;
+    enum rp_status status = read_size(reader, "n_group", 1, &router->n_groups);
+    if (status == RP_OK)
+        status = read_size(reader, "topk_group", 1, &router->n_chosen_groups);
+    if (status == RP_OK &&
+        (router->n_experts % router->n_groups != 0 || router->n_chosen_groups > router->n_groups ||
+         router->n_chosen > router->n_experts / router->n_groups * router->n_chosen_groups))
+        status =
+            FAIL(reader, rp_checkpoint_setting(reader->checkpoint, "n_group"), RP_ERR_MISMATCH,
+                 "%zu of %zu experts from %zu of %zu groups: they do not divide evenly",
+                 router->n_chosen, router->n_experts, router->n_chosen_groups, router->n_groups);
+    return status;
+}
+
+static enum rp_status read_router(const struct reader *reader, struct rp_router *router)
+{
+    static const char *const counts[] = {"num_experts", "num_local_experts", "n_routed_experts",
+                                         NULL};
+    static const char *const used[] = {"num_experts_per_tok", "experts_per_token", NULL};
+    const cJSON *scale = rp_checkpoint_setting(reader->checkpoint, "routed_scaling_factor");
+    double factor = 1;
+    enum rp_status status = read_named_size(reader, counts, REQUIRED, &router->n_experts);
+    if (status == RP_OK)
+        status = read_named_size(reader, used, REQUIRED, &router->n_chosen);
+    if (status == RP_OK)
+        status = read_scores(reader, router);
+    if (status == RP_OK && rp_checkpoint_setting(reader->checkpoint, "norm_topk_prob"))
+        status = read_bool(reader, "norm_topk_prob", &router->normalizes);
+    if (status == RP_OK && scale)
+        status = check_positive(reader, scale, "routed_scaling_factor", &factor);
+    router->scale = (float)factor;
+    if (status == RP_OK)
+        status = read_groups(reader, router);
+    router->group_score = rp_router_group_score(router);
+    return status;
+}
+
+/* Layers without experts that are not the first ones have no key in a GGUF. */
+static enum rp_status refuse_other_dense(const struct reader *reader)
+{
+    const cJSON *dense = rp_checkpoint_setting(reader->checkpoint, "mlp_only_layers");
+    size_t step = 1;
+    const enum rp_status status = read_size(reader, "decoder_sparse_step", 1, &step);
+    if (status == RP_OK && (step != 1 || cJSON_GetArraySize(dense) > 0))
+        return FAIL(reader, dense, RP_ERR_UNSUPPORTED,
+                    "layers without experts among the others are not computed");
+    return status;
+}
+
+static enum rp_status read_experts(const struct reader *reader, struct rp_model_config *model)
+{
+    size_t n_shared = 0;
+    enum rp_status status = read_router(reader, &model->router);
+    if (status == RP_OK)
+        status = read_size(reader, "moe_intermediate_size",
+                           model->intermediate_size > 0 ? model->intermediate_size : REQUIRED,
+                           &model->expert_size);
+    if (status == RP_OK)
+        status = read_size(reader, "n_shared_experts", 0, &n_shared);
+    if (status == RP_OK)
+        status = read_size(reader, "shared_expert_intermediate_size", n_shared * model->expert_size,
+                           &model->shared_expert_size);
+    if (status == RP_OK)
+        status = refuse_other_dense(reader);
+    const cJSON *first = rp_checkpoint_setting(reader->checkpoint, "first_k_dense_replace");
+    long long n_dense = 0;
+    if (status == RP_OK && first && !rp_json_int(first, 0, MAX_LAYERS, &n_dense))
+        status = FAIL(reader, first, RP_ERR_FORMAT,
+                      "\"first_k_dense_replace\": expected a number up to %d", MAX_LAYERS);
+    model->n_dense_layers = (size_t)n_dense;
+    return status;
+}
+
 /* Layers that attend to a window: how far they see, and their base of RoPE. */
-static enum rp_status read_window(const struct reader *reader, struct rp_model_config *model)
+static enum rp_status read_window(const struct reader *reader,
+                                  const struct rp_architecture *architecture,
+                                  struct rp_model_config *model)
 {
     const cJSON *theta = rp_checkpoint_setting(reader->checkpoint, "rope_local_base_freq");
+    const cJSON *scaling = cJSON_GetObjectItemCaseSensitive(reader->sliding_rope, "rope_type");
     double base = 10000.0;
     enum rp_status status = read_size(reader, "sliding_window", REQUIRED, &model->window);
+    if (!architecture->window_has_own_rope) {
+        model->rope_theta_sliding = model->rope_theta;
+        return status;
+    }
+    if (status == RP_OK && cJSON_IsString(scaling) && strcmp(scaling->valuestring, "default") != 0)
+        status = FAIL(reader, scaling, RP_ERR_UNSUPPORTED,
+                      "rope scaling %.40s of layers with a window is not computed",
+                      scaling->valuestring);
     if (reader->sliding_rope)
         theta = cJSON_GetObjectItemCaseSensitive(reader->sliding_rope, "rope_theta");
     if (status == RP_OK && theta)
@@ -413,6 +492,7 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
     model->has_attention_gate = out->architecture->has_attention_gate;
     model->norms_round_last = out->architecture->norms_round_last;
     model->activation = out->architecture->activation;
+    model->router = out->architecture->router;
     reader.rope = rp_checkpoint_setting(checkpoint, "rope_parameters");
     if (!reader.rope)
         reader.rope = rp_checkpoint_setting(checkpoint, "rope_scaling");
@@ -422,6 +502,8 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
         reader.rope = full;
     }
     enum rp_status status = read_sizes(&reader, out->architecture, model);
+    if (status == RP_OK)
+        status = read_size(&reader, "max_position_embeddings", 0, &out->context_length);
     if (status == RP_OK)
         status = read_rope(&reader, out);
     if (status == RP_OK && out->architecture->form) {
@@ -433,37 +515,20 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
     if (status == RP_OK && rp_architecture_is_hybrid(out->architecture))
         status = read_delta_net(&reader, model);
     if (status == RP_OK && rp_architecture_has_window(out->architecture))
-        status = read_window(&reader, model);
+        status = read_window(&reader, out->architecture, model);
+    if (status == RP_OK && rp_architecture_has_experts(out->architecture))
+        status = read_experts(&reader, model);
     if (status == RP_OK)
         status = refuse_features(&reader, out->architecture);
-    if (status == RP_OK)
-        status = read_size(&reader, "max_position_embeddings", 0, &out->context_length);
     return status;
 }
 
 void rp_checkpoint_config_free(struct rp_checkpoint_config *config)
 {
     free(config->layer_kinds);
+    free(config->short_rope_factors);
+    free(config->long_rope_factors);
+    config->short_rope_factors = NULL;
+    config->long_rope_factors = NULL;
     config->layer_kinds = NULL;
-}
-
-void rp_llama3_rope_factors(const struct rp_checkpoint_config *config, float *factors)
-{
-    const size_t n_rot = config->model.n_rot;
-    const float factor = (float)config->rope_factor, low = (float)config->rope_low_freq_factor,
-                high = (float)config->rope_high_freq_factor,
-                context = (float)config->rope_original_context;
-    for (size_t i = 0; i < n_rot / 2; i++) {
-        const float exponent = (float)(2 * i) / (float)n_rot;
-        const float plain = 1.0f / powf(config->model.rope_theta, exponent);
-        const float length = (float)(2 * 3.14159265358979323846) / plain;
-        float scaled = plain;
-        if (length > context / low) {
-            scaled = plain / factor;
-        } else if (!(length < context / high)) {
-            const float smooth = (context / length - low) / (high - low);
-            scaled = (1.0f - smooth) * plain / factor + smooth * plain;
-        }
-        factors[i] = plain / scaled;
-    }
 }

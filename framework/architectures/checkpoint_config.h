@@ -16,7 +16,8 @@ struct rp_checkpoint_config {
     size_t context_length;           /* 0: not said */
     bool has_llama3_rope;            /* rope scaling, with the four numbers below */
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor, rope_original_context;
-    size_t n_rope_sections; /* of multimodal rope */
+    float *short_rope_factors, *long_rope_factors; /* [n_rot / 2], owned, of longrope; else NULL */
+    size_t n_rope_sections;                        /* of multimodal rope */
     int64_t rope_sections[RP_MAX_ROPE_SECTIONS];
 };
 
@@ -25,9 +26,5 @@ struct rp_checkpoint_config {
 enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
                                          struct rp_checkpoint_config *out, struct rp_error *err);
 void rp_checkpoint_config_free(struct rp_checkpoint_config *config);
-
-/* factors [n_rot / 2]: what llama3 scaling divides the rope frequencies by, rounded to FP32 where HF's
- * _compute_llama3_parameters rounds. */
-void rp_llama3_rope_factors(const struct rp_checkpoint_config *config, float *factors);
 
 #endif

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "architectures/checkpoint_config.h"
+#include "architectures/checkpoint_rope_scaling.h"
 #include "architectures/hf_order.h"
 #include "weights/gguf_computed.h"
 
@@ -19,15 +20,18 @@
 
 /* How one tensor of the GGUF is made. */
 struct made {
-    const struct rp_checkpoint_tensor *source; /* NULL: rope_freqs */
+    const struct rp_checkpoint_tensor *source; /* NULL: rope factors */
     size_t n_rows, n_columns;
     enum rp_value_change change;
-    size_t
-        block_rows; /* of the source, a block a head, each of which is transposed in part; 0: none is */
-    bool is_part;           /* rows are some of the source's */
     bool has_heads_order;   /* of V heads; else of rotated pairs */
     size_t *rows, *columns; /* [n_rows], [n_columns]: HF's index of each; NULL: the same */
-    float *values;          /* [n_columns], of rope_freqs; else NULL */
+    /* Of experts, and of heads that have a matrix each: n_each rows of each, one tensor an expert; or each NULL, and
+     * source has all, number e's from row e * stride + first on. is_transposed: column c of row r is column r of
+     * row c there. */
+    bool is_transposed;
+    const struct rp_checkpoint_tensor **each; /* [n_rows / n_each], owned */
+    size_t n_each, stride, first;
+    float *values; /* [n_columns], of rope factors; else NULL */
 };
 
 struct conversion {
@@ -47,6 +51,7 @@ static void free_conversion(void *context)
         free(conversion->made[i].rows);
         free(conversion->made[i].columns);
         free(conversion->made[i].values);
+        free(conversion->made[i].each);
     }
     free(conversion->made);
     free(conversion->used);
@@ -63,28 +68,44 @@ static void change_values(enum rp_value_change change, float *values, size_t n)
         values[i] = change == RP_CHANGE_PLUS_ONE ? values[i] + 1.0f : -expf(values[i]);
 }
 
-/* Rows of attn_k_b: column c of a head's row r is column r of row c of its block in kv_b_proj. */
-static enum rp_status make_transposed_rows(const struct conversion *conversion,
-                                           const struct made *made, size_t first, size_t n,
+/* As many rows as n_columns of the source are wide have a matrix. */
+static enum rp_status make_transposed_rows(const struct made *made, size_t first, size_t n,
                                            float *out, struct rp_error *err)
 {
     const struct rp_checkpoint_tensor *source = made->source;
-    const size_t n_columns = made->n_columns, width = conversion->config.model.kv_lora_rank;
+    const size_t n_columns = made->n_columns, width = made->n_each;
     enum rp_status status = RP_OK;
-    float *block = malloc(n_columns * width * sizeof *block);
-    if (!block)
+    float *matrix = malloc(n_columns * width * sizeof *matrix);
+    if (!matrix)
         return rp_fail(err, RP_ERR_MEMORY, rp_safetensors_path(source->file), -1,
                        "no memory for a head of %zu rows", n_columns);
     for (size_t i = 0; i < n && status == RP_OK; i++) {
-        const size_t head = (first + i) / width, row = (first + i) % width;
+        const size_t number = (first + i) / width, row = (first + i) % width;
         if (i == 0 || row == 0)
-            status =
-                rp_safetensors_values(source->file, source->tensor, head * made->block_rows * width,
-                                      n_columns * width, block, err);
+            status = rp_safetensors_values(source->file, source->tensor,
+                                           (number * made->stride + made->first) * width,
+                                           n_columns * width, matrix, err);
         for (size_t k = 0; k < n_columns && status == RP_OK; k++)
-            out[i * n_columns + k] = block[k * width + row];
+            out[i * n_columns + k] = matrix[k * width + row];
     }
-    free(block);
+    free(matrix);
+    return status;
+}
+
+/* Rows of experts, as many at once as lie side by side. */
+static enum rp_status make_expert_rows(const struct made *made, size_t first, size_t n, float *out,
+                                       struct rp_error *err)
+{
+    const size_t width = made->n_columns;
+    enum rp_status status = RP_OK;
+    for (size_t i = 0, n_now; i < n && status == RP_OK; i += n_now) {
+        const size_t expert = (first + i) / made->n_each, row = (first + i) % made->n_each;
+        const struct rp_checkpoint_tensor *source = made->each ? made->each[expert] : made->source;
+        const size_t from = made->each ? row : expert * made->stride + made->first + row;
+        n_now = made->n_each - row < n - i ? made->n_each - row : n - i;
+        status = rp_safetensors_values(source->file, source->tensor, from * width, n_now * width,
+                                       out + i * width, err);
+    }
     return status;
 }
 
@@ -101,12 +122,14 @@ static enum rp_status make_rows(const void *context, size_t index, size_t first,
         return RP_OK;
     }
     const struct rp_checkpoint_tensor *source = made->source;
+    if (made->is_transposed)
+        return make_transposed_rows(made, first, n, out, err);
+    if (made->n_each > 0)
+        return make_expert_rows(made, first, n, out, err);
     if (source->sketch.data)
         return rp_fail(err, RP_ERR_UNSUPPORTED, rp_safetensors_path(source->file),
                        (long long)source->tensor->offset,
                        "tensor '%s' is sketched: its values are not there", source->tensor->name);
-    if (made->block_rows > 0)
-        return make_transposed_rows(conversion, made, first, n, out, err);
     if (!made->rows && !made->columns)
         status =
             rp_safetensors_values(source->file, source->tensor, first * width, n * width, out, err);
@@ -130,9 +153,12 @@ static enum rp_status make_rows(const void *context, size_t index, size_t first,
 static void forget_tensor(const void *context, size_t index)
 {
     const struct conversion *conversion = context;
-    const struct rp_checkpoint_tensor *source = conversion->made[index].source;
-    if (source)
+    const struct made *made = &conversion->made[index];
+    const size_t n = made->each ? made->n_rows / made->n_each : made->source ? 1 : 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct rp_checkpoint_tensor *source = made->each ? made->each[i] : made->source;
         rp_safetensors_forget(source->file, source->tensor);
+    }
 }
 
 static struct rp_gguf_origin origin_of(const void *context, size_t index)
@@ -145,7 +171,6 @@ static struct rp_gguf_origin origin_of(const void *context, size_t index)
         .rows = made->rows,
         .columns = made->columns,
         .order = !is_ordered             ? ""
-                 : made->is_part         ? "the values' rows of each head"
                  : made->has_heads_order ? "the V heads dealt out over the K heads"
                                          : "the two values of a rotated pair side by side",
         .added = made->change == RP_CHANGE_PLUS_ONE ? 1.0f : 0.0f,
@@ -231,23 +256,13 @@ static bool is_of_kv_b(enum rp_weight_id which)
 }
 
 /* attn_k_b and attn_v_b are parts of kv_b_proj, whose rows are each head's keys and values. */
-static enum rp_status split_kv_b(const struct conversion *conversion, enum rp_weight_id which,
-                                 struct made *made, struct rp_error *err)
+static void split_kv_b(const struct rp_model_config *model, enum rp_weight_id which,
+                       struct made *made)
 {
-    const struct rp_model_config *model = &conversion->config.model;
-    const size_t n_values = model->v_head_dim, block_rows = model->nope_dim + n_values;
-    if (which == RP_ATTN_K_B) {
-        made->block_rows = block_rows;
-        return RP_OK;
-    }
-    made->is_part = true;
-    made->rows = malloc(made->n_rows * sizeof *made->rows);
-    if (!made->rows)
-        return rp_fail(err, RP_ERR_MEMORY, rp_checkpoint_path(conversion->checkpoint), -1,
-                       "no memory for the order of %zu rows", made->n_rows);
-    for (size_t i = 0; i < made->n_rows; i++)
-        made->rows[i] = i / n_values * block_rows + model->nope_dim + i % n_values;
-    return RP_OK;
+    made->n_each = made->n_rows / model->n_heads;
+    made->stride = model->nope_dim + model->v_head_dim;
+    made->first = which == RP_ATTN_K_B ? 0 : model->nope_dim;
+    made->is_transposed = which == RP_ATTN_K_B;
 }
 
 /* made's n_rows and n_columns are set. */
@@ -256,19 +271,113 @@ static void list_tensor(struct conversion *conversion, enum rp_weight_id which, 
 {
     struct rp_gguf_tensor *tensor = &conversion->tensors[conversion->n_tensors];
     rp_weight_full_name(conversion->config.architecture, which, layer, tensor->name);
-    tensor->n_dims = made->n_rows > 1 ? 2 : 1;
+    tensor->n_dims = made->n_each > 0 ? 3 : made->n_rows > 1 ? 2 : 1;
     tensor->dims[0] = made->n_columns;
-    tensor->dims[1] = made->n_rows;
-    tensor->dims[2] = tensor->dims[3] = 1;
-    if (is_of_kv_b(which)) {
-        tensor->n_dims = 3;
-        tensor->dims[2] = conversion->config.model.n_heads;
-        tensor->dims[1] = made->n_rows / tensor->dims[2];
-    }
+    tensor->dims[1] = made->n_each > 0 ? made->n_each : made->n_rows;
+    tensor->dims[2] = made->n_each > 0 ? made->n_rows / made->n_each : 1;
+    tensor->dims[3] = 1;
     tensor->n_rows = made->n_rows;
     tensor->type = type_of(made);
     tensor->offset = made->source ? made->source->tensor->offset : 0;
     conversion->made[conversion->n_tensors++] = *made;
+}
+
+/* The checkpoint's tensor of that name, which is noted as used; NULL: it has none. */
+static const struct rp_checkpoint_tensor *use_tensor(struct conversion *conversion,
+                                                     const char *name)
+{
+    const struct rp_checkpoint_tensor *tensor = rp_checkpoint_find(conversion->checkpoint, name);
+    if (tensor)
+        conversion->used[tensor - rp_checkpoint_tensor(conversion->checkpoint, 0)] = true;
+    return tensor;
+}
+
+/* One of the tensors that experts are made of: [n_experts][n_out][n_in], or, n_experts 0, [n_out][n_in]. */
+static enum rp_status check_experts(const struct rp_checkpoint_tensor *tensor, size_t n_experts,
+                                    size_t n_out, size_t n_in, struct rp_error *err)
+{
+    const struct rp_safetensor *data = tensor->tensor;
+    const char *path = rp_safetensors_path(tensor->file);
+    const size_t *dims = data->dims, n = n_experts > 0;
+    char shape[256];
+    if (data->n_dims != 2 + n || (n > 0 && dims[0] != n_experts) || dims[n] != n_out ||
+        dims[n + 1] != n_in)
+        return rp_fail(err, RP_ERR_MISMATCH, path, (long long)data->offset,
+                       "tensor '%s' is %s, expected %zu x [%zu][%zu] from config.json", data->name,
+                       shape_text(data, shape, sizeof shape), n_experts > 0 ? n_experts : 1, n_out,
+                       n_in);
+    if (tensor->sketch.data)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, path, (long long)data->offset,
+                       "tensor '%s' is sketched; experts have to be there whole", data->name);
+    if (data->type == RP_SAFETENSORS_OTHER)
+        return rp_safetensors_values(tensor->file, data, 0, 1, NULL, err);
+    return RP_OK;
+}
+
+/* A tensor for each: pattern has a * where the number belongs. */
+static enum rp_status find_each(struct conversion *conversion, const char *pattern,
+                                struct made *made, size_t n_experts, struct rp_error *err)
+{
+    const int n_before = (int)(strchr(pattern, '*') - pattern);
+    char name[NAME_SIZE];
+    enum rp_status status = RP_OK;
+    made->each = calloc(n_experts, sizeof(struct rp_checkpoint_tensor *));
+    if (!made->each)
+        return rp_fail(err, RP_ERR_MEMORY, rp_checkpoint_path(conversion->checkpoint), -1,
+                       "no memory for %zu experts", n_experts);
+    for (size_t i = 0; i < n_experts && status == RP_OK; i++) {
+        snprintf(name, sizeof name, "%.*s%zu%s", n_before, pattern, i, pattern + n_before + 1);
+        made->each[i] = use_tensor(conversion, name);
+        status = made->each[i]
+                     ? check_experts(made->each[i], 0, made->n_each, made->n_columns, err)
+                     : rp_fail(err, RP_ERR_MISSING, rp_checkpoint_path(conversion->checkpoint), -1,
+                               "tensor '%s' is missing", name);
+        if (status == RP_OK && made->each[i]->tensor->type != made->each[0]->tensor->type)
+            status = rp_fail(err, RP_ERR_UNSUPPORTED, rp_safetensors_path(made->each[i]->file),
+                             (long long)made->each[i]->tensor->offset,
+                             "tensor '%s' is of another type than the first expert's", name);
+    }
+    made->source = made->each[0];
+    return status;
+}
+
+/* All in one: gate and up side by side. */
+static enum rp_status find_fused(struct conversion *conversion, const char *pattern,
+                                 enum rp_weight_id which, struct made *made, size_t n_experts,
+                                 struct rp_error *err)
+{
+    const bool is_down = which == RP_EXPERTS_DOWN;
+    char name[NAME_SIZE];
+    snprintf(name, sizeof name, "%.*s%s", (int)(strchr(pattern, '*') - pattern), pattern,
+             is_down ? "down_proj" : "gate_up_proj");
+    made->source = use_tensor(conversion, name);
+    made->stride = is_down ? made->n_each : 2 * made->n_each;
+    made->first = which == RP_EXPERTS_UP ? made->n_each : 0;
+    if (!made->source)
+        return rp_fail(err, RP_ERR_MISSING, rp_checkpoint_path(conversion->checkpoint), -1,
+                       "tensors '%s' and '%s' are missing", pattern, name);
+    return check_experts(made->source, n_experts, made->stride, made->n_columns, err);
+}
+
+static enum rp_status add_experts(struct conversion *conversion, const struct rp_source *source,
+                                  size_t layer, const char *pattern, struct rp_error *err)
+{
+    const size_t n_experts = rp_weight_n_stacked(&conversion->config.model, source->which);
+    const int n_before = (int)(strchr(pattern, '*') - pattern);
+    struct made made = {.change = RP_CHANGE_NONE};
+    char first[NAME_SIZE];
+    rp_weight_shape(&conversion->config.model, source->which, &made.n_each, &made.n_columns);
+    made.n_rows = n_experts * made.n_each;
+    snprintf(first, sizeof first, "%.*s0%s", n_before, pattern, pattern + n_before + 1);
+    const enum rp_status status =
+        rp_checkpoint_find(conversion->checkpoint, first)
+            ? find_each(conversion, pattern, &made, n_experts, err)
+            : find_fused(conversion, pattern, source->which, &made, n_experts, err);
+    if (status == RP_OK)
+        list_tensor(conversion, source->which, layer, &made);
+    else
+        free(made.each);
+    return status;
 }
 
 /* name: in the checkpoint. */
@@ -279,13 +388,14 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
     const enum rp_layer_kind kind = conversion->config.layer_kinds[layer];
     char shape[256];
     size_t n_rows, n_columns;
-    struct made made = {.source = rp_checkpoint_find(checkpoint, name), .change = source->change};
+    struct made made = {.source = use_tensor(conversion, name), .change = source->change};
+    if (!made.source && rp_weight_is_optional(source->which))
+        return RP_OK;
     if (!made.source)
         return rp_fail(err, RP_ERR_MISSING, rp_checkpoint_path(checkpoint), -1,
                        "tensor '%s' is missing", name);
     const struct rp_safetensor *tensor = made.source->tensor;
     const char *path = rp_safetensors_path(made.source->file);
-    conversion->used[made.source - rp_checkpoint_tensor(checkpoint, 0)] = true;
     rp_weight_shape(&conversion->config.model, source->which, &made.n_rows, &made.n_columns);
     rp_weight_shape(&conversion->config.model,
                     is_of_kv_b(source->which) ? RP_ATTN_KV_B : source->which, &n_rows, &n_columns);
@@ -293,18 +403,16 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is %s, expected [%zu][%zu] from config.json", name,
                        shape_text(tensor, shape, sizeof shape), n_rows, n_columns);
-    if (made.source->sketch.data &&
-        (made.source->sketch.n_rows != n_rows || source->change != RP_CHANGE_NONE ||
-         source->which == RP_ATTN_K_B))
+    if (made.source->sketch.data && (made.source->sketch.n_rows != n_rows ||
+                                     source->change != RP_CHANGE_NONE || is_of_kv_b(source->which)))
         return rp_fail(err, RP_ERR_UNSUPPORTED, path, (long long)tensor->offset,
                        "tensor '%s' is sketched by rows of %s, and has to be there whole", name,
                        shape_text(tensor, shape, sizeof shape));
     if (tensor->type == RP_SAFETENSORS_OTHER)
         return rp_safetensors_values(made.source->file, tensor, 0, 1, NULL, err);
-    enum rp_status status =
-        is_of_kv_b(source->which)
-            ? split_kv_b(conversion, source->which, &made, err)
-            : make_map(conversion, kind, source->rows, made.n_rows, &made.rows, err);
+    if (is_of_kv_b(source->which))
+        split_kv_b(&conversion->config.model, source->which, &made);
+    enum rp_status status = make_map(conversion, kind, source->rows, made.n_rows, &made.rows, err);
     if (status == RP_OK)
         status = make_map(conversion, kind, source->columns, made.n_columns, &made.columns, err);
     made.has_heads_order =
@@ -323,19 +431,22 @@ static enum rp_status add_layers(struct conversion *conversion, struct rp_error 
     enum rp_status status = RP_OK;
     for (size_t layer = 0; layer < conversion->config.model.n_layers; layer++) {
         const struct rp_layer_plan *plan =
-            &architecture->plans[conversion->config.layer_kinds[layer]];
+            rp_architecture_plan(architecture, &conversion->config.model, layer);
         for (size_t i = 0; i < architecture->n_sources && status == RP_OK; i++) {
             const struct rp_source *source = &architecture->sources[i];
             if (source->which >= RP_N_LAYER_WEIGHTS || !rp_layer_plan_uses(plan, source->which))
                 continue;
             snprintf(name, sizeof name, "%slayers.%zu.%s", conversion->prefix, layer, source->name);
-            status = add_tensor(conversion, source, layer, name, err);
+            status = strchr(source->name, '*') ? add_experts(conversion, source, layer, name, err)
+                                               : add_tensor(conversion, source, layer, name, err);
         }
     }
     return status;
 }
 
-static enum rp_status add_rope_freqs(struct conversion *conversion, struct rp_error *err)
+/* factors [n_rot / 2], NULL: llama3's, which are computed here. */
+static enum rp_status add_rope_factors(struct conversion *conversion, enum rp_weight_id which,
+                                       const float *factors, struct rp_error *err)
 {
     const size_t n = conversion->config.model.n_rot / 2;
     const struct made made = {
@@ -343,9 +454,26 @@ static enum rp_status add_rope_freqs(struct conversion *conversion, struct rp_er
     if (!made.values)
         return rp_fail(err, RP_ERR_MEMORY, rp_checkpoint_path(conversion->checkpoint), -1,
                        "no memory for %zu rope factors", n);
-    rp_llama3_rope_factors(&conversion->config, made.values);
-    list_tensor(conversion, RP_ROPE_FREQS, 0, &made);
+    if (factors)
+        memcpy(made.values, factors, n * sizeof *factors);
+    else
+        rp_llama3_rope_factors(&conversion->config, made.values);
+    list_tensor(conversion, which, 0, &made);
     return RP_OK;
+}
+
+static enum rp_status add_all_rope_factors(struct conversion *conversion, struct rp_error *err)
+{
+    const struct rp_checkpoint_config *config = &conversion->config;
+    enum rp_status status = RP_OK;
+    if (config->has_llama3_rope)
+        status = add_rope_factors(conversion, RP_ROPE_FREQS, NULL, err);
+    if (status == RP_OK && config->short_rope_factors)
+        status =
+            add_rope_factors(conversion, RP_ROPE_FACTORS_SHORT, config->short_rope_factors, err);
+    if (status == RP_OK && config->long_rope_factors)
+        status = add_rope_factors(conversion, RP_ROPE_FACTORS_LONG, config->long_rope_factors, err);
+    return status;
 }
 
 static enum rp_status add_globals(struct conversion *conversion, struct rp_error *err)
@@ -364,8 +492,8 @@ static enum rp_status add_globals(struct conversion *conversion, struct rp_error
     }
     if (status == RP_OK && !conversion->config.model.has_tied_embeddings)
         status = add_tensor(conversion, &output, 0, output.name, err);
-    if (status == RP_OK && conversion->config.has_llama3_rope)
-        status = add_rope_freqs(conversion, err);
+    if (status == RP_OK)
+        status = add_all_rope_factors(conversion, err);
     return status;
 }
 
@@ -435,6 +563,28 @@ static void put_token_ids(struct rp_gguf_metadata *metadata, const struct rp_che
         rp_gguf_metadata_ints(metadata, key, ids, n);
 }
 
+static void put_experts(struct rp_gguf_metadata *metadata, const struct rp_model_config *model)
+{
+    const struct rp_router *router = &model->router;
+    const char *name = model->architecture;
+    char key[NAME_SIZE];
+    put_size(metadata, name, "expert_count", router->n_experts);
+    put_size(metadata, name, "expert_used_count", router->n_chosen);
+    put_size(metadata, name, "expert_feed_forward_length", model->expert_size);
+    if (model->shared_expert_size > 0)
+        put_size(metadata, name, "expert_shared_feed_forward_length", model->shared_expert_size);
+    if (model->n_dense_layers > 0)
+        put_size(metadata, name, "leading_dense_block_count", model->n_dense_layers);
+    if (router->n_groups > 1) {
+        put_size(metadata, name, "expert_group_count", router->n_groups);
+        put_size(metadata, name, "expert_group_used_count", router->n_chosen_groups);
+    }
+    put_size(metadata, name, "expert_gating_func", (size_t)router->scores + 1);
+    put_float(metadata, name, "expert_weights_scale", router->scale);
+    snprintf(key, sizeof key, "%s.expert_weights_norm", name);
+    rp_gguf_metadata_bool(metadata, key, router->normalizes);
+}
+
 static void put_hybrid(struct rp_gguf_metadata *metadata, const struct rp_checkpoint_config *config)
 {
     const struct rp_model_config *model = &config->model;
@@ -467,6 +617,34 @@ static void put_latents(struct rp_gguf_metadata *metadata, const struct rp_model
     put_size(metadata, name, "attention.value_length_mla", model->v_head_dim);
 }
 
+static void put_rope_scaling(struct rp_gguf_metadata *metadata,
+                             const struct rp_checkpoint_config *config)
+{
+    static const char *const types[] = {
+        [RP_ROPE_LINEAR] = "linear", [RP_ROPE_YARN] = "yarn", [RP_ROPE_LONGROPE] = "longrope"};
+    const struct rp_rope_scaling *scaling = &config->model.rope_scaling;
+    const char *name = config->model.architecture;
+    char key[NAME_SIZE];
+    if (scaling->type == RP_ROPE_NOT_SCALED)
+        return;
+    snprintf(key, sizeof key, "%s.rope.scaling.type", name);
+    rp_gguf_metadata_string(metadata, key, types[scaling->type]);
+    if (scaling->type != RP_ROPE_LONGROPE)
+        put_float(metadata, name, "rope.scaling.factor", scaling->factor);
+    if (scaling->type != RP_ROPE_LINEAR)
+        put_size(metadata, name, "rope.scaling.original_context_length", scaling->original_context);
+    if (scaling->type == RP_ROPE_LONGROPE)
+        put_float(metadata, name, "rope.scaling.attn_factor", scaling->attention_factor);
+    if (scaling->type != RP_ROPE_YARN)
+        return;
+    put_float(metadata, name, "rope.scaling.yarn_attn_factor", scaling->attention_factor);
+    put_float(metadata, name, "rope.scaling.yarn_beta_fast", scaling->beta_fast);
+    put_float(metadata, name, "rope.scaling.yarn_beta_slow", scaling->beta_slow);
+    if (scaling->mscale_all_dim > 0)
+        put_float(metadata, name, "rope.scaling.yarn_log_multiplier",
+                  0.1f * scaling->mscale_all_dim);
+}
+
 static void put_metadata(const struct conversion *conversion, struct rp_gguf_metadata *metadata)
 {
     const struct rp_checkpoint_config *config = &conversion->config;
@@ -478,7 +656,8 @@ static void put_metadata(const struct conversion *conversion, struct rp_gguf_met
     if (config->context_length > 0)
         put_size(metadata, name, "context_length", config->context_length);
     put_size(metadata, name, "embedding_length", model->hidden_size);
-    put_size(metadata, name, "feed_forward_length", model->intermediate_size);
+    if (model->intermediate_size > 0)
+        put_size(metadata, name, "feed_forward_length", model->intermediate_size);
     put_size(metadata, name, "vocab_size", model->vocab_size);
     put_size(metadata, name, "attention.head_count", model->n_heads);
     put_size(metadata, name, "attention.head_count_kv", model->n_kv_heads);
@@ -492,14 +671,18 @@ static void put_metadata(const struct conversion *conversion, struct rp_gguf_met
     put_float(metadata, name, "rope.freq_base", model->rope_theta);
     if (rp_architecture_has_window(config->architecture)) {
         put_size(metadata, name, "attention.sliding_window", model->window);
-        put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
+        if (config->architecture->window_has_own_rope)
+            put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
     }
+    put_rope_scaling(metadata, config);
     if (config->n_rope_sections > 0) {
         snprintf(key, sizeof key, "%s.rope.dimension_sections", name);
         rp_gguf_metadata_ints(metadata, key, config->rope_sections, RP_MAX_ROPE_SECTIONS);
     }
     if (rp_architecture_is_hybrid(config->architecture))
         put_hybrid(metadata, config);
+    if (rp_architecture_has_experts(config->architecture))
+        put_experts(metadata, model);
     put_token_ids(metadata, conversion->checkpoint, "bos_token_id", RP_CHECKPOINT_BOS_IDS);
     put_token_ids(metadata, conversion->checkpoint, "eos_token_id", RP_CHECKPOINT_EOS_IDS);
 }

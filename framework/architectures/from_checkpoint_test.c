@@ -64,13 +64,11 @@ static void the_tiny_checkpoints_are_their_bf16_ggufs(void **state)
 }
 
 /* A checkpoint of the model's weights and its config.json with one text for another. */
-static void expect_error(const char *model, const char *find, const char *replace,
-                         enum rp_status code, const char *message)
+static enum rp_status open_changed(const char *model, const char *find, const char *replace,
+                                   struct rp_gguf **gguf, struct rp_error *err)
 {
     char folder[256], source[512], target[512], *text = NULL;
     size_t length;
-    struct rp_gguf *gguf = NULL;
-    struct rp_error err = {.code = RP_OK};
     rp_test_make_folder(folder);
     snprintf(source, sizeof source, "%s/fixtures/tiny/%s/model.safetensors", RP_SOURCE_DIR, model);
     snprintf(target, sizeof target, "%s/model.safetensors", folder);
@@ -84,12 +82,101 @@ static void expect_error(const char *model, const char *find, const char *replac
     assert_non_null(changed);
     snprintf(changed, size, "%.*s%s%s", (int)(at - text), text, replace, at + strlen(find));
     rp_test_write_file(folder, "config.json", changed, strlen(changed));
-    assert_int_equal(rp_gguf_open_checkpoint(folder, &gguf, &err), code);
-    assert_string_equal(err.message, message);
-    assert_null(gguf);
+    const enum rp_status status = rp_gguf_open_checkpoint(folder, gguf, err);
     free(changed);
     free(text);
     assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+    return status;
+}
+
+static void expect_error(const char *model, const char *find, const char *replace,
+                         enum rp_status code, const char *message)
+{
+    struct rp_gguf *gguf = NULL;
+    struct rp_error err = {.code = RP_OK};
+    assert_int_equal(open_changed(model, find, replace, &gguf, &err), code);
+    assert_string_equal(err.message, message);
+    assert_null(gguf);
+}
+
+/* With that rope_type, and settings behind it; closed by the caller. */
+static struct rp_gguf *open_scaled(const char *settings)
+{
+    struct rp_gguf *gguf = NULL;
+    struct rp_error err = {.code = RP_OK};
+    if (open_changed("llama", "\"rope_type\": \"llama3\"", settings, &gguf, &err) != RP_OK)
+        fail_msg("%s", err.message);
+    return gguf;
+}
+
+static double number(const struct rp_gguf *gguf, const char *key)
+{
+    double value;
+    assert_int_equal(rp_gguf_get_float(gguf, key, &value, NULL), RP_OK);
+    return value;
+}
+
+/* Expected: HF's, by LlamaConfig and ROPE_INIT_FUNCTIONS as in operations/rope_scaling_test.c. */
+static void yarn_s_settings_are_hf_s(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *settings;
+        double attention_factor;
+    } cases[] = {
+        {"\"rope_type\": \"yarn\"", 1.2079441541679836},
+        {"\"type\": \"yarn\", \"truncate\": true", 1.2079441541679836},
+        {"\"rope_type\": \"yarn\", \"attention_factor\": 0.75", 0.75},
+        {"\"rope_type\": \"yarn\", \"attention_factor\": null", 1.2079441541679836},
+        {"\"rope_type\": \"yarn\", \"mscale\": 1.0, \"mscale_all_dim\": 0.5", 1.094179988101349},
+        {"\"rope_type\": \"yarn\", \"mscale_all_dim\": 0.5", 1.2079441541679836},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct rp_gguf *gguf = open_scaled(cases[i].settings);
+        const double found = number(gguf, "llama.rope.scaling.yarn_attn_factor");
+        if (!(fabs(found - cases[i].attention_factor) < 1e-7))
+            fail_msg("%s: %.9g, expected %.9g", cases[i].settings, found,
+                     cases[i].attention_factor);
+        assert_true(number(gguf, "llama.rope.scaling.factor") == 8);
+        assert_true(number(gguf, "llama.rope.scaling.yarn_beta_fast") == 32);
+        assert_null(rp_gguf_find_tensor(gguf, "rope_freqs.weight"));
+        rp_gguf_close(gguf);
+    }
+}
+
+static void longrope_s_factors_are_tensors(void **state)
+{
+    (void)state;
+    struct rp_gguf *gguf =
+        open_scaled("\"rope_type\": \"longrope\", \"short_factor\": [1, 1, 1, 1, 1, 1, 1, 1.5], "
+                    "\"long_factor\": [1, 2, 3, 4, 5, 6, 7, 8]");
+    const struct rp_gguf_tensor *factors = rp_gguf_find_tensor(gguf, "rope_factors_long.weight");
+    float values[8];
+    assert_non_null(factors);
+    assert_int_equal(rp_gguf_row(gguf, factors, 0, values, NULL), RP_OK);
+    assert_true(values[7] == 8);
+    assert_true(fabs(number(gguf, "llama.rope.scaling.attn_factor") - 1.224744871391589) < 1e-7);
+    rp_gguf_close(gguf);
+}
+
+static void rope_scaling_that_is_not_computed_is_an_error(void **state)
+{
+    (void)state;
+    static const char type[] = "\"rope_type\": \"llama3\"";
+    expect_error("llama", type, "\"rope_type\": \"dynamic\"", RP_ERR_UNSUPPORTED,
+                 "rope scaling dynamic; \"default\", \"linear\", \"yarn\", \"longrope\" and, of "
+                 "Llama, \"llama3\" are computed");
+    expect_error("llama", type, "\"rope_type\": \"yarn\", \"truncate\": false", RP_ERR_UNSUPPORTED,
+                 "\"truncate\" is false; a GGUF's readers take the architecture for true");
+    expect_error("llama", type, "\"rope_type\": \"yarn\", \"beta_slow\": 40", RP_ERR_FORMAT,
+                 "beta_fast is 32, expected more than beta_slow, 40");
+    expect_error("llama", type, "\"rope_type\": \"yarn\", \"mscale\": \"1\"", RP_ERR_FORMAT,
+                 "\"mscale\": expected a number above 0, up to 1e9");
+    expect_error("llama", type, "\"rope_type\": \"longrope\", \"short_factor\": [1, 2]",
+                 RP_ERR_MISMATCH,
+                 "\"short_factor\": expected an array of one for each rotated pair, 8");
+    expect_error("qwen3", "\"rope_type\": \"default\"", "\"rope_type\": \"linear\"", RP_ERR_MISSING,
+                 "\"factor\" is missing");
 }
 
 static void settings_that_are_not_computed_are_errors(void **state)
@@ -100,9 +187,6 @@ static void settings_that_are_not_computed_are_errors(void **state)
                  "model_type gemma; computed are: gemma3, gemma3_text, llama, mistral, qwen2, "
                  "qwen3, qwen3_5, "
                  "qwen3_5_text, smollm3");
-    expect_error("llama", "\"rope_type\": \"llama3\"", "\"rope_type\": \"yarn\"",
-                 RP_ERR_UNSUPPORTED,
-                 "rope scaling yarn; \"default\" and, of Llama, \"llama3\" are computed");
     expect_error("qwen3", "\"silu\"", "\"gelu\"", RP_ERR_UNSUPPORTED,
                  "\"hidden_act\" is not \"silu\", which alone is computed");
     expect_error("qwen3", "\"use_sliding_window\": false",
@@ -150,6 +234,9 @@ int main(void)
         cmocka_unit_test(the_tiny_checkpoints_are_their_bf16_ggufs),
         cmocka_unit_test(settings_that_are_not_computed_are_errors),
         cmocka_unit_test(settings_that_do_not_fit_are_errors),
+        cmocka_unit_test(yarn_s_settings_are_hf_s),
+        cmocka_unit_test(longrope_s_factors_are_tensors),
+        cmocka_unit_test(rope_scaling_that_is_not_computed_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

@@ -36,6 +36,7 @@ const struct rp_architecture rp_architecture_gemma3 = {
     .ffn_norm = "ffn_norm",
     .rope_ordering = RP_ROPE_NEOX,
     .norms_round_last = true,
+    .window_has_own_rope = true,
     .scales_embeddings = true,
     .ties_embeddings = true,
     .activation = RP_GELU_TANH,

@@ -17,6 +17,17 @@
     AS_IT_IS(RP_FFN_GATE, "mlp.gate_proj.weight"),        \
     AS_IT_IS(RP_FFN_UP, "mlp.up_proj.weight"),            \
     AS_IT_IS(RP_FFN_DOWN, "mlp.down_proj.weight")
+/* An expert each, or all in one tensor: from_checkpoint.c. */
+#define EXPERTS_SOURCES                                        \
+    AS_IT_IS(RP_ROUTER, "mlp.gate.weight"),                    \
+    AS_IT_IS(RP_EXPERTS_GATE, "mlp.experts.*.gate_proj.weight"), \
+    AS_IT_IS(RP_EXPERTS_UP, "mlp.experts.*.up_proj.weight"),     \
+    AS_IT_IS(RP_EXPERTS_DOWN, "mlp.experts.*.down_proj.weight")
+/* name: HF's of the module */
+#define SHARED_EXPERT_SOURCES(name)                             \
+    AS_IT_IS(RP_SHARED_GATE, "mlp." name ".gate_proj.weight"),  \
+    AS_IT_IS(RP_SHARED_UP, "mlp." name ".up_proj.weight"),      \
+    AS_IT_IS(RP_SHARED_DOWN, "mlp." name ".down_proj.weight")
 #define ATTENTION_SOURCES                                       \
     ROWS(RP_ATTN_Q, "self_attn.q_proj.weight", RP_PART_Q),      \
     ROWS(RP_ATTN_K, "self_attn.k_proj.weight", RP_PART_K),      \

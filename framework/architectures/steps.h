@@ -25,6 +25,12 @@
 #define DELTA_RULE     STEP(RP_STEP_DELTA_RULE, RP_N_WEIGHTS, RP_BUFFER_CONV_QKV, RP_BUFFER_DELTA)
 #define GATED_NORM     STEP(RP_STEP_GATED_NORM, RP_SSM_NORM, RP_BUFFER_DELTA, RP_BUFFER_DELTA)
 #define FFN_ACTIVATION STEP(RP_STEP_FFN_ACTIVATION, RP_N_WEIGHTS, RP_BUFFER_GATE, RP_BUFFER_GATE)
+#define CHOOSE_EXPERTS(correction) \
+    STEP(RP_STEP_CHOOSE_EXPERTS, correction, RP_BUFFER_ROUTER, RP_BUFFER_EXPERTS)
+#define WEIGH_EXPERTS \
+    STEP(RP_STEP_WEIGH_EXPERTS, RP_N_WEIGHTS, RP_BUFFER_ROUTER, RP_BUFFER_EXPERT_WEIGHTS)
+#define SUM_EXPERTS STEP(RP_STEP_SUM_EXPERTS, RP_N_WEIGHTS, RP_BUFFER_EXPERTS_OUT, RP_BUFFER_BRANCH)
+#define ACTIVATION_OF(gate) STEP(RP_STEP_FFN_ACTIVATION, RP_N_WEIGHTS, gate, gate)
 #define RESIDUAL_ADD(weight) STEP(RP_STEP_RESIDUAL_ADD, weight, RP_BUFFER_BRANCH, RP_BUFFER_HIDDEN)
 /* What every layer does before its token mixer, and after it. */
 #define BEGIN                                                   \
@@ -67,6 +73,56 @@
     FFN_BRANCH,                \
     RESIDUAL_ADD(RP_FFN_DOWN), \
     TAP(RP_PART_OUTPUT, RP_BUFFER_HIDDEN)
+/* What leads to the experts' weighted sum, in BRANCH. correction: RP_ROUTER_CORRECTION, or RP_N_WEIGHTS; has_bias:
+ * the products have one, the router's too. */
+#define EXPERTS_BRANCH(correction, has_bias)                                                           \
+    RMS_NORM(RP_FFN_NORM, RP_BUFFER_HIDDEN, RP_BUFFER_NORMED),                                         \
+    TAP(RP_PART_PREFFN, RP_BUFFER_NORMED),                                                             \
+    {RP_STEP_LINEAR, RP_ROUTER, RP_BUFFER_NORMED, RP_BUFFER_ROUTER, RP_PART_OTHER, has_bias},          \
+    TAP(RP_PART_ROUTER, RP_BUFFER_ROUTER),                                                             \
+    CHOOSE_EXPERTS(correction),                                                                        \
+    TAP(RP_PART_EXPERTS, RP_BUFFER_EXPERTS),                                                           \
+    WEIGH_EXPERTS,                                                                                     \
+    TAP(RP_PART_EXPERTW, RP_BUFFER_EXPERT_WEIGHTS),                                                    \
+    {RP_STEP_EXPERTS_LINEAR, RP_EXPERTS_GATE, RP_BUFFER_NORMED, RP_BUFFER_EXPERTS_GATE, RP_PART_OTHER, \
+     has_bias},                                                                                        \
+    TAP(RP_PART_GATE, RP_BUFFER_EXPERTS_GATE),                                                         \
+    {RP_STEP_EXPERTS_LINEAR, RP_EXPERTS_UP, RP_BUFFER_NORMED, RP_BUFFER_EXPERTS_UP, RP_PART_OTHER,     \
+     has_bias},                                                                                        \
+    TAP(RP_PART_UP, RP_BUFFER_EXPERTS_UP),                                                             \
+    ACTIVATION_OF(RP_BUFFER_EXPERTS_GATE),                                                             \
+    TAP(RP_PART_ACT, RP_BUFFER_EXPERTS_GATE),                                                          \
+    {RP_STEP_EXPERTS_LINEAR, RP_EXPERTS_DOWN, RP_BUFFER_EXPERTS_GATE, RP_BUFFER_EXPERTS_OUT,           \
+     RP_PART_OTHER, has_bias},                                                                         \
+    SUM_EXPERTS
+/* gate: RP_SHARED_ROUTER where the shared expert's output is gated, after SHARED_ROUTER; RP_N_WEIGHTS. */
+#define SHARED_EXPERT(gate)                                            \
+    PROJECT(RP_SHARED_GATE, RP_PART_SHAREDGATE, RP_BUFFER_SHARED_GATE), \
+    PROJECT(RP_SHARED_UP, RP_PART_SHAREDUP, RP_BUFFER_SHARED_UP),       \
+    ACTIVATION_OF(RP_BUFFER_SHARED_GATE),                               \
+    TAP(RP_PART_SHAREDACT, RP_BUFFER_SHARED_GATE),                      \
+    LINEAR(RP_SHARED_DOWN, RP_BUFFER_SHARED_GATE, RP_BUFFER_SHARED_OUT), \
+    TAP(RP_PART_SHAREDOUT, RP_BUFFER_SHARED_OUT),                       \
+    STEP(RP_STEP_ADD_SHARED, gate, RP_BUFFER_SHARED_OUT, RP_BUFFER_BRANCH)
+#define SHARED_GATE \
+    PROJECT(RP_SHARED_ROUTER, RP_PART_SHAREDROUTER, RP_BUFFER_SHARED_ROUTER)
+#define ADD_FFN                                 \
+    TAP(RP_PART_FFNOUT, RP_BUFFER_BRANCH),      \
+    RESIDUAL_ADD(RP_FFN_DOWN),                  \
+    TAP(RP_PART_OUTPUT, RP_BUFFER_HIDDEN)
+/* Experts alone; with a shared one; with one whose output is gated. */
+#define EXPERTS EXPERTS_BRANCH(RP_N_WEIGHTS, false), ADD_FFN
+#define EXPERTS_AND_SHARED(correction)                   \
+    EXPERTS_BRANCH(correction, false),                   \
+    TAP(RP_PART_MOE, RP_BUFFER_BRANCH),                  \
+    SHARED_EXPERT(RP_N_WEIGHTS),                         \
+    ADD_FFN
+#define EXPERTS_AND_GATED_SHARED                         \
+    EXPERTS_BRANCH(RP_N_WEIGHTS, false),                 \
+    TAP(RP_PART_MOE, RP_BUFFER_BRANCH),                  \
+    SHARED_GATE,                                         \
+    SHARED_EXPERT(RP_SHARED_ROUTER),                     \
+    ADD_FFN
 #define FFN_NORMED                                                   \
     FFN_BRANCH,                                                      \
     RMS_NORM(RP_FFN_POST_NORM, RP_BUFFER_BRANCH, RP_BUFFER_BRANCH),  \

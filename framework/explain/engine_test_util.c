@@ -8,6 +8,8 @@
 
 #include "base/file.h"
 #include "base/scratch_test_util.h"
+#include "model/model_internal.h"
+#include "operations/rope_scaling.h"
 #include "refparity/dump.h"
 
 #define DEFAULT_TOKENS 24
@@ -186,6 +188,26 @@ static void run_engine(const struct rp_test_engine *engine, const struct rp_mode
     rp_layer_free(&own_weights);
 }
 
+/* The model with another rope scaling; longrope's short factors are 1, 1.25, …, its long ones 1, 1.5, … */
+static void scale_rope(struct rp_model *model, const struct rp_rope_scaling *scaling)
+{
+    const size_t n_rot = model->config.n_rot;
+    float *factors = realloc(model->rope_factors, (n_rot + 1) * sizeof *factors);
+    float *long_factors = calloc(n_rot + 1, sizeof *long_factors);
+    check(factors && long_factors, "no memory for rope factors");
+    rp_rope_scaling_factors(scaling, model->config.rope_theta, n_rot, factors);
+    for (size_t i = 0; i < n_rot / 2 && scaling->type == RP_ROPE_LONGROPE; i++) {
+        factors[i] = 1 + 0.25f * (float)i;
+        long_factors[i] = 1 + 0.5f * (float)i;
+    }
+    model->config.rope_scaling = *scaling;
+    model->rope_factors = factors;
+    if (scaling->type == RP_ROPE_LONGROPE)
+        model->long_rope_factors = long_factors;
+    else
+        free(long_factors);
+}
+
 static const struct rp_replay_slot *find_slot(const struct rp_replay_layer *result,
                                               const char *part)
 {
@@ -236,6 +258,8 @@ struct rp_test_report rp_test_explain(const char *root, const struct rp_test_eng
     snprintf(path, sizeof path, "%s/fixtures/tiny/%s/%s-%s.gguf", root, engine->model,
              engine->model, engine->type ? engine->type : "bf16");
     check(rp_model_open(path, &model, &err) == RP_OK, err.message);
+    if (engine->scaling)
+        scale_rope(model, engine->scaling);
     rp_test_make_folder(folder);
     snprintf(dump_folder, sizeof dump_folder, "%s/dump", folder);
     run_engine(engine, model, dump_folder);

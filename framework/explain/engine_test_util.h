@@ -44,9 +44,10 @@ struct rp_test_engine {
     const char *of;      /* the slot to explain: "_krope"; NULL: the first that fails */
     bool is_outside;     /* not a layer is replayed, but part: emb, post_norm or logits */
     enum rp_slot_part part;
-    struct rp_numerics numerics; /* what it computes in */
-    struct rp_numerics declared; /* what is said that it computes in */
-    size_t n_tokens;             /* 0: 24 */
+    const struct rp_rope_scaling *scaling; /* of the model; NULL: its own */
+    struct rp_numerics numerics;           /* what it computes in */
+    struct rp_numerics declared;           /* what is said that it computes in */
+    size_t n_tokens;                       /* 0: 24 */
 };
 
 struct rp_test_report {

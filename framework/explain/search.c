@@ -141,7 +141,6 @@ enum rp_status rp_search_open(struct rp_slot_search *own, struct rp_replay *repl
     *search = (struct rp_search){
         .config = rp_model_config(model),
         .gguf = rp_model_gguf(model),
-        .rope_freqs = model->rope_freqs,
         .dump = rp_replay_dump(replay),
         .first_position = replay->first_position,
         .numerics = rp_replay_options(replay)->numerics,
@@ -154,6 +153,10 @@ enum rp_status rp_search_open(struct rp_slot_search *own, struct rp_replay *repl
         .err = err,
     };
     search->kind = search->config->layer_kinds[layer];
+    const size_t length = rp_dump_sequence_length(search->dump);
+    search->rope_freqs = rp_model_rope_factors(model, search->kind, length);
+    search->is_long = length > search->config->rope_scaling.original_context;
+    search->other_rope_freqs = search->is_long ? model->rope_factors : model->long_rope_factors;
     enum rp_status status = allocate(search, err);
     if (status == RP_OK)
         status = find_steps(own, err);

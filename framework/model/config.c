@@ -10,6 +10,7 @@
 #define MAX_LAYERS 4096
 #define MAX_SIZE (1 << 24)    /* of any one dimension; products of two stay far below SIZE_MAX */
 #define DEFAULT_THETA 10000.0 /* llama.cpp's, where the key is absent */
+#define MAX_EXPERTS 65536
 #define KEY_SIZE 128
 
 struct reader {
@@ -153,10 +154,7 @@ static enum rp_status read_heads(const struct reader *reader, bool has_latents,
 
 static enum rp_status read_rope(const struct reader *reader, struct rp_model_config *config)
 {
-    static const char scaling_key[] = "rope.scaling.type";
-    char key[KEY_SIZE];
     char expected[64];
-    struct rp_gguf_string scaling;
     enum rp_status status = RP_OK;
     config->n_rot = config->head_dim;
     config->rope_theta = (float)DEFAULT_THETA;
@@ -168,20 +166,13 @@ static enum rp_status read_rope(const struct reader *reader, struct rp_model_con
     }
     if (status == RP_OK && find(reader, "rope.freq_base"))
         status = read_positive(reader, "rope.freq_base", &config->rope_theta);
-    if (status != RP_OK || !find(reader, scaling_key))
-        return status;
-    status =
-        rp_gguf_get_string(reader->gguf, make_key(reader, scaling_key, key), &scaling, reader->err);
-    if (status == RP_OK && !(scaling.length == 4 && memcmp(scaling.data, "none", 4) == 0))
-        return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
-                       "key '%s' is not \"none\"; rope scaling is computed only as the tensor "
-                       "'rope_freqs.weight'",
-                       key);
     return status;
 }
 
 /* Layers that attend to a window, and their base of RoPE. Without the key all layers are alike. */
-static enum rp_status read_window(const struct reader *reader, struct rp_model_config *config)
+static enum rp_status read_window(const struct reader *reader,
+                                  const struct rp_architecture *architecture,
+                                  struct rp_model_config *config)
 {
     char key[KEY_SIZE];
     int64_t window = 0;
@@ -190,8 +181,9 @@ static enum rp_status read_window(const struct reader *reader, struct rp_model_c
         status = rp_gguf_get_int(reader->gguf, make_key(reader, "attention.sliding_window", key), 0,
                                  INT32_MAX, &window, reader->err);
     config->window = (size_t)window;
-    config->rope_theta_sliding = (float)DEFAULT_THETA;
-    if (status == RP_OK && find(reader, "rope.freq_base_swa"))
+    config->rope_theta_sliding =
+        architecture->window_has_own_rope ? (float)DEFAULT_THETA : config->rope_theta;
+    if (status == RP_OK && architecture->window_has_own_rope && find(reader, "rope.freq_base_swa"))
         status = read_positive(reader, "rope.freq_base_swa", &config->rope_theta_sliding);
     return status;
 }
@@ -225,6 +217,94 @@ static enum rp_status read_delta_net(const struct reader *reader, struct rp_mode
         return mismatch(reader, "ssm.inner_size", inner_size, expected);
     }
     return RP_OK;
+}
+
+/* How a router's scores are made, as ggml numbers it: softmax, sigmoid, softmax of the chosen. */
+static enum rp_status read_scores(const struct reader *reader, struct rp_router *router)
+{
+    static const char name[] = "expert_gating_func";
+    char key[KEY_SIZE];
+    int64_t value;
+    if (!find(reader, name))
+        return RP_OK;
+    const enum rp_status status =
+        rp_gguf_get_int(reader->gguf, make_key(reader, name, key), 0, 3, &value, reader->err);
+    if (status == RP_OK && value > 0)
+        router->scores = value == 1   ? RP_ROUTER_SOFTMAX
+                         : value == 2 ? RP_ROUTER_SIGMOID
+                                      : RP_ROUTER_SOFTMAX_CHOSEN;
+    return status;
+}
+
+/* The groups that experts are chosen from. */
+static enum rp_status check_groups(const struct reader *reader, const struct rp_router *router)
+{
+    char expected[96];
+    if (router->n_experts % router->n_groups != 0) {
+        snprintf(expected, sizeof expected, "a divisor of expert_count, %zu", router->n_experts);
+        return mismatch(reader, "expert_group_count", router->n_groups, expected);
+    }
+    if (router->n_chosen_groups > router->n_groups) {
+        snprintf(expected, sizeof expected, "at most expert_group_count, %zu", router->n_groups);
+        return mismatch(reader, "expert_group_used_count", router->n_chosen_groups, expected);
+    }
+    const size_t n_most = router->n_experts / router->n_groups * router->n_chosen_groups;
+    if (router->n_chosen > n_most) {
+        snprintf(expected, sizeof expected, "at most the experts to choose from, %zu", n_most);
+        return mismatch(reader, "expert_used_count", router->n_chosen, expected);
+    }
+    return RP_OK;
+}
+
+static enum rp_status read_router(const struct reader *reader, struct rp_router *router)
+{
+    static const char norm[] = "expert_weights_norm";
+    char key[KEY_SIZE];
+    enum rp_status status = read_size(reader, "expert_count", MAX_EXPERTS, &router->n_experts);
+    if (status == RP_OK)
+        status = read_size(reader, "expert_used_count", MAX_EXPERTS, &router->n_chosen);
+    if (status == RP_OK)
+        status = read_scores(reader, router);
+    if (status == RP_OK && find(reader, norm))
+        status = rp_gguf_get_bool(reader->gguf, make_key(reader, norm, key), &router->normalizes,
+                                  reader->err);
+    router->scale = 1;
+    if (status == RP_OK && find(reader, "expert_weights_scale"))
+        status = read_positive(reader, "expert_weights_scale", &router->scale);
+    router->n_groups = router->n_chosen_groups = 1;
+    if (status == RP_OK)
+        status = read_optional_size(reader, "expert_group_count", MAX_EXPERTS, &router->n_groups);
+    if (status == RP_OK && router->n_groups > 1)
+        status =
+            read_size(reader, "expert_group_used_count", MAX_EXPERTS, &router->n_chosen_groups);
+    router->group_score = rp_router_group_score(router);
+    return status == RP_OK ? check_groups(reader, router) : status;
+}
+
+static enum rp_status read_experts(const struct reader *reader, struct rp_model_config *config)
+{
+    static const char dense[] = "leading_dense_block_count";
+    char key[KEY_SIZE];
+    int64_t n_dense = 0;
+    size_t n_shared = 0;
+    enum rp_status status = read_router(reader, &config->router);
+    config->expert_size = config->intermediate_size;
+    if (status == RP_OK)
+        status = read_optional_size(reader, "expert_feed_forward_length", MAX_SIZE,
+                                    &config->expert_size);
+    if (status == RP_OK && config->expert_size == 0)
+        status = read_size(reader, "expert_feed_forward_length", MAX_SIZE, &config->expert_size);
+    if (status == RP_OK)
+        status = read_optional_size(reader, "expert_shared_count", MAX_EXPERTS, &n_shared);
+    config->shared_expert_size = n_shared * config->expert_size;
+    if (status == RP_OK)
+        status = read_optional_size(reader, "expert_shared_feed_forward_length", MAX_SIZE,
+                                    &config->shared_expert_size);
+    if (status == RP_OK && find(reader, dense))
+        status = rp_gguf_get_int(reader->gguf, make_key(reader, dense, key), 0, MAX_LAYERS,
+                                 &n_dense, reader->err);
+    config->n_dense_layers = (size_t)n_dense;
+    return status;
 }
 
 /* kinds [n_layers] by the architecture's pattern, whose keys the file may have. */
@@ -272,7 +352,7 @@ static enum rp_status read_layer_kinds(const struct reader *reader,
     if (rp_architecture_is_hybrid(architecture))
         status = read_delta_net(reader, config);
     if (rp_architecture_has_window(architecture)) {
-        status = read_window(reader, config);
+        status = read_window(reader, architecture, config);
         if (status == RP_OK && config->window == 0)
             return RP_OK;
     }
@@ -293,7 +373,8 @@ static enum rp_status refuse_features(const struct reader *reader,
         return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
                        "key '%s': a cap on the logits is not computed", cap);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (names[i] == window && rp_architecture_has_window(architecture))
+        if ((names[i] == window && rp_architecture_has_window(architecture)) ||
+            (strncmp(names[i], "expert", 6) == 0 && rp_architecture_has_experts(architecture)))
             continue;
         char key[KEY_SIZE];
         int64_t value = 0;
@@ -365,12 +446,19 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
     config->has_attention_gate = (*architecture)->has_attention_gate;
     config->norms_round_last = (*architecture)->norms_round_last;
     config->activation = (*architecture)->activation;
+    config->router = (*architecture)->router;
     reader.architecture = config->architecture;
     status = read_size(&reader, "block_count", MAX_LAYERS, &config->n_layers);
     if (status == RP_OK)
         status = read_size(&reader, "embedding_length", MAX_SIZE, &config->hidden_size);
-    if (status == RP_OK)
+    const bool has_experts = rp_architecture_has_experts(*architecture);
+    if (status == RP_OK && !has_experts)
         status = read_size(&reader, "feed_forward_length", MAX_SIZE, &config->intermediate_size);
+    if (status == RP_OK && has_experts)
+        status = read_optional_size(&reader, "feed_forward_length", MAX_SIZE,
+                                    &config->intermediate_size);
+    if (status == RP_OK && has_experts)
+        status = read_experts(&reader, config);
     if (status == RP_OK)
         status = read_positive(&reader, "attention.layer_norm_rms_epsilon", &config->rms_norm_eps);
     if (status == RP_OK)
@@ -385,6 +473,8 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
         status = read_latents(&reader, config);
         *architecture = (*architecture)->form(config);
     }
+    if (status == RP_OK)
+        status = rp_config_read_rope_scaling(gguf, *architecture, config, err);
     if (status == RP_OK)
         status = refuse_features(&reader, *architecture);
     if (status == RP_OK)

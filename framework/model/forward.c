@@ -2,23 +2,11 @@
  * The operations' arithmetic is in operations/, their order in architectures/. */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "architectures/hf_order.h"
-#include "model/model_internal.h"
+#include "model/pass.h"
 
 #define L2_NORM_EPS 1e-6f /* HF's l2norm has it as a constant */
-
-/* One call of rp_layer_forward. */
-struct pass {
-    const struct rp_forward *forward;
-    const struct rp_ops *ops;
-    const struct rp_layer *layer;
-    struct rp_layer_state *state;
-    struct rp_site site;
-    float *buffers[RP_N_BUFFERS]; /* [n_positions][rp_buffer_width] each */
-    float *scores;                /* [n_used + n_positions] */
-};
 
 struct rp_site rp_site_make(const struct rp_forward *forward, int layer, size_t n,
                             const int64_t *positions, struct rp_error *err)
@@ -52,7 +40,7 @@ enum rp_status rp_tap_emit(const struct rp_forward *forward, enum rp_slot_part p
 }
 
 /* The buffer as the slot: in HF's order, where its own is another. */
-static enum rp_status run_tap(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_tap(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_site *site = &pass->site;
     const struct rp_model_config *config = site->config;
@@ -74,7 +62,7 @@ static enum rp_status run_tap(struct pass *pass, const struct rp_step *step)
     return status;
 }
 
-static enum rp_status run_rms_norm(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_rms_norm(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
     const struct rp_weight *weight = &pass->layer->weights[step->which];
@@ -90,7 +78,7 @@ static enum rp_status run_rms_norm(struct pass *pass, const struct rp_step *step
     return pass->ops->rms_norm(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_linear(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_linear(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_weight *weight = &pass->layer->weights[step->which];
     const enum rp_weight_id bias = step->has_bias ? rp_bias_of(step->which) : RP_N_WEIGHTS;
@@ -109,26 +97,6 @@ static enum rp_status run_linear(struct pass *pass, const struct rp_step *step)
     return pass->ops->linear(pass->ops->context, &pass->site, &args);
 }
 
-/* Of attn_k_b the parts of a query that are not rotated, else whole heads. */
-static enum rp_status run_head_linear(struct pass *pass, const struct rp_step *step)
-{
-    const struct rp_model_config *config = pass->site.config;
-    const struct rp_weight *weight = &pass->layer->weights[step->which];
-    struct rp_head_linear args = {
-        .which = step->which,
-        .type = weight->type,
-        .weight = weight->data,
-        .loaded = weight,
-        .n_heads = config->n_heads,
-        .n_out = weight->n_out / config->n_heads,
-        .n_in = weight->n_in,
-        .x = pass->buffers[step->in],
-        .x_head_stride = rp_buffer_width(config, step->in) / config->n_heads,
-        .y = pass->buffers[step->out],
-    };
-    return pass->ops->head_linear(pass->ops->context, &pass->site, &args);
-}
-
 /* Latent attention's one key is rotated whole. */
 static size_t rope_head_dim(const struct rp_model_config *config, const struct rp_step *step)
 {
@@ -137,15 +105,21 @@ static size_t rope_head_dim(const struct rp_model_config *config, const struct r
     return step->in == RP_BUFFER_K_ROPE ? config->n_rot : config->nope_dim + config->n_rot;
 }
 
-static enum rp_status run_rope(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_rope(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
     const size_t head_dim = rope_head_dim(config, step);
+    const size_t n = pass->site.n_positions;
+    const size_t so_far = n > 0 ? (size_t)pass->site.positions[n - 1] + 1 : 0;
+    const size_t length = pass->forward->sequence_length;
     struct rp_rope args = {
         .which = step->which,
         .ordering = config->rope_ordering,
         .theta = rp_site_rope_theta(&pass->site),
-        .freq_factors = pass->forward->model->rope_freqs,
+        .freq_factors =
+            rp_model_rope_factors(pass->forward->model, config->layer_kinds[pass->site.layer],
+                                  length > 0 ? length : so_far),
+        .attention_factor = rp_site_attention_factor(&pass->site),
         .first = config->kv_lora_rank > 0 ? head_dim - config->n_rot : 0,
         .n_rot = config->n_rot,
         .n_heads = rp_buffer_width(config, step->in) / head_dim,
@@ -156,7 +130,7 @@ static enum rp_status run_rope(struct pass *pass, const struct rp_step *step)
     return pass->ops->rope(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_kv_store(struct pass *pass)
+static enum rp_status run_kv_store(struct rp_pass *pass)
 {
     struct rp_layer_state *state = pass->state;
     size_t first = state->n_used - pass->site.n_positions; /* this call's own are appended */
@@ -170,7 +144,7 @@ static enum rp_status run_kv_store(struct pass *pass)
     return pass->ops->kv_store(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_attention(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_attention(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
     struct rp_attention args = {
@@ -193,79 +167,7 @@ static enum rp_status run_attention(struct pass *pass, const struct rp_step *ste
     return pass->ops->attention(pass->ops->context, &pass->site, &args);
 }
 
-/* Copies a part of each head: n values of x [n_positions][n_heads][x_stride] into y
- * [n_positions][n_heads][y_stride]; of a part that all heads share x_stride is 0, and its rows are x_row apart. */
-struct part {
-    const float *x;
-    size_t x_row, x_stride;
-    float *y;
-    size_t y_stride, n;
-};
-
-static void copy_part(const struct pass *pass, size_t n_heads, struct part part)
-{
-    for (size_t p = 0; p < pass->site.n_positions; p++)
-        for (size_t head = 0; head < n_heads; head++)
-            memcpy(part.y + (p * n_heads + head) * part.y_stride,
-                   part.x + p * part.x_row + head * part.x_stride, part.n * sizeof *part.x);
-}
-
-static enum rp_status run_split_latent(struct pass *pass)
-{
-    const struct rp_model_config *config = pass->site.config;
-    const float *x = pass->buffers[RP_BUFFER_KV_A];
-    const size_t row = rp_buffer_width(config, RP_BUFFER_KV_A), rank = config->kv_lora_rank;
-    copy_part(pass, 1, (struct part){x, row, 0, pass->buffers[RP_BUFFER_KV_LATENT], rank, rank});
-    copy_part(pass, 1,
-              (struct part){x + rank, row, 0, pass->buffers[RP_BUFFER_K_ROPE], config->n_rot,
-                            config->n_rot});
-    return RP_OK;
-}
-
-static enum rp_status run_join_query(struct pass *pass)
-{
-    const struct rp_model_config *config = pass->site.config;
-    const size_t n_heads = config->n_heads, rank = config->kv_lora_rank, n_rot = config->n_rot;
-    const size_t own = config->nope_dim + n_rot;
-    float *y = pass->buffers[RP_BUFFER_Q];
-    copy_part(pass, n_heads,
-              (struct part){pass->buffers[RP_BUFFER_Q_ABSORBED], n_heads * rank, rank, y,
-                            config->head_dim, rank});
-    copy_part(pass, n_heads,
-              (struct part){pass->buffers[RP_BUFFER_MLA_Q] + config->nope_dim, n_heads * own, own,
-                            y + rank, config->head_dim, n_rot});
-    return RP_OK;
-}
-
-/* V is padded with zeros to K's width, and so is what attention makes of it. */
-static enum rp_status run_join_key(struct pass *pass, const struct rp_step *step)
-{
-    const struct rp_model_config *config = pass->site.config;
-    const size_t n_heads = config->n_kv_heads, dim = config->head_dim, n_rot = config->n_rot;
-    const size_t row = rp_buffer_width(config, step->in), each = row / n_heads;
-    const size_t n_key = dim - n_rot, n_value = config->is_absorbed ? n_key : config->v_head_dim;
-    const float *x = pass->buffers[step->in];
-    float *k = pass->buffers[RP_BUFFER_K], *v = pass->buffers[RP_BUFFER_V];
-    memset(v, 0, pass->site.n_positions * n_heads * dim * sizeof *v);
-    copy_part(pass, n_heads, (struct part){x, row, each, k, dim, n_key});
-    copy_part(pass, n_heads,
-              (struct part){pass->buffers[RP_BUFFER_K_ROPE], n_rot, 0, k + n_key, dim, n_rot});
-    copy_part(pass, n_heads, (struct part){x + each - n_value, row, each, v, dim, n_value});
-    return RP_OK;
-}
-
-static enum rp_status run_narrow_heads(struct pass *pass, const struct rp_step *step)
-{
-    const struct rp_model_config *config = pass->site.config;
-    const size_t dim = config->head_dim, n_heads = config->n_heads;
-    const size_t n = rp_buffer_width(config, step->out) / n_heads;
-    copy_part(
-        pass, n_heads,
-        (struct part){pass->buffers[step->in], n_heads * dim, dim, pass->buffers[step->out], n, n});
-    return RP_OK;
-}
-
-static enum rp_status run_split_gate(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_split_gate(struct rp_pass *pass, const struct rp_step *step)
 {
     struct rp_split_gate args = {
         .n_heads = pass->site.config->n_heads,
@@ -277,7 +179,7 @@ static enum rp_status run_split_gate(struct pass *pass, const struct rp_step *st
     return pass->ops->split_gate(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_attention_gate(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_attention_gate(struct rp_pass *pass, const struct rp_step *step)
 {
     struct rp_attention_gate args = {
         .dim = rp_buffer_width(pass->site.config, step->out),
@@ -287,7 +189,7 @@ static enum rp_status run_attention_gate(struct pass *pass, const struct rp_step
     return pass->ops->attention_gate(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_causal_conv1d(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_causal_conv1d(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_weight *weight = &pass->layer->weights[step->which];
     struct rp_causal_conv1d args = {
@@ -303,7 +205,7 @@ static enum rp_status run_causal_conv1d(struct pass *pass, const struct rp_step 
 }
 
 /* The convolved row is Q, K and V side by side. */
-static enum rp_status run_l2_norm(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_l2_norm(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
     size_t k_dim = config->n_linear_k_heads * config->linear_head_dim;
@@ -318,7 +220,7 @@ static enum rp_status run_l2_norm(struct pass *pass, const struct rp_step *step)
     return pass->ops->l2_norm(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_delta_decay(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_delta_decay(struct rp_pass *pass, const struct rp_step *step)
 {
     struct rp_delta_decay args = {
         .n_heads = pass->site.config->n_linear_v_heads,
@@ -329,7 +231,7 @@ static enum rp_status run_delta_decay(struct pass *pass, const struct rp_step *s
     return pass->ops->delta_decay(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_delta_beta(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_delta_beta(struct rp_pass *pass, const struct rp_step *step)
 {
     struct rp_delta_beta args = {
         .n_heads = pass->site.config->n_linear_v_heads,
@@ -338,7 +240,7 @@ static enum rp_status run_delta_beta(struct pass *pass, const struct rp_step *st
     return pass->ops->delta_beta(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_delta_rule(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_delta_rule(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
     size_t k_dim = config->n_linear_k_heads * config->linear_head_dim;
@@ -360,7 +262,7 @@ static enum rp_status run_delta_rule(struct pass *pass, const struct rp_step *st
     return pass->ops->delta_rule(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_gated_norm(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_gated_norm(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
     struct rp_gated_norm args = {
@@ -375,19 +277,19 @@ static enum rp_status run_gated_norm(struct pass *pass, const struct rp_step *st
     return pass->ops->gated_norm(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_ffn_activation(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_ffn_activation(struct rp_pass *pass, const struct rp_step *step)
 {
     struct rp_ffn_activation args = {
         .function = pass->site.config->activation,
-        .dim = pass->site.config->intermediate_size,
-        .gate = pass->buffers[RP_BUFFER_GATE],
-        .up = pass->buffers[RP_BUFFER_UP],
+        .dim = rp_buffer_width(pass->site.config, step->in),
+        .gate = pass->buffers[step->in],
+        .up = pass->buffers[rp_up_of(step->in)],
         .y = pass->buffers[step->out],
     };
     return pass->ops->ffn_activation(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_residual_add(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_residual_add(struct rp_pass *pass, const struct rp_step *step)
 {
     struct rp_residual_add args = {
         .which = step->which,
@@ -398,17 +300,17 @@ static enum rp_status run_residual_add(struct pass *pass, const struct rp_step *
     return pass->ops->residual_add(pass->ops->context, &pass->site, &args);
 }
 
-static enum rp_status run_step(struct pass *pass, const struct rp_step *step)
+static enum rp_status run_step(struct rp_pass *pass, const struct rp_step *step)
 {
     switch (step->kind) {
     case RP_STEP_TAP: return run_tap(pass, step);
     case RP_STEP_RMS_NORM: return run_rms_norm(pass, step);
     case RP_STEP_LINEAR: return run_linear(pass, step);
-    case RP_STEP_HEAD_LINEAR: return run_head_linear(pass, step);
-    case RP_STEP_SPLIT_LATENT: return run_split_latent(pass);
-    case RP_STEP_JOIN_QUERY: return run_join_query(pass);
-    case RP_STEP_JOIN_KEY: return run_join_key(pass, step);
-    case RP_STEP_NARROW_HEADS: return run_narrow_heads(pass, step);
+    case RP_STEP_HEAD_LINEAR: return rp_run_head_linear(pass, step);
+    case RP_STEP_SPLIT_LATENT: return rp_run_split_latent(pass);
+    case RP_STEP_JOIN_QUERY: return rp_run_join_query(pass);
+    case RP_STEP_JOIN_KEY: return rp_run_join_key(pass, step);
+    case RP_STEP_NARROW_HEADS: return rp_run_narrow_heads(pass, step);
     case RP_STEP_ROPE: return run_rope(pass, step);
     case RP_STEP_KV_STORE: return run_kv_store(pass);
     case RP_STEP_ATTENTION: return run_attention(pass, step);
@@ -421,6 +323,11 @@ static enum rp_status run_step(struct pass *pass, const struct rp_step *step)
     case RP_STEP_DELTA_RULE: return run_delta_rule(pass, step);
     case RP_STEP_GATED_NORM: return run_gated_norm(pass, step);
     case RP_STEP_FFN_ACTIVATION: return run_ffn_activation(pass, step);
+    case RP_STEP_CHOOSE_EXPERTS: return rp_run_choose_experts(pass, step);
+    case RP_STEP_WEIGH_EXPERTS: return rp_run_weigh_experts(pass, step);
+    case RP_STEP_EXPERTS_LINEAR: return rp_run_experts_linear(pass, step);
+    case RP_STEP_SUM_EXPERTS: return rp_run_sum_experts(pass, step);
+    case RP_STEP_ADD_SHARED: return rp_run_add_shared(pass, step);
     case RP_STEP_RESIDUAL_ADD: return run_residual_add(pass, step);
     }
     return RP_OK;
@@ -436,7 +343,8 @@ static enum rp_status check_kind(const struct rp_layer_plan *plan, enum rp_layer
                        layer);
     for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         enum rp_weight_id which = (enum rp_weight_id)i;
-        if (rp_layer_plan_uses(plan, which) && !weights->weights[i].data)
+        if (rp_layer_plan_uses(plan, which) && !weights->weights[i].data &&
+            !weights->weights[i].stack && !rp_weight_is_optional(which))
             return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
                            "the weights have no '%s', which layer %zu needs", rp_weight_name(which),
                            layer);
@@ -453,11 +361,11 @@ enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
     const struct rp_layer_plan *plan;
     size_t width = 0;
     float *scratch = NULL;
-    struct pass pass = {.forward = forward,
-                        .ops = forward->ops ? forward->ops : rp_ops_default(),
-                        .layer = weights,
-                        .state = state,
-                        .site = rp_site_make(forward, (int)layer, n, positions, err)};
+    struct rp_pass pass = {.forward = forward,
+                           .ops = forward->ops ? forward->ops : rp_ops_default(),
+                           .layer = weights,
+                           .state = state,
+                           .site = rp_site_make(forward, (int)layer, n, positions, err)};
     enum rp_status status;
     if (layer >= config->n_layers)
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "layer %zu of a model with %zu", layer,

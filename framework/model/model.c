@@ -8,6 +8,7 @@
 
 #include "architectures/from_checkpoint.h"
 #include "model/model_internal.h"
+#include "operations/rope_scaling.h"
 #include "weights/checkpoint.h"
 #include "weights/gguf_internal.h"
 
@@ -29,17 +30,19 @@ static enum rp_status check_tensor(const struct rp_model *model, enum rp_weight_
 {
     const char *path = rp_gguf_tensor_path(model->gguf, tensor);
     const size_t *dims = tensor->dims;
-    size_t n_out, n_in;
+    size_t n_out, n_in, n_stacked = rp_weight_n_stacked(&model->config, which);
+    n_stacked = n_stacked > 0 ? n_stacked : 1;
     rp_weight_shape(&model->config, which, &n_out, &n_in);
-    /* A matrix a head: all of their rows; ik_llama.cpp's files have them in two dimensions. */
-    const bool is_by_head = which == RP_ATTN_K_B || which == RP_ATTN_V_B;
-    const size_t n_heads = is_by_head && dims[2] != 1 ? model->config.n_heads : 1;
-    if (dims[0] != n_in || dims[1] != n_out / n_heads || dims[2] != n_heads || dims[3] != 1)
+    /* A matrix a head, of whose rows n_out has all; ik_llama.cpp's files have them in two dimensions. */
+    if ((which == RP_ATTN_K_B || which == RP_ATTN_V_B) && dims[2] != 1) {
+        n_stacked = model->config.n_heads;
+        n_out /= n_stacked;
+    }
+    if (dims[0] != n_in || dims[1] != n_out || dims[2] != n_stacked || dims[3] != 1)
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is [%zu][%zu][%zu][%zu], expected [1][%zu][%zu][%zu] from the "
                        "configuration",
-                       tensor->name, dims[3], dims[2], dims[1], dims[0], n_heads, n_out / n_heads,
-                       n_in);
+                       tensor->name, dims[3], dims[2], dims[1], dims[0], n_stacked, n_out, n_in);
     return RP_OK;
 }
 
@@ -70,33 +73,67 @@ static enum rp_status decode_vector(const struct rp_model *model,
     return status;
 }
 
+/* *factors [n_rot / 2] from that tensor; none where the file has none and may have none. */
+static enum rp_status read_rope_factors(const struct rp_model *model, enum rp_weight_id which,
+                                        bool is_optional, float **factors, bool *used,
+                                        struct rp_error *err)
+{
+    const struct rp_gguf_tensor *tensor;
+    enum rp_status status = bind(model, which, 0, is_optional, &tensor, used, err);
+    if (status != RP_OK || !tensor)
+        return status;
+    status = decode_vector(model, tensor, factors, err);
+    for (size_t i = 0; status == RP_OK && i < model->config.n_rot / 2; i++) {
+        if (!((*factors)[i] > 0 && isfinite((*factors)[i])))
+            status = rp_fail(err, RP_ERR_FORMAT, rp_gguf_tensor_path(model->gguf, tensor),
+                             (long long)tensor->offset,
+                             "tensor '%s': value %zu is %g, expected a number above 0",
+                             tensor->name, i, (double)(*factors)[i]);
+    }
+    return status;
+}
+
+static enum rp_status find_rope_factors(struct rp_model *model, bool *used, struct rp_error *err)
+{
+    const struct rp_model_config *config = &model->config;
+    enum rp_status status = RP_OK;
+    if (model->architecture->may_have_rope_freqs)
+        status = read_rope_factors(model, RP_ROPE_FREQS, true, &model->rope_factors, used, err);
+    if (status != RP_OK || config->rope_scaling.type == RP_ROPE_NOT_SCALED)
+        return status;
+    if (model->rope_factors)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(model->gguf), -1,
+                       "tensor 'rope_freqs.weight' beside another rope scaling is not computed");
+    if (config->rope_scaling.type == RP_ROPE_LONGROPE) {
+        status =
+            read_rope_factors(model, RP_ROPE_FACTORS_SHORT, false, &model->rope_factors, used, err);
+        return status == RP_OK ? read_rope_factors(model, RP_ROPE_FACTORS_LONG, false,
+                                                   &model->long_rope_factors, used, err)
+                               : status;
+    }
+    status = rp_float_alloc(1, config->n_rot / 2, &model->rope_factors, err);
+    if (status == RP_OK)
+        rp_rope_scaling_factors(&config->rope_scaling, config->rope_theta, config->n_rot,
+                                model->rope_factors);
+    return status;
+}
+
 static enum rp_status bind_globals(struct rp_model *model, bool *used, struct rp_error *err)
 {
-    const struct rp_gguf_tensor *norm, *freqs = NULL;
+    const struct rp_gguf_tensor *norm;
     enum rp_status status = bind(model, RP_TOKEN_EMBD, 0, false, &model->token_embd, used, err);
     if (status == RP_OK)
         status = bind(model, RP_OUTPUT, 0, true, &model->output, used, err);
     if (status == RP_OK)
         status = bind(model, RP_OUTPUT_NORM, 0, false, &norm, used, err);
-    if (status == RP_OK && model->architecture->may_have_rope_freqs)
-        status = bind(model, RP_ROPE_FREQS, 0, true, &freqs, used, err);
+    if (status == RP_OK)
+        status = find_rope_factors(model, used, err);
     if (status != RP_OK)
         return status;
     model->config.has_tied_embeddings = !model->output;
     if (!model->output)
         model->output = model->token_embd;
-    status = decode_vector(model, norm, &model->output_norm, err);
-    if (status != RP_OK || !freqs)
-        return status;
-    status = decode_vector(model, freqs, &model->rope_freqs, err);
-    for (size_t i = 0; status == RP_OK && i < model->config.n_rot / 2; i++) {
-        if (!(model->rope_freqs[i] > 0 && isfinite(model->rope_freqs[i])))
-            status = rp_fail(err, RP_ERR_FORMAT, rp_gguf_tensor_path(model->gguf, freqs),
-                             (long long)freqs->offset,
-                             "tensor '%s': value %zu is %g, expected a number above 0", freqs->name,
-                             i, (double)model->rope_freqs[i]);
-    }
-    return status;
+    return decode_vector(model, norm, &model->output_norm, err);
 }
 
 static enum rp_status bind_layers(struct rp_model *model, bool *used, struct rp_error *err)
@@ -111,7 +148,8 @@ static enum rp_status bind_layers(struct rp_model *model, bool *used, struct rp_
         for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS && status == RP_OK; i++) {
             enum rp_weight_id which = (enum rp_weight_id)i;
             if (rp_layer_plan_uses(plan, which))
-                status = bind(model, which, layer, false, &model->layers[layer][which], used, err);
+                status = bind(model, which, layer, rp_weight_is_optional(which),
+                              &model->layers[layer][which], used, err);
         }
     }
     return status;
@@ -171,7 +209,8 @@ void rp_model_close(struct rp_model *model)
 {
     if (!model)
         return;
-    free(model->rope_freqs);
+    free(model->rope_factors);
+    free(model->long_rope_factors);
     free(model->output_norm);
     free(model->layers);
     free(model->layer_kinds);
@@ -181,7 +220,18 @@ void rp_model_close(struct rp_model *model)
 
 const struct rp_layer_plan *rp_layer_plan_of(const struct rp_model *model, size_t layer)
 {
-    return &model->architecture->plans[model->config.layer_kinds[layer]];
+    return rp_architecture_plan(model->architecture, &model->config, layer);
+}
+
+const float *rp_model_rope_factors(const struct rp_model *model, enum rp_layer_kind kind,
+                                   size_t sequence_length)
+{
+    const struct rp_rope_scaling *scaling = &model->config.rope_scaling;
+    if (kind == RP_LAYER_SLIDING_ATTENTION && scaling->spares_windows)
+        return NULL;
+    return model->long_rope_factors && sequence_length > scaling->original_context
+               ? model->long_rope_factors
+               : model->rope_factors;
 }
 
 size_t rp_model_slot_width(const struct rp_model *model, enum rp_slot_part part, size_t layer)
@@ -273,13 +323,20 @@ static enum rp_status decode(const struct rp_model *model, const struct rp_gguf_
     return status;
 }
 
+/* Experts' matrices are decoded one at a time, where they are used. */
+static bool is_stack(const struct rp_model *model, size_t which)
+{
+    return rp_weight_n_stacked(&model->config, (enum rp_weight_id)which) > 0;
+}
+
 size_t rp_layer_bytes(const struct rp_model *model, size_t layer)
 {
     size_t total = 0;
     /* Every element takes at least a bit of the file, so the sum cannot overflow. */
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];
-        total += tensor ? tensor->dims[0] * tensor->n_rows + n_minima(tensor) : 0;
+        total +=
+            tensor && !is_stack(model, i) ? tensor->dims[0] * tensor->n_rows + n_minima(tensor) : 0;
     }
     return total * sizeof(float);
 }
@@ -300,9 +357,20 @@ enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct 
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];
         if (!tensor)
             continue;
+        if (is_stack(model, i)) {
+            loaded.weights[i] = (struct rp_weight){.n_out = tensor->dims[1],
+                                                   .n_in = tensor->dims[0],
+                                                   .type = tensor->type,
+                                                   .gguf = model->gguf,
+                                                   .stack = tensor};
+            continue;
+        }
         float *minima = n_minima(tensor) ? at + tensor->n_rows * tensor->dims[0] : NULL;
-        loaded.weights[i] =
-            (struct rp_weight){at, tensor->n_rows, tensor->dims[0], tensor->type, minima};
+        loaded.weights[i] = (struct rp_weight){.data = at,
+                                               .n_out = tensor->n_rows,
+                                               .n_in = tensor->dims[0],
+                                               .type = tensor->type,
+                                               .minima = minima};
         if (minima)
             rp_gguf_minima(tensor, 0, tensor->n_rows, minima);
         status = decode(model, tensor, tensor->n_rows * tensor->dims[0], at, err);

@@ -31,6 +31,12 @@ struct variant {
     const char *scaling;      /* rope.scaling.type */
     const char *bad_type;     /* tensor that becomes I8 by its type alone */
     float freq_factor;        /* of rope_freqs, if not 0 */
+    float long_factor;        /* of rope_factors_long, if not 0; rope_factors_short has 1 */
+    uint32_t context_length;  /* if not 0 */
+    struct {
+        const char *name; /* behind the architecture's; NULL: none */
+        float value;
+    } numbers[4];
     bool untied, eps_is_zero;
     int n_tokens_listed;          /* of the tokenizer, if not 0 */
     const char *recurrent_layers; /* of "qwen35", a digit each; NULL: full_attention_interval */
@@ -159,6 +165,13 @@ static inline void add_tokenizer(struct writer *writer, int n)
     free(pieces.data);
 }
 
+static inline void add_rope_factors(struct writer *writer, const char *name, float last)
+{
+    const float factors[HEAD_DIM / 2] = {1, 2, last};
+    const uint64_t dims[1] = {HEAD_DIM / 2};
+    gguf_add_tensor(&writer->builder, name, RP_GGML_F32, 1, dims, factors, sizeof factors);
+}
+
 static inline void write_model(const struct variant *variant)
 {
     struct writer writer = {.variant = variant, .seed = 7};
@@ -187,6 +200,12 @@ static inline void write_model(const struct variant *variant)
     snprintf(key, sizeof key, "%s.rope.scaling.type", architecture);
     if (variant->scaling)
         gguf_add_string(&writer.builder, key, variant->scaling);
+    for (size_t i = 0; i < 4 && variant->numbers[i].name; i++) {
+        snprintf(key, sizeof key, "%s.%s", architecture, variant->numbers[i].name);
+        gguf_add_f32(&writer.builder, key, variant->numbers[i].value);
+    }
+    if (variant->context_length)
+        add_key(&writer, "context_length", variant->context_length);
     if (variant->n_tokens_listed)
         add_tokenizer(&writer, variant->n_tokens_listed);
     add_weight(&writer, "token_embd.weight", VOCAB, HIDDEN);
@@ -195,11 +214,11 @@ static inline void write_model(const struct variant *variant)
         add_weight(&writer, "output.weight", VOCAB, HIDDEN);
     if (variant->extra_tensor)
         add_weight(&writer, variant->extra_tensor, 1, HIDDEN);
-    if (variant->freq_factor != 0) {
-        const float factors[HEAD_DIM / 2] = {1, 2, variant->freq_factor};
-        const uint64_t dims[1] = {HEAD_DIM / 2};
-        gguf_add_tensor(&writer.builder, "rope_freqs.weight", RP_GGML_F32, 1, dims, factors,
-                        sizeof factors);
+    if (variant->freq_factor != 0)
+        add_rope_factors(&writer, "rope_freqs.weight", variant->freq_factor);
+    if (variant->long_factor != 0) {
+        add_rope_factors(&writer, "rope_factors_short.weight", 1);
+        add_rope_factors(&writer, "rope_factors_long.weight", variant->long_factor);
     }
     for (int layer = 0; layer < N_LAYERS; layer++)
         add_layer(&writer, layer, architecture);

@@ -14,7 +14,8 @@ struct rp_model {
     const struct rp_gguf_tensor *token_embd;                    /* [vocab_size][hidden_size] */
     const struct rp_gguf_tensor *output; /* [vocab_size][hidden_size]; may be token_embd */
     float *output_norm;                  /* [hidden_size] */
-    float *rope_freqs;                   /* [n_rot / 2], or NULL */
+    float *rope_factors;                 /* [n_rot / 2], what frequencies are divided by; or NULL */
+    float *long_rope_factors; /* the same of sequences that are longer than the original context */
 };
 
 struct rp_layer_state {
@@ -42,6 +43,16 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
                               const struct rp_architecture **architecture,
                               struct rp_model_config *config, enum rp_layer_kind **layer_kinds,
                               struct rp_error *err);
+
+/* The same of rope scaling, whose sizes and attention's scale are set. */
+enum rp_status rp_config_read_rope_scaling(const struct rp_gguf *gguf,
+                                           const struct rp_architecture *architecture,
+                                           struct rp_model_config *config, struct rp_error *err);
+
+/* What the frequencies are divided by in a layer of that kind, in a sequence of so many positions: [n_rot / 2],
+ * NULL: nothing. HF: longrope_frequency_update. */
+const float *rp_model_rope_factors(const struct rp_model *model, enum rp_layer_kind kind,
+                                   size_t sequence_length);
 
 /* What that layer computes. */
 const struct rp_layer_plan *rp_layer_plan_of(const struct rp_model *model, size_t layer);

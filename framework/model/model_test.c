@@ -132,9 +132,6 @@ static void what_is_not_computed_is_refused(void **state)
                    RP_ERR_UNSUPPORTED,
                    "key 'qwen3.attention.value_length' is 4 and key_length 6; only equal lengths "
                    "are computed");
-    expect_refused(&(struct variant){.scaling = "yarn"}, RP_ERR_UNSUPPORTED,
-                   "key 'qwen3.rope.scaling.type' is not \"none\"; rope scaling is computed only "
-                   "as the tensor 'rope_freqs.weight'");
     expect_refused(&(struct variant){.changed = "expert_count", .value = 8}, RP_ERR_UNSUPPORTED,
                    "key 'qwen3.expert_count' is 8, which this model does not compute");
     expect_refused(&(struct variant){.architecture = "llama", .freq_factor = -1}, RP_ERR_FORMAT,

@@ -94,8 +94,11 @@ static enum rp_status run_block(struct output_block *block, size_t first,
     block->n_rows = smaller(OUTPUT_BLOCK_ROWS, model->config.vocab_size - first);
     float *minima =
         rp_gguf_type_has_minima(model->output->type) ? block->weight + block->n_rows * dim : NULL;
-    const struct rp_weight loaded = {block->weight, block->n_rows, dim, model->output->type,
-                                     minima};
+    const struct rp_weight loaded = {.data = block->weight,
+                                     .n_out = block->n_rows,
+                                     .n_in = dim,
+                                     .type = model->output->type,
+                                     .minima = minima};
     enum rp_status status =
         rp_gguf_rows(model->gguf, model->output, first, block->n_rows, block->weight, err);
     if (status == RP_OK && minima)
@@ -203,6 +206,7 @@ enum rp_status rp_model_run(const struct rp_model *model, const struct rp_run *r
     struct rp_forward forward = {.model = model,
                                  .ops = run->ops,
                                  .mode = run->mode,
+                                 .sequence_length = (size_t)run->first_position + n,
                                  .tap = run->tap,
                                  .tap_context = run->tap_context};
     int64_t *positions = NULL;

@@ -134,7 +134,11 @@ static void minima_are_those_that_the_file_stores(void **state)
     make_product(&product);
     for (size_t i = 0; i < N_OUT * N_IN; i++)
         product.weight[i] += 0.5f;
-    struct rp_weight loaded = {product.weight, N_OUT, N_IN, RP_GGML_Q4_1, product.minima};
+    struct rp_weight loaded = {.data = product.weight,
+                               .n_out = N_OUT,
+                               .n_in = N_IN,
+                               .type = RP_GGML_Q4_1,
+                               .minima = product.minima};
     rp_emulation_open(&emulation, &by_weight, NULL);
     multiply_loaded(&emulation, RP_GGML_Q4_1, &loaded, &product);
     assert_true(largest_error(&product, true) < 5e-6);

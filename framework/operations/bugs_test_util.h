@@ -11,6 +11,18 @@ rp_test_install rp_test_rope_base, rp_test_rope_scaled, rp_test_rope_pairs, rp_t
 /* The default base, and no factors; positions off by value; to and fro; the first value pairs still. */
 rp_test_install rp_test_rope_default, rp_test_rope_offset, rp_test_rope_folded,
     rp_test_rope_sections;
+/* Rope scaling, of Q (which) or K alone or of both: missing; another attention factor (value, 0: none); another
+ * scaling's factors (option); longrope's other ones. */
+rp_test_install rp_test_rope_unscaled, rp_test_rope_attention, rp_test_rope_other_scaling,
+    rp_test_rope_longrope;
+enum {
+    RP_TEST_LINEAR,
+    RP_TEST_RAMP_ENDS,
+    RP_TEST_BETAS,
+    RP_TEST_WHOLE_CONTEXT,
+    RP_TEST_INVERTED,
+    RP_TEST_FACTOR /* value */
+};
 /* Only in the K or Q (which) of one head. */
 rp_test_install rp_test_rope_missing_in_head;
 rp_test_install rp_test_attention_scale, rp_test_attention_sees_all, rp_test_attention_window;

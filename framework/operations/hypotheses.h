@@ -112,7 +112,11 @@ struct rp_failing_slot {
 struct rp_search {
     const struct rp_model_config *config;
     const struct rp_gguf *gguf;
-    const float *rope_freqs; /* [n_rot / 2], NULL: none */
+    const float *rope_freqs; /* [n_rot / 2] of the slot's layer, NULL: none */
+    /* The same of longrope that is not for the sequence's length, NULL: none; whether that exceeds the original
+     * context. */
+    const float *other_rope_freqs;
+    bool is_long;
     struct rp_tensor_set *dump;
     int64_t first_position;      /* of the sequence; -1: not known */
     struct rp_numerics numerics; /* as declared */
@@ -213,8 +217,8 @@ double rp_search_work(const struct rp_search *search);
 /* Adds what applies to the slot's steps. */
 typedef void rp_collect_fn(struct rp_search *search);
 rp_collect_fn rp_collect_residual_add, rp_collect_rope, rp_collect_rope_on_nope,
-    rp_collect_rms_norm, rp_collect_attention, rp_collect_ffn_activation, rp_collect_delta_net,
-    rp_collect_latents, rp_collect_linear, rp_collect_embed;
+    rp_collect_rope_scaling, rp_collect_rms_norm, rp_collect_attention, rp_collect_ffn_activation,
+    rp_collect_delta_net, rp_collect_latents, rp_collect_linear, rp_collect_embed;
 
 /* Of all operations, in the order in which their candidates are tried. */
 extern rp_collect_fn *const rp_families[];

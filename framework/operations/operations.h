@@ -32,7 +32,12 @@ enum rp_step_kind {
     RP_STEP_DELTA_BETA,     /* on BETA */
     RP_STEP_DELTA_RULE,     /* CONV_QKV, DECAY and BETA to DELTA */
     RP_STEP_GATED_NORM,     /* DELTA_GATE on DELTA */
-    RP_STEP_FFN_ACTIVATION, /* GATE and UP to GATE */
+    RP_STEP_FFN_ACTIVATION, /* GATE and UP to GATE; of experts, and the shared one, theirs */
+    RP_STEP_CHOOSE_EXPERTS, /* ROUTER to EXPERTS */
+    RP_STEP_WEIGH_EXPERTS,  /* ROUTER and EXPERTS to EXPERT_WEIGHTS */
+    RP_STEP_EXPERTS_LINEAR, /* a product with the matrix of each of EXPERTS */
+    RP_STEP_SUM_EXPERTS,    /* EXPERTS_OUT and EXPERT_WEIGHTS to BRANCH */
+    RP_STEP_ADD_SHARED,     /* SHARED_OUT on BRANCH; with a weight: gated by SHARED_ROUTER */
     RP_STEP_RESIDUAL_ADD    /* BRANCH to HIDDEN */
 };
 
@@ -41,7 +46,8 @@ enum rp_step_kind {
 #define RP_OPERATIONS(X) \
     X(embed) X(rms_norm) X(linear) X(head_linear) X(rope) X(kv_store) X(attention) \
     X(split_gate) X(attention_gate) X(causal_conv1d) X(l2_norm) X(delta_decay) \
-    X(delta_beta) X(delta_rule) X(gated_norm) X(ffn_activation) X(residual_add)
+    X(delta_beta) X(delta_rule) X(gated_norm) X(ffn_activation) X(choose_experts) \
+    X(weigh_experts) X(sum_experts) X(add_shared_expert) X(residual_add)
 /* clang-format on */
 
 /* A row is over its bound when it is off by more than so many standard errors. */
@@ -68,6 +74,9 @@ RP_OPERATION(delta_beta)
 RP_OPERATION(delta_rule) /* of Q and K that were L2-normed, whose error is in it */
 RP_OPERATION(gated_norm)
 RP_OPERATION(ffn_activation)
+RP_OPERATION(weigh_experts)
+RP_OPERATION(sum_experts) /* not of the products that it sums */
+RP_OPERATION(add_shared_expert)
 RP_OPERATION(residual_add)
 #undef RP_OPERATION
 
@@ -93,6 +102,9 @@ enum rp_status rp_op_split_gate(void *context, const struct rp_site *site,
                                 const struct rp_split_gate *args);
 enum rp_status rp_op_l2_norm(void *context, const struct rp_site *site,
                              const struct rp_l2_norm *args);
+/* What it may be off by is operations/router.h's. */
+enum rp_status rp_op_choose_experts(void *context, const struct rp_site *site,
+                                    const struct rp_choose_experts *args);
 
 /* A norm's eps: HF's q_a_layernorm and kv_a_layernorm have theirs whatever config.json says. */
 static inline float rp_norm_eps(const struct rp_model_config *config, enum rp_weight_id which)
@@ -109,6 +121,26 @@ static inline float rp_site_rope_theta(const struct rp_site *site)
 {
     return rp_rope_theta(site->config, site->layer >= 0 ? site->config->layer_kinds[site->layer]
                                                         : RP_LAYER_FULL_ATTENTION);
+}
+
+/* What cosine and sine are multiplied by, in a layer of that kind; 0: nothing. */
+static inline float rp_attention_factor(const struct rp_model_config *config,
+                                        enum rp_layer_kind kind)
+{
+    const struct rp_rope_scaling *scaling = &config->rope_scaling;
+    return kind == RP_LAYER_SLIDING_ATTENTION && scaling->spares_windows
+               ? 0
+               : scaling->attention_factor;
+}
+static inline float rp_site_attention_factor(const struct rp_site *site)
+{
+    return rp_attention_factor(site->config, site->layer >= 0
+                                                 ? site->config->layer_kinds[site->layer]
+                                                 : RP_LAYER_FULL_ATTENTION);
+}
+static inline float rp_rope_scale(const struct rp_rope *args)
+{
+    return args->attention_factor > 0 ? args->attention_factor : 1;
 }
 
 /* The keys that row p of the call sees: from *first on, up to *end. */

@@ -165,6 +165,7 @@ static enum rp_status store_rotated_v(void *context, const struct rp_site *site,
                                     .ordering = config->rope_ordering,
                                     .theta = rp_site_rope_theta(site),
                                     .freq_factors = change->what.rows,
+                                    .attention_factor = rp_site_attention_factor(site),
                                     .n_rot = config->n_rot,
                                     .n_heads = config->n_kv_heads,
                                     .head_dim = config->head_dim,
@@ -223,7 +224,10 @@ static void collect_fixed(struct rp_search *search)
         {"rope-freq-factors", INVERTED_FACTORS,
          "RoPE's frequency factors multiply where they divide"},
     };
+    const bool is_scaled = search->config->rope_scaling.type != RP_ROPE_NOT_SCALED;
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
+        if (fixed[i].option == NO_FACTORS && is_scaled) /* rope_scaling_hypotheses.c has it */
+            continue;
         for (size_t t = 0; t < n_targets(search); t++) {
             struct rp_candidate candidate = make(fixed[i].name, fixed[i].option, 0);
             candidate.which = targets[t];

@@ -19,6 +19,7 @@ static enum rp_status rotated_copy(const struct rp_change *change, const struct 
                                     .ordering = config->rope_ordering,
                                     .theta = config->rope_theta,
                                     .freq_factors = change->what.rows,
+                                    .attention_factor = rp_site_attention_factor(site),
                                     .n_rot = config->n_rot,
                                     .n_heads = n_heads,
                                     .head_dim = config->head_dim,
@@ -121,6 +122,7 @@ void rp_collect_rope_on_nope(struct rp_search *search)
     const struct rp_rope rotated = {.ordering = RP_ROPE_NEOX, /* slots are in HF's order */
                                     .theta = config->rope_theta,
                                     .freq_factors = search->rope_freqs,
+                                    .attention_factor = config->rope_scaling.attention_factor,
                                     .n_rot = config->n_rot,
                                     .n_heads = search->dim / config->head_dim,
                                     .head_dim = config->head_dim,

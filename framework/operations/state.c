@@ -188,10 +188,11 @@ static void rotate_pair(const struct rp_emulation *emulation, const struct rp_si
     const bool is_neox = args->ordering == RP_ROPE_NEOX;
     const size_t first = args->first + (is_neox ? i : 2 * i);
     const size_t second = args->first + (is_neox ? i + args->n_rot / 2 : 2 * i + 1);
+    const float scale = rp_rope_scale(args);
     for (size_t p = 0; p < site->n_positions; p++) {
         const float angle = (float)args->positions[p] * inv_freq;
         const double error = 1.5 * RP_UNIT_ROUNDOFF * fabs((double)angle);
-        const float cosine = cosf(angle), sine = sinf(angle);
+        const float cosine = cosf(angle) * scale, sine = sinf(angle) * scale;
         const double of_cosine = rp_state_tip(
             state, cosine, fabs((double)sine) * error + RP_UNIT_ROUNDOFF * fabs((double)cosine));
         const double of_sine = rp_state_tip(

@@ -62,7 +62,8 @@ static enum rp_status rope(void *context, const struct rp_site *site, const stru
         for (size_t i = 0; i < args->n_rot / 2; i++) {
             const size_t a = is_neox ? i : 2 * i, b = is_neox ? i + args->n_rot / 2 : 2 * i + 1;
             const float factor = args->freq_factors ? args->freq_factors[i] : 1.0f;
-            const float cosine = cosf(angle / factor), sine = sinf(angle / factor);
+            const float cosine = rp_rope_scale(args) * cosf(angle / factor),
+                        sine = rp_rope_scale(args) * sinf(angle / factor);
             for (size_t head = 0; head < args->n_heads; head++) {
                 float *x = args->x + (p * args->n_heads + head) * args->head_dim;
                 const float first = x[a], second = x[b];

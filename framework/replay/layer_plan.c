@@ -277,6 +277,18 @@ static enum rp_status alloc_rows(struct rp_replay_plan *plan, struct rp_error *e
     return has_memory ? RP_OK : no_memory(plan, err);
 }
 
+size_t rp_dump_sequence_length(const struct rp_tensor_set *dump)
+{
+    int64_t last = -1;
+    for (size_t i = 0; i < rp_tensor_set_n_slots(dump); i++) {
+        const struct rp_slot_info *info = rp_tensor_set_slot(dump, i);
+        if (info->error.code == RP_OK && info->n_positions > 0 &&
+            info->positions[info->n_positions - 1] > last)
+            last = info->positions[info->n_positions - 1];
+    }
+    return (size_t)(last + 1);
+}
+
 enum rp_status rp_replay_plan_open(struct rp_replay_plan *plan, const struct rp_model *model,
                                    struct rp_tensor_set *dump, size_t layer, int64_t first_position,
                                    struct rp_error *err)
@@ -286,6 +298,7 @@ enum rp_status rp_replay_plan_open(struct rp_replay_plan *plan, const struct rp_
                                     .layer = layer,
                                     .steps = layer_plan->steps,
                                     .n_steps = layer_plan->n_steps,
+                                    .sequence_length = rp_dump_sequence_length(dump),
                                     .hidden_size = rp_model_config(model)->hidden_size,
                                     .gap = -1};
     if (layer == 0)

@@ -31,8 +31,9 @@ struct rp_replay_plan {
     size_t layer;
     const struct rp_step *steps; /* [n_steps] */
     size_t n_steps;
-    size_t n;           /* positions: of any of the layer's slots */
-    int64_t *positions; /* [n] ascending */
+    size_t n;               /* positions: of any of the layer's slots */
+    int64_t *positions;     /* [n] ascending */
+    size_t sequence_length; /* see rp_dump_sequence_length */
     size_t hidden_size;
     float *input;            /* [n][hidden_size], zeroed where it is not known */
     struct rp_dumped before; /* h{l-1}, or emb */
@@ -41,6 +42,9 @@ struct rp_replay_plan {
     int64_t gap;         /* the first position of the sequence whose input is missing; -1: none */
     bool gap_is_invalid; /* its input is dumped, but not finite */
 };
+
+/* Positions up to the last one that any slot has, by which longrope chooses its factors. */
+size_t rp_dump_sequence_length(const struct rp_tensor_set *dump);
 
 /* first_position: of the sequence; -1: not known. RP_ERR_MEMORY. */
 enum rp_status rp_replay_plan_open(struct rp_replay_plan *plan, const struct rp_model *model,

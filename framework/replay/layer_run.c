@@ -54,6 +54,7 @@ enum rp_status rp_replay_layer_run(const struct rp_replay_plan *plan,
                                        .mode = run->mode,
                                        .tap = force,
                                        .tap_context = &forcing,
+                                       .sequence_length = plan->sequence_length,
                                        .steps = run->steps};
     struct rp_layer_state *state = NULL;
     const size_t n_values = plan->n * plan->hidden_size;

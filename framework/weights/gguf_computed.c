@@ -67,6 +67,12 @@ void rp_gguf_metadata_string(struct rp_gguf_metadata *metadata, const char *key,
     put_string(metadata, text);
 }
 
+void rp_gguf_metadata_bool(struct rp_gguf_metadata *metadata, const char *key, bool value)
+{
+    begin(metadata, key, RP_GGUF_BOOL);
+    put_number(metadata, value, 1);
+}
+
 void rp_gguf_metadata_ints(struct rp_gguf_metadata *metadata, const char *key,
                            const int64_t *values, size_t n)
 {

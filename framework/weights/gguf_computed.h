@@ -17,6 +17,7 @@ struct rp_gguf_metadata {
 void rp_gguf_metadata_size(struct rp_gguf_metadata *metadata, const char *key, size_t value);
 void rp_gguf_metadata_float(struct rp_gguf_metadata *metadata, const char *key, float value);
 void rp_gguf_metadata_string(struct rp_gguf_metadata *metadata, const char *key, const char *text);
+void rp_gguf_metadata_bool(struct rp_gguf_metadata *metadata, const char *key, bool value);
 /* An array of values [n]. */
 void rp_gguf_metadata_ints(struct rp_gguf_metadata *metadata, const char *key,
                            const int64_t *values, size_t n);

@@ -84,6 +84,35 @@ static double checkpoint_number(const struct comparison *comparison, const char 
     return number_at(comparison->checkpoint, key);
 }
 
+/* What YaRN multiplies cosine and sine by where no key says so: 1 where DeepSeek's mscale and mscale_all_dim
+ * are alike. */
+static double yarn_attention_factor(const struct comparison *comparison)
+{
+    char key[KEY_SIZE];
+    const double factor = checkpoint_number(comparison, "rope.scaling.factor");
+    if (find(comparison, "rope.scaling.yarn_log_multiplier", key))
+        return 1;
+    return factor > 1 ? 1 + 0.1 * log(factor) : 1;
+}
+
+/* The same of a mixture of experts. */
+static double absent_experts_number(const struct comparison *comparison, const char *name)
+{
+    char key[KEY_SIZE];
+    if (strcmp(name, "expert_weights_scale") == 0)
+        return 1;
+    if (strcmp(name, "expert_gating_func") ==
+        0) /* ggml's numbers: softmax, softmax of the chosen */
+        return strcmp(comparison->file_prefix, "gpt-oss.") == 0 ? 3 : 1;
+    if (strcmp(name, "leading_dense_block_count") == 0)
+        return 0;
+    if (strcmp(name, "expert_shared_feed_forward_length") == 0 &&
+        find(comparison, "expert_shared_count", key))
+        return number_at(comparison->file, key) *
+               checkpoint_number(comparison, "expert_feed_forward_length");
+    return (double)NAN;
+}
+
 /* What a reader takes where the key is absent; NaN: it has to be there. */
 static double absent_number(const struct comparison *comparison, const char *name)
 {
@@ -101,9 +130,18 @@ static double absent_number(const struct comparison *comparison, const char *nam
         return head_dim;
     if (strcmp(name, "rope.freq_base") == 0 || strcmp(name, "rope.freq_base_swa") == 0)
         return 10000;
+    if (strcmp(name, "rope.scaling.yarn_beta_fast") == 0)
+        return 32;
+    if (strcmp(name, "rope.scaling.yarn_beta_slow") == 0 ||
+        strcmp(name, "rope.scaling.factor") == 0 || strcmp(name, "rope.scaling.attn_factor") == 0)
+        return 1;
+    if (strcmp(name, "rope.scaling.original_context_length") == 0)
+        return checkpoint_number(comparison, "context_length");
+    if (strcmp(name, "rope.scaling.yarn_attn_factor") == 0)
+        return yarn_attention_factor(comparison);
     if (strcmp(name, "vocab_size") == 0 || strcmp(name, "context_length") == 0)
         return checkpoint_number(comparison, name); /* no reader computes with them */
-    return (double)NAN;
+    return absent_experts_number(comparison, name);
 }
 
 /* A cause where the number shows it. */
@@ -215,6 +253,27 @@ static enum rp_status compare_layer_kinds(const struct comparison *comparison, c
     return status;
 }
 
+/* Whether the experts' weights are normalised: of Qwen's, readers do it whatever the file says. */
+static enum rp_status compare_weights_norm(const struct comparison *comparison, const char *name)
+{
+    char key[KEY_SIZE], expected_key[KEY_SIZE];
+    bool wanted = false, found = strncmp(comparison->file_prefix, "qwen", 4) == 0;
+    snprintf(expected_key, sizeof expected_key, "%s%s", comparison->prefix, name);
+    const enum rp_status status =
+        rp_gguf_get_bool(comparison->checkpoint, expected_key, &wanted, comparison->err);
+    const struct rp_gguf_value *value = find(comparison, name, key);
+    bool is_right = status == RP_OK;
+    if (value)
+        is_right = is_right && rp_gguf_get_bool(comparison->file, key, &found, NULL) == RP_OK;
+    if (status == RP_OK)
+        report(comparison, key, is_right && found == wanted,
+               found   ? "true"
+               : value ? "false"
+                       : "missing, which readers take for false",
+               wanted ? "true" : "false", "");
+    return status;
+}
+
 static enum rp_status compare_array(const struct comparison *comparison, const char *name)
 {
     char key[KEY_SIZE], expected_key[KEY_SIZE], found[TEXT_SIZE] = "missing", wanted[TEXT_SIZE];
@@ -241,10 +300,18 @@ static enum rp_status compare_array(const struct comparison *comparison, const c
     return status;
 }
 
+/* Whether the checkpoint's is what a reader takes rope.scaling.type for where the file has none. */
+static bool is_linear(const struct comparison *comparison, const char *key)
+{
+    struct rp_gguf_string type = {"", 0};
+    (void)rp_gguf_get_string(comparison->checkpoint, key, &type, NULL);
+    return type.length == 6 && memcmp(type.data, "linear", 6) == 0;
+}
+
 static enum rp_status compare_value(const struct comparison *comparison,
                                     const struct rp_gguf_value *expected)
 {
-    char key[KEY_SIZE];
+    char key[KEY_SIZE], file_key[KEY_SIZE];
     const size_t n_prefix = strlen(comparison->prefix);
     snprintf(key, sizeof key, "%.*s", (int)expected->key.length, expected->key.data);
     if (strcmp(key, "checkpoint.bos_token_ids") == 0)
@@ -260,8 +327,16 @@ static enum rp_status compare_value(const struct comparison *comparison,
         compare_number(comparison, name, expected);
         return RP_OK;
     }
+    if (expected->kind == RP_GGUF_STRING) {
+        const struct rp_gguf_value *value = find(comparison, name, file_key);
+        if (value || strcmp(name, "rope.scaling.type") != 0 || !is_linear(comparison, key))
+            compare_text(comparison, file_key, expected);
+        return RP_OK;
+    }
     if (strcmp(name, "attention.recurrent_layers") == 0)
         return compare_layer_kinds(comparison, name);
+    if (strcmp(name, "expert_weights_norm") == 0)
+        return compare_weights_norm(comparison, name);
     return compare_array(comparison, name);
 }
 
@@ -286,12 +361,11 @@ static void find_surplus(const struct comparison *comparison)
                 {"embedding_scale", 1},
                 {"nextn_predict_layers", 0},
                 {"attention.max_alibi_bias", 0}};
-    char key[KEY_SIZE], text[TEXT_SIZE];
+    char key[KEY_SIZE], own[KEY_SIZE], text[TEXT_SIZE];
     struct rp_gguf_string scaling;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const struct rp_gguf_value *value = find(comparison, keys[i].name, key);
         const double found = value ? number_at(comparison->file, key) : 0;
-        char own[KEY_SIZE];
         snprintf(own, sizeof own, "%s%s", comparison->prefix, keys[i].name);
         if (found != 0 && found != keys[i].neutral &&
             !rp_gguf_find_value(comparison->checkpoint, own))
@@ -299,8 +373,10 @@ static void find_surplus(const struct comparison *comparison)
                    "");
     }
     const struct rp_gguf_value *value = find(comparison, "rope.scaling.type", key);
-    if (value && !(rp_gguf_get_string(comparison->file, key, &scaling, NULL) == RP_OK &&
-                   scaling.length == 4 && memcmp(scaling.data, "none", 4) == 0))
+    snprintf(own, sizeof own, "%s%s", comparison->prefix, "rope.scaling.type");
+    if (value && !rp_gguf_find_value(comparison->checkpoint, own) &&
+        !(rp_gguf_get_string(comparison->file, key, &scaling, NULL) == RP_OK &&
+          scaling.length == 4 && memcmp(scaling.data, "none", 4) == 0))
         report(comparison, key, false, text_of(comparison->file, value, text), "nothing of it",
                "llama3 scaling stands in the tensor rope_freqs.weight");
 }

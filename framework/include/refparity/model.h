@@ -18,10 +18,10 @@ struct rp_model;
 /* Opens a GGUF, or a checkpoint where path is a folder (config.json and safetensors, as the GGUF that a
  * right converter makes of them), and checks it as a whole: the configuration, and that exactly the tensors which
  * the architecture uses are there, with the shapes that the configuration implies. No weights are
- * decoded yet, except for output_norm and rope_freqs. On success *out is to be closed with
+ * decoded yet, except for output_norm and rope's factors. On success *out is to be closed with
  * rp_model_close. Errors: those of rp_gguf_open; RP_ERR_MISSING (a key or tensor),
  * RP_ERR_MISMATCH (two of them contradict each other), RP_ERR_UNSUPPORTED (an architecture, rope
- * scaling, experts or an unused tensor that this model does not compute). A weight of a type that cannot be
+ * scaling or an unused tensor that this model does not compute). A weight of a type that cannot be
  * decoded fails what reads it, not this. */
 enum rp_status rp_model_open(const char *path, struct rp_model **out, struct rp_error *err);
 void rp_model_close(struct rp_model *model); /* NULL is allowed */
@@ -83,6 +83,8 @@ struct rp_forward {
     enum rp_mode mode;        /* told to the operations; the arithmetic is the same */
     rp_tap_fn *tap;           /* NULL: none */
     void *tap_context;
+    /* Positions of the whole sequence, by which longrope chooses its factors; 0: up to the last of the call. */
+    size_t sequence_length;
     /* Of rp_layer_forward: which steps of the layer's plan to run, the others leave their output
      * undefined. NULL: all. See architectures/architecture.h. */
     const unsigned char *steps;

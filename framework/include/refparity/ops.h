@@ -28,6 +28,30 @@ enum rp_rope_ordering {
     RP_ROPE_INTERLEAVED /* 2i and 2i + 1: GGUF files of Llama, whose Q and K rows are permuted */
 };
 
+/* How RoPE's frequencies are scaled for more positions than a model was first trained on. Llama 3's scaling
+ * is none of them: a GGUF has its factors as a tensor. */
+enum rp_rope_scaling_type {
+    RP_ROPE_NOT_SCALED,
+    RP_ROPE_LINEAR, /* all by one factor */
+    RP_ROPE_YARN, /* fast pairs not, slow ones by the factor, a ramp between them (arXiv 2309.00071) */
+    RP_ROPE_LONGROPE /* each pair by its own, with two sets of them (arXiv 2402.13753) */
+};
+
+/* HF: modeling_rope_utils.py. See operations/rope_scaling.h. */
+struct rp_rope_scaling {
+    enum rp_rope_scaling_type type;
+    bool spares_windows;    /* layers with a window are not scaled */
+    float factor;           /* of linear and YaRN */
+    float attention_factor; /* what cosine and sine are multiplied by; 0: nothing */
+    /* Positions of the first training. YaRN's ramp is over the pairs that turn beta_fast to beta_slow times
+     * in them; a longer sequence has longrope's long factors. */
+    size_t original_context;
+    float beta_fast, beta_slow;
+    bool keeps_ramp_ends; /* the ramp's ends are not moved to whole pairs; HF: truncate false */
+    /* Attention's scores are multiplied by the square of this one's rp_yarn_mscale (DeepSeek); 0: nothing. */
+    float mscale_all_dim;
+};
+
 enum rp_mode {
     RP_MODE_PER_TOKEN, /* one position per call, through the KV cache */
     RP_MODE_BATCHED    /* many positions per call */
@@ -37,6 +61,32 @@ enum rp_mode {
 enum rp_activation_function {
     RP_SILU,
     RP_GELU_TANH /* 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))): HF's gelu_pytorch_tanh */
+};
+
+/* What a mixture's experts are chosen by, and what their outputs are multiplied by, before any
+ * normalisation. */
+enum rp_router_scores {
+    RP_ROUTER_SOFTMAX, /* of all logits. HF: Qwen3MoeTopKRouter, DeepseekV2TopkRouter */
+    RP_ROUTER_SIGMOID, /* HF: DeepseekV3TopkRouter */
+    RP_ROUTER_SOFTMAX_CHOSEN /* chosen by the logits; the softmax is of the chosen ones. HF: GptOssTopKRouter */
+};
+
+/* What a group of experts is chosen by. */
+enum rp_group_score {
+    RP_GROUP_MAX,     /* its best score. HF: DeepseekV2TopkRouter */
+    RP_GROUP_BEST_TWO /* the sum of its two best ones. HF: DeepseekV3TopkRouter */
+};
+
+/* Which experts a position goes to. Scores plus the correction, where there is one, choose: first groups of
+ * neighbouring experts, then experts of those. Their weights are the scores, without the correction. */
+struct rp_router {
+    size_t n_experts; /* 0: the model has none */
+    size_t n_chosen;
+    enum rp_router_scores scores;
+    size_t n_groups, n_chosen_groups; /* n_groups divides n_experts; 1, 1: there are none */
+    enum rp_group_score group_score;
+    bool normalizes; /* the weights are divided by their sum */
+    float scale;     /* what they are multiplied by then */
 };
 
 /* What mixes the positions of a layer. */
@@ -82,13 +132,28 @@ enum rp_weight_id {
     RP_ATTN_KV_B,      /* [n_heads * (nope_dim + v_head_dim)][kv_lora_rank]: HF kv_b_proj */
     RP_ATTN_K_B, /* [n_heads * kv_lora_rank][nope_dim]: the keys' rows of it, transposed by head */
     RP_ATTN_V_B, /* [n_heads * v_head_dim][kv_lora_rank]: the values' rows of it */
-    RP_ATTN_POST_NORM, /* [hidden_size]: of attention's output, before it is added */
-    RP_FFN_POST_NORM,  /* [hidden_size]: of the FFN's output, before it is added */
+    RP_ATTN_POST_NORM,    /* [hidden_size]: of attention's output, before it is added */
+    RP_FFN_POST_NORM,     /* [hidden_size]: of the FFN's output, before it is added */
+    RP_ROUTER,            /* [n_experts][hidden_size]: HF mlp.gate */
+    RP_ROUTER_BIAS,       /* [n_experts], of that product */
+    RP_ROUTER_CORRECTION, /* [n_experts], of the scores that choose: HF e_score_correction_bias */
+    RP_EXPERTS_GATE,      /* [n_experts][expert_size][hidden_size] */
+    RP_EXPERTS_UP,        /* [n_experts][expert_size][hidden_size] */
+    RP_EXPERTS_DOWN,      /* [n_experts][hidden_size][expert_size] */
+    RP_EXPERTS_GATE_BIAS, /* [n_experts][expert_size] */
+    RP_EXPERTS_UP_BIAS,   /* [n_experts][expert_size] */
+    RP_EXPERTS_DOWN_BIAS, /* [n_experts][hidden_size] */
+    RP_SHARED_ROUTER,     /* [hidden_size]: HF shared_expert_gate */
+    RP_SHARED_GATE,       /* [shared_expert_size][hidden_size] */
+    RP_SHARED_UP,         /* [shared_expert_size][hidden_size] */
+    RP_SHARED_DOWN,       /* [hidden_size][shared_expert_size] */
     RP_N_LAYER_WEIGHTS,
     RP_TOKEN_EMBD = RP_N_LAYER_WEIGHTS, /* [vocab_size][hidden_size] */
     RP_OUTPUT_NORM,                     /* [hidden_size] */
     RP_OUTPUT,                          /* [vocab_size][hidden_size]; tied: RP_TOKEN_EMBD */
     RP_ROPE_FREQS,                      /* [n_rot / 2]: what llama3 scaling divides by */
+    RP_ROPE_FACTORS_SHORT, /* [n_rot / 2]: the same of longrope, where a sequence … */
+    RP_ROPE_FACTORS_LONG,  /* … is up to, and is longer than, the original context */
     RP_N_WEIGHTS
 };
 
@@ -106,6 +171,7 @@ struct rp_model_config {
     float rms_norm_eps;
     float rope_theta;
     float rope_theta_sliding; /* of RP_LAYER_SLIDING_ATTENTION; 0: there are none */
+    struct rp_rope_scaling rope_scaling;
     size_t window;         /* positions that those see, their own among them; 0: there are none */
     float embedding_scale; /* what embeddings are multiplied by; 0: nothing */
     enum rp_activation_function activation;
@@ -126,6 +192,10 @@ struct rp_model_config {
     size_t nope_dim;    /* values of a query that are not rotated; n_rot that are follow */
     size_t v_head_dim;
     bool is_absorbed; /* attn_k_b and attn_v_b, attention over the latents; else attn_kv_b */
+    struct rp_router router;
+    size_t expert_size;        /* values of an expert's gate and up */
+    size_t shared_expert_size; /* of the shared one's; 0: there is none */
+    size_t n_dense_layers;     /* the first ones, which have no experts */
     /* Gated DeltaNet; all 0 where no layer has it. The V heads are in GGUF's order: V head h reads
      * K head h % n_linear_k_heads (HF: h / (n_linear_v_heads / n_linear_k_heads)). */
     size_t n_linear_k_heads; /* divides n_linear_v_heads */
@@ -135,11 +205,16 @@ struct rp_model_config {
 };
 
 struct rp_weight {
-    const float *data;  /* [n_out][n_in]; a norm's is [1][n_in]; NULL: the layer has none */
-    size_t n_out, n_in; /* 0 where data is NULL */
+    const float *
+        data; /* [n_out][n_in]; a norm's is [1][n_in]; NULL: the layer has none, or one an expert */
+    size_t n_out, n_in; /* 0: the layer has none */
     uint32_t type;      /* ggml's, of the weight in the file */
     const float
         *minima; /* [n_out][n_in / 32], those that blocks of Q4_1 and Q5_1 store; else NULL */
+    /* Of experts, each with a matrix of its own, which is decoded when it is used: stack has n_experts * n_out
+     * rows. NULL: data is all. */
+    const struct rp_gguf *gguf;
+    const struct rp_gguf_tensor *stack;
 };
 
 /* A layer's weights, decoded. The caller may exchange entries, as long as the shapes stay. */
@@ -180,6 +255,15 @@ struct rp_rms_norm {
     float *y;       /* [n_rows][dim]; may be x */
 };
 
+/* Of a product of one expert: the rows of the call that go to it. */
+struct rp_expert_rows {
+    size_t expert;
+    bool is_first; /* of the step's experts */
+    size_t n_chosen;
+    const size_t *
+        at; /* [n_positions] where each row of y belongs: position's index * n_chosen + place in the choice */
+};
+
 /* y = x weight^T. */
 struct rp_linear {
     enum rp_weight_id which;
@@ -189,9 +273,10 @@ struct rp_linear {
     const float *bias;              /* [n_out], added to the product; NULL: none */
     size_t n_out, n_in;
     size_t
-        first_out;  /* of RP_OUTPUT, which comes in blocks of rows: the first one's index; else 0 */
-    const float *x; /* [n_positions][n_in] */
-    float *y;       /* [n_positions][n_out], rows y_stride apart */
+        first_out; /* of RP_OUTPUT, which comes in blocks of rows: the first one's index; else 0 */
+    const struct rp_expert_rows *expert; /* NULL: it is not an expert's */
+    const float *x;                      /* [n_positions][n_in] */
+    float *y;                            /* [n_positions][n_out], rows y_stride apart */
     size_t y_stride;
 };
 
@@ -208,13 +293,14 @@ struct rp_head_linear {
     float *y;             /* [n_positions][n_heads][n_out] */
 };
 
-/* Rotates n_rot values of each head, from value `first` on, by positions * theta^(-2i/n_rot) / freq_factors[i],
- * computed in FP32 as HF does. RoFormer (arXiv 2104.09864); HF: apply_rotary_pos_emb. */
+/* Rotates n_rot values of each head, from value `first` on, by positions * theta^(-2i/n_rot) / freq_factors[i], and
+ * multiplies them by attention_factor, computed in FP32 as HF does. RoFormer (arXiv 2104.09864); HF: apply_rotary_pos_emb. */
 struct rp_rope {
     enum rp_weight_id which; /* RP_ATTN_Q or RP_ATTN_K */
     enum rp_rope_ordering ordering;
     float theta;
     const float *freq_factors; /* [n_rot / 2], or NULL for none */
+    float attention_factor;    /* what cosine and sine are multiplied by; 0: nothing */
     size_t first;              /* 0 but in latent attention's queries */
     size_t n_rot;              /* first + n_rot is head_dim at most */
     size_t n_heads;
@@ -330,10 +416,43 @@ struct rp_gated_norm {
 /* y = function(gate) * up. HF: Qwen3MLP, LlamaMLP; Gemma3MLP. */
 struct rp_ffn_activation {
     enum rp_activation_function function;
-    size_t dim;        /* intermediate_size */
+    size_t dim;        /* intermediate_size; of experts, their number times their size */
     const float *gate; /* [n_positions][dim] */
     const float *up;   /* [n_positions][dim] */
     float *y;          /* [n_positions][dim]; may be gate */
+};
+
+/* The numbers of the experts that each position goes to, those of the highest scores first. HF: the TopKRouters. */
+struct rp_choose_experts {
+    const struct rp_router *router;
+    const float *correction; /* [n_experts], or NULL */
+    const float *logits;     /* [n_positions][n_experts] */
+    float *experts;          /* [n_positions][n_chosen], whole numbers */
+};
+
+/* What the chosen experts' outputs are multiplied by. */
+struct rp_weigh_experts {
+    const struct rp_router *router;
+    const float *logits; /* [n_positions][n_experts] */
+    const float
+        *experts;   /* [n_positions][n_chosen]; a number that is no expert's: its weight is NaN */
+    float *weights; /* [n_positions][n_chosen] */
+};
+
+/* y = sum of weights[k] * x[k], of the chosen experts. HF: Qwen3MoeExperts. */
+struct rp_sum_experts {
+    size_t n_chosen, dim;
+    const float *weights; /* [n_positions][n_chosen] */
+    const float *x;       /* [n_positions][n_chosen][dim] */
+    float *y;             /* [n_positions][dim] */
+};
+
+/* y = y + sigmoid(gate) * shared. HF: Qwen3_5MoeSparseMoeBlock, DeepseekV3MoE. */
+struct rp_add_shared_expert {
+    size_t dim;
+    const float *gate;   /* [n_positions][1]; NULL: the factor is 1 */
+    const float *shared; /* [n_positions][dim] */
+    float *y;            /* [n_positions][dim], in place */
 };
 
 /* hidden = hidden + branch. */
@@ -372,6 +491,14 @@ struct rp_ops {
                                  const struct rp_gated_norm *);
     enum rp_status (*ffn_activation)(void *context, const struct rp_site *,
                                      const struct rp_ffn_activation *);
+    enum rp_status (*choose_experts)(void *context, const struct rp_site *,
+                                     const struct rp_choose_experts *);
+    enum rp_status (*weigh_experts)(void *context, const struct rp_site *,
+                                    const struct rp_weigh_experts *);
+    enum rp_status (*sum_experts)(void *context, const struct rp_site *,
+                                  const struct rp_sum_experts *);
+    enum rp_status (*add_shared_expert)(void *context, const struct rp_site *,
+                                        const struct rp_add_shared_expert *);
     enum rp_status (*residual_add)(void *context, const struct rp_site *,
                                    const struct rp_residual_add *);
 };
