@@ -6,11 +6,17 @@
 #include <string.h>
 
 static const struct rp_architecture *const architectures[] = {
-    &rp_architecture_deepseek2, &rp_architecture_gemma3,
-    &rp_architecture_llama,     &rp_architecture_qwen2,
-    &rp_architecture_qwen3,     &rp_architecture_qwen35,
-    &rp_architecture_qwen35moe, &rp_architecture_qwen3moe,
-    &rp_architecture_smollm3,   NULL,
+    &rp_architecture_deepseek2,
+    &rp_architecture_deepseek3,
+    &rp_architecture_gemma3,
+    &rp_architecture_llama,
+    &rp_architecture_qwen2,
+    &rp_architecture_qwen3,
+    &rp_architecture_qwen35,
+    &rp_architecture_qwen35moe,
+    &rp_architecture_qwen3moe,
+    &rp_architecture_smollm3,
+    NULL,
 };
 
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name)
@@ -43,7 +49,8 @@ const char *rp_architecture_names(char *text, size_t size)
 {
     text[0] = '\0';
     for (size_t i = 0; architectures[i]; i++)
-        add_name(text, size, architectures[i]->name);
+        if (i == 0 || strcmp(architectures[i]->name, architectures[i - 1]->name) != 0)
+            add_name(text, size, architectures[i]->name);
     return text;
 }
 

@@ -135,9 +135,10 @@ struct rp_architecture {
     const struct rp_architecture *(*form)(const struct rp_model_config *config);
 };
 
-extern const struct rp_architecture rp_architecture_deepseek2, rp_architecture_llama,
-    rp_architecture_qwen3, rp_architecture_gemma3, rp_architecture_qwen2, rp_architecture_qwen35,
-    rp_architecture_qwen35moe, rp_architecture_qwen3moe, rp_architecture_smollm3;
+extern const struct rp_architecture rp_architecture_deepseek2, rp_architecture_deepseek3,
+    rp_architecture_llama, rp_architecture_qwen3, rp_architecture_gemma3, rp_architecture_qwen2,
+    rp_architecture_qwen35, rp_architecture_qwen35moe, rp_architecture_qwen3moe,
+    rp_architecture_smollm3;
 
 /* Their names, for a message: "llama, qwen3"; those of config.json's model_type. */
 const char *rp_architecture_names(char *text, size_t size);

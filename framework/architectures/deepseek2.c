@@ -49,12 +49,21 @@
     MIXER_OUT(RP_ATTN_OUTPUT, RP_BUFFER_VALUES)
 /* clang-format on */
 
-/* HF: DeepseekV2DecoderLayer, DeepseekV3DecoderLayer with q_lora_rank and without. */
+/* HF: DeepseekV2DecoderLayer, DeepseekV3DecoderLayer with q_lora_rank and without; the first layers have no
+ * experts. DeepSeek V3 corrects the scores that choose. */
+#define MIXTURE EXPERTS_AND_SHARED(RP_ROUTER_CORRECTION)
 static const struct rp_step by_latent_absorbed[] = {BEGIN, QUERY_BY_LATENT(RP_BUFFER_MLA_Q),
-                                                    ABSORBED, FFN};
-static const struct rp_step by_latent[] = {BEGIN, QUERY_BY_LATENT(RP_BUFFER_Q), NOT_ABSORBED, FFN};
-static const struct rp_step plain_absorbed[] = {BEGIN, QUERY(RP_BUFFER_MLA_Q), ABSORBED, FFN};
-static const struct rp_step plain[] = {BEGIN, QUERY(RP_BUFFER_Q), NOT_ABSORBED, FFN};
+                                                    ABSORBED, MIXTURE};
+static const struct rp_step by_latent_absorbed_dense[] = {BEGIN, QUERY_BY_LATENT(RP_BUFFER_MLA_Q),
+                                                          ABSORBED, FFN};
+static const struct rp_step by_latent[] = {BEGIN, QUERY_BY_LATENT(RP_BUFFER_Q), NOT_ABSORBED,
+                                           MIXTURE};
+static const struct rp_step by_latent_dense[] = {BEGIN, QUERY_BY_LATENT(RP_BUFFER_Q), NOT_ABSORBED,
+                                                 FFN};
+static const struct rp_step plain_absorbed[] = {BEGIN, QUERY(RP_BUFFER_MLA_Q), ABSORBED, MIXTURE};
+static const struct rp_step plain_absorbed_dense[] = {BEGIN, QUERY(RP_BUFFER_MLA_Q), ABSORBED, FFN};
+static const struct rp_step plain[] = {BEGIN, QUERY(RP_BUFFER_Q), NOT_ABSORBED, MIXTURE};
+static const struct rp_step plain_dense[] = {BEGIN, QUERY(RP_BUFFER_Q), NOT_ABSORBED, FFN};
 
 static const struct rp_source deepseek2_sources[] = {
     EMBEDDING_SOURCES,
@@ -70,24 +79,48 @@ static const struct rp_source deepseek2_sources[] = {
     AS_IT_IS(RP_ATTN_V_B, "self_attn.kv_b_proj.weight"),
     AS_IT_IS(RP_ATTN_OUTPUT, "self_attn.o_proj.weight"),
     FFN_SOURCES,
+    EXPERTS_SOURCES,
+    AS_IT_IS(RP_ROUTER_CORRECTION, "mlp.gate.e_score_correction_bias"),
+    SHARED_EXPERT_SOURCES("shared_experts"),
 };
 
-static const char *const deepseek2_hf_names[] = {"deepseek_v2", "deepseek_v3", NULL};
+static const char *const deepseek2_hf_names[] = {"deepseek_v2", NULL};
+static const char *const deepseek3_hf_names[] = {"deepseek_v3", NULL};
 
 static const struct rp_architecture *form_of(const struct rp_model_config *config);
 
-#define FORM(steps)                                                                                \
-    {                                                                                              \
-        .name = "deepseek2", .ffn_norm = "ffn_norm", .rope_ordering = RP_ROPE_INTERLEAVED,         \
-        .is_interleaved_in_hf = true, .plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(steps)},          \
-        .hf_names = deepseek2_hf_names, SOURCES(deepseek2_sources), .partial_rotary_factor = 1.0f, \
-        .form = form_of                                                                            \
+/* V2 and V3 are one architecture in a GGUF, which says how scores are made. HF's V3 has sigmoids whatever
+ * config.json says, and does not write that there. */
+/* clang-format off */
+#define FORM(steps, dense_steps, model_types, function)                       \
+    {                                                                         \
+        .name = "deepseek2",                                                  \
+        .ffn_norm = "ffn_norm",                                               \
+        .rope_ordering = RP_ROPE_INTERLEAVED,                                 \
+        .is_interleaved_in_hf = true,                                         \
+        .yarn_scales_attention = true,                                        \
+        .plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(steps)},                   \
+        .dense_plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(dense_steps)},       \
+        .router = {.scores = (function)},                                     \
+        .hf_names = (model_types),                                            \
+        SOURCES(deepseek2_sources),                                           \
+        .partial_rotary_factor = 1.0f,                                        \
+        .form = form_of                                                       \
     }
+/* clang-format on */
 
-const struct rp_architecture rp_architecture_deepseek2 = FORM(by_latent_absorbed);
-static const struct rp_architecture deepseek2_by_latent = FORM(by_latent),
-                                    deepseek2_plain_absorbed = FORM(plain_absorbed),
-                                    deepseek2_plain = FORM(plain);
+const struct rp_architecture rp_architecture_deepseek2 =
+    FORM(by_latent_absorbed, by_latent_absorbed_dense, deepseek2_hf_names, RP_ROUTER_SOFTMAX);
+const struct rp_architecture rp_architecture_deepseek3 =
+    FORM(by_latent_absorbed, by_latent_absorbed_dense, deepseek3_hf_names, RP_ROUTER_SIGMOID);
+static const struct rp_architecture deepseek2_by_latent =
+                                        FORM(by_latent, by_latent_dense, deepseek2_hf_names,
+                                             RP_ROUTER_SOFTMAX),
+                                    deepseek2_plain_absorbed =
+                                        FORM(plain_absorbed, plain_absorbed_dense,
+                                             deepseek2_hf_names, RP_ROUTER_SOFTMAX),
+                                    deepseek2_plain = FORM(plain, plain_dense, deepseek2_hf_names,
+                                                           RP_ROUTER_SOFTMAX);
 
 static const struct rp_architecture *form_of(const struct rp_model_config *config)
 {
