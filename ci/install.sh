@@ -68,6 +68,7 @@ look() {
         need "has g++" g++ "a C++ compiler"
         need "has pkg-config" pkg-config "pkg-config"
         need "has shellcheck" shellcheck "shellcheck"
+        need "has chromium" chromium "Chromium, for the HTML report"
         need "has_cblas" libopenblas-dev "OpenBLAS"
         need "has_venv" python3-venv "Python 3.11 or newer with venv"
         ;;

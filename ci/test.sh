@@ -37,6 +37,7 @@ steps=(
     "sanitize:all tests under AddressSanitizer and UndefinedBehaviorSanitizer"
     "valgrind:unit tests under valgrind, but those that only compute"
     "ctest-scheme:what ctest users do: filters, reruns, skips, stop on failure"
+    "html:the HTML report, in headless Chromium at two widths"
     "consumer:refparity inside another project: installed, fetched, by pkg-config"
     "fuzz:$fuzz_seconds s for each parser"
     "python:the recorder's unit tests"
@@ -111,6 +112,8 @@ step_valgrind() {
 }
 
 step_ctest-scheme() { cases/ctest_scheme_test.sh build/parity; }
+
+step_html() { cases/html_report_test.sh build/parity; }
 
 step_consumer() { cases/consumer_test.sh build/parity; }
 

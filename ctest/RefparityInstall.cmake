@@ -16,7 +16,8 @@ install(DIRECTORY framework/include/refparity cases/include/refparity
 install(EXPORT refparity FILE refparityTargets.cmake NAMESPACE refparity::
   DESTINATION "${_package}")
 install(FILES fixtures/hf_reference.py fixtures/hf_model.py fixtures/fixture_file.py
-  fixtures/slot_hooks.py fixtures/gguf_weights.py fixtures/weights_sketch.py fixtures/requirements.txt
+  fixtures/slot_hooks.py fixtures/experts.py fixtures/streamed.py fixtures/gguf_weights.py
+  fixtures/weights_sketch.py fixtures/requirements.txt
   fixtures/requirements-torch.txt DESTINATION "${_recorder}")
 install(FILES matrix/matrix.schema.json DESTINATION "${CMAKE_INSTALL_DATADIR}/refparity")
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")

@@ -140,6 +140,12 @@ struct rp_step_flow rp_step_flow(const struct rp_step *step)
     return flow;
 }
 
+bool rp_step_is_product(const struct rp_step *step)
+{
+    return step->kind == RP_STEP_LINEAR || step->kind == RP_STEP_HEAD_LINEAR ||
+           step->kind == RP_STEP_EXPERTS_LINEAR;
+}
+
 bool rp_architecture_is_hybrid(const struct rp_architecture *architecture)
 {
     return architecture->plans[RP_LAYER_LINEAR_ATTENTION].n_steps > 0;

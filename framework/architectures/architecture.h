@@ -72,6 +72,9 @@ struct rp_step_flow rp_step_flow(const struct rp_step *step);
 /* The buffer that an activation multiplies `gate`'s by. */
 enum rp_buffer rp_up_of(enum rp_buffer gate);
 
+/* Whether it multiplies by matrices. */
+bool rp_step_is_product(const struct rp_step *step);
+
 /* What a layer of one kind computes. */
 struct rp_layer_plan {
     const struct rp_step *steps; /* [n_steps] */

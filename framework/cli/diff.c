@@ -13,6 +13,8 @@
 #include "cli/path_kind.h"
 #include "compare/warnings.h"
 #include "diagnose/tokens.h"
+#include "report/by_position.h"
+#include "report/html.h"
 #include "report/json.h"
 #include "report/text.h"
 #include "run/context.h"
@@ -33,6 +35,7 @@ static const char help[] =
     "  --threshold-l2-rel X      limit on L2_rel of hidden states  [0.05]\n"
     "  --threshold-cosine X      limit on the logits' cosine  [0.90]\n"
     "  --json                    print JSON\n"
+    "  --html FILE               also write a page with charts, one file that loads nothing\n"
     "  --strict-warnings         exit with 3 where all passes and there are warnings; so does\n"
     "                            REFPARITY_STRICT_WARNINGS=1 in the environment\n"
     "  --help\n"
@@ -42,6 +45,7 @@ static const char help[] =
 
 struct options {
     const char *reference, *dump;
+    const char *html;   /* NULL: no page */
     int64_t *positions; /* [n_positions] ascending; NULL: all; owned */
     size_t n_positions;
     struct rp_limits limits;
@@ -109,6 +113,7 @@ static int parse_options(int argc, char **argv, struct options *options)
                                           {"threshold-l2-rel", required_argument, NULL, 'l'},
                                           {"threshold-cosine", required_argument, NULL, 'c'},
                                           {"json", no_argument, NULL, 'j'},
+                                          {"html", required_argument, NULL, 'w'},
                                           {"strict-warnings", no_argument, NULL, 's'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
@@ -136,6 +141,7 @@ static int parse_options(int argc, char **argv, struct options *options)
                     "diff", "--threshold-cosine takes a number from -1 to 1, not \"%s\"", optarg);
             break;
         case 'j': options->json = 1; break;
+        case 'w': options->html = optarg; break;
         case 's': options->strict_warnings = 1; break;
         case 'h': fputs(help, stdout); return RP_EXIT_PASS;
         default: return rp_cli_usage_error("diff", "unknown option %s", argv[optind - 1]);
@@ -244,6 +250,28 @@ static void print_result(const struct options *options, const struct rp_comparis
         puts("nothing could be compared");
 }
 
+static enum rp_status write_html(const struct options *options,
+                                 const struct rp_comparison *comparison,
+                                 const struct rp_pair_result *pair,
+                                 const struct rp_divergence *divergence,
+                                 const struct rp_warnings *warnings, struct rp_error *err)
+{
+    char title[2 * RP_PATH_SIZE];
+    cJSON *root = cJSON_CreateObject();
+    snprintf(title, sizeof title, "%s against %s", options->dump, options->reference);
+    cJSON_AddStringToObject(root, "pair", title);
+    cJSON_AddStringToObject(root, "verdict", rp_verdict_name(pair->verdict));
+    cJSON_AddStringToObject(root, "fixture", options->reference);
+    cJSON_AddStringToObject(root, "dump", options->dump);
+    cJSON *object = cJSON_AddObjectToObject(root, "comparison");
+    rp_report_json(object, pair, divergence);
+    rp_report_by_position(object, comparison, pair, divergence, NULL);
+    rp_report_json_warnings(root, warnings);
+    const enum rp_status status = rp_report_html_pair(options->html, root, err);
+    cJSON_Delete(root);
+    return status;
+}
+
 int rp_cli_diff(int argc, char **argv)
 {
     struct options options;
@@ -294,6 +322,8 @@ int rp_cli_diff(int argc, char **argv)
         rp_warn_pair(&pair, false, &warnings); /* nobody says what weights the engine has */
         print_result(&options, &comparison, &pair, &divergence, &warnings);
         result = exit_code(&options, &pair, &warnings);
+        if (options.html && write_html(&options, &comparison, &pair, &divergence, &warnings, &err))
+            result = rp_cli_error(&err);
         rp_pair_result_free(&pair);
         if (!rp_tensor_set_complete(comparison.engine)) {
             (void)rp_fail(&err, RP_ERR_MISMATCH, options.dump, -1,

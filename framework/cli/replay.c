@@ -50,6 +50,7 @@ static const char help[] =
     "  --no-explain         do not look for what explains an error\n"
     "Output:\n"
     "  --json               print JSON\n"
+    "  --html FILE          also write a page with charts, one file that loads nothing\n"
     "  --verbose            print every slot's message\n"
     "  --help\n"
     "\n"
@@ -64,6 +65,7 @@ struct options {
     int first_layer, last_layer; /* -1: all */
     size_t n_threads;
     int no_explain, json, verbose;
+    const char *html; /* NULL: no page */
     struct rp_replay_options replay;
 };
 
@@ -177,6 +179,7 @@ static int take_option(int option, struct options *options)
     case 'n': options->no_explain = 1; break;
     case 's': status = rp_state_parse(optarg, &numerics->state, &err); break;
     case 'j': options->json = 1; break;
+    case 'w': options->html = optarg; break;
     case 'v': options->verbose = 1; break;
     case 'h': fputs(help, stdout); return RP_EXIT_PASS;
     default: return rp_cli_usage_error("replay", "unknown option or no value for it");
@@ -197,6 +200,7 @@ static int parse_options(int argc, char **argv, struct options *options)
                                           {"no-explain", no_argument, NULL, 'n'},
                                           {"state", required_argument, NULL, 's'},
                                           {"json", no_argument, NULL, 'j'},
+                                          {"html", required_argument, NULL, 'w'},
                                           {"verbose", no_argument, NULL, 'v'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
@@ -383,6 +387,8 @@ static enum rp_status take_layer(struct rp_replay *replay, const struct rp_repla
         if (status == RP_OK && explanation->text[0])
             rp_replay_output_explanation(&run->output, slot, explanation);
     }
+    if (status == RP_OK)
+        status = rp_replay_output_layer(&run->output, layer, explanations, err);
     rp_products_add(&run->products, layer, explanations);
     (void)hint(run, replay, &run->products);
     return status;
@@ -456,7 +462,7 @@ int rp_cli_replay(int argc, char **argv)
     int64_t *tokens = NULL;
     struct rp_error err;
     enum rp_status status = RP_OK;
-    rp_replay_output_open(&run.output, options.json, options.verbose);
+    rp_replay_output_open(&run.output, options.json, options.verbose, options.html);
     if (options.tokens_file) {
         status = read_tokens(options.tokens_file, &tokens, &options.replay.n_tokens, &err);
         options.replay.tokens = tokens;

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "report/html.h"
+#include "report/replay.h"
 
 static void add_number(cJSON *object, const char *name, double value)
 {
@@ -112,6 +114,29 @@ void rp_replay_output_explanation(struct rp_replay_output *output,
     cJSON_AddItemToArray(output->explanations, item);
 }
 
+enum rp_status rp_replay_output_layer(struct rp_replay_output *output,
+                                      const struct rp_replay_layer *layer,
+                                      const struct rp_explanation *explanations,
+                                      struct rp_error *err)
+{
+    if (!output->layers || layer->n_slots == 0)
+        return RP_OK;
+    struct rp_replay_result *result = calloc(1, sizeof *result);
+    if (!result)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory");
+    if (layer->layer >= 0)
+        rp_slot_name(RP_PART_OUTPUT, layer->layer, result->slot);
+    else
+        memcpy(result->slot, layer->slots[0].slot, sizeof result->slot);
+    result->judgement.verdict = layer->verdict;
+    result->inherited = (double)NAN;
+    result->layer = *layer; /* its arrays stay the caller's */
+    memcpy(result->explanations, explanations, layer->n_slots * sizeof *explanations);
+    rp_report_replay_json(output->layers, result, 1);
+    free(result);
+    return RP_OK;
+}
+
 /* What was not shown is no pass. */
 static int code_of(const struct rp_replay_counts *counts)
 {
@@ -121,6 +146,11 @@ static int code_of(const struct rp_replay_counts *counts)
     if (counts->n_failing > 0) /* also where what follows from a NaN could not be replayed */
         return RP_EXIT_FAIL;
     return counts->n_partial > 0 ? RP_EXIT_ERROR : RP_EXIT_PASS;
+}
+
+static const char *verdict_of(int code)
+{
+    return code == RP_EXIT_PASS ? "PASS" : code == RP_EXIT_FAIL ? "FAIL" : "ERROR";
 }
 
 static void print_unshown(const struct rp_replay_counts *counts)
@@ -184,10 +214,7 @@ static void print_json(struct rp_replay_output *output, const char *model, const
     cJSON_AddStringToObject(root, "kv_cache", rp_kv_cache_name(numerics->kv_cache));
     cJSON_AddStringToObject(root, "attention", rp_attention_name(numerics->attention));
     cJSON_AddStringToObject(root, "state", rp_state_name(numerics->state));
-    cJSON_AddStringToObject(root, "verdict",
-                            code_of(counts) == RP_EXIT_PASS   ? "PASS"
-                            : code_of(counts) == RP_EXIT_FAIL ? "FAIL"
-                                                              : "ERROR");
+    cJSON_AddStringToObject(root, "verdict", verdict_of(code_of(counts)));
     cJSON_AddStringToObject(root, "missing", counts->missing);
     cJSON_AddStringToObject(root, "unknown", counts->unknown);
     cJSON_AddStringToObject(root, "missing_positions", counts->positions);
@@ -204,9 +231,30 @@ static void print_json(struct rp_replay_output *output, const char *model, const
     free(text);
 }
 
-void rp_replay_output_open(struct rp_replay_output *output, bool is_json, bool is_verbose)
+/* Takes the layers. */
+static enum rp_status write_html(struct rp_replay_output *output, const char *model,
+                                 const char *dump, int code, struct rp_error *err)
 {
-    *output = (struct rp_replay_output){.is_verbose = is_verbose};
+    char title[RP_PATH_SIZE];
+    cJSON *pair = cJSON_CreateObject();
+    snprintf(title, sizeof title, "replay of %s", dump);
+    cJSON_AddStringToObject(pair, "pair", title);
+    cJSON_AddStringToObject(pair, "verdict", verdict_of(code));
+    cJSON_AddStringToObject(pair, "hf_model", model);
+    cJSON_AddStringToObject(pair, "dump", dump);
+    cJSON_AddItemToObject(pair, "replay", output->layers);
+    output->layers = NULL;
+    const enum rp_status status = rp_report_html_pair(output->html, pair, err);
+    cJSON_Delete(pair);
+    return status;
+}
+
+void rp_replay_output_open(struct rp_replay_output *output, bool is_json, bool is_verbose,
+                           const char *html)
+{
+    *output = (struct rp_replay_output){.is_verbose = is_verbose, .html = html};
+    if (html)
+        output->layers = cJSON_CreateArray();
     if (!is_json)
         return;
     output->root = cJSON_CreateObject();
@@ -221,11 +269,15 @@ int rp_replay_output_end(struct rp_replay_output *output, const char *model, con
         print_json(output, model, dump, numerics);
     else
         print_end(&output->counts);
-    return code_of(&output->counts);
+    const int code = code_of(&output->counts);
+    struct rp_error err;
+    return output->layers && write_html(output, model, dump, code, &err) ? rp_cli_error(&err)
+                                                                         : code;
 }
 
 void rp_replay_output_close(struct rp_replay_output *output)
 {
     cJSON_Delete(output->root);
+    cJSON_Delete(output->layers);
     *output = (struct rp_replay_output){.root = NULL};
 }

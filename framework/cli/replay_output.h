@@ -33,15 +33,24 @@ struct rp_replay_output {
     bool is_verbose;
     struct rp_replay_counts counts;
     cJSON *root, *slots, *explanations; /* NULL without JSON */
+    cJSON *layers;                      /* for the HTML page; NULL without one */
+    const char *html;                   /* its path */
     int n_lines;
 };
 
-void rp_replay_output_open(struct rp_replay_output *output, bool is_json, bool is_verbose);
+/* html: the path of an HTML page, NULL: none. */
+void rp_replay_output_open(struct rp_replay_output *output, bool is_json, bool is_verbose,
+                           const char *html);
 void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_replay_slot *slot);
 /* Of the slot before. */
 void rp_replay_output_explanation(struct rp_replay_output *output,
                                   const struct rp_replay_slot *slot,
                                   const struct rp_explanation *explanation);
+/* A whole layer, for the HTML page; explanations [layer->n_slots]. RP_ERR_MEMORY. */
+enum rp_status rp_replay_output_layer(struct rp_replay_output *output,
+                                      const struct rp_replay_layer *layer,
+                                      const struct rp_explanation *explanations,
+                                      struct rp_error *err);
 /* The end of the output; the exit code: what was not shown is no pass. */
 int rp_replay_output_end(struct rp_replay_output *output, const char *model, const char *dump,
                          const struct rp_numerics *numerics);

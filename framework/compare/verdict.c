@@ -2,6 +2,7 @@
  * every compared position; logits have a cosine above theirs. Limits are written so that NaN
  * fails. Not for metrics (metrics.c) nor for pairing positions (align.c). */
 #include "compare/align.h"
+#include "compare/choice.h"
 #include "compare/close_names.h"
 #include "compare/equal_slots.h"
 #include "compare/verdict.h"
@@ -305,7 +306,8 @@ static void compare_alone(const struct rp_comparison *comparison, const char *sl
     result->required = rp_slot_is_required(slot);
     result->worst.position = result->first.position = -1;
     int layer;
-    const int is_logits = rp_slot_parse(slot, &layer) == RP_PART_LOGITS;
+    const enum rp_slot_part part = rp_slot_parse(slot, &layer);
+    const int is_logits = part == RP_PART_LOGITS;
     result->limit =
         is_logits ? comparison->limits.cosine : rp_limits_l2_rel(&comparison->limits, slot);
     if (!has_both_sides(comparison, result))
@@ -319,13 +321,26 @@ static void compare_alone(const struct rp_comparison *comparison, const char *sl
             !comparison->reference_is_dump && !alignment.widths_differ && !alignment.ref.data;
         if (alignment.widths_differ)
             rp_damage_explain_width(comparison, result);
+    } else if (part == RP_PART_EXPERTS) {
+        result->dim = alignment.dim;
+        rp_compare_choice(comparison, &alignment, result);
     } else {
+        struct rp_choices choices;
         struct rp_row_pair row;
+        size_t n_other = 0;
         int usable = 1;
         result->dim = alignment.dim;
-        while (usable && rp_alignment_next(comparison, &alignment, &row))
-            usable = judge_row(comparison, result, &row, is_logits);
-        if (usable)
+        rp_choices_open(comparison, slot, &choices);
+        while (usable && rp_alignment_next(comparison, &alignment, &row)) {
+            const bool is_other = !rp_choices_agree(&choices, row.position);
+            n_other += is_other;
+            usable = is_other || judge_row(comparison, result, &row, is_logits);
+        }
+        rp_choices_close(&choices);
+        if (usable && n_other > 0 && result->n_compared == 0) {
+            result->verdict = RP_SKIP;
+            SAY(result, "not compared: other experts at every position");
+        } else if (usable)
             summarize(comparison, result, &alignment, is_logits);
         require_positions(comparison, result, &alignment);
         require_hidden_state(comparison, result);

@@ -240,6 +240,8 @@ static void explain(struct rp_replay *replay, const struct rp_test_engine *engin
     const struct rp_replay_slot *slot = find_slot(&result, engine->of);
     if (slot) {
         snprintf(report->slot, sizeof report->slot, "%s", slot->slot);
+        snprintf(report->message, sizeof report->message, "%s", slot->message);
+        report->verdict = slot->verdict;
         report->times_limit = slot->introduced[slot->worst] / slot->limit[slot->worst];
         check(rp_explain_slot(replay, slot, &report->explanation, &err) == RP_OK, err.message);
     }
@@ -255,8 +257,11 @@ struct rp_test_report rp_test_explain(const char *root, const struct rp_test_eng
     struct rp_replay *replay = NULL;
     struct rp_error err = {.message = ""};
     struct rp_replay_options options = {.numerics = engine->declared, .mode = RP_MODE_BATCHED};
-    snprintf(path, sizeof path, "%s/fixtures/tiny/%s/%s-%s.gguf", root, engine->model,
-             engine->model, engine->type ? engine->type : "bf16");
+    if (engine->model[0] == '/')
+        snprintf(path, sizeof path, "%s", engine->model);
+    else
+        snprintf(path, sizeof path, "%s/fixtures/tiny/%s/%s-%s.gguf", root, engine->model,
+                 engine->model, engine->type ? engine->type : "bf16");
     check(rp_model_open(path, &model, &err) == RP_OK, err.message);
     if (engine->scaling)
         scale_rope(model, engine->scaling);

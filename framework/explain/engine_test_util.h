@@ -28,7 +28,7 @@ bool rp_test_bug_is_here(const struct rp_test_bug *bug, const struct rp_site *si
 float *rp_test_copy(const float *values, size_t n);
 
 struct rp_test_engine {
-    const char *model;                   /* "qwen3", "llama", "qwen35" */
+    const char *model;                   /* "qwen3", "llama", "qwen35"; or a GGUF's whole path */
     const char *type;                    /* NULL: "bf16" */
     void (*install)(struct rp_ops *ops); /* NULL: no bug */
     int layer;
@@ -53,8 +53,10 @@ struct rp_test_engine {
 struct rp_test_report {
     struct rp_explanation explanation;
     char slot[RP_SLOT_NAME_SIZE]; /* which is explained; "" */
-    size_t n_failing;             /* slots of the layer */
-    double times_limit;           /* the error of the worst position */
+    enum rp_verdict verdict;      /* of that slot, and its message */
+    char message[512];
+    size_t n_failing;   /* slots of the layer */
+    double times_limit; /* the error of the worst position */
 };
 
 /* root: the source tree, which only unit tests know (RP_SOURCE_DIR). Aborts where it cannot run. */

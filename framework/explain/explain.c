@@ -159,11 +159,18 @@ static enum rp_status try_keys(struct course *course)
                                         : status;
 }
 
-/* A sum's own hypotheses come first: they say more than those about any rows. */
+/* A sum's own hypotheses, and a router's, come first: they say more than those about any rows. */
 static enum rp_status collect(struct rp_search *search)
 {
+    const enum rp_slot_part part = search->slot.part;
+    const bool is_router = part == RP_PART_EXPERTS || part == RP_PART_EXPERTW;
+    if (is_router)
+        rp_collect_experts(search);
+    if (part == RP_PART_EXPERTS) /* numbers, which no change of rows fits */
+        return search->status;
     for (size_t i = 0; i < rp_n_families; i++) {
-        rp_families[i](search);
+        if (!is_router || rp_families[i] != rp_collect_experts)
+            rp_families[i](search);
         if (rp_families[i] == rp_collect_residual_add)
             rp_collect_any_rows(search);
     }

@@ -86,6 +86,10 @@ static size_t n_heads_of(const struct rp_model_config *config, enum rp_weight_id
                    Q_HEADS, args->state, args->head_dim * args->head_dim})                        \
     X(gated_norm, HEADS(args->y, args->n_rows / site->n_positions, args->dim, Q_HEADS))           \
     X(ffn_activation, HEADS(args->y, 1, args->dim, NO_HEADS))                                     \
+    X(choose_experts, HEADS(args->experts, 1, args->router->n_chosen, NO_HEADS))                  \
+    X(weigh_experts, HEADS(args->weights, 1, args->router->n_chosen, NO_HEADS))                   \
+    X(sum_experts, HEADS(args->y, 1, args->dim, NO_HEADS))                                        \
+    X(add_shared_expert, HEADS(args->y, 1, args->dim, NO_HEADS))                                  \
     X(residual_add, HEADS(args->hidden, 1, args->dim, NO_HEADS))
 /* clang-format on */
 

@@ -84,8 +84,24 @@ static enum rp_status allocate(struct rp_search *search, struct rp_error *err)
     return RP_OK;
 }
 
+/* Of chosen experts, in whatever order: the root of the share that is others. */
+static double choice_error(const float *a, const float *b, size_t n)
+{
+    size_t n_others = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t k = 0;
+        while (k < n && a[i] != b[k])
+            k++;
+        n_others += k == n;
+    }
+    return sqrt((double)n_others / (double)n);
+}
+
 static double error_of(const struct rp_search *search, size_t row, const float *rows)
 {
+    if (search->slot.part == RP_PART_EXPERTS)
+        return choice_error(rows + row * search->dim, search->dumped + row * search->dim,
+                            search->dim);
     const struct rp_numerics numerics =
         rp_replay_part_numerics(&search->numerics, search->slot.part);
     return rp_replay_row_error(&numerics, rows + row * search->dim,

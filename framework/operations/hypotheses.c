@@ -10,7 +10,7 @@ rp_collect_fn *const rp_families[] = {
     rp_collect_residual_add,   rp_collect_rope_scaling, rp_collect_rope,
     rp_collect_rope_on_nope,   rp_collect_rms_norm,     rp_collect_attention,
     rp_collect_ffn_activation, rp_collect_delta_net,    rp_collect_latents,
-    rp_collect_linear,         rp_collect_embed,
+    rp_collect_experts,        rp_collect_linear,       rp_collect_embed,
 };
 const size_t rp_n_families = sizeof rp_families / sizeof *rp_families;
 
@@ -226,6 +226,10 @@ double rp_search_work(const struct rp_search *search)
         const struct rp_operation_step *step = &search->steps[i];
         if (step->kind == RP_STEP_LINEAR && step->which < RP_N_LAYER_WEIGHTS)
             weights += (double)search->weights.weights[step->which].n_out *
+                       (double)search->weights.weights[step->which].n_in;
+        else if (step->kind == RP_STEP_EXPERTS_LINEAR)
+            weights += (double)config->router.n_chosen *
+                       (double)search->weights.weights[step->which].n_out *
                        (double)search->weights.weights[step->which].n_in;
         else if (step->kind == RP_STEP_ATTENTION)
             weights += (double)search->n * (double)(config->n_heads * config->head_dim);

@@ -88,7 +88,13 @@ static enum rp_weight_id row_read_by(enum rp_weight_id product)
     case RP_ATTN_GATE:
     case RP_SSM_ALPHA:
     case RP_SSM_BETA: return RP_ATTN_Q;
-    case RP_FFN_UP: return RP_FFN_GATE;
+    case RP_FFN_UP:
+    case RP_ROUTER:
+    case RP_EXPERTS_GATE:
+    case RP_EXPERTS_UP:
+    case RP_SHARED_ROUTER:
+    case RP_SHARED_GATE:
+    case RP_SHARED_UP: return RP_FFN_GATE;
     case RP_ATTN_K_B:
     case RP_ATTN_V_B: return RP_N_WEIGHTS; /* a row a head */
     default: return product;
@@ -98,7 +104,7 @@ static enum rp_weight_id row_read_by(enum rp_weight_id product)
 /* What operations read is known by its values alone. */
 static bool is_same_row(const struct rounded_row *one, const struct rounded_row *other)
 {
-    return one->reads != RP_N_WEIGHTS ||
+    return (one->reads != RP_N_WEIGHTS && one->reads != RP_EXPERTS_DOWN) ||
            (one->n == other->n && memcmp(one->x, other->x, one->n * sizeof *one->x) == 0);
 }
 
@@ -299,14 +305,32 @@ static void limit_to_redrawn(struct rp_carried_slot *of, size_t n)
         of->worth[i] = RP_BOUND_SIGMAS * sqrt(of->worth[i]) / rp_tips_limit(1, of->own[i]);
 }
 
+/* Three times what the runs moved a logit by, and what tips may: the row's L2 norm is more than one value's. */
+static enum rp_status note_router(struct rp_carried *carried, const struct rp_carried_slot *of,
+                                  const float *logits, size_t n, struct rp_error *err)
+{
+    carried->router_noise = calloc(n + 1, sizeof *carried->router_noise);
+    if (!carried->router_noise)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", n);
+    for (size_t i = 0; i < n; i++) {
+        const double norm = rp_metrics_norm(logits + i * of->slot->dim, of->slot->dim);
+        const double tips = of->has_tips ? rp_tips_limit(of->worth[i], of->own[i]) : 0;
+        carried->router_noise[i] = norm * (of->bound[i] + tips);
+    }
+    return RP_OK;
+}
+
 /* ---- the runs ---- */
 
 static enum rp_status list_slots(struct rp_carried *carried, const struct rp_replay_plan *plan,
                                  struct rp_error *err)
 {
+    const bool has_carried_choice = rp_replay_plan_has_choice(plan);
     for (size_t k = 0; k < plan->n_slots; k++) {
         const struct rp_planned_slot *slot = &plan->slots[k];
-        if (slot->is_direct || slot->dumped.tensor.n_positions == 0)
+        /* A router's logits say which choice may be another, whether or not they are dumped. */
+        const bool is_choice = slot->part == RP_PART_ROUTER && !slot->is_own && has_carried_choice;
+        if ((slot->is_direct || slot->dumped.tensor.n_positions == 0) && !is_choice)
             continue;
         struct rp_carried_slot *of = &carried->slots[carried->n_slots++];
         *of = (struct rp_carried_slot){.slot = slot,
@@ -364,6 +388,7 @@ enum rp_status rp_carried_measure(struct rp_carried *carried, const struct rp_re
     struct rp_emulation emulation;
     struct rp_noise noise = {.bound = NULL};
     unsigned char *steps = calloc(plan->n_steps + 1, 1);
+    float *choice = NULL;
     *carried = (struct rp_carried){.n_slots = 0};
     enum rp_status status = list_slots(carried, plan, err);
     if (status != RP_OK || carried->n_slots == 0)
@@ -379,8 +404,17 @@ enum rp_status rp_carried_measure(struct rp_carried *carried, const struct rp_re
     if (status != RP_OK)
         goto done;
     mark_steps(carried, steps, plan->n_steps);
-    struct rp_layer_run run = {
-        .mode = mode, .weights = weights, .steps = steps, .see = see, .context = &comparison};
+    choice = calloc(plan->n * rp_model_config(plan->model)->router.n_chosen + 1, sizeof *choice);
+    if (!choice) {
+        status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", plan->n);
+        goto done;
+    }
+    struct rp_layer_run run = {.mode = mode,
+                               .weights = weights,
+                               .steps = steps,
+                               .see = see,
+                               .context = &comparison,
+                               .choice = choice};
     const struct rp_ops *plain = rp_replay_stack(numerics, &emulation, NULL);
     emulation.watch = &watch;
     status = rp_noise_open(&noise, numerics, plain, plan->n, err);
@@ -398,6 +432,7 @@ enum rp_status rp_carried_measure(struct rp_carried *carried, const struct rp_re
         watcher.at = 0;
         watcher.seed = 1000 * plan->layer + (uint64_t)(comparison.run + 1);
         noise.seed = 1000 * plan->layer + (uint64_t)(comparison.run + 1);
+        run.has_choice = comparison.run >= 0;
         run.ops = is_noisy ? &noise.overlay.ops : plain;
         status = rp_replay_layer_run(plan, &run, err);
     }
@@ -411,6 +446,8 @@ enum rp_status rp_carried_measure(struct rp_carried *carried, const struct rp_re
         count_tips(of, &watcher);
         if (comparison.is_redrawn)
             limit_to_redrawn(of, plan->n);
+        if (of->slot->part == RP_PART_ROUTER)
+            status = note_router(carried, of, comparison.plain[k], plan->n, err);
     }
 done:
     for (size_t k = 0; comparison.plain && k < carried->n_slots; k++)
@@ -419,6 +456,7 @@ done:
     rp_noise_close(&noise);
     watcher_free(&watcher);
     free(steps);
+    free(choice);
     return status;
 }
 
@@ -430,6 +468,7 @@ void rp_carried_close(struct rp_carried *carried)
         free(carried->slots[k].own);
         free(carried->slots[k].earlier);
     }
+    free(carried->router_noise);
     *carried = (struct rp_carried){.n_slots = 0};
 }
 

@@ -22,6 +22,8 @@ struct rp_carried_slot {
 struct rp_carried {
     struct rp_carried_slot slots[RP_N_LAYER_PARTS];
     size_t n_slots;
+    double *
+        router_noise; /* [plan->n] how far a router's logit that is carried may be off, absolute; NULL: none is */
 };
 
 /* numerics: with the prompt's length. End with rp_carried_close. RP_ERR_MEMORY, or what an operation returns. */

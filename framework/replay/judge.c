@@ -167,7 +167,9 @@ static void say_failure(const struct rp_replayed *replayed, struct rp_replay_slo
     const int64_t position = slot->positions[slot->first];
     const struct rp_row_error *error = error_at(replayed, position);
     slot->worst_channel = error->channel;
-    if (error->n_nan + error->n_inf > 0)
+    if (replayed->says && replayed->says[0])
+        say(slot, "%s", replayed->says);
+    else if (error->n_nan + error->n_inf > 0)
         say(slot, "%zu NaN and %zu infinite values at position %lld, first in channel %zu",
             error->n_nan, error->n_inf, (long long)position, error->channel);
     else
@@ -176,11 +178,13 @@ static void say_failure(const struct rp_replayed *replayed, struct rp_replay_slo
             slot->n_failing > 0 ? slot->limit[slot->first] : slot->bound[slot->first],
             error->channel);
     if (slot->n_failing > 0)
-        say(slot, "; over the limit at %zu of %zu positions", slot->n_failing, slot->n_positions);
+        say(slot, "; %s at %zu of %zu positions",
+            replayed->part == RP_PART_EXPERTS ? "wrong" : "over the limit", slot->n_failing,
+            slot->n_positions);
     else
         say(slot, "; over that at %zu of %zu positions, of which rounding explains about %.0f",
             slot->n_over, slot->n_positions, slot->n_expected);
-    if (slot->worst != slot->first)
+    if (slot->worst != slot->first && replayed->part != RP_PART_EXPERTS)
         say(slot, ", the farthest at position %lld: %.3g, limit %.2g",
             (long long)slot->positions[slot->worst], slot->introduced[slot->worst],
             slot->limit[slot->worst]);
@@ -205,6 +209,8 @@ static void say_all(const struct rp_replayed *replayed, struct rp_replay_slot *s
         say(slot, "not replayed");
     else if (slot->verdict == RP_FAIL)
         say_failure(replayed, slot);
+    else if (replayed->part == RP_PART_EXPERTS)
+        say(slot, "%s", replayed->says && replayed->says[0] ? replayed->says : "the same experts");
     else
         say(slot, "introduces at most %.3g (position %lld), limit %.2g",
             slot->introduced[slot->worst], (long long)slot->positions[slot->worst],

@@ -51,6 +51,7 @@ struct rp_replayed {
     const unsigned char *founded;        /* [n]; NULL: all */
     const double *bound;                 /* [n] relative */
     const struct rp_expected_tips *tips; /* NULL: nothing is rounded on the way */
+    const char *says;                    /* in the place of the number; NULL, "": nothing */
     const char *left_out;                /* why positions are not founded; NULL */
     enum rp_state state;                 /* as it is declared */
 };

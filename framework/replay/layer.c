@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "replay/carried.h"
+#include "replay/choice.h"
 #include "replay/judge.h"
 #include "replay/layer_run.h"
 #include "replay/noise.h"
@@ -16,6 +17,7 @@ struct work {
     const struct rp_replay_plan *plan;
     const struct rp_numerics *numerics;
     struct rp_noise noise;
+    struct rp_replay_choice choice;
     struct rp_row_error *errors[RP_N_LAYER_PARTS];
     double *bound[RP_N_LAYER_PARTS]; /* relative */
 };
@@ -27,6 +29,7 @@ static void work_close(struct work *work)
         free(work->bound[k]);
     }
     rp_noise_close(&work->noise);
+    rp_replay_choice_close(&work->choice);
 }
 
 static enum rp_status see(void *context, const struct rp_planned_slot *slot, const float *rows,
@@ -36,13 +39,18 @@ static enum rp_status see(void *context, const struct rp_planned_slot *slot, con
     const struct rp_replay_plan *plan = work->plan;
     const size_t k = (size_t)(slot - plan->slots);
     const struct rp_numerics numerics = rp_replay_part_numerics(work->numerics, slot->part);
+    if (slot->part == RP_PART_ROUTER) {
+        const enum rp_status status = rp_replay_choice_keep(&work->choice, slot, rows, err);
+        if (status != RP_OK)
+            return status;
+    }
     if (slot->dumped.tensor.n_positions == 0)
         return RP_OK;
     work->errors[k] = calloc(plan->n + 1, sizeof **work->errors);
     work->bound[k] = calloc(plan->n + 1, sizeof **work->bound);
     if (!work->errors[k] || !work->bound[k])
         return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu positions", plan->n);
-    for (size_t i = 0; i < plan->n; i++) {
+    for (size_t i = 0; i < plan->n && slot->part != RP_PART_EXPERTS; i++) {
         const void *engine = rp_dumped_row(&slot->dumped, plan->positions[i]);
         if (!engine || !slot->founded[i])
             continue;
@@ -91,6 +99,11 @@ static const char *what_runs(const struct rp_step *step, char *text, size_t size
     case RP_STEP_DELTA_RULE: snprintf(text, size, "the delta rule"); break;
     case RP_STEP_GATED_NORM: snprintf(text, size, "the gated norm"); break;
     case RP_STEP_FFN_ACTIVATION: snprintf(text, size, "the activation"); break;
+    case RP_STEP_CHOOSE_EXPERTS: snprintf(text, size, "the choice of experts"); break;
+    case RP_STEP_WEIGH_EXPERTS: snprintf(text, size, "the experts' weights"); break;
+    case RP_STEP_EXPERTS_LINEAR: snprintf(text, size, "the experts' %s", weight); break;
+    case RP_STEP_SUM_EXPERTS: snprintf(text, size, "the experts' sum"); break;
+    case RP_STEP_ADD_SHARED: snprintf(text, size, "the shared expert's add"); break;
     case RP_STEP_RESIDUAL_ADD: snprintf(text, size, "the residual add"); break;
     default: snprintf(text, size, "a copy"); break;
     }
@@ -126,9 +139,11 @@ static const struct rp_gguf_tensor *undecodable(const struct rp_replay_plan *pla
 }
 
 /* Why a slot was not replayed everywhere. */
-static const char *why_left_out(const struct rp_replay *replay, const struct rp_replay_plan *plan,
+static const char *why_left_out(const struct rp_replay *replay, const struct work *work,
                                 const struct rp_planned_slot *slot, char *text, size_t size)
 {
+    const struct rp_replay_plan *plan = work->plan;
+    const size_t choice = rp_replay_plan_choice(plan);
     const struct rp_gguf_tensor *tensor = undecodable(plan, slot);
     char missing[RP_SLOT_NAME_SIZE];
     if (tensor)
@@ -136,6 +151,10 @@ static const char *why_left_out(const struct rp_replay *replay, const struct rp_
                  rp_ggml_type_name(tensor->type), tensor->name);
     else if (find_missing(replay->dump, slot->from, missing))
         snprintf(text, size, "%s is not dumped", missing);
+    else if (choice < plan->n_steps && slot->steps[choice] && work->choice.uncertain >= 0)
+        snprintf(text, size,
+                 "two experts are a tie at position %lld: dump h%zu_experts to see which was taken",
+                 (long long)work->choice.uncertain, plan->layer);
     else if (replay->first_position < 0)
         snprintf(text, size, "where the sequence begins is not known");
     else if (plan->gap >= 0 && plan->gap_is_invalid)
@@ -151,8 +170,7 @@ static const char *why_left_out(const struct rp_replay *replay, const struct rp_
 static bool has_product(const struct rp_replay_plan *plan, const struct rp_planned_slot *slot)
 {
     for (size_t i = 0; i < plan->n_steps; i++)
-        if (slot->steps[i] &&
-            (plan->steps[i].kind == RP_STEP_LINEAR || plan->steps[i].kind == RP_STEP_HEAD_LINEAR))
+        if (slot->steps[i] && rp_step_is_product(&plan->steps[i]))
             return true;
     return false;
 }
@@ -163,7 +181,8 @@ static enum rp_status judge_slot(const struct rp_replay *replay, const struct wo
 {
     const struct rp_replay_plan *plan = work->plan;
     const struct rp_planned_slot *slot = &plan->slots[k];
-    const struct rp_carried_slot *far = rp_carried_find(carried, slot->part);
+    const bool is_choice = slot->part == RP_PART_EXPERTS; /* it has a bound of its own */
+    const struct rp_carried_slot *far = is_choice ? NULL : rp_carried_find(carried, slot->part);
     char operation[96] = "a copy", last[40], first[40], reason[128];
     if (slot->operation < plan->n_steps) {
         what_runs(&plan->steps[slot->operation], last, sizeof last);
@@ -188,9 +207,24 @@ static enum rp_status judge_slot(const struct rp_replay *replay, const struct wo
         .founded = slot->founded,
         .bound = far ? far->bound : work->bound[k],
         .tips = far && far->has_tips ? &tips : NULL,
-        .left_out = why_left_out(replay, plan, slot, reason, sizeof reason)};
+        .says = is_choice ? work->choice.text : "",
+        .left_out = why_left_out(replay, work, slot, reason, sizeof reason)};
     const enum rp_status status = rp_replay_judge(&replayed, result, err);
     result->has_product = has_product(plan, slot);
+    return status;
+}
+
+/* What the choice of experts is, once it is known how far its logits may be off. */
+static enum rp_status judge_choice(struct work *work, struct rp_replay_plan *plan,
+                                   const struct rp_carried *carried, struct rp_error *err)
+{
+    const struct rp_planned_slot *experts = rp_replay_plan_slot(plan, RP_PART_EXPERTS);
+    const size_t k = experts ? (size_t)(experts - plan->slots) : 0;
+    work->choice.noise = carried->router_noise;
+    enum rp_status status = rp_replay_choice_leave_out(&work->choice, plan, err);
+    if (status == RP_OK && experts && work->errors[k])
+        status =
+            rp_replay_choice_judge(&work->choice, experts, work->errors[k], work->bound[k], err);
     return status;
 }
 
@@ -227,9 +261,13 @@ enum rp_status rp_replay_run_layer(struct rp_replay *replay, size_t layer,
         return status;
     status = rp_replay_weights(replay, layer, &weights, err);
     if (status == RP_OK)
+        rp_replay_choice_open(&work.choice, &plan, weights);
+    if (status == RP_OK)
         status = run(&work, weights, replay->options.mode, err);
     if (status == RP_OK)
         status = rp_carried_measure(&carried, &plan, weights, &numerics, replay->options.mode, err);
+    if (status == RP_OK)
+        status = judge_choice(&work, &plan, &carried, err);
     if (status == RP_OK)
         status = judge(replay, &work, &carried, result, err);
     rp_carried_close(&carried);

@@ -174,8 +174,8 @@ static void add_name(char *list, size_t size, const char *name)
 /* Whether engines may round what the step reads. */
 static bool may_round(const struct rp_step *step)
 {
-    return step->kind == RP_STEP_LINEAR || step->kind == RP_STEP_HEAD_LINEAR ||
-           step->kind == RP_STEP_KV_STORE || step->kind == RP_STEP_ATTENTION;
+    return rp_step_is_product(step) || step->kind == RP_STEP_KV_STORE ||
+           step->kind == RP_STEP_ATTENTION;
 }
 
 static void find_steps(struct rp_replay_plan *plan, struct rp_planned_slot *slot)
@@ -229,7 +229,7 @@ static void find_steps(struct rp_replay_plan *plan, struct rp_planned_slot *slot
         for (size_t k = 0; k < flow.n_reads; k++) {
             is_needed[flow.reads[k]] = true;
             is_needed_of_all[flow.reads[k]] |= is_of_all || is_read_of_all(step, flow.reads[k]);
-            is_rounded[flow.reads[k]] |= may_round(step);
+            is_rounded[flow.reads[k]] |= may_round(step) && flow.reads[k] != RP_BUFFER_EXPERTS;
         }
     }
     if (is_needed[RP_BUFFER_HIDDEN])
@@ -332,6 +332,23 @@ void rp_replay_plan_close(struct rp_replay_plan *plan)
     free(plan->positions);
     free(plan->input);
     *plan = (struct rp_replay_plan){.model = NULL};
+}
+
+size_t rp_replay_plan_choice(const struct rp_replay_plan *plan)
+{
+    size_t i = 0;
+    while (i < plan->n_steps && plan->steps[i].kind != RP_STEP_CHOOSE_EXPERTS)
+        i++;
+    return i;
+}
+
+bool rp_replay_plan_has_choice(const struct rp_replay_plan *plan)
+{
+    const size_t choice = rp_replay_plan_choice(plan);
+    for (size_t k = 0; k < plan->n_slots && choice < plan->n_steps; k++)
+        if (plan->slots[k].dumped.tensor.n_positions > 0 && plan->slots[k].steps[choice])
+            return true;
+    return false;
 }
 
 const struct rp_planned_slot *rp_replay_plan_slot(const struct rp_replay_plan *plan,

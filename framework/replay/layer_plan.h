@@ -56,6 +56,12 @@ void rp_replay_plan_close(struct rp_replay_plan *plan); /* a zeroed one is allow
 const struct rp_gguf_tensor *rp_step_undecodable(const struct rp_replay_plan *plan,
                                                  const struct rp_step *step);
 
+/* The step that chooses experts; n_steps: the layer has none. */
+size_t rp_replay_plan_choice(const struct rp_replay_plan *plan);
+/* Whether experts are chosen at positions where the dump does not say which the engine chose, and a dumped slot rests
+ * on it. */
+bool rp_replay_plan_has_choice(const struct rp_replay_plan *plan);
+
 /* NULL when the layer has none. */
 const struct rp_planned_slot *rp_replay_plan_slot(const struct rp_replay_plan *plan,
                                                   enum rp_slot_part part);

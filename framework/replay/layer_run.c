@@ -27,12 +27,24 @@ static enum rp_status see_input(const struct forcing *forcing, const struct rp_p
     return status;
 }
 
+/* Rows of other runs may have other ties. */
+static void keep_choice(const struct rp_layer_run *run, const struct rp_tap *tap)
+{
+    const size_t n_bytes = tap->n_positions * tap->dim * sizeof *tap->rows;
+    if (run->has_choice)
+        memcpy(tap->rows, run->choice, n_bytes);
+    else
+        memcpy(run->choice, tap->rows, n_bytes);
+}
+
 static enum rp_status force(void *context, const struct rp_tap *tap, struct rp_error *err)
 {
     const struct forcing *forcing = context;
     const struct rp_replay_plan *plan = forcing->plan;
     const struct rp_planned_slot *slot = rp_replay_plan_slot(plan, tap->part);
     enum rp_status status = RP_OK;
+    if (tap->part == RP_PART_EXPERTS && forcing->run->choice)
+        keep_choice(forcing->run, tap);
     if (forcing->run->see)
         status = slot->part == RP_PART_IN
                      ? see_input(forcing, slot, err)

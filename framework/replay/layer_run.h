@@ -16,6 +16,10 @@ struct rp_layer_run {
     const unsigned char *steps; /* [plan->n_steps] to run; NULL: all */
     rp_see_slot_fn *see;        /* of the slots that are run */
     void *context;
+    /* [plan->n][n_chosen] or NULL: the experts that were chosen where the dump does not say it. The first of
+     * several runs keeps them here, has_choice false, and the others take them. */
+    float *choice;
+    bool has_choice;
 };
 
 enum rp_status rp_replay_layer_run(const struct rp_replay_plan *plan,

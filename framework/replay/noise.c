@@ -92,7 +92,48 @@ NOISY(delta_beta, args->y, args->n_heads, dim)
 NOISY(gated_norm, args->y, site->n_positions ? args->n_rows / site->n_positions * args->dim : 0, dim)
 NOISY(ffn_activation, args->y, args->dim, dim)
 NOISY(residual_add, args->hidden, args->dim, dim)
+NOISY(weigh_experts, args->weights, args->router->n_chosen, dim)
+NOISY(sum_experts, args->y, args->dim, dim)
+NOISY(add_shared_expert, args->y, args->dim, dim)
 /* clang-format on */
+
+/* Of an expert's product: norm [n_positions], of the rows that go to it. */
+static enum rp_status take_expert(struct rp_noise *noise, const struct rp_site *site,
+                                  const struct rp_expert_rows *rows, const double *norm)
+{
+    if (!noise->of_experts)
+        noise->of_experts = calloc(noise->capacity * rows->n_chosen + 1, sizeof(double));
+    if (!noise->of_experts)
+        return no_memory(site);
+    if (rows->is_first) {
+        memset(noise->bound, 0, noise->capacity * sizeof *noise->bound);
+        memset(noise->of_experts, 0, noise->capacity * rows->n_chosen * sizeof *noise->of_experts);
+    }
+    for (size_t i = 0; i < site->n_positions; i++) {
+        const size_t p = rows->at[i] / rows->n_chosen;
+        if (p >= noise->capacity)
+            continue;
+        noise->of_experts[rows->at[i]] = RP_BOUND_SIGMAS * norm[i];
+        noise->bound[p] = hypot(noise->bound[p], RP_BOUND_SIGMAS * norm[i]);
+    }
+    return RP_OK;
+}
+
+/* The products that it sums have no slot of their own: their bounds are in the sum's. */
+static enum rp_status noisy_or_bounded_sum_experts(void *context, const struct rp_site *site,
+                                                   const struct rp_sum_experts *args)
+{
+    struct rp_noise *noise = context;
+    const enum rp_status status = noisy_sum_experts(context, site, args);
+    for (size_t p = 0; p < site->n_positions && p < noise->capacity && status == RP_OK; p++) {
+        for (size_t k = 0; k < args->n_chosen && noise->of_experts && !noise->draws; k++) {
+            const size_t at = p * args->n_chosen + k;
+            noise->bound[p] =
+                hypot(noise->bound[p], (double)args->weights[at] * noise->of_experts[at]);
+        }
+    }
+    return status;
+}
 
 /* Where nothing is drawn, the bound needs no more than the rows' norms. */
 static enum rp_status noisy_or_bounded_linear(void *context, const struct rp_site *site,
@@ -109,8 +150,11 @@ static enum rp_status noisy_or_bounded_linear(void *context, const struct rp_sit
         status = no_memory(site);
     if (status == RP_OK)
         status = rp_sigma_norm_linear(site, args, norm);
+    if (status == RP_OK && args->expert)
+        status = take_expert(noise, site, args->expert, norm);
     for (size_t p = 0; p < site->n_positions && p < noise->capacity && status == RP_OK; p++)
-        noise->bound[p] = RP_BOUND_SIGMAS * norm[p] + tipped(noise, p);
+        if (!args->expert)
+            noise->bound[p] = RP_BOUND_SIGMAS * norm[p] + tipped(noise, p);
     free(norm);
     return status;
 }
@@ -204,6 +248,9 @@ enum rp_status rp_noise_open(struct rp_noise *noise, const struct rp_numerics *n
     noise->overlay.ops.delta_rule = noisy_delta_rule;
     noise->overlay.ops.gated_norm = noisy_gated_norm;
     noise->overlay.ops.ffn_activation = noisy_ffn_activation;
+    noise->overlay.ops.weigh_experts = noisy_weigh_experts;
+    noise->overlay.ops.sum_experts = noisy_or_bounded_sum_experts;
+    noise->overlay.ops.add_shared_expert = noisy_add_shared_expert;
     noise->overlay.ops.residual_add = noisy_residual_add;
     return RP_OK;
 }
@@ -212,5 +259,6 @@ void rp_noise_close(struct rp_noise *noise)
 {
     free(noise->bound);
     free(noise->tips);
+    free(noise->of_experts);
     *noise = (struct rp_noise){.bound = NULL};
 }

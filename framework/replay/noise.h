@@ -18,6 +18,8 @@ struct rp_noise {
      * nothing is. */
     double *tips; /* [capacity] */
     size_t capacity;
+    double
+        *of_experts; /* [capacity][n_chosen] the bound of each expert's row; NULL until one runs */
     const float *k, *v; /* what the cache was given last, before it rounded; [n_stored] rows */
     size_t n_stored;
 };

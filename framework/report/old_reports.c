@@ -8,12 +8,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "report/html_text.h"
+
 static bool begins_with(const char *text, const char *beginning)
 {
     return strncmp(text, beginning, strlen(beginning)) == 0;
 }
 
-/* How text.c, results.c and junit.c begin. A .diff is named for its pair: "e/batched/p0", where the
+/* How text.c, results.c, junit.c and html_text.c begin. A .diff is named for its pair: "e/batched/p0", where the
  * prompt may have an id, is e__batched__p0.diff. */
 static bool is_ours(const char *name, const char *text)
 {
@@ -23,6 +25,8 @@ static bool is_ours(const char *name, const char *text)
     if (strcmp(name, "junit.xml") == 0)
         return begins_with(text, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
                                  "<testsuites name=\"refparity\"");
+    if (length > 5 && strcmp(name + length - 5, ".html") == 0)
+        return begins_with(text, RP_HTML_BEGINNING);
     if (length <= 5 || strcmp(name + length - 5, ".diff") != 0 || !begins_with(text, "pair "))
         return false;
     const char *entry = text + strspn(text + 4, " ") + 4;

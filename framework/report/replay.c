@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "report/by_position.h"
+
 /* ---- text ---- */
 
 static void write_slot(FILE *out, const struct rp_replay_result *result,
@@ -142,6 +144,8 @@ static cJSON *result_json(const struct rp_replay_result *result)
             cJSON_AddItemToObject(slot, "explanation", explanation_json(&result->explanations[i]));
         cJSON_AddItemToArray(slots, slot);
     }
+    if (result->judgement.verdict == RP_FAIL)
+        rp_report_replay_by_position(object, &result->layer);
     return object;
 }
 

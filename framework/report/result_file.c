@@ -11,10 +11,12 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "report/by_position.h"
 #include "report/json.h"
 #include "report/replay.h"
 #include "report/test_name.h"
 #include "report/text.h"
+#include "run/vocabulary.h"
 
 static void utc_now(char *out, size_t size)
 {
@@ -95,6 +97,25 @@ static double add_seconds(cJSON *root, const struct rp_verdicts *verdicts)
     return sum;
 }
 
+/* For the HTML report, of what did not just pass. */
+static void add_positions(cJSON *comparison, const struct rp_judge *judge,
+                          const struct rp_verdicts *verdicts)
+{
+    struct rp_gguf_vocabulary vocabulary;
+    char path[RP_PATH_SIZE];
+    if (!has_diff(verdicts) && verdicts->verdict != RP_MARGINAL)
+        return;
+    const bool has_vocabulary =
+        judge->pair->entry->engine_gguf &&
+        !rp_entry_gguf(judge->context->matrix, judge->pair->entry, judge->context->models_dir, path,
+                       sizeof path, NULL) &&
+        !rp_gguf_vocabulary_open(path, &vocabulary, NULL);
+    rp_report_by_position(comparison, &judge->comparison, &verdicts->pair, &verdicts->divergence,
+                          has_vocabulary ? &vocabulary.vocabulary : NULL);
+    if (has_vocabulary)
+        rp_gguf_vocabulary_close(&vocabulary);
+}
+
 static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *verdicts,
                         const char *reproduce)
 {
@@ -129,8 +150,9 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
     cJSON_AddNumberToObject(root, "harness_s", pair->against ? 0 : judge->record.harness_s);
     if (!pair->against)
         add_judgement(root, "engine_test", &verdicts->engine);
-    rp_report_json(cJSON_AddObjectToObject(root, "comparison"), &verdicts->pair,
-                   &verdicts->divergence);
+    cJSON *comparison = cJSON_AddObjectToObject(root, "comparison");
+    rp_report_json(comparison, &verdicts->pair, &verdicts->divergence);
+    add_positions(comparison, judge, verdicts);
     if (verdicts->n_replay > 0)
         rp_report_replay_json(cJSON_AddArrayToObject(root, "replay"), verdicts->replay,
                               verdicts->n_replay);

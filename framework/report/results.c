@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "report/html.h"
 #include "report/junit.h"
 #include "report/result_file.h"
 #include "run/selection.h"
@@ -139,6 +140,22 @@ static void keep_first(enum rp_status status, const struct rp_error *err, struct
         *first = *err;
 }
 
+/* What only the HTML report draws; results.json of a large matrix stays readable. */
+static void drop_positions(const cJSON *pairs)
+{
+    const cJSON *pair;
+    cJSON *layer;
+    cJSON_ArrayForEach(pair, pairs)
+    {
+        cJSON_DeleteItemFromObjectCaseSensitive(
+            cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "by_position");
+        cJSON_ArrayForEach(layer, cJSON_GetObjectItemCaseSensitive(pair, "replay"))
+        {
+            cJSON_DeleteItemFromObjectCaseSensitive(layer, "by_position");
+        }
+    }
+}
+
 static enum rp_status write_reports(const struct rp_context *context, const cJSON *root,
                                     struct rp_error *err)
 {
@@ -146,6 +163,8 @@ static enum rp_status write_reports(const struct rp_context *context, const cJSO
     struct rp_error first = {.code = RP_OK}, one;
     enum rp_status status = rp_make_dirs(context->reports_dir, &one);
     keep_first(status, &one, &first);
+    keep_first(rp_report_html(context->reports_dir, root, &one), &one, &first);
+    drop_positions(cJSON_GetObjectItemCaseSensitive(root, "pairs"));
     status = rp_path_join(path, sizeof path, context->reports_dir, "results.json", &one);
     if (!status)
         status = write_json(path, root, &one);

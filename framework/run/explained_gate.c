@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compare/choice.h"
 #include "run/judge_internal.h"
 #include "run/judge_replay.h"
 #include "run/stored.h"
@@ -209,14 +210,20 @@ static void find_unchecked(const struct rp_explained_gate *gate, const struct ch
 }
 
 /* weights: what the checkpoint's sketch does not see of them, or "". */
-static void say_explained(const struct chain *chain, const char *weights,
-                          struct rp_slot_result *result, bool require)
+static void say_explained(const struct rp_comparison *comparison, const struct chain *chain,
+                          const char *weights, struct rp_slot_result *result, bool require)
 {
-    char at[96], coarse[256] = "", sketched[320] = "";
+    char at[96], coarse[256] = "", sketched[320] = "", other[120], choice[160] = "";
+    int layer;
+    const bool is_behind = rp_slot_parse(result->slot, &layer) != RP_PART_EMB && layer < 0;
+    rp_first_other_choice(comparison, is_behind ? comparison->n_layers - 1 : layer,
+                          result->worst.position, other, sizeof other);
+    if (other[0])
+        snprintf(choice, sizeof choice, " (%s)", other);
     distance(result, &result->worst, at);
     if (result->unchecked[0]) {
         result->verdict = require ? RP_ERROR : RP_MARGINAL;
-        SAY(result, "%s: %s: %s", at,
+        SAY(result, "%s%s: %s: %s", at, choice,
             require ? "that it is quantization has to be known, and was not checked"
                     : "quantization and carried rounding, as far as was checked; not checked",
             result->unchecked);
@@ -233,6 +240,8 @@ static void say_explained(const struct chain *chain, const char *weights,
         "%.72s: tokens, weights%.190s and the operations of %zu slots up to it are right%.120s: it "
         "is quantization and carried rounding",
         at, sketched, chain->n_slots, coarse);
+    const size_t used = strlen(result->message);
+    snprintf(result->message + used, sizeof result->message - used, "%s", choice);
 }
 
 static void say_wrong(struct rp_slot_result *result, enum rp_verdict verdict, const char *what,
@@ -278,7 +287,8 @@ void rp_explained_gate_decide(void *context, struct rp_slot_result *result)
         return;
     }
     find_unchecked(gate, &chain, result);
-    say_explained(&chain, record->weights == RP_PASS ? record->weights_message : "", result,
+    say_explained(&gate->judge->comparison, &chain,
+                  record->weights == RP_PASS ? record->weights_message : "", result,
                   gate->judge->context->require != 0);
 }
 

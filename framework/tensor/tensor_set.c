@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/json.h"
+#include "tensor/chosen_order.h"
 #include "tensor/npy.h"
 
 /* ---- what the readers share ---- */
@@ -403,8 +404,9 @@ int rp_tensor_set_complete(const struct rp_tensor_set *set)
     return set->complete;
 }
 
-enum rp_status rp_tensor_load(struct rp_tensor_set *set, const char *slot, struct rp_tensor *tensor,
-                              struct rp_error *err)
+/* With chosen experts as they are dumped. */
+static enum rp_status load(struct rp_tensor_set *set, const char *slot, struct rp_tensor *tensor,
+                           struct rp_error *err)
 {
     enum rp_status code = RP_OK;
     memset(tensor, 0, sizeof *tensor);
@@ -431,6 +433,34 @@ enum rp_status rp_tensor_load(struct rp_tensor_set *set, const char *slot, struc
     if (code)
         rp_tensor_release(tensor);
     return code;
+}
+
+/* By number: see tensor/chosen_order.h. */
+static enum rp_status order_experts(struct rp_tensor_set *set, int layer, struct rp_tensor *tensor,
+                                    struct rp_error *err)
+{
+    struct rp_tensor experts;
+    char name[RP_SLOT_NAME_SIZE];
+    rp_slot_name(RP_PART_EXPERTS, layer, name);
+    if (!rp_set_find(set, name) || load(set, name, &experts, NULL) != RP_OK)
+        return RP_OK; /* its own error is its reader's */
+    const enum rp_status status = rp_chosen_order(&experts, tensor, err);
+    rp_tensor_release(&experts);
+    return status;
+}
+
+enum rp_status rp_tensor_load(struct rp_tensor_set *set, const char *slot, struct rp_tensor *tensor,
+                              struct rp_error *err)
+{
+    int layer;
+    const enum rp_slot_part part = rp_slot_parse(slot, &layer);
+    enum rp_status status = load(set, slot, tensor, err);
+    if (status == RP_OK && rp_part_is_of_experts(part)) {
+        status = order_experts(set, layer, tensor, err);
+        if (status != RP_OK)
+            rp_tensor_release(tensor);
+    }
+    return status;
 }
 
 const void *rp_tensor_row(const struct rp_tensor *tensor, int64_t position)
