@@ -7,7 +7,7 @@
 
 static const struct rp_bug_family *const families[] = {
     &rp_rope_bugs,        &rp_norm_bugs,  &rp_attention_bugs, &rp_attention_gate_bugs,
-    &rp_latent_bugs,      &rp_ffn_bugs,   &rp_residual_bugs,  &rp_delta_net_bugs,
+    &rp_deepseek_bugs,    &rp_ffn_bugs,   &rp_residual_bugs,  &rp_delta_net_bugs,
     &rp_delta_state_bugs, &rp_token_bugs, &rp_precision_bugs, NULL};
 
 size_t rp_bug_count(void)
@@ -164,6 +164,10 @@ static void take_ops(struct rp_bug_site *site, const struct rp_ops *from)
     TAKE(delta_rule);
     TAKE(gated_norm);
     TAKE(ffn_activation);
+    TAKE(choose_experts);
+    TAKE(weigh_experts);
+    TAKE(sum_experts);
+    TAKE(add_shared_expert);
     TAKE(residual_add);
 }
 

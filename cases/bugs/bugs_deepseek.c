@@ -1,4 +1,5 @@
-/* Bugs in latent attention. See bugs.h. No committed model has it: cases/families_test.sh tries them. */
+/* Bugs in what DeepSeek has and the committed models have not: latent attention, and a bias of the router's choice.
+ * See bugs.h. cases/families_test.sh tries them. */
 #include "bugs_internal.h"
 
 #include <math.h>
@@ -63,6 +64,49 @@ static enum rp_status scores_of_latents(void *context, const struct rp_site *sit
     status = RP_BELOW(bug, attention, site, &wrong);
     free(q);
     return status;
+}
+
+/* YaRN's part of the scale is left out. */
+static enum rp_status scale_without_mscale(void *context, const struct rp_site *site,
+                                           const struct rp_attention *args)
+{
+    const struct rp_bug_site *bug = context;
+    const struct rp_model_config *config = site->config;
+    struct rp_attention wrong = *args;
+    if (rp_bug_is_here(bug, site))
+        wrong.scale = 1.0f / sqrtf((float)(config->nope_dim + config->n_rot));
+    return RP_BELOW(bug, attention, site, &wrong);
+}
+
+/* The bias is remembered where it chooses, and added to the weights. */
+static enum rp_status keep_correction(void *context, const struct rp_site *site,
+                                      const struct rp_choose_experts *args)
+{
+    struct rp_bug_site *bug = context;
+    bug->kept_weights[0] = args->correction;
+    return RP_BELOW(bug, choose_experts, site, args);
+}
+
+static enum rp_status corrected_weights(void *context, const struct rp_site *site,
+                                        const struct rp_weigh_experts *args)
+{
+    const struct rp_bug_site *bug = context;
+    const struct rp_router *router = args->router;
+    if (!rp_bug_is_here(bug, site) || !bug->kept_weights[0])
+        return RP_BELOW(bug, weigh_experts, site, args);
+    for (size_t p = 0; p < site->n_positions; p++) {
+        const float *experts = args->experts + p * router->n_chosen;
+        float *weights = args->weights + p * router->n_chosen, sum = 0;
+        for (size_t k = 0; k < router->n_chosen; k++) {
+            const size_t expert = (size_t)experts[k];
+            const float logit = args->logits[p * router->n_experts + expert];
+            weights[k] = 1 / (1 + expf(-logit)) + bug->kept_weights[0][expert];
+            sum += weights[k];
+        }
+        for (size_t k = 0; k < router->n_chosen; k++)
+            weights[k] *= router->scale / sum;
+    }
+    return RP_OK;
 }
 
 /* Value i of a head's matrix is value from[i] of the right one, by head. */
@@ -149,6 +193,27 @@ static const struct rp_bug bugs[] = {
         .spares_position_0 = true,
     },
     {
+        .name = "latent-mscale-missing",
+        .description = "attention's scale without the square of YaRN's mscale",
+        .provenance = "github.com/onnxruntime/mobius pull 548; github.com/huggingface/transformers "
+                      "pull 47435",
+        LATENT_BUG,
+        .ops.attention = scale_without_mscale,
+        .first_part = RP_PART_LATENT,
+        .names = "attention-scale",
+        .spares_position_0 = true,
+    },
+    {
+        .name = "router-bias-in-weights",
+        .description = "the bias that is to choose experts is in their weights, too",
+        .provenance = "github.com/huggingface/transformers pull 41647; "
+                      "github.com/vllm-project/vllm pull 12002",
+        LATENT_BUG,
+        .ops = {.choose_experts = keep_correction, .weigh_experts = corrected_weights},
+        .first_part = RP_PART_EXPERTW,
+        .names = "router-correction",
+    },
+    {
         .name = "latent-scores-alone",
         .description = "scores are of the latents alone, without the rotated parts",
         .provenance =
@@ -179,4 +244,4 @@ static const struct rp_bug bugs[] = {
     },
 };
 
-const struct rp_bug_family rp_latent_bugs = RP_FAMILY(bugs);
+const struct rp_bug_family rp_deepseek_bugs = RP_FAMILY(bugs);
