@@ -51,6 +51,8 @@ refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/matrix.json" PREFIX scheme/
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/modes.json" PREFIX two/)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/weights.json" PREFIX file/)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/loud.json" PREFIX loud/ STORE "$root/fixtures/store")
+refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/refer.json" PREFIX refer/)
+refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/split.json" PREFIX split/ STORE "$root/fixtures/store")
 END
 run='"--model", "{gguf}", "--tokens", "{tokens_file}", "--dump", "{dump}"'
 entry() { # NAME ENGINE
@@ -92,6 +94,35 @@ END
 cat >"$work/project/loud.json" <<END
 {"engines": {"loud": {"argv": ["{target:refparity-embedded-bugs}", $run, "--bug", "logits-factor", "--magnitude", "0.01"],
   "layout": "npy"}}, "tests": [$(entry loud loud)]}
+END
+# llama.cpp in HF's place, on F32 weights; the C model is judged, right and with a bug
+llamacpp=$built/bin/refparity-llamacpp
+referring() { # NAME ENGINE
+    echo "{\"name\": \"$1\", \"hf_model\": \"nobody/has-it\", \"n_layers\": 4, \"engine\": \"$2\",
+      \"engine_gguf\": \"$root/fixtures/tiny/qwen3/qwen3-bf16.gguf\", \"prompts\": [\"Hello\"],
+      \"reference\": {\"engine\": \"llama.cpp\", \"gguf\": \"$work/models/f32.gguf\", \"mode\": \"batched\"}}"
+}
+cat >"$work/project/refer.json" <<END
+{"engines": {
+  "clean": {"argv": ["{target:refparity-embedded}", $run], "layout": "npy"},
+  "bug": {"argv": ["{target:refparity-embedded-bugs}", $run, "--bug", "ffn-half", "--layer", "2"], "layout": "npy"},
+  "llama.cpp": {"argv": ["$llamacpp", "--model", "{gguf}", "--prompt-file", "{prompt_file}", "--dump", "{dump}",
+                "--mode", "{mode}", "--slots", "{slots}"], "layout": "npy", "how_to_get": "run ci/get-llamacpp.sh"}},
+ "tests": [$(referring right clean), $(referring wrong bug)]}
+END
+# a model in three files: the matrix names the first
+python=$("$root/ci/record.sh" --print-python)
+"$python" - "$root/fixtures" "$root/fixtures/tiny/qwen3/qwen3-q8_0.gguf" "$work/models/split.gguf" <<'END'
+import pathlib, sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, sys.argv[1])
+import gguf, gguf_copy
+gguf_copy.split_gguf(gguf.GGUFReader(sys.argv[2]), pathlib.Path(sys.argv[3]), 16)
+END
+cat >"$work/project/split.json" <<END
+{"engines": {"clean": {"argv": ["{target:refparity-embedded}", $run], "layout": "npy"}},
+ "tests": [{"name": "shards", "hf_model": "tiny/qwen3", "n_layers": 4, "gate": "explained", "replay": true,
+            "engine_gguf": "$work/models/split-00001-of-00003.gguf", "prompts": ["Hello"]}]}
 END
 tree=$work/build
 tool=$built/bin/refparity
@@ -288,6 +319,47 @@ grep -q '<testcase classname="wrong" name="weights" time="[0-9.]*">' "$tree/repo
 expect 1 "$tool" report --markdown "$file_config"
 says '^\| FAIL \| wrong/weights \| 1 of '
 
+# ---- another engine as the reference: skipped until it is recorded, once for both entries; then a right engine
+# passes and a wrong one fails where its bug is
+refer_config=$tree/refparity/refer_/config.json
+expect 0 run_ctest -V -R '^refer/right/p0/h00$'
+says 'refer/right/p0/h00 .*Skipped'
+says 'no reference nobody--has-it/main/llama.cpp-[0-9a-f]{8}/hello-185f8db3.npz in .*record it with .*refparity record .*config.json right'
+expect 8 env REFPARITY_REQUIRE=1 ctest --test-dir "$tree" -R '^refer/right/p0/h00$'
+expect 2 "$tool" record "$refer_config" # nor is its file there
+says 'right/p0: skipped: .*there is no file .*/f32.gguf'
+expect 2 "$tool" record "$config"
+says 'no entry with an engine as its "reference"'
+if [ -x "$llamacpp" ]; then
+    expect 0 "$built/bin/refparity-llamacpp-quantize" f32 "$root/fixtures/tiny/qwen3/qwen3-bf16.gguf" "$work/models/f32.gguf"
+    expect 0 "$tool" record "$tree" right
+    says '^right/p0: [0-9.]+ s /.*\.npz$'
+    expect 0 "$root/ci/record.sh" --build "$tree"
+    says '^wrong/p0: valid: /'
+    says '^2 recorded or valid, 0 failed, '
+    expect 8 run_ctest --output-on-failure -R '^refer/.*/p0/'
+    says 'refer/right/p0/tokens .*Passed'
+    says 'refer/right/p0/logits .*Passed'
+    says 'refer/wrong/p0/h01 .*Passed'
+    says 'refer/wrong/p0/h02 .*Failed'
+    says '  slot: h2_ffnout'
+    expect 1 "$tool" report "$refer_config"
+    says 'NOTE     right: its reference is not HF but llama.cpp: refparity-llamacpp .*, F32 weights \(f32.gguf\)$'
+    says 'FAIL     wrong/p0: first divergence h2 at position 0, slot h2_ffnout'
+    grep -q '^made by    llama.cpp: refparity-llamacpp .* F32 weights' "$tree/reports/refer_/wrong__p0.diff" ||
+        fail "the .diff does not say which engine made the reference"
+    grep -q '<property name="reference" value="llama.cpp: ' "$tree/reports/refer_/junit.xml" || fail "junit.xml does not, either"
+    grep -q '<dt>reference<dd>llama.cpp: refparity-llamacpp ' "$tree/reports/refer_/wrong__p0.html" || fail "nor does its page"
+    grep -q '<p>The reference of right is not HF but llama.cpp: ' "$tree/reports/refer_/index.html" || fail "nor does the page of all"
+    expect 1 "$tool" report --markdown "$refer_config"
+    says '^The reference of wrong is not HF but llama.cpp: .*, F32 weights \(f32.gguf\)$'
+    cp "$work/models/right.gguf" "$work/models/f32.gguf"
+    expect 8 run_ctest --output-on-failure -R '^refer/right/p0/h00$'
+    says 'the reference was made of f32.gguf [0-9a-f]+, and the matrix.s file is f32.gguf [0-9a-f]+ now; record it again'
+else
+    echo "no reference was recorded: $llamacpp is missing (ci/get-llamacpp.sh)"
+fi
+
 # ---- passes that deserve to be seen: a warning, and an exit code where it is asked for
 loud_config=$tree/refparity/loud_/config.json
 loud='loud.json:[0-9]+: warning: logits: the logits have the reference.s direction, but not its size: times 0.01 at '
@@ -339,6 +411,22 @@ assert tests["scheme/ok/p0/run"]["RESOURCE_LOCK"] == ["refparity-clean"], tests[
 assert tests["scheme/ok/p0/h00"]["LABELS"] == ["clean", "layer", "ok", "scheme"], tests["scheme/ok/p0/h00"]["LABELS"]
 END
 n_checks=$((n_checks + 1))
+
+# ---- a model in three files: all of the chain goes by the first one's name; a run is of all of them
+expect 0 run_ctest -R '^split/'
+says 'split/shards/weights .*Passed'
+says 'split/shards/p0/replay/h03 .*Passed'
+says 'split/shards/p0/report .*Passed'
+expect 0 "$tool" report "$tree/refparity/split_/config.json"
+says 'compared 1 of 1 pairs: 1 passed'
+touch "$work/models/split-00003-of-00003.gguf"
+expect 2 "$tree/refparity/split_/cases/case.split_.shards__p0" h2
+says 'the model file has changed since the engine was started: run it again'
+rm "$work/models/split-00003-of-00003.gguf"
+expect 8 run_ctest --output-on-failure -R '^split/shards/(p0/engine|weights)$'
+says 'split/shards/p0/engine .*Failed'
+says 'shard 3 of 3 of this model is missing; all have to be in one folder'
+says 'split/shards/weights .*Failed'
 
 # ---- a matrix that was changed after configuring: its new entries have no tests, so nothing passes
 cp "$work/project/matrix.json" "$work/matrix.json"

@@ -17,7 +17,7 @@ shift
     exit 2
 }
 families=("$@")
-[ $# -gt 0 ] || families=(deepseek2 deepseek3 gemma3 llama_linear qwen2 qwen3_yarn smollm3)
+[ $# -gt 0 ] || families=(deepseek2 deepseek3 gemma3 gpt-oss llama_linear phi3 qwen2 qwen3_yarn smollm3)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=$("$root/ci/record.sh" --print-python)
@@ -190,6 +190,33 @@ bugs_of_deepseek3() { # GGUF
     bugs_of_latents "$1"
 }
 
+buggy() { # GGUF BUG SLOT=NAME...: the C model with a bug of the catalogue in layer 2
+    local gguf=$1 bug=$2
+    shift 2
+    rm -rf "$work/dump"
+    logged "$bin/refparity-embedded-bugs" --model "$gguf" --tokens "$work/tokens" --mode "$mode" --bug "$bug" --layer 2 --dump "$work/dump" --slots operations
+    replays "$gguf" "$@"
+}
+
+# In the file: a head's sinks that are none, biases missing, a window that is one position too wide. What llama.cpp
+# has as constants is wrong in the C model, on F32 alone, which it does not round.
+bugs_of_gpt-oss() { # GGUF
+    mutated "$1" blk.2.attn_sinks.weight=add:-1e9 h2_attn=attention-sink
+    mutated "$1" blk.1.attn_output.bias=scale:0 h1_attnout=bias-missing
+    mutated "$1" blk.3.ffn_gate_inp.bias=scale:0 h3_router=bias-missing
+    mutated "$1" blk.1.ffn_up_exps.bias=scale:0 h1_up=bias-missing
+    mutated "$1" blk.1.ffn_down_exps.bias=scale:0 h1_ffnout=bias-missing
+    changed "$1" gpt-oss.attention.sliding_window=17 h0_attn=attention-window h2_attn=attention-window
+    [ "$1" = "$work/f32.gguf" ] || return 0
+    buggy "$1" sink-off h2_attn=attention-sink
+    buggy "$1" window-wider h2_attn=attention-window
+    buggy "$1" ffn-clamp-missing h2_act=ffn-clamp
+    buggy "$1" ffn-clamp-symmetric h2_act=ffn-clamp
+    buggy "$1" ffn-up-plain h2_act=ffn-up-offset
+    buggy "$1" ffn-alpha h2_act=ffn-activation
+    buggy "$1" router-softmax-of-all h2_expertw=router-scores
+}
+
 every_layer() { # NAME: of Q and of K
     local layer
     for layer in 0 1 2 3; do
@@ -220,6 +247,27 @@ bugs_of_qwen3_yarn() { # GGUF
     ignored "$1" qwen3.rope.scaling.yarn_attn_factor=1.25 $(every_layer rope-attention-factor)
 }
 
+# Parts of the fused products exchanged: Q and K, gate and up; longrope's short factors for the long ones; and the
+# window of a file that has one, which llama.cpp leaves out.
+bugs_of_phi3() { # GGUF
+    mutated "$1" blk.1.attn_qkv.weight=swap:0:256:256 h1_q=weights-swapped h1_k=weights-swapped
+    mutated "$1" blk.2.ffn_up.weight=swap:0:512:512 h2_gate=weights-swapped h2_up=weights-swapped
+    changed "$1" phi3.rope.scaling.original_context_length=512 $(every_layer rope-longrope)
+    ignored "$1" phi3.attention.sliding_window=16 h0_attn=attention-window h1_attn=attention-window h2_attn=attention-window h3_attn=attention-window
+}
+
+# Experts as they are published: the C model reads MXFP4 as transformers does, to the bit.
+mxfp4_checkpoint() {
+    local kind
+    logged "$python" "$root/fixtures/tiny/make_mxfp4.py" "$checkpoint" "$work/mxfp4"
+    for kind in packed unpacked; do
+        logged "$bin/refparity-embedded" --model "$work/mxfp4/$kind" --tokens "$work/tokens" --mode batched --dump "$work/mxfp4/dump.$kind" --slots operations
+    done
+    for kind in h0_gate h3_ffnout logits; do
+        cmp "$work/mxfp4/dump.packed/$kind.npy" "$work/mxfp4/dump.unpacked/$kind.npy" || fail "MXFP4 is read otherwise than transformers does"
+    done
+}
+
 # The last model in shards, as converters write them: the same model, whichever shard is named.
 split_files() {
     local shard
@@ -227,9 +275,7 @@ split_files() {
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
 import gguf, gguf_copy
-reader = gguf.GGUFReader(sys.argv[2])
-rows = ((t.name, tuple(int(n) for n in reversed(t.shape)), gguf.GGMLQuantizationType(t.tensor_type), t.data) for t in reader.tensors)
-gguf_copy.write_gguf(reader, {}, rows, pathlib.Path(sys.argv[3]), split_max_tensors=20)
+gguf_copy.split_gguf(gguf.GGUFReader(sys.argv[2]), pathlib.Path(sys.argv[3]), 20)
 END
     for shard in "$work"/split-0000?-of-0000?.gguf; do
         logged "$bin/refparity" weights "$shard" "$checkpoint"
@@ -240,6 +286,12 @@ END
     rm "$shard"
     "$bin/refparity" show "$work"/split-00001-of-0000?.gguf >"$work/log" 2>&1 && fail "a missing shard is not missed"
     grep -qF "$(basename "$shard"): shard" "$work/log" || fail "the missing shard is not named"
+    # a layer needs the first shard and its own
+    local last part=("$bin/refparity" replay "$work"/split-00001-of-0000?.gguf "$work/dump" --activations by_weight --mode "$mode")
+    logged "${part[@]}" --layers 0
+    last=$("$bin/refparity" show "$work/q8_0.gguf" | sed -n 's/^blk\.\([0-9]*\)\..*/\1/p' | sort -n | tail -n 1)
+    "${part[@]}" --layers "$last" >"$work/log" 2>&1 && fail "layer $last is replayed without its shard"
+    grep -qF "$(basename "$shard"): shard" "$work/log" || fail "the missing shard of layer $last is not named"
     echo "$family: $((n_replayed - before)) shards opened, each as the whole model"
 }
 
@@ -249,7 +301,9 @@ for family in "${families[@]}"; do
     logged "$python" "$root/fixtures/tiny/make_wide.py" "$work" "$family"
     checkpoint=$work/wide/$family
     bf16=$checkpoint/$family-bf16.gguf
-    for type in f32 q8_0 q4_k_m iq4_xs; do
+    types=(f32 q8_0 q4_k_m iq4_xs)
+    [ "$family" != gpt-oss ] || types+=(mxfp4_moe)
+    for type in "${types[@]}"; do
         logged "$bin/refparity-llamacpp-quantize" $type "$bf16" "$work/$type.gguf"
     done
     logged "$python" "$root/fixtures/hf_reference.py" --model "wide/$family" --checkpoints "$work" --prompt-file "$prompt" --out "$work/hf.npz" --slots operations
@@ -267,7 +321,7 @@ for family in "${families[@]}"; do
         done
         llamacpp refparity-llamacpp "$work/f32.gguf" $mode
         agrees "$family, $mode: llama.cpp" "$(of_llamacpp "$family")"
-        for type in f32 q8_0 q4_k_m iq4_xs; do
+        for type in "${types[@]}"; do
             llamacpp refparity-llamacpp "$work/$type.gguf" $mode
             replays "$work/$type.gguf"
         done
@@ -275,6 +329,7 @@ for family in "${families[@]}"; do
             "bugs_of_$family" "$work/$type.gguf"
         done
     done
+    [ "$family" != gpt-oss ] || mxfp4_checkpoint
     echo "$family: $n_replayed dumps of llama.cpp replayed, with and without a bug ($((SECONDS - start)) s)"
 done
 before=$n_replayed

@@ -129,8 +129,8 @@ echo "K-quants of rows of 256 made, recorded and run ($((SECONDS - start)) s)"
 start=$SECONDS
 long=$root/matrix/prompts/long.txt
 bugs=$built/bin/refparity-llamacpp-bugs
-# expect WHAT GGUF LEAST [SLOT]: replays $work/dump, LEAST slots or more; SLOT is the only one that may fail, and
-# has to.
+# expect WHAT GGUF LEAST [SLOTS]: replays $work/dump, LEAST slots or more; SLOTS are the only ones that may fail, and
+# have to.
 expect() {
     local what=$1 gguf=$2 least=$3 slot=${4:-} status=0
     local replay=("$built/bin/refparity" replay "$gguf" "$work/dump" --activations by_weight --mode "$mode" --json)
@@ -143,7 +143,7 @@ import json, sys
 slots = json.load(open(sys.argv[1]))["slots"]
 failing = [slot["slot"] for slot in slots if slot["verdict"] != "PASS"]
 print(*(f"{slot['slot']}: {slot['verdict']} {slot['message']}" for slot in slots if slot["slot"] in failing), sep="\n")
-sys.exit(failing != ([sys.argv[2]] if sys.argv[2] else []) or len(slots) < int(sys.argv[3]))
+sys.exit(failing != sys.argv[2].split() or len(slots) < int(sys.argv[3]))
 END
     [ "$status" = $((${#slot} > 0)) ] || fail "replay of $what, $mode: exit code $status"
     n_replayed=$((n_replayed + 1))
@@ -166,6 +166,52 @@ for model in "${models[@]}"; do
     done
 done
 echo "$n_replayed dumps replayed, with and without a bug ($((SECONDS - start)) s)"
+
+# ---- types of weights that no tiny file has: of each a matrix or two. Replay finds a zeroed row of each, and nothing
+# in what is right. Whether a tensor is the checkpoint's is told, or that nothing can be told of its type.
+start=$SECONDS
+gguf=$work/types.gguf
+types=() changes=() wrong=()
+for type in attn_q=tq1_0 attn_v=tq2_0 ffn_gate=mxfp4 ffn_up=nvfp4; do types+=("blk.[12].$type"); done
+logged "$built/bin/refparity-llamacpp-quantize" q8_0 "$work/wide/qwen3/qwen3-bf16.gguf" "$work/limited.gguf" "${types[@]}"
+for type in attn_q.weight=blocks:IQ1_S attn_k.weight=blocks:IQ1_M attn_v.weight=blocks:IQ2_XXS attn_output.weight=blocks:IQ2_XS \
+    ffn_gate.weight=blocks:IQ2_S ffn_up.weight=blocks:IQ3_XXS ffn_down.weight=blocks:IQ3_S; do changes+=(--tensor "blk.0.$type"); done
+logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$work/limited.gguf" "$gguf" "${changes[@]}" # llama.cpp's quantizer needs half a minute
+weights_say() { # GGUF [WRONG...]: these tensors are wrong, those of layer 0 are not compared
+    local gguf=$1 status=0
+    shift
+    "$built/bin/refparity" weights --json "$gguf" "$work/wide/qwen3" >"$work/weights.json" 2>"$work/log" || status=$?
+    [ "$status" = $(($# > 0 ? 1 : 2)) ] || fail "weights of $gguf: exit code $status"
+    "$python" - "$work/weights.json" "$@" >"$work/log" 2>&1 <<'END' || fail "weights of $gguf: expected to be wrong: ${*:-nothing}"
+import json, sys
+bad = [found for found in json.load(open(sys.argv[1]))["findings"] if not found["right"]]
+print(*(found["message"] for found in bad), sep="\n")
+skipped = {f["name"]: f["message"].split(": ", 1)[1] for f in bad if "cannot be compared" in f["message"]}
+wrong = [found["name"] for found in bad if found["name"] not in skipped]
+sys.exit(wrong != sys.argv[2:] or len(skipped) != 7 or {name[:6] for name in skipped} != {"blk.0."}
+         or skipped["blk.0.attn_v.weight"] != "type IQ2_XXS rounds 8 values at once")
+END
+}
+weights_say "$gguf"
+changes=()
+for matrix in attn_q attn_v ffn_gate ffn_up; do
+    changes+=(--tensor "blk.1.$matrix.weight=copy:blk.2.$matrix.weight")
+    wrong+=("blk.1.$matrix.weight")
+done
+logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$gguf" "$work/mutated.gguf" "${changes[@]}"
+weights_say "$work/mutated.gguf" "${wrong[@]}"
+changes=()
+for matrix in 0.attn_q 0.attn_k 0.attn_v 0.attn_output 0.ffn_gate 0.ffn_up 0.ffn_down 1.attn_q 1.attn_v 1.ffn_gate 1.ffn_up; do
+    changes+=(--tensor "blk.$matrix.weight=zero:5:6")
+done
+logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$gguf" "$work/mutated.gguf" "${changes[@]}"
+for mode in batched per-token; do
+    run "$gguf" "$long" "$mode" --slots operations
+    expect "all types" "$gguf" 67
+    run "$work/mutated.gguf" "$long" "$mode" --slots operations
+    expect "all types, a row of each zeroed" "$gguf" 67 "h0_q h0_k h0_v h0_attnout h0_gate h0_up h0_ffnout h1_q h1_v h1_gate h1_up"
+done
+echo "types of weights that no tiny file has: decoded, compared and replayed ($((SECONDS - start)) s)"
 
 # ---- every operation: each slot is there, as wide as it has to be, and what NumPy makes of the slots that
 # its operation reads, biases included; layers alone are then the same files, and no others

@@ -207,6 +207,53 @@ static void swapped_layers_are_an_error_and_no_bug(void **state)
     assert_non_null(strstr(output, " 0 over the limit, 0 not replayed, 4 damaged"));
 }
 
+/* What Hugging Face's modules computed says itself what the engine computes in, and needs no model. */
+static void expected_values_take_no_model_and_no_numerics(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_required};
+    const char *fixture =
+        RP_SOURCE_DIR "/fixtures/store/tiny--qwen3/main/float32/once-upon-a-time-e286222c.npz";
+    struct rp_test_replayed replayed;
+    char output[16384];
+    rp_test_replayed_open(&replayed, &of);
+    char *argv[] = {(char *)RP_TOOL, (char *)"replay",  (char *)"--expected", (char *)fixture,
+                    replayed.folder, (char *)"--state", (char *)"bf16",       NULL};
+    assert_int_equal(run_tool(argv, replayed.folder, output, sizeof output), 2);
+    assert_non_null(strstr(output, "what the engine computes in is said by"));
+    argv[5] = replayed.folder;
+    argv[6] = NULL;
+    assert_int_equal(run_tool(argv, replayed.folder, output, sizeof output), 2);
+    assert_non_null(strstr(output, "expected DUMP alone beside --expected, found 2 arguments"));
+    argv[5] = NULL;
+    assert_int_equal(run_tool(argv, replayed.folder, output, sizeof output), 2);
+    assert_non_null(strstr(output, "it is not what ci/record.sh --replay writes"));
+    rp_test_replayed_close(&replayed);
+}
+
+static void an_architecture_that_is_not_computed_names_who_replays_it(void **state)
+{
+    (void)state;
+    const struct rp_test_dump_of of = {.model = "qwen3", .keeps = keeps_required};
+    struct rp_test_replayed replayed;
+    char output[16384], config[512];
+    rp_test_replayed_open(&replayed, &of);
+    char *argv[] = {(char *)RP_TOOL, (char *)"replay", config, replayed.folder, NULL};
+    static const char text[] = "{\"model_type\": \"olmo2\"}";
+    snprintf(config, sizeof config, "%s/model", replayed.folder);
+    assert_int_equal(rp_make_dirs(config, NULL), RP_OK);
+    snprintf(config, sizeof config, "%s/model/config.json", replayed.folder);
+    assert_int_equal(rp_file_write_atomic(config, text, sizeof text - 1, NULL), RP_OK);
+    static const char none[] = "\2\0\0\0\0\0\0\0{}";
+    snprintf(config, sizeof config, "%s/model/model.safetensors", replayed.folder);
+    assert_int_equal(rp_file_write_atomic(config, none, sizeof none - 1, NULL), RP_OK);
+    snprintf(config, sizeof config, "%s/model", replayed.folder);
+    assert_int_equal(run_tool(argv, replayed.folder, output, sizeof output), 2);
+    assert_non_null(strstr(output, "model_type olmo2; computed are"));
+    assert_non_null(strstr(output, "ci/record.sh --replay"));
+    rp_test_replayed_close(&replayed);
+}
+
 /* Without the tokens nobody knows whether emb is right. */
 static void a_dump_without_tokens_needs_them(void **state)
 {
@@ -410,6 +457,8 @@ int main(void)
         cmocka_unit_test(a_dump_that_is_not_whole_is_an_error),
         cmocka_unit_test(a_damaged_dump_is_an_error_and_no_bug),
         cmocka_unit_test(swapped_layers_are_an_error_and_no_bug),
+        cmocka_unit_test(expected_values_take_no_model_and_no_numerics),
+        cmocka_unit_test(an_architecture_that_is_not_computed_names_who_replays_it),
         cmocka_unit_test(a_dump_without_tokens_needs_them),
         cmocka_unit_test(what_is_missing_is_said),
         cmocka_unit_test(a_misspelt_slot_is_said),

@@ -16,6 +16,8 @@ Measures, all of these by default, and prints a table with the goals beside the 
   replay   64 positions of models with real shapes and random weights, replayed: the whole Qwen3-0.6B
            and Llama-3.2-1B, and 8 of Qwen3.5-4B's 32 layers (two periods); with CBLAS and without,
            beside one run of the C model
+  experts  64 positions of a layer of large mixtures of experts, random weights in Q4_K_M's types, replayed:
+           Qwen3.6-35B-A3B's shape (with linear and with full attention), and DeepSeek-V3's
   smollm2  a real model (ci/get-smollm2.sh --checkpoint) in llama.cpp (ci/get-llamacpp.sh): what dumping
            every operation costs; and `refparity replay` of that dump beside one forward by Hugging
            Face transformers
@@ -26,7 +28,7 @@ Measures, all of these by default, and prints a table with the goals beside the 
             with all sections
   --help    this text
 
-Needs what ci/parity.sh and ci/record.sh need, 4 GiB of disk below ${TMPDIR:-/tmp}, and some
+Needs what ci/parity.sh and ci/record.sh need, 9 GiB of disk below ${TMPDIR:-/tmp}, and some
 minutes. Works in a scratch folder, which it removes. On a busy machine, trust the ratios: both
 sides of each are measured in turn.
 
@@ -50,7 +52,7 @@ while [ $# -gt 0 ]; do
         exit 0
         ;;
     --readme) readme=true ;;
-    compare | memory | warm | field | replay | smollm2 | build | parity) sections+=("$1") ;;
+    compare | memory | warm | field | replay | experts | smollm2 | build | parity) sections+=("$1") ;;
     *) fail "no section '$1': see ci/bench.sh --help" ;;
     esac
     shift
@@ -59,7 +61,7 @@ if [ "$readme" = true ]; then
     [ ${#sections[@]} -eq 0 ] || fail "--readme needs all sections"
     [ -f "$root/README.md" ] || say "note: there is no README.md: the table is only printed"
 fi
-[ ${#sections[@]} -gt 0 ] || sections=(compare memory warm field replay smollm2 build parity)
+[ ${#sections[@]} -gt 0 ] || sections=(compare memory warm field replay experts smollm2 build parity)
 
 "$root/ci/install.sh" build
 python=$("$root/ci/record.sh" --print-python)
@@ -212,6 +214,28 @@ measure_replay() {
     replay_row qwen3-0.6b bf16 f32 "shapes of Qwen3-0.6B: BF16, 28 layers" "10 s, 300 MiB"
     replay_row llama-3.2-1b q8_0 by_weight "of Llama-3.2-1B: Q8_0, rounded activations, 16 layers" "-"
     replay_row qwen3.5-4b q4_0 by_weight "of Qwen3.5-4B: Q4_0, rounded activations, 8 of 32 layers" "-" --layers 8
+}
+
+# One model, in its turn: it is made, dumped from, replayed and removed.
+experts_row() { # NAME WHAT GOAL
+    local model=$work/experts/$1.gguf dump=$work/experts/dump measured
+    quiet "$python" "$root/fixtures/tiny/make_expert_layers.py" "$work/experts" "$1"
+    awk 'BEGIN { srand(1); for (i = 0; i < 64; i++) print int(rand() * 1024) }' >"$work/ids"
+    quiet "$embedded" --model "$model" --tokens "$work/ids" --dump "$dump" --mode batched --activations by_weight \
+        --slots operations
+    measured=$(env -u OPENBLAS_NUM_THREADS "$work/tools/replay_bench" "$model" "$dump" by_weight) ||
+        fail "replay_bench failed"
+    [ "${measured##* }" = 0 ] || fail "slots of $1 fail that are right: $measured"
+    row "Replay of 64 positions, $2" \
+        "$(awk '{ printf "%.1f s in the slowest layer (%.1f s of CPU time in all), %.0f MiB", $2, $4, $6 }' <<<"$measured")" "$3"
+    rm -rf "$work/experts"
+}
+
+measure_experts() {
+    build_tools
+    experts_row qwen3.6-35b-a3b "a layer of Qwen3.6-35B-A3B's shape: Q4_K_M, 2048 wide, 256 experts, 8 chosen" \
+        "7.5 s (40 layers in 5 minutes), 2 GiB"
+    experts_row deepseek-v3 "a layer of DeepSeek-V3's shape: Q4_K_M, 7168 wide, MLA, 256 experts of 2048, 8 chosen" "2 GiB"
 }
 
 # replay_smollm2 TYPE ACTIVATIONS N_POSITIONS: what llama.cpp dumped, replayed beside a forward; the time

@@ -7,6 +7,8 @@ usage() {
     cat <<'END'
 usage: ci/record.sh [FILTER] [--check] [OPTION...]
        ci/record.sh --model NAME --prompt TEXT [--slots operations] [--dtype TYPE] [--out FILE.npz] [OPTION...]
+       ci/record.sh [FILTER] --build DIR [--force]
+       ci/record.sh --replay DUMP --model NAME [--gguf FILE] [--activations by_weight] [OPTION...]
 
 Records the fixture of every pair of matrix/matrix.json whose <entry>/<prompt> contains FILTER
 (default: all); what is valid already is kept. Models that are not in the repository come from the
@@ -21,6 +23,11 @@ of the checkpoint, by which <entry>/weights is tested where the checkpoint is no
   --slots LEVEL   with --model: layers, or operations: what every operation reads and writes
   --dtype TYPE    with --model: float32, bfloat16 or float16
   --out FILE.npz  with --model: not into the store but here
+  --build DIR     not HF's fixtures, but those of entries that name an engine as their reference: runs
+                  `refparity record` of the build tree DIR, where the engines are; needs no Python
+  --replay DUMP   with --model: what refparity replay does, of any architecture that transformers has: each
+                  slot of an engine's dump is computed by HF's own modules from the dump's own inputs, on the
+                  weights of --gguf FILE or of the checkpoint; ci/record.sh --replay --help has its options
   --test          run the recorder's own unit tests instead
   --print-python  make the environment and print its interpreter's path instead
   --help          this text
@@ -32,7 +39,7 @@ ${XDG_CACHE_HOME:-$HOME/.cache}/refparity/venv. pip's own settings apply: to get
 set PIP_EXTRA_INDEX_URL to an index of CPU wheels. REFPARITY_PYTHON=/path/to/python uses that
 interpreter as it is instead.
 
-Exit codes: 0 all well, 1 --check or --test found something wrong, 2 wrong usage or environment.
+Exit codes: 0 all well, 1 --check, --test or --replay found something wrong, 2 wrong usage or environment.
 END
 }
 
@@ -48,7 +55,15 @@ torch=$root/fixtures/requirements-torch.txt
 
 filter=
 mode=record
+build=
 options=()
+case " $* " in *" --replay "* | *" --replay="*)
+    mode=replay
+    options=("$@")
+    case " $* " in *" --help "* | *" -h "*) options=(--help) ;; esac
+    set --
+    ;;
+esac
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help)
@@ -57,6 +72,11 @@ while [ $# -gt 0 ]; do
         ;;
     --test) mode=unit-tests ;;
     --print-python) mode=print ;;
+    --build)
+        [ $# -ge 2 ] || fail "--build needs a folder: see ci/record.sh --help"
+        build=$2
+        shift
+        ;;
     --store | --checkpoints | --model | --prompt | --prompt-file | --slots | --dtype | --out | --revision | --gguf)
         [ $# -ge 2 ] || fail "$1 needs a value: see ci/record.sh --help"
         [ "$1" != --model ] || mode=one
@@ -124,13 +144,23 @@ environment_python() {
     printf '%s\n' "$venv/bin/python"
 }
 
+if [ -n "$build" ]; then
+    [ "$mode" = record ] || fail "--build goes with the matrix alone: see ci/record.sh --help"
+    tool=$(sed -n 's/^  "tool": "\(.*\)",$/\1/p' "$build"/refparity/config.json "$build"/refparity/*/config.json 2>/dev/null | head -n 1)
+    [ -x "$tool" ] || fail "$build is no build tree with refparity in it: configure and build it first"
+    exec "$tool" record ${options[@]+"${options[@]}"} "$build" "$filter"
+fi
+
 python=$(environment_python)
 case $mode in
 print) printf '%s\n' "$python" ;;
+replay) exec "$python" "$root/fixtures/hf_replay.py" "${options[@]}" ;;
 unit-tests)
     # -B: no bytecode beside the sources
-    exec "$python" -B -m unittest discover --start-directory "$root/fixtures" --pattern "*_test.py" \
-        ${options[@]+"${options[@]}"}
+    for folder in fixtures fixtures/engines; do
+        "$python" -B -m unittest discover --start-directory "$root/$folder" --pattern "*_test.py" \
+            ${options[@]+"${options[@]}"} || exit 1
+    done
     ;;
 one)
     [ -z "$filter" ] || fail "'$filter' is a filter of the matrix, and --model takes one model alone: give one of them"

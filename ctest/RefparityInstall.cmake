@@ -19,6 +19,7 @@ install(FILES fixtures/hf_reference.py fixtures/hf_model.py fixtures/fixture_fil
   fixtures/slot_hooks.py fixtures/experts.py fixtures/streamed.py fixtures/gguf_weights.py
   fixtures/weights_sketch.py fixtures/requirements.txt
   fixtures/requirements-torch.txt DESTINATION "${_recorder}")
+install(FILES fixtures/engines/refparity_dump.py DESTINATION "${CMAKE_INSTALL_DATADIR}/refparity/python")
 install(FILES matrix/matrix.schema.json DESTINATION "${CMAKE_INSTALL_DATADIR}/refparity")
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 

@@ -402,7 +402,7 @@ static void the_catalogue_is_consistent(void **state)
     (void)state;
     for (size_t i = 0; i < rp_bug_count(); i++) {
         const struct rp_bug *bug = rp_bug_at(i);
-        bool applies = false;
+        bool applies = rp_bug_applies(bug, "gpt-oss"); /* which has no committed model */
         assert_ptr_equal(rp_bug_find(bug->name), bug);
         assert_true(changes_an_operation(bug) != !!bug->change_prompt);
         assert_true(bug->in_per_token || bug->in_batched);

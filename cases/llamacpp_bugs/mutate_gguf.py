@@ -13,8 +13,10 @@ that IN lacks is added, as a string, a float where it has a point, or else a uin
     copy:OTHER          the bytes of tensor OTHER, as IN has it
     zero:A:B            rows A .. B-1 zeroed
     rows:A:B:F          rows A .. B-1 times F
+    swap:A:B:N          N rows from A on exchanged with N from B on
     interleave:N        rows of each of N heads from RoPE's halves to its pairs
     halve:N             and back
+    blocks:TYPE         random blocks of another type; the values are as large in root mean square
 
 --architecture adds IN's keys of its architecture under NAME, too, which engines then take it for.
 
@@ -33,6 +35,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 from gguf_copy import write_gguf
+from random_blocks import random_rows
 
 # Where a block's F16 scales stand, by ggml's layout of a block.
 SCALES = {
@@ -100,10 +103,17 @@ def change(tensor: Tensor, op: str, args: list[str], originals: dict[str, gguf.R
         tensor.bytes[rows] = 0  # of every type here a zero
     elif op == "rows":
         tensor.scale(rows, float(args[2]))
+    elif op == "swap":
+        a, b, n = (int(arg) for arg in args)
+        tensor.bytes[[*range(a, a + n), *range(b, b + n)]] = tensor.bytes[[*range(b, b + n), *range(a, a + n)]]
     elif op in ("interleave", "halve"):
         head_dim = tensor.shape[-1] // int(args[0])
         halves = np.arange(head_dim).reshape(2, -1).T.ravel()  # 0, d/2, 1, d/2 + 1 ...
         tensor.permute_heads(int(args[0]), halves if op == "interleave" else np.argsort(halves))
+    elif op == "blocks":
+        rms = float(np.sqrt(np.mean(tensor.values().astype(np.float64) ** 2)))
+        tensor.type = Type[args[0]]
+        tensor.bytes = random_rows(tensor.type, len(tensor.bytes), tensor.shape[0], rms, np.random.default_rng(1))
     elif op == "copy":
         other = Tensor(originals[args[0]])
         if (other.shape, other.type) != (tensor.shape, tensor.type):

@@ -9,7 +9,9 @@ static const struct rp_architecture *const architectures[] = {
     &rp_architecture_deepseek2,
     &rp_architecture_deepseek3,
     &rp_architecture_gemma3,
+    &rp_architecture_gpt_oss,
     &rp_architecture_llama,
+    &rp_architecture_phi3,
     &rp_architecture_qwen2,
     &rp_architecture_qwen3,
     &rp_architecture_qwen35,
@@ -174,7 +176,8 @@ static bool has_weight(enum rp_step_kind kind)
 {
     return kind == RP_STEP_RMS_NORM || kind == RP_STEP_LINEAR || kind == RP_STEP_HEAD_LINEAR ||
            kind == RP_STEP_CAUSAL_CONV1D || kind == RP_STEP_GATED_NORM ||
-           kind == RP_STEP_EXPERTS_LINEAR || kind == RP_STEP_CHOOSE_EXPERTS;
+           kind == RP_STEP_EXPERTS_LINEAR || kind == RP_STEP_ATTENTION ||
+           kind == RP_STEP_CHOOSE_EXPERTS;
 }
 
 bool rp_weight_is_optional(enum rp_weight_id which)
@@ -326,6 +329,7 @@ void rp_weight_shape(const struct rp_model_config *config, enum rp_weight_id whi
         *n_out = config->hidden_size;
         *n_in = heads_width;
         break;
+    case RP_ATTN_SINKS: *n_in = config->n_heads; break;
     case RP_ATTN_QKV: *n_out = conv_channels(config); break;
     case RP_ATTN_GATE: *n_out = config->n_linear_v_heads * config->linear_head_dim; break;
     case RP_SSM_CONV1D:
@@ -390,6 +394,8 @@ const char *rp_weight_name(enum rp_weight_id which)
         [RP_ATTN_Q_NORM] = "attn_q_norm",
         [RP_ATTN_K_NORM] = "attn_k_norm",
         [RP_ATTN_OUTPUT] = "attn_output",
+        [RP_ATTN_OUTPUT_BIAS] = "attn_output.bias",
+        [RP_ATTN_SINKS] = "attn_sinks",
         [RP_ATTN_QKV] = "attn_qkv",
         [RP_ATTN_GATE] = "attn_gate",
         [RP_SSM_CONV1D] = "ssm_conv1d",
@@ -436,10 +442,42 @@ const char *rp_weight_name(enum rp_weight_id which)
     return (unsigned)which < RP_N_WEIGHTS ? names[which] : "unknown";
 }
 
+/* The tensor that has the weight and others; NULL: it has its own. */
+static const struct rp_fused *fused_of(const struct rp_architecture *architecture,
+                                       enum rp_weight_id which)
+{
+    for (size_t i = 0; i < sizeof architecture->fused / sizeof *architecture->fused; i++)
+        for (size_t k = 0; k < architecture->fused[i].n_parts; k++)
+            if (architecture->fused[i].parts[k] == which)
+                return &architecture->fused[i];
+    return NULL;
+}
+
+struct rp_weight_rows rp_weight_rows(const struct rp_architecture *architecture,
+                                     const struct rp_model_config *config, enum rp_weight_id which)
+{
+    const struct rp_fused *fused = fused_of(architecture, which);
+    struct rp_weight_rows rows = {.first = 0};
+    size_t n_in;
+    rp_weight_shape(config, which, &rows.n, &n_in);
+    rows.n_all = fused ? 0 : rows.n;
+    for (size_t k = 0; fused && k < fused->n_parts; k++) {
+        size_t n_out;
+        rp_weight_shape(config, fused->parts[k], &n_out, &n_in);
+        if (fused->parts[k] == which)
+            rows.first = rows.n_all;
+        rows.n_all += n_out;
+    }
+    return rows;
+}
+
 void rp_weight_full_name(const struct rp_architecture *architecture, enum rp_weight_id which,
                          size_t layer, char name[RP_GGUF_NAME_SIZE])
 {
-    const char *base = which == RP_FFN_NORM ? architecture->ffn_norm : rp_weight_name(which);
+    const struct rp_fused *fused = fused_of(architecture, which);
+    const char *base = fused                  ? fused->name
+                       : which == RP_FFN_NORM ? architecture->ffn_norm
+                                              : rp_weight_name(which);
     const char *suffix = which == RP_SSM_A || strstr(base, ".bias") ? ""
                          : which == RP_SSM_DT                       ? ".bias"
                                                                     : ".weight";

@@ -95,8 +95,12 @@ struct rp_layer_pattern {
 /* What the converter does to a tensor's values. */
 enum rp_value_change {
     RP_CHANGE_NONE,
-    RP_CHANGE_PLUS_ONE, /* a norm that HF multiplies by 1 + weight */
-    RP_CHANGE_MINUS_EXP /* -exp(x) */
+    RP_CHANGE_PLUS_ONE,  /* a norm that HF multiplies by 1 + weight */
+    RP_CHANGE_MINUS_EXP, /* -exp(x) */
+    /* Of all experts' tensor, as gpt_oss_experts.h has it: its rows 0, 2, 4 …; 1, 3, 5 …; all of them. */
+    RP_CHANGE_EVEN_OF_EXPERTS,
+    RP_CHANGE_ODD_OF_EXPERTS,
+    RP_CHANGE_ALL_OF_EXPERTS
 };
 
 /* How a weight is made from the checkpoint's tensor. */
@@ -106,6 +110,13 @@ struct rp_source {
     enum rp_value_change change;
     enum rp_slot_part rows,
         columns; /* whose order they are in; RP_PART_OTHER: as in the checkpoint */
+};
+
+/* Weights that a file keeps in one tensor, one below the other. */
+struct rp_fused {
+    const char *name; /* as rp_weight_name's */
+    enum rp_weight_id parts[3];
+    size_t n_parts; /* 0: none */
 };
 
 struct rp_architecture {
@@ -129,6 +140,7 @@ struct rp_architecture {
     struct rp_layer_plan dense_plans[RP_N_LAYER_KINDS]; /* of the first layers, without experts */
     struct rp_router router; /* scores, normalizes: where no key says otherwise */
     struct rp_layer_pattern pattern;
+    struct rp_fused fused[2];
     const char *const *hf_names;     /* model_type in config.json, up to a NULL */
     const struct rp_source *sources; /* [n_sources]; RP_OUTPUT and RP_ROPE_FREQS have none */
     size_t n_sources;
@@ -139,9 +151,9 @@ struct rp_architecture {
 };
 
 extern const struct rp_architecture rp_architecture_deepseek2, rp_architecture_deepseek3,
-    rp_architecture_llama, rp_architecture_qwen3, rp_architecture_gemma3, rp_architecture_qwen2,
-    rp_architecture_qwen35, rp_architecture_qwen35moe, rp_architecture_qwen3moe,
-    rp_architecture_smollm3;
+    rp_architecture_llama, rp_architecture_phi3, rp_architecture_qwen3, rp_architecture_gemma3,
+    rp_architecture_gpt_oss, rp_architecture_qwen2, rp_architecture_qwen35,
+    rp_architecture_qwen35moe, rp_architecture_qwen3moe, rp_architecture_smollm3;
 
 /* Their names, for a message: "llama, qwen3"; those of config.json's model_type. */
 const char *rp_architecture_names(char *text, size_t size);
@@ -188,6 +200,13 @@ bool rp_layer_plan_uses(const struct rp_layer_plan *plan, enum rp_weight_id whic
 /* A weight's whole name in the file; layer is ignored for those outside the layers. */
 void rp_weight_full_name(const struct rp_architecture *architecture, enum rp_weight_id which,
                          size_t layer, char name[RP_GGUF_NAME_SIZE]);
+
+/* Which rows of its tensor are the weight's, of one whose rp_weight_n_stacked is 0: n from `first` on, of n_all. */
+struct rp_weight_rows {
+    size_t first, n, n_all;
+};
+struct rp_weight_rows rp_weight_rows(const struct rp_architecture *architecture,
+                                     const struct rp_model_config *config, enum rp_weight_id which);
 
 /* 0 for what the configuration does not have. */
 size_t rp_buffer_width(const struct rp_model_config *config, enum rp_buffer buffer);

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "operations/activation.h"
+
 #define MAX_LAYERS 4096
 #define MAX_SIZE (1 << 24) /* of any one dimension; products of two stay far below SIZE_MAX */
 #define REQUIRED SIZE_MAX  /* as a default: there is none */
@@ -434,7 +436,10 @@ static enum rp_status read_window(const struct reader *reader,
     const cJSON *theta = rp_checkpoint_setting(reader->checkpoint, "rope_local_base_freq");
     const cJSON *scaling = cJSON_GetObjectItemCaseSensitive(reader->sliding_rope, "rope_type");
     double base = 10000.0;
-    enum rp_status status = read_size(reader, "sliding_window", REQUIRED, &model->window);
+    const bool may_have_none = architecture->plans[RP_LAYER_FULL_ATTENTION].n_steps > 0 &&
+                               !architecture->window_has_own_rope;
+    enum rp_status status =
+        read_size(reader, "sliding_window", may_have_none ? 0 : REQUIRED, &model->window);
     if (!architecture->window_has_own_rope) {
         model->rope_theta_sliding = model->rope_theta;
         return status;
@@ -451,6 +456,16 @@ static enum rp_status read_window(const struct reader *reader,
     return status;
 }
 
+/* Where config.json has it, it has to be the one that is computed. */
+static enum rp_status check_number(const struct reader *reader, const char *key, double expected)
+{
+    const cJSON *value = rp_checkpoint_setting(reader->checkpoint, key);
+    if (!value || (cJSON_IsNumber(value) && fabs(value->valuedouble - expected) < 1e-6))
+        return RP_OK;
+    return FAIL(reader, value, RP_ERR_UNSUPPORTED, "\"%s\" is not %g, which alone is computed", key,
+                expected);
+}
+
 static enum rp_status refuse_features(const struct reader *reader,
                                       const struct rp_architecture *architecture)
 {
@@ -461,6 +476,13 @@ static enum rp_status refuse_features(const struct reader *reader,
     const cJSON *cap = rp_checkpoint_setting(reader->checkpoint, "final_logit_softcapping");
     const cJSON *window = rp_checkpoint_setting(reader->checkpoint, "sliding_window");
     const cJSON *use_window = rp_checkpoint_setting(reader->checkpoint, "use_sliding_window");
+    enum rp_status status = RP_OK;
+    if (architecture->activation == RP_CLAMPED_SWISH)
+        status = check_number(reader, "swiglu_alpha", (double)RP_CLAMPED_ALPHA);
+    if (status == RP_OK && architecture->activation == RP_CLAMPED_SWISH)
+        status = check_number(reader, "swiglu_limit", (double)RP_CLAMP_LIMIT);
+    if (status != RP_OK)
+        return status;
     if (act && !(cJSON_IsString(act) && strcmp(act->valuestring, expected) == 0))
         return FAIL(reader, act, RP_ERR_UNSUPPORTED,
                     "\"%s\" is not \"%s\", which alone is computed", key, expected);
@@ -516,6 +538,9 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
         status = read_delta_net(&reader, model);
     if (status == RP_OK && rp_architecture_has_window(out->architecture))
         status = read_window(&reader, out->architecture, model);
+    for (size_t i = 0; i < model->n_layers && status == RP_OK && model->window == 0; i++)
+        if (out->layer_kinds[i] == RP_LAYER_SLIDING_ATTENTION)
+            out->layer_kinds[i] = RP_LAYER_FULL_ATTENTION;
     if (status == RP_OK && rp_architecture_has_experts(out->architecture))
         status = read_experts(&reader, model);
     if (status == RP_OK)

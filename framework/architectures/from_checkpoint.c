@@ -8,6 +8,7 @@
 
 #include "architectures/checkpoint_config.h"
 #include "architectures/checkpoint_rope_scaling.h"
+#include "architectures/gpt_oss_experts.h"
 #include "architectures/hf_order.h"
 #include "weights/gguf_computed.h"
 
@@ -31,7 +32,8 @@ struct made {
     bool is_transposed;
     const struct rp_checkpoint_tensor **each; /* [n_rows / n_each], owned */
     size_t n_each, stride, first;
-    float *values; /* [n_columns], of rope factors; else NULL */
+    struct rp_gpt_oss_experts fused; /* n_experts 0: it is not of gpt-oss's experts */
+    float *values;                   /* [n_columns], of rope factors; else NULL */
 };
 
 struct conversion {
@@ -64,8 +66,10 @@ static void free_conversion(void *context)
 
 static void change_values(enum rp_value_change change, float *values, size_t n)
 {
-    for (size_t i = 0; i < n && change != RP_CHANGE_NONE; i++)
-        values[i] = change == RP_CHANGE_PLUS_ONE ? values[i] + 1.0f : -expf(values[i]);
+    for (size_t i = 0; i < n && change == RP_CHANGE_PLUS_ONE; i++)
+        values[i] += 1.0f;
+    for (size_t i = 0; i < n && change == RP_CHANGE_MINUS_EXP; i++)
+        values[i] = -expf(values[i]);
 }
 
 /* As many rows as n_columns of the source are wide have a matrix. */
@@ -124,6 +128,10 @@ static enum rp_status make_rows(const void *context, size_t index, size_t first,
     const struct rp_checkpoint_tensor *source = made->source;
     if (made->is_transposed)
         return make_transposed_rows(made, first, n, out, err);
+    if (made->fused.n_experts > 0) { /* a row of biases has those of all the expert's rows */
+        const size_t n_each = width / made->fused.n_in;
+        return rp_gpt_oss_experts_rows(&made->fused, first * n_each, n * n_each, out, err);
+    }
     if (made->n_each > 0)
         return make_expert_rows(made, first, n, out, err);
     if (source->sketch.data)
@@ -380,6 +388,35 @@ static enum rp_status add_experts(struct conversion *conversion, const struct rp
     return status;
 }
 
+static enum rp_status add_fused_experts(struct conversion *conversion,
+                                        const struct rp_source *source, size_t layer,
+                                        const char *name, struct rp_error *err)
+{
+    const struct rp_model_config *model = &conversion->config.model;
+    const size_t n_experts = rp_weight_n_stacked(model, source->which);
+    const bool is_bias = n_experts == 0, is_half = source->change != RP_CHANGE_ALL_OF_EXPERTS;
+    struct made made = {.change = RP_CHANGE_NONE};
+    struct rp_gpt_oss_experts *fused = &made.fused;
+    rp_weight_shape(model, source->which, &made.n_rows, &made.n_columns);
+    fused->n_experts = is_bias ? made.n_rows : n_experts;
+    fused->n_out = is_bias ? made.n_columns : made.n_rows;
+    fused->n_in = is_bias ? 1 : made.n_columns;
+    fused->step = is_half ? 2 : 1;
+    fused->n_all = fused->step * fused->n_out;
+    fused->first = source->change == RP_CHANGE_ODD_OF_EXPERTS;
+    made.n_each = is_bias ? 0 : made.n_rows;
+    made.n_rows = is_bias ? made.n_rows : n_experts * made.n_rows;
+    const enum rp_status status = rp_gpt_oss_experts_find(conversion->checkpoint, name, fused, err);
+    if (status != RP_OK)
+        return status;
+    made.source = fused->values ? fused->values : fused->blocks;
+    (void)use_tensor(conversion, made.source->tensor->name);
+    if (fused->scales)
+        (void)use_tensor(conversion, fused->scales->tensor->name);
+    list_tensor(conversion, source->which, layer, &made);
+    return RP_OK;
+}
+
 /* name: in the checkpoint. */
 static enum rp_status add_tensor(struct conversion *conversion, const struct rp_source *source,
                                  size_t layer, const char *name, struct rp_error *err)
@@ -397,8 +434,13 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
     const struct rp_safetensor *tensor = made.source->tensor;
     const char *path = rp_safetensors_path(made.source->file);
     rp_weight_shape(&conversion->config.model, source->which, &made.n_rows, &made.n_columns);
-    rp_weight_shape(&conversion->config.model,
-                    is_of_kv_b(source->which) ? RP_ATTN_KV_B : source->which, &n_rows, &n_columns);
+    made.n_rows =
+        rp_weight_rows(conversion->config.architecture, &conversion->config.model, source->which)
+            .n_all;
+    n_rows = made.n_rows;
+    n_columns = made.n_columns;
+    if (is_of_kv_b(source->which))
+        rp_weight_shape(&conversion->config.model, RP_ATTN_KV_B, &n_rows, &n_columns);
     if (!has_shape(tensor, n_rows, n_columns))
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is %s, expected [%zu][%zu] from config.json", name,
@@ -437,8 +479,12 @@ static enum rp_status add_layers(struct conversion *conversion, struct rp_error 
             if (source->which >= RP_N_LAYER_WEIGHTS || !rp_layer_plan_uses(plan, source->which))
                 continue;
             snprintf(name, sizeof name, "%slayers.%zu.%s", conversion->prefix, layer, source->name);
-            status = strchr(source->name, '*') ? add_experts(conversion, source, layer, name, err)
-                                               : add_tensor(conversion, source, layer, name, err);
+            if (strchr(source->name, '*'))
+                status = add_experts(conversion, source, layer, name, err);
+            else if (source->change >= RP_CHANGE_EVEN_OF_EXPERTS)
+                status = add_fused_experts(conversion, source, layer, name, err);
+            else
+                status = add_tensor(conversion, source, layer, name, err);
         }
     }
     return status;
@@ -669,7 +715,7 @@ static void put_metadata(const struct conversion *conversion, struct rp_gguf_met
     put_float(metadata, name, "attention.layer_norm_rms_epsilon", model->rms_norm_eps);
     put_size(metadata, name, "rope.dimension_count", model->n_rot);
     put_float(metadata, name, "rope.freq_base", model->rope_theta);
-    if (rp_architecture_has_window(config->architecture)) {
+    if (model->window > 0) {
         put_size(metadata, name, "attention.sliding_window", model->window);
         if (config->architecture->window_has_own_rope)
             put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);

@@ -14,6 +14,7 @@
 #define ROPE(weight, buffer)       STEP(RP_STEP_ROPE, weight, buffer, buffer)
 #define KV_STORE       STEP(RP_STEP_KV_STORE, RP_N_WEIGHTS, RP_BUFFER_K, RP_BUFFER_V)
 #define ATTENTION      STEP(RP_STEP_ATTENTION, RP_N_WEIGHTS, RP_BUFFER_Q, RP_BUFFER_HEADS)
+#define ATTENTION_WITH_SINKS STEP(RP_STEP_ATTENTION, RP_ATTN_SINKS, RP_BUFFER_Q, RP_BUFFER_HEADS)
 #define SPLIT_GATE     STEP(RP_STEP_SPLIT_GATE, RP_N_WEIGHTS, RP_BUFFER_Q_AND_GATE, RP_BUFFER_Q)
 #define ATTENTION_GATE \
     STEP(RP_STEP_ATTENTION_GATE, RP_N_WEIGHTS, RP_BUFFER_HEADS_GATE, RP_BUFFER_HEADS)
@@ -47,10 +48,17 @@
     ROPE(weight, buffer), TAP(part, buffer)
 #define ATTEND \
     KV_STORE, ATTENTION, TAP(RP_PART_ATTN, RP_BUFFER_HEADS)
+#define ATTEND_WITH_SINKS \
+    KV_STORE, ATTENTION_WITH_SINKS, TAP(RP_PART_ATTN, RP_BUFFER_HEADS)
 #define MIXER_OUT(weight, from)                      \
     LINEAR(weight, from, RP_BUFFER_BRANCH),          \
     TAP(RP_PART_ATTNOUT, RP_BUFFER_BRANCH),          \
     RESIDUAL_ADD(weight),                            \
+    TAP(RP_PART_POSTATTN, RP_BUFFER_HIDDEN)
+#define MIXER_OUT_WITH_BIAS(weight, from)                                   \
+    {RP_STEP_LINEAR, weight, from, RP_BUFFER_BRANCH, RP_PART_OTHER, true}, \
+    TAP(RP_PART_ATTNOUT, RP_BUFFER_BRANCH),                                \
+    RESIDUAL_ADD(weight),                                                  \
     TAP(RP_PART_POSTATTN, RP_BUFFER_HIDDEN)
 /* With a norm of the branch before it is added. */
 #define MIXER_OUT_NORMED(weight, from)                                  \
@@ -112,6 +120,7 @@
     TAP(RP_PART_OUTPUT, RP_BUFFER_HIDDEN)
 /* Experts alone; with a shared one; with one whose output is gated. */
 #define EXPERTS EXPERTS_BRANCH(RP_N_WEIGHTS, false), ADD_FFN
+#define EXPERTS_WITH_BIAS EXPERTS_BRANCH(RP_N_WEIGHTS, true), ADD_FFN
 #define EXPERTS_AND_SHARED(correction)                   \
     EXPERTS_BRANCH(correction, false),                   \
     TAP(RP_PART_MOE, RP_BUFFER_BRANCH),                  \

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -105,6 +106,12 @@ void rp_file_unmap(const void *bytes, size_t size)
 {
     if (size > 0)
         munmap((void *)(uintptr_t)bytes, size);
+}
+
+void rp_file_read_few(const void *bytes, size_t size)
+{
+    if (size > 0) /* a failure costs time, no more */
+        (void)madvise((void *)(uintptr_t)bytes, size, MADV_RANDOM);
 }
 
 void rp_file_forget(const void *bytes, size_t size)
@@ -351,6 +358,23 @@ enum rp_status rp_remove_tree(const char *path, struct rp_error *err)
     if (*last == '\0' || strcmp(last, ".") == 0 || strcmp(last, "..") == 0)
         return rp_fail(err, RP_ERR_ARGUMENT, path, -1, "refusing to remove this folder");
     return remove_at(AT_FDCWD, trimmed, path, 0, err);
+}
+
+int rp_folder_lock(const char *folder)
+{
+    char path[PATH_SIZE];
+    if (rp_path_join(path, sizeof path, folder, "lock", NULL))
+        return -1;
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd >= 0)
+        (void)flock(fd, LOCK_EX);
+    return fd;
+}
+
+void rp_folder_unlock(int lock)
+{
+    if (lock >= 0)
+        close(lock);
 }
 
 enum rp_status rp_path_join(char *buf, size_t size, const char *a, const char *b,

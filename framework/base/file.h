@@ -21,6 +21,9 @@ enum rp_status rp_file_map_no_link(const char *path, const void **bytes, size_t 
                                    struct rp_error *err);
 void rp_file_unmap(const void *bytes, size_t size); /* NULL with 0 is allowed */
 
+/* Of a mapped file a few places will be read: what stands around them is not read ahead. */
+void rp_file_read_few(const void *bytes, size_t size);
+
 /* Part of a mapped file, bytes [size], need not stay in this process's memory: its pages go, and are
  * mapped again where they are read again. */
 void rp_file_forget(const void *bytes, size_t size);
@@ -54,6 +57,12 @@ enum rp_status rp_make_dirs(const char *path, struct rp_error *err);
  * followed. Nothing there is RP_OK. RP_ERR_IO, RP_ERR_UNSUPPORTED (nested deeper than 256 folders),
  * RP_ERR_ARGUMENT (a path that ends in "/", "." or ".." alone, or is empty). */
 enum rp_status rp_remove_tree(const char *path, struct rp_error *err);
+
+/* Waits until nobody else holds the lock of the folder, its file "lock", and takes it. Ends with
+ * rp_folder_unlock, or with the last process that has inherited it. -1 where there are no locks: then only the
+ * user can see to it. */
+int rp_folder_lock(const char *folder);
+void rp_folder_unlock(int lock); /* -1 is allowed */
 
 /* Writes "a/b" into buf[size] (b alone when a is empty or b is absolute; no doubled slash).
  * RP_ERR_ARGUMENT when it does not fit; buf is then the empty string. */

@@ -10,6 +10,7 @@ int rp_cli_replay(int argc, char **argv);
 int rp_cli_weights(int argc, char **argv);
 int rp_cli_show(int argc, char **argv);
 int rp_cli_check_matrix(int argc, char **argv);
+int rp_cli_record(int argc, char **argv);
 int rp_cli_report(int argc, char **argv);
 
 /* Prints "refparity: error: …" to stderr and returns exit code 2. */

@@ -23,6 +23,7 @@ static const struct {
     {"weights", "compare a GGUF with the checkpoint that it was converted from", rp_cli_weights},
     {"show", "list what is in an npz, npy, dump folder or GGUF", rp_cli_show},
     {"check-matrix", "check a matrix.json", rp_cli_check_matrix},
+    {"record", "record the references that engines make", rp_cli_record},
     {"report", "summarize the last ctest run and write its reports", rp_cli_report},
 };
 

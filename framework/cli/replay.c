@@ -16,16 +16,18 @@
 #include "base/file.h"
 #include "base/numbers.h"
 #include "cli/path_kind.h"
+#include "cli/replay_expected.h"
 #include "cli/replay_jobs.h"
+#include "cli/replay_lacks.h"
 #include "cli/replay_output.h"
 #include "explain/damaged_dump.h"
 #include "explain/other_weights.h"
 #include "refparity/explain.h"
 #include "refparity/replay.h"
-#include "run/completeness.h"
 
 static const char help[] =
     "usage: refparity replay [OPTION ...] MODEL DUMP\n"
+    "       refparity replay --expected FILE.npz [OPTION ...] DUMP\n"
     "\n"
     "Runs each operation of the model on the engine's own dumped values, with the engine's own\n"
     "weights, and shows the error that it introduces; what it was given does not show. An error\n"
@@ -43,11 +45,15 @@ static const char help[] =
     "  --state NAME         what each operation's output is kept in: f32, bf16, f16  [f32]\n"
     "  --mode NAME          per-token, batched, or batched:N with N positions at once  [batched]\n"
     "What is replayed:\n"
-    "  --layers A-B         layers A to B, or A alone  [all, emb, post_norm and logits too]\n"
+    "  --layers A-B         layers A to B, or A alone  [all, emb, post_norm and logits too]; of a\n"
+    "                       GGUF in shards those that do not hold them may be missing\n"
     "  --tokens FILE        the prompt's token ids, a decimal number a line  [the dump's]\n"
     "  --layout NAME        of the dump: npy, bin, npz  [found out]\n"
     "  --threads N          layers at once  [one a core]\n"
     "  --no-explain         do not look for what explains an error\n"
+    "  --expected FILE      what each slot has to be, as ci/record.sh --replay computes it with\n"
+    "                       Hugging Face's modules, of any architecture; what the engine computes\n"
+    "                       in is FILE's, and nothing is explained\n"
     "Output:\n"
     "  --json               print JSON\n"
     "  --html FILE          also write a page with charts, one file that loads nothing\n"
@@ -60,7 +66,7 @@ static const char help[] =
     "shown is no pass\n";
 
 struct options {
-    const char *model, *dump, *tokens_file;
+    const char *model, *dump, *tokens_file, *expected;
     enum rp_layout layout;
     int first_layer, last_layer; /* -1: all */
     size_t n_threads;
@@ -176,6 +182,7 @@ static int take_option(int option, struct options *options)
             return rp_cli_usage_error("replay", "--threads takes 1 to 1024, not \"%s\"", optarg);
         break;
     case 'i': options->tokens_file = optarg; break;
+    case 'e': options->expected = optarg; break;
     case 'n': options->no_explain = 1; break;
     case 's': status = rp_state_parse(optarg, &numerics->state, &err); break;
     case 'j': options->json = 1; break;
@@ -185,6 +192,22 @@ static int take_option(int option, struct options *options)
     default: return rp_cli_usage_error("replay", "unknown option or no value for it");
     }
     return status == RP_OK ? -1 : rp_cli_error(&err);
+}
+
+/* Of --expected, which says itself what the engine computes in. */
+static int take_dump(int n, char **arguments, struct options *options)
+{
+    if (n != 1)
+        return rp_cli_usage_error("replay",
+                                  "expected DUMP alone beside --expected, found %d arguments", n);
+    if (!rp_numerics_are_plain(&options->replay.numerics))
+        return rp_cli_usage_error("replay",
+                                  "what the engine computes in is said by %s: give it to "
+                                  "ci/record.sh --replay",
+                                  options->expected);
+    options->dump = arguments[0];
+    return rp_cli_check_kind("replay", "a dump or an npz for DUMP", options->dump,
+                             1U << RP_PATH_GGUF | 1U << RP_PATH_NPY | 1U << RP_PATH_CHECKPOINT);
 }
 
 static int parse_options(int argc, char **argv, struct options *options)
@@ -197,6 +220,7 @@ static int parse_options(int argc, char **argv, struct options *options)
                                           {"layout", required_argument, NULL, 'y'},
                                           {"threads", required_argument, NULL, 'p'},
                                           {"tokens", required_argument, NULL, 'i'},
+                                          {"expected", required_argument, NULL, 'e'},
                                           {"no-explain", no_argument, NULL, 'n'},
                                           {"state", required_argument, NULL, 's'},
                                           {"json", no_argument, NULL, 'j'},
@@ -218,6 +242,8 @@ static int parse_options(int argc, char **argv, struct options *options)
         if (code >= 0)
             return code;
     }
+    if (options->expected)
+        return take_dump(argc - optind, argv + optind, options);
     if (argc - optind != 2)
         return rp_cli_usage_error("replay", "expected MODEL and DUMP, found %d arguments",
                                   argc - optind);
@@ -247,56 +273,6 @@ static enum rp_status read_tokens(const char *path, int64_t **ids, size_t *n, st
     status = rp_numbers_parse(text, length, '\n', INT32_MAX, path, "line", ids, n, err);
     free(text);
     return status;
-}
-
-/* ---- what the dump lacks ---- */
-
-/* Adds a name to a list of them, while there is room. */
-static void add_name(char *list, size_t size, const char *name)
-{
-    const size_t used = strlen(list);
-    if (used + strlen(name) + 3 < size)
-        snprintf(list + used, size - used, "%s%s", used ? ", " : "", name);
-}
-
-/* A misspelt slot is not replayed, and nobody would see that. */
-static void find_unknown(const struct rp_tensor_set *dump, struct rp_replay_counts *counts)
-{
-    for (size_t i = 0; i < rp_tensor_set_n_slots(dump); i++) {
-        const char *name = rp_tensor_set_slot(dump, i)->name;
-        int layer;
-        if (rp_slot_parse(name, &layer) != RP_PART_OTHER)
-            continue;
-        add_name(counts->unknown, sizeof counts->unknown, name);
-        counts->n_unknown++;
-    }
-}
-
-/* Required slots have to be there, of the layers that are replayed and of the one before. */
-static void find_missing(const struct options *options, struct rp_tensor_set *dump, int n_layers,
-                         struct rp_replay_counts *counts)
-{
-    char name[RP_SLOT_NAME_SIZE];
-    const int64_t *ids;
-    size_t n_ids = 0, n_json;
-    counts->is_broken_off = !rp_tensor_set_complete(dump);
-    if (options->replay.tokens)
-        n_ids = options->replay.n_tokens;
-    else if (rp_tensor_set_tokens(dump, &ids, &n_ids, NULL) != RP_OK)
-        n_ids = 0;
-    counts->has_no_tokens = n_ids == 0 && options->first_layer < 0;
-    counts->has_no_dump_json = rp_tensor_set_layout(dump) == RP_LAYOUT_NPY &&
-                               rp_tensor_set_manifest(dump, &n_json) == NULL;
-    (void)rp_dump_lacks_positions(dump, n_layers, n_ids, counts->positions,
-                                  sizeof counts->positions);
-    for (size_t i = 0; rp_required_slot(n_layers, i, name); i++) {
-        const bool is_wanted = options->first_layer < 0 || (i >= (size_t)options->first_layer &&
-                                                            i <= (size_t)options->last_layer + 1);
-        if (!is_wanted || rp_tensor_set_find(dump, name))
-            continue;
-        add_name(counts->missing, sizeof counts->missing, name);
-        counts->n_missing++;
-    }
 }
 
 /* ---- the run ---- */
@@ -448,6 +424,35 @@ static void keep_memory(void)
 #endif
 }
 
+static int replay_expected(const struct options *options, const int64_t *tokens,
+                           struct rp_replay_output *output)
+{
+    const struct rp_replay_wanted wanted = {.first_layer = options->first_layer,
+                                            .last_layer = options->last_layer,
+                                            .tokens = tokens,
+                                            .n_tokens = options->replay.n_tokens};
+    return rp_cli_replay_expected(options->expected, options->dump, options->layout, &wanted,
+                                  output);
+}
+
+/* A model that cannot be opened; where it is of another architecture, what replays that. */
+static enum rp_status open_model(const struct options *options, struct rp_model **model,
+                                 struct rp_error *err)
+{
+    const enum rp_status status =
+        options->first_layer < 0
+            ? rp_model_open(options->model, model, err)
+            : rp_model_open_layers(options->model, (size_t)options->first_layer,
+                                   (size_t)options->last_layer, model, err);
+    if (status == RP_ERR_UNSUPPORTED && strstr(err->message, "computed are: "))
+        fprintf(stderr,
+                "refparity: what the C model does not compute, Hugging Face's own modules replay: "
+                "ci/record.sh --replay %s --model HF_MODEL%s%s\n",
+                options->dump, rp_path_kind(options->model) == RP_PATH_GGUF ? " --gguf " : "",
+                rp_path_kind(options->model) == RP_PATH_GGUF ? options->model : "");
+    return status;
+}
+
 int rp_cli_replay(int argc, char **argv)
 {
     struct options options;
@@ -467,15 +472,25 @@ int rp_cli_replay(int argc, char **argv)
         status = read_tokens(options.tokens_file, &tokens, &options.replay.n_tokens, &err);
         options.replay.tokens = tokens;
     }
+    if (status == RP_OK && options.expected) {
+        const int result = replay_expected(&options, tokens, &run.output);
+        rp_replay_output_close(&run.output);
+        free(tokens);
+        return result;
+    }
     if (status == RP_OK)
-        status = rp_model_open(options.model, &model, &err);
+        status = open_model(&options, &model, &err);
     if (status == RP_OK)
         status = rp_tensor_set_open(options.dump, options.layout, 0, &dump, &err);
     if (status == RP_OK)
         status = rp_replay_open(model, dump, &options.replay, &replay, &err);
     if (status == RP_OK) {
-        find_missing(&options, dump, (int)rp_model_config(model)->n_layers, &run.output.counts);
-        find_unknown(dump, &run.output.counts);
+        const struct rp_replay_wanted wanted = {.n_layers = (int)rp_model_config(model)->n_layers,
+                                                .first_layer = options.first_layer,
+                                                .last_layer = options.last_layer,
+                                                .tokens = tokens,
+                                                .n_tokens = options.replay.n_tokens};
+        rp_replay_find_lacks(&wanted, dump, &run.output.counts);
         status = run_all(replay, &run, &err);
     }
     const int result = status == RP_OK

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
+#include "cli/configs.h"
 #include "refparity/compare.h"
 #include "report/markdown.h"
 #include "report/old_reports.h"
@@ -40,53 +40,6 @@ struct options {
     bool begin, write_only, markdown, strict_warnings;
 };
 
-/* What is reported: a config.json each, of one build tree. */
-struct configs {
-    char *
-        list; /* what refparity/matrices says, a path below refparity/ a line; NULL: the only one */
-    char only[RP_PATH_SIZE];
-    const char *build_dir;
-};
-
-static bool is_json(const char *path)
-{
-    const size_t length = strlen(path);
-    return length > 5 && strcmp(path + length - 5, ".json") == 0;
-}
-
-/* argument: a build tree, or the file itself. */
-static enum rp_status find_configs(const char *argument, struct configs *configs,
-                                   struct rp_error *err)
-{
-    size_t length;
-    *configs = (struct configs){.build_dir = argument};
-    if (is_json(argument)) {
-        if ((size_t)snprintf(configs->only, RP_PATH_SIZE, "%s", argument) < RP_PATH_SIZE)
-            return RP_OK;
-        return rp_fail(err, RP_ERR_ARGUMENT, argument, -1, "the path is too long");
-    }
-    enum rp_status status =
-        rp_path_join(configs->only, RP_PATH_SIZE, argument, "refparity/matrices", err);
-    if (!status)
-        status = rp_file_read(configs->only, 1 << 20, &configs->list, &length, err);
-    if (status == RP_ERR_MISSING)
-        return rp_fail(err, RP_ERR_MISSING, configs->only, -1,
-                       "no such file: expected the folder of a configured build tree");
-    return status;
-}
-
-/* Writes the next one into path[RP_PATH_SIZE]; false when there are no more, or its path is too long. */
-static bool next_config(const struct configs *configs, size_t *at, char *path)
-{
-    if (!configs->list)
-        return (*at)++ == 0 && snprintf(path, RP_PATH_SIZE, "%s", configs->only) > 0;
-    const char *line = configs->list + *at;
-    const size_t n = strcspn(line, "\n");
-    *at += n + (line[n] == '\n');
-    return n > 0 && snprintf(path, RP_PATH_SIZE, "%s/refparity/%.*s", configs->build_dir, (int)n,
-                             line) < RP_PATH_SIZE;
-}
-
 /* n_tests: how many pairs and weights tests the run had; not 0 after an error. */
 static int report(const struct rp_context *context, const struct options *options, size_t *n_tests)
 {
@@ -115,11 +68,11 @@ static int report(const struct rp_context *context, const struct options *option
     return status ? rp_cli_error(&err) : code;
 }
 
-static int begin_all(const struct configs *configs)
+static int begin_all(const struct rp_configs *configs)
 {
     char path[RP_PATH_SIZE], reports_dir[RP_PATH_SIZE];
     struct rp_error err;
-    for (size_t at = 0; next_config(configs, &at, path);) {
+    for (size_t at = 0; rp_configs_next(configs, &at, path);) {
         if (rp_context_begin_session(path, reports_dir, &err))
             return rp_cli_error(&err);
         rp_remove_old_reports(reports_dir);
@@ -128,14 +81,14 @@ static int begin_all(const struct configs *configs)
 }
 
 /* The worst exit code of all that had a run. */
-static int report_all(const struct configs *configs, const struct options *options)
+static int report_all(const struct rp_configs *configs, const struct options *options)
 {
     char path[RP_PATH_SIZE];
     struct rp_context context;
     struct rp_error err;
     int worst = RP_EXIT_PASS;
     size_t n_tests = 0;
-    for (size_t at = 0; next_config(configs, &at, path);) {
+    for (size_t at = 0; rp_configs_next(configs, &at, path);) {
         size_t n = 0;
         int code;
         if (rp_context_open(path, &context, &err)) {
@@ -175,11 +128,11 @@ int rp_cli_report(int argc, char **argv)
     }
     if (argc - optind > 1)
         return rp_cli_usage_error("report", "expected one folder, found %d", argc - optind);
-    struct configs configs;
+    struct rp_configs configs;
     struct rp_error err;
-    if (find_configs(optind < argc ? argv[optind] : ".", &configs, &err))
+    if (rp_configs_find(optind < argc ? argv[optind] : ".", &configs, &err))
         return rp_cli_error(&err);
     const int code = options.begin ? begin_all(&configs) : report_all(&configs, &options);
-    free(configs.list);
+    rp_configs_free(&configs);
     return code;
 }

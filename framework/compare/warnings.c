@@ -173,6 +173,8 @@ static const struct {
     [RP_WARNING_LIMIT_L2_REL] = {"limit-l2-rel", "a limit on L2_rel is above 1", has_wide_limit},
     [RP_WARNING_LIMIT_COSINE] = {"limit-cosine", "the limit on the cosine is 0 or less",
                                  has_wide_cosine_limit},
+    [RP_WARNING_OWN_REFERENCE] = {"own-reference",
+                                  "the reference is the same engine's, on another file", NULL},
     [RP_WARNING_DISABLED] = {"disabled", "with REFPARITY_REQUIRE, an entry is _disabled", NULL},
 };
 

@@ -21,6 +21,7 @@
  *                 8 bits and more, Q8_0 rounds coarsest: 0.0055 of a weight, and of an activation; the six
  *                 products of a layer and the embedding behind its first state make
  *                 sqrt(7) * sqrt(2) * 0.0055 = 0.021 of it. Weights, or a KV cache, of fewer bits reach it.
+ *   reference     An engine that is its own reference makes the same mistakes in both.
  *   limits        A slot of zeros has L2_rel 1, and logits that have nothing to do with the reference's have
  *                 cosine 0: a limit beyond these fails nothing. */
 #ifndef REFPARITY_COMPARE_WARNINGS_H
@@ -40,7 +41,8 @@ enum rp_warning_kind {
     RP_WARNING_FAR,
     RP_WARNING_LIMIT_L2_REL,
     RP_WARNING_LIMIT_COSINE,
-    RP_WARNING_DISABLED, /* of an entry, with REFPARITY_REQUIRE: made by report/entries.c */
+    RP_WARNING_OWN_REFERENCE, /* made by run/judge_warnings.c */
+    RP_WARNING_DISABLED,      /* of an entry, with REFPARITY_REQUIRE: made by report/entries.c */
     RP_N_WARNING_KINDS
 };
 const char *rp_warning_name(enum rp_warning_kind kind); /* "logits-size", ... */

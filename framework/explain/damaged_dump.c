@@ -70,6 +70,25 @@ static bool one_fails_from(const struct rp_replay_layer *layer, const char *name
     return false;
 }
 
+/* Of a model of which some layers are open the others say nothing. */
+static enum rp_status run_layer(struct rp_replay *replay, size_t layer, struct rp_replay_layer *out,
+                                struct rp_error *err)
+{
+    *out = (struct rp_replay_layer){.n_slots = 0};
+    return rp_model_has_layer(rp_replay_model(replay), layer)
+               ? rp_replay_run_layer(replay, layer, out, err)
+               : RP_OK;
+}
+
+static enum rp_status run_part(struct rp_replay *replay, enum rp_slot_part part,
+                               struct rp_replay_layer *out, struct rp_error *err)
+{
+    *out = (struct rp_replay_layer){.n_slots = 0};
+    return rp_model_is_partial(rp_replay_model(replay))
+               ? RP_OK
+               : rp_replay_run_part(replay, part, out, err);
+}
+
 /* Replays what holds the slots that come next after the layer, or emb; false where nothing does. */
 static enum rp_status run_next(struct rp_replay *replay, const struct rp_replay_slot *slot,
                                struct rp_replay_layer *next, struct rp_error *err)
@@ -77,13 +96,12 @@ static enum rp_status run_next(struct rp_replay *replay, const struct rp_replay_
     const size_t n_layers = rp_model_config(rp_replay_model(replay))->n_layers;
     memset(next, 0, sizeof *next);
     if (slot->part == RP_PART_EMB)
-        return rp_replay_run_layer(replay, 0, next, err);
+        return run_layer(replay, 0, next, err);
     if (slot->part == RP_PART_OUTPUT && (size_t)slot->layer + 1 < n_layers)
-        return rp_replay_run_layer(replay, (size_t)slot->layer + 1, next, err);
+        return run_layer(replay, (size_t)slot->layer + 1, next, err);
     if (slot->part == RP_PART_OUTPUT)
-        return rp_replay_run_part(replay, RP_PART_POST_NORM, next, err);
-    return slot->part == RP_PART_POST_NORM ? rp_replay_run_part(replay, RP_PART_LOGITS, next, err)
-                                           : RP_OK;
+        return run_part(replay, RP_PART_POST_NORM, next, err);
+    return slot->part == RP_PART_POST_NORM ? run_part(replay, RP_PART_LOGITS, next, err) : RP_OK;
 }
 
 /* Does what is computed from the slot fail? */
@@ -165,7 +183,7 @@ static enum rp_status holds_displaced(struct rp_replay *replay, const char *name
     int layer;
     *does = false;
     (void)rp_slot_parse(wanted, &layer);
-    enum rp_status status = rp_replay_run_layer(replay, (size_t)layer, &of, err);
+    enum rp_status status = run_layer(replay, (size_t)layer, &of, err);
     for (size_t i = 0; status == RP_OK && i < of.n_slots; i++) {
         if (strcmp(of.slots[i].slot, wanted) != 0 || of.slots[i].verdict != RP_FAIL)
             continue;
@@ -272,11 +290,11 @@ static enum rp_status run_previous(struct rp_replay *replay, const struct rp_rep
     memset(previous, 0, sizeof *previous);
     switch (slot->part) {
     case RP_PART_EMB: return RP_OK;
-    case RP_PART_POST_NORM: return rp_replay_run_layer(replay, n_layers - 1, previous, err);
-    case RP_PART_LOGITS: return rp_replay_run_part(replay, RP_PART_POST_NORM, previous, err);
+    case RP_PART_POST_NORM: return run_layer(replay, n_layers - 1, previous, err);
+    case RP_PART_LOGITS: return run_part(replay, RP_PART_POST_NORM, previous, err);
     default:
-        return slot->layer > 0 ? rp_replay_run_layer(replay, (size_t)slot->layer - 1, previous, err)
-                               : rp_replay_run_part(replay, RP_PART_EMB, previous, err);
+        return slot->layer > 0 ? run_layer(replay, (size_t)slot->layer - 1, previous, err)
+                               : run_part(replay, RP_PART_EMB, previous, err);
     }
 }
 

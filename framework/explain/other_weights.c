@@ -50,8 +50,10 @@ bool rp_products_hint(const struct rp_products *products, const struct rp_replay
     const char *slash = strrchr(path, '/'), *model = slash ? slash + 1 : path;
     char id[RP_MODEL_FILE_ID_SIZE], cause[RP_PRODUCTS_TEXT_SIZE / 2], shown[RP_SHOWN_SIZE];
     text[0] = '\0';
+    if (products->n_failing == 0) /* which file it is reads some of all of it */
+        return false;
     rp_model_file_id(path, id);
-    if (products->n_failing > 0 && rp_model_file_is_another(id, dumped))
+    if (rp_model_file_is_another(id, dumped))
         snprintf(text, RP_PRODUCTS_TEXT_SIZE,
                  "the dump was made with another file, %.60s, than %.60s: replay it with that one",
                  dumped, id);

@@ -321,6 +321,9 @@ enum rp_status rp_search_try(struct rp_search *search, const struct rp_candidate
     struct rp_slot_search *own = (struct rp_slot_search *)search;
     struct rp_change change;
     *trial = (struct rp_trial){.candidate = *candidate, .place = *place};
+    if (candidate->from_layer >= 0 &&
+        !rp_model_has_layer(rp_replay_model(own->replay), (size_t)candidate->from_layer))
+        return RP_OK; /* nothing is known of it */
     enum rp_status status = set_up(own, candidate, &change, err);
     if (status == RP_OK && candidate->transform)
         status = transform_rows(search, &change, place, err);

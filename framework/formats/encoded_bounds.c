@@ -24,12 +24,24 @@ static const struct layout {
     float n_steps;
     bool is_symmetric;
 } layouts[] = {
-    {RP_GGML_Q8_0, 32, 34, 32, 254, true},   {RP_GGML_Q4_0, 32, 18, 32, 15, true},
-    {RP_GGML_Q5_0, 32, 22, 32, 31, true},    {RP_GGML_Q4_1, 32, 20, 32, 15, false},
-    {RP_GGML_Q5_1, 32, 24, 32, 31, false},   {RP_GGML_IQ4_NL, 32, 18, 32, 8, true},
-    {RP_GGML_Q2_K, 256, 84, 16, 3, false},   {RP_GGML_Q3_K, 256, 110, 16, 7, true},
-    {RP_GGML_Q4_K, 256, 144, 32, 15, false}, {RP_GGML_Q5_K, 256, 176, 32, 31, false},
-    {RP_GGML_Q6_K, 256, 210, 16, 63, true},  {RP_GGML_IQ4_XS, 256, 136, 32, 8, true},
+    {RP_GGML_Q8_0, 32, 34, 32, 254, true},
+    {RP_GGML_Q4_0, 32, 18, 32, 15, true},
+    {RP_GGML_Q5_0, 32, 22, 32, 31, true},
+    {RP_GGML_Q4_1, 32, 20, 32, 15, false},
+    {RP_GGML_Q5_1, 32, 24, 32, 31, false},
+    {RP_GGML_IQ4_NL, 32, 18, 32, 8, true},
+    {RP_GGML_Q2_K, 256, 84, 16, 3, false},
+    {RP_GGML_Q3_K, 256, 110, 16, 7, true},
+    {RP_GGML_Q4_K, 256, 144, 32, 15, false},
+    {RP_GGML_Q5_K, 256, 176, 32, 31, false},
+    {RP_GGML_Q6_K, 256, 210, 16, 63, true},
+    {RP_GGML_IQ4_XS, 256, 136, 32, 8, true},
+    {RP_GGML_TQ1_0, 256, 54, 256, 2, true},
+    {RP_GGML_TQ2_0, 256, 66, 256, 2, true},
+    /* the widest gap is a third of the largest value at most; where that is cut off, half of it is lost, or
+     * a sixteenth, and what the scale's own rounding costs */
+    {RP_GGML_MXFP4, 32, 17, 32, 4, true},
+    {RP_GGML_NVFP4, 64, 36, 16, 5, true},
 };
 
 static const struct layout *layout_of(uint32_t type)
@@ -218,6 +230,56 @@ static void iq4_xs(const unsigned char *in, float *bound, float *reach)
     }
 }
 
+/* TQ1_0, TQ2_0: the scale is the largest value, all are rounded to it or to 0. */
+static void ternary(rp_decode_fn *decode, float scale, const unsigned char *in, float *bound,
+                    float *reach)
+{
+    float values[SUPER_BLOCK];
+    decode(in, SUPER_BLOCK, values);
+    for (size_t i = 0; i < SUPER_BLOCK; i++)
+        bound[i] = reach[i] = 0.5001f * scale + (values[i] == 0 ? 0 : half_error(scale));
+}
+
+/* Half of what the further neighbour of an E2M1 value is away, of values that are doubled. */
+static const float e2m1_half_gaps[8] = {0.5f, 0.5f, 0.5f, 0.5f, 1, 1, 2, 2};
+#define E2M1_LAST 7
+
+/* MXFP4: the scale is the power of 2 by which the largest value is 4 or more and less than 8. What is above 6
+ * is cut off to it, by 2; doubled as these are, by 4. */
+static void mxfp4(const unsigned char *in, float *bound, float *reach)
+{
+    const float scale = rp_mxfp4_scale(in[0]);
+    for (size_t i = 0; i < BLOCK; i++) {
+        const unsigned number = number_at(in + 1, NULL, i) & 7u;
+        bound[i] = reach[i] =
+            (number == E2M1_LAST ? 4 : 0.5001f * 2 * e2m1_half_gaps[number]) * scale;
+    }
+}
+
+/* Half a unit in the last place of a scale of NVFP4. Below the smallest normal one they are 2^-9 apart, and what
+ * is rounded to 8 of these is kept as 7. */
+static float e4m3_error(unsigned char byte)
+{
+    const int exponent = byte >> 3 & 0x0f;
+    return byte == 7 ? 0x1p-9f : exponent == 0 ? 0x1p-10f : ldexpf(1, exponent - 11);
+}
+
+/* NVFP4: the scale is a sixth of the largest value, itself rounded: by that the largest is cut off. Of 448, the
+ * largest scale, no more is known. */
+static void nvfp4(const unsigned char *in, float *bound, float *reach)
+{
+    for (size_t i = 0; i < 64; i++) {
+        const size_t group = i / 16;
+        const unsigned number = (unsigned)in[4 + group * 8 + i % 8] >> i % 16 / 8 * 4 & 7u;
+        const float scale = rp_nvfp4_scale(in[group]);
+        const float cut_off = 6.001f * e4m3_error(in[group]);
+        bound[i] = 0.5001f * 2 * e2m1_half_gaps[number] * scale;
+        if ((number == E2M1_LAST || scale == 0) && bound[i] < cut_off)
+            bound[i] = cut_off;
+        reach[i] = bound[i];
+    }
+}
+
 /* False: not a type of blocks. */
 static bool block_bounds(uint32_t type, const unsigned char *in, float *bound, float *reach)
 {
@@ -234,6 +296,10 @@ static bool block_bounds(uint32_t type, const unsigned char *in, float *bound, f
     case RP_GGML_Q5_K: q4_k(in, true, bound, reach); return true;
     case RP_GGML_Q6_K: q6_k(in, bound, reach); return true;
     case RP_GGML_IQ4_XS: iq4_xs(in, bound, reach); return true;
+    case RP_GGML_TQ1_0: ternary(rp_decode_tq1_0, half_at(in + 52), in, bound, reach); return true;
+    case RP_GGML_TQ2_0: ternary(rp_decode_tq2_0, half_at(in + 64), in, bound, reach); return true;
+    case RP_GGML_MXFP4: mxfp4(in, bound, reach); return true;
+    case RP_GGML_NVFP4: nvfp4(in, bound, reach); return true;
     default: return false;
     }
 }
@@ -250,6 +316,32 @@ bool rp_encoded_bounds(uint32_t type, const unsigned char *row, size_t n, float 
         if (!block_bounds(type, row, bound + i, reach + i))
             return false;
     return layout != NULL;
+}
+
+const char *rp_why_no_encoded_bounds(uint32_t type)
+{
+    switch (type) {
+    case RP_GGML_IQ1_S:
+    case RP_GGML_IQ1_M:
+    case RP_GGML_IQ2_XXS:
+    case RP_GGML_IQ2_XS:
+    case RP_GGML_IQ2_S: return "rounds 8 values at once";
+    case RP_GGML_IQ3_XXS:
+    case RP_GGML_IQ3_S: return "rounds 4 values at once";
+    default: return "has no decoder here";
+    }
+}
+
+/* Whether scales of groups are multiples of a block's factor. */
+static bool has_factor(const struct layout *layout)
+{
+    return layout->block == SUPER_BLOCK && layout->group < SUPER_BLOCK;
+}
+
+/* Half of the smallest scale; MXFP4's is smaller than any value. */
+static float half_least(const struct layout *layout)
+{
+    return layout->type == RP_GGML_NVFP4 ? 0x1p-10f : HALF_LEAST;
 }
 
 /* From the least to the largest of x [n], 0 among them; both ways where symmetric. */
@@ -276,10 +368,10 @@ void rp_widest_steps(uint32_t type, const float *x, size_t n, float *step)
         const size_t first = i / block * block;
         float widest = range_of(x + i, group, is_symmetric) / layout->n_steps;
         /* scales and minima of K-quants are multiples of fractions of the block's: see GROUP_SCALE */
-        if (block > group)
+        if (has_factor(layout))
             widest += 0.6f * range_of(x + first, block, is_symmetric) / layout->n_steps;
         for (size_t k = 0; k < group; k++)
-            step[i + k] = widest + HALF_LEAST * layout->n_steps;
+            step[i + k] = widest + half_least(layout) * layout->n_steps;
     }
 }
 
@@ -291,8 +383,16 @@ double rp_widest_steps_norm(uint32_t type, double envelope, size_t n)
     if (!layout)
         return (double)INFINITY;
     const double n_steps = (double)layout->n_steps;
-    const double ranges = layout->block > layout->group ? 1 + 0.6 * sqrt(8) : 1;
-    return 2 * ranges * envelope / n_steps + (double)HALF_LEAST * n_steps * sqrt((double)n);
+    const double blocks = has_factor(layout) ? 0.6 * sqrt(8) : 0;
+    const double groups = layout->group > BLOCK ? sqrt((double)(layout->group / BLOCK)) : 1;
+    return 2 * (groups + blocks) * envelope / n_steps +
+           (double)half_least(layout) * n_steps * sqrt((double)n);
+}
+
+bool rp_is_ever_weighted(uint32_t type)
+{
+    return layout_of(type) && type != RP_GGML_Q8_0 && type != RP_GGML_TQ1_0 &&
+           type != RP_GGML_TQ2_0 && type != RP_GGML_MXFP4 && type != RP_GGML_NVFP4;
 }
 
 double rp_weighted_allowance(uint32_t type)

@@ -19,6 +19,10 @@
  * rounding is not known. */
 bool rp_encoded_bounds(uint32_t type, const unsigned char *row, size_t n, float *bound,
                        float *reach);
+/* Why there are none, of which the type is the subject. IQ1_S to IQ3_S: the 8 or 4 values of a group are moved
+ * together to a point of a grid, the one that weighs least by the importance of each value; how far one of them went
+ * for the others no block says. */
+const char *rp_why_no_encoded_bounds(uint32_t type);
 
 /* step [n]: the widest step that a quantizer has reason to take for values x [n], from the range of each
  * block: a file with wider ones is not well quantized, whatever its own step allows. Infinite for F32, F16
@@ -33,6 +37,8 @@ void rp_widest_steps(uint32_t type, const float *x, size_t n, float *step);
  * quarter of the range. Twice the root of it is allowed, as rows of few blocks are not all alike. A single value
  * may be off by its block's range. */
 double rp_weighted_allowance(uint32_t type);
+/* Whether ggml's quantizer of the type takes an importance matrix; false, too, of types without bounds. */
+bool rp_is_ever_weighted(uint32_t type);
 
 /* At least the norm of step [n] for every x [n] whose envelope that is: the norm of x with each value replaced by
  * the largest of its block of 32. */

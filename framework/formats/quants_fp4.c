@@ -12,13 +12,13 @@
 static const float e2m1_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 /* Half of 2^(exponent - 127), subnormals included. */
-static float half_of_e8m0(unsigned char exponent)
+float rp_mxfp4_scale(unsigned char exponent)
 {
     return ldexpf(1.0f, (int)exponent - 128);
 }
 
 /* Half of an E4M3 number without a sign; NaN and bit 7 are not used. */
-static float half_of_e4m3(unsigned char byte)
+float rp_nvfp4_scale(unsigned char byte)
 {
     const int exponent = byte >> 3 & 0x0f, mantissa = byte & 7;
     if (byte == 0x7f)
@@ -31,7 +31,7 @@ static float half_of_e4m3(unsigned char byte)
 void rp_decode_mxfp4(const unsigned char *in, size_t n, float *out)
 {
     for (; n >= MXFP4_BLOCK; n -= MXFP4_BLOCK, in += 17) {
-        const float scale = half_of_e8m0(in[0]);
+        const float scale = rp_mxfp4_scale(in[0]);
         for (size_t i = 0; i < MXFP4_BLOCK; i++)
             *out++ = scale * e2m1_values[in[1 + i % 16] >> i / 16 * 4 & 0x0f];
     }
@@ -42,7 +42,7 @@ void rp_decode_nvfp4(const unsigned char *in, size_t n, float *out)
 {
     for (; n >= NVFP4_BLOCK; n -= NVFP4_BLOCK, in += 36) {
         for (size_t group = 0; group < NVFP4_BLOCK / NVFP4_GROUP; group++) {
-            const float scale = half_of_e4m3(in[group]);
+            const float scale = rp_nvfp4_scale(in[group]);
             const unsigned char *values = in + 4 + group * 8;
             for (size_t i = 0; i < NVFP4_GROUP; i++)
                 *out++ = scale * e2m1_values[values[i % 8] >> i / 8 * 4 & 0x0f];

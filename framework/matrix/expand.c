@@ -11,6 +11,7 @@
 enum placeholder {
     LITERAL, /* no placeholder: text as it stands */
     GGUF,
+    CHECKPOINT,
     PROMPT,
     PROMPT_FILE,
     TOKENS_FILE,
@@ -19,14 +20,15 @@ enum placeholder {
     POSITIONS,
     SLOTS,
     THREADS,
+    MATRIX_DIR,
     ENV,
     TARGET,
     N_PLACEHOLDERS
 };
 
 static const char *const placeholder_names[N_PLACEHOLDERS] = {
-    "",     "gguf",      "prompt", "prompt_file", "tokens_file", "dump",
-    "mode", "positions", "slots",  "threads",     "env",         "target"};
+    "",     "gguf",      "checkpoint", "prompt",  "prompt_file", "tokens_file", "dump",
+    "mode", "positions", "slots",      "threads", "matrix_dir",  "env",         "target"};
 
 struct part {
     enum placeholder kind;
@@ -76,11 +78,12 @@ static enum rp_status read_placeholder(const char *inside, struct part *part, st
             memcpy(part->name, colon + 1, strlen(colon + 1) + 1);
         return RP_OK;
     }
-    return rp_fail(err, RP_ERR_FORMAT, NULL, -1,
-                   "expected one of {gguf} {prompt} {prompt_file} {tokens_file} {dump} {mode} "
-                   "{positions} {slots} {threads} {env:NAME} {target:NAME}, or {{ and }} for "
-                   "braces, found placeholder %s",
-                   rp_shown(inside, shown));
+    return rp_fail(
+        err, RP_ERR_FORMAT, NULL, -1,
+        "expected one of {gguf} {checkpoint} {prompt} {prompt_file} {tokens_file} {dump} "
+        "{mode} {positions} {slots} {threads} {matrix_dir} {env:NAME} {target:NAME}, or "
+        "{{ and }} for braces, found placeholder %s",
+        rp_shown(inside, shown));
 }
 
 /* Reads the part that starts at *at and moves past it. *at is not at the end. */
@@ -151,6 +154,8 @@ static const char *given(const struct rp_expansion *values, enum placeholder kin
     case POSITIONS: return values->positions;
     case SLOTS: return values->slots;
     case THREADS: return values->threads;
+    case CHECKPOINT: return values->checkpoint;
+    case MATRIX_DIR: return values->matrix_dir;
     case LITERAL:
     case ENV:
     case TARGET:

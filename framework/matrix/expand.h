@@ -1,6 +1,6 @@
 /* Templates: what argv and env of an engine may contain, and what it becomes for one run.
- * Placeholders: {gguf} {prompt} {prompt_file} {tokens_file} {dump} {mode} {positions} {slots}
- * {threads} {env:NAME} {target:NAME}; {{ and }} are the braces themselves. */
+ * Placeholders: {gguf} {checkpoint} {prompt} {prompt_file} {tokens_file} {dump} {mode} {positions} {slots}
+ * {threads} {matrix_dir} {env:NAME} {target:NAME}; {{ and }} are the braces themselves. */
 #ifndef REFPARITY_MATRIX_EXPAND_H
 #define REFPARITY_MATRIX_EXPAND_H
 
@@ -9,6 +9,7 @@
 /* The value of each placeholder; NULL where there is none to give. */
 struct rp_expansion {
     const char *gguf;
+    const char *checkpoint; /* the folder of the HF model */
     const char *prompt;
     const char *prompt_file; /* a file that holds the prompt's bytes */
     const char *tokens_file; /* a file that holds the fixture's token ids, a decimal id per line */
@@ -17,6 +18,7 @@ struct rp_expansion {
     const char *positions; /* "all", or a comma list */
     const char *slots;     /* "layers" or "operations" */
     const char *threads;
+    const char *matrix_dir; /* the folder that the matrix is in */
     /* {env:NAME}: the value, valid until the next call; NULL or "" when it is not set. */
     const char *(*env)(void *context, const char *name);
     /* {target:NAME}: the path of a program that the build makes; NULL when it makes none. */

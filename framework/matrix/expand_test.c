@@ -35,6 +35,8 @@ static struct rp_expansion everything(void)
                                  .positions = "0,5",
                                  .slots = "operations",
                                  .threads = "4",
+                                 .matrix_dir = "/m",
+                                 .checkpoint = "/m/hf",
                                  .env = env,
                                  .target = target,
                                  .context = "context"};
@@ -59,6 +61,7 @@ static void every_placeholder_becomes_its_value(void **state)
     expect_text("{prompt_file}|{tokens_file}|{dump}", "/w/prompt.txt|/w/tokens.txt|/w/dump");
     expect_text("--mode={mode} --positions={positions} --slots={slots} -j{threads}",
                 "--mode=batched:32 --positions=0,5 --slots=operations -j4");
+    expect_text("{matrix_dir}/engine.py {checkpoint}", "/m/engine.py /m/hf");
     expect_text("{target:refparity-embedded}", "/build/embedded");
 }
 
@@ -137,9 +140,11 @@ static void expect_malformed(const char *text, const char *message)
     expect_failure(text, &values, RP_ERR_FORMAT, message);
 }
 
-#define UNKNOWN                                                                              \
-    "expected one of {gguf} {prompt} {prompt_file} {tokens_file} {dump} {mode} {positions} " \
-    "{slots} {threads} {env:NAME} {target:NAME}, or {{ and }} for braces, found placeholder "
+#define UNKNOWN                                                                               \
+    "expected one of {gguf} {checkpoint} {prompt} {prompt_file} {tokens_file} {dump} {mode} " \
+    "{positions} {slots} {threads} {matrix_dir} {env:NAME} {target:NAME}, or {{ and }} for "  \
+    "braces, "                                                                                \
+    "found placeholder "
 
 static void malformed_templates_are_an_error(void **state)
 {

@@ -60,6 +60,9 @@ enum rp_status rp_parse_numerics(struct rp_matrix *matrix, const cJSON *object,
 enum rp_status rp_parse_slots(struct rp_matrix *matrix, const cJSON *object,
                               const struct rp_engine *engine, struct rp_wanted_slots *slots,
                               struct rp_error *err);
+/* Fills reference of an entry of which all else is read. */
+enum rp_status rp_parse_reference(struct rp_matrix *matrix, const cJSON *object,
+                                  struct rp_entry *entry, struct rp_error *err);
 /* Fills numerics, slots, gate and replay of an entry whose engine and engine_gguf are read. */
 enum rp_status rp_parse_gate(struct rp_matrix *matrix, const cJSON *object, struct rp_entry *entry,
                              struct rp_error *err);

@@ -46,8 +46,9 @@ static void argv_is_a_list_of_well_formed_templates(void **state)
     expect_error(MATRIX("\"argv\":[\"\",\"{dump}\"]", ENTRY), RP_ERR_FORMAT, 2, 14,
                  "expected a program first in \"argv\", found an empty string");
     expect_error(MATRIX("\"argv\":[\"e\",\"{modle}\"]", ENTRY), RP_ERR_FORMAT, 2, 18,
-                 "expected one of {gguf} {prompt} {prompt_file} {tokens_file} {dump} {mode} "
-                 "{positions} {slots} {threads} {env:NAME} {target:NAME}, or {{ and }} for braces, "
+                 "expected one of {gguf} {checkpoint} {prompt} {prompt_file} {tokens_file} {dump} "
+                 "{mode} {positions} {slots} {threads} {matrix_dir} {env:NAME} {target:NAME}, or "
+                 "{{ and }} for braces, "
                  "found placeholder \"modle\"");
 }
 

@@ -36,7 +36,8 @@ static const char *const entry_keys[] = {"name",
                                          "_comment",
                                          "slots",
                                          "how_to_get",
-                                         "state"};
+                                         "state",
+                                         "reference"};
 
 /* What torch computes the reference in; fixtures hold float32 whatever it is. */
 static const char *const dtypes[] = {"float32", "float64", "bfloat16", "float16"};
@@ -80,8 +81,8 @@ static int stays_below(const char *path)
     }
 }
 
-static enum rp_status read_reference(struct rp_matrix *matrix, const cJSON *object,
-                                     struct rp_entry *entry, struct rp_error *err)
+static enum rp_status read_hf_model(struct rp_matrix *matrix, const cJSON *object,
+                                    struct rp_entry *entry, struct rp_error *err)
 {
     const struct rp_json *json = matrix->json;
     char shown[RP_SUGGESTION_SIZE];
@@ -345,7 +346,7 @@ enum rp_status rp_parse_entry(struct rp_matrix *matrix, const cJSON *value, stru
         status = rp_check_name(json, member(value, "name"), "the name of an entry", entry->name, "",
                                err);
     if (status == RP_OK)
-        status = read_reference(matrix, value, entry, err);
+        status = read_hf_model(matrix, value, entry, err);
     if (status == RP_OK)
         status =
             rp_read_int(json, value, "n_layers", 1, RP_MATRIX_MAX_LAYERS, &entry->n_layers, err);
@@ -376,6 +377,8 @@ enum rp_status rp_parse_entry(struct rp_matrix *matrix, const cJSON *value, stru
         status = rp_parse_accept_exit(matrix, value, entry, err);
     if (status == RP_OK)
         status = read_positions(matrix, value, entry, err);
+    if (status == RP_OK)
+        status = rp_parse_reference(matrix, value, entry, err);
     if (status == RP_OK)
         status = read_disabled(matrix, value, entry, err);
     if (status == RP_OK)

@@ -399,6 +399,10 @@ static enum rp_status read_vocab(const struct reader *reader, struct rp_model_co
     const struct rp_gguf_value *tokens = rp_gguf_find_value(reader->gguf, tokens_key);
     char expected[64];
     size_t declared;
+    if (!table && rp_gguf_is_partial(reader->gguf) && tokens) { /* it is in another shard */
+        config->vocab_size = tokens->n_elements;
+        return RP_OK;
+    }
     if (!table)
         return rp_fail(reader->err, RP_ERR_MISSING, rp_gguf_path(reader->gguf), -1,
                        "tensor 'token_embd.weight' is missing");

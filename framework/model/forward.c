@@ -153,6 +153,7 @@ static enum rp_status run_attention(struct rp_pass *pass, const struct rp_step *
         .head_dim = config->head_dim,
         .scale = config->attention_scale,
         .is_causal = true,
+        .sinks = step->which < RP_N_LAYER_WEIGHTS ? pass->layer->weights[step->which].data : NULL,
         .window = config->layer_kinds[pass->site.layer] == RP_LAYER_SLIDING_ATTENTION
                       ? config->window
                       : 0,

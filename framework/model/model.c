@@ -33,6 +33,7 @@ static enum rp_status check_tensor(const struct rp_model *model, enum rp_weight_
     size_t n_out, n_in, n_stacked = rp_weight_n_stacked(&model->config, which);
     n_stacked = n_stacked > 0 ? n_stacked : 1;
     rp_weight_shape(&model->config, which, &n_out, &n_in);
+    n_out = rp_weight_rows(model->architecture, &model->config, which).n_all;
     /* A matrix a head, of whose rows n_out has all; ik_llama.cpp's files have them in two dimensions. */
     if ((which == RP_ATTN_K_B || which == RP_ATTN_V_B) && dims[2] != 1) {
         n_stacked = model->config.n_heads;
@@ -121,11 +122,14 @@ static enum rp_status find_rope_factors(struct rp_model *model, bool *used, stru
 static enum rp_status bind_globals(struct rp_model *model, bool *used, struct rp_error *err)
 {
     const struct rp_gguf_tensor *norm;
-    enum rp_status status = bind(model, RP_TOKEN_EMBD, 0, false, &model->token_embd, used, err);
+    /* what a part of the shards lacks is not asked for: rp_model_open_layers */
+    const bool is_partial = rp_gguf_is_partial(model->gguf);
+    enum rp_status status =
+        bind(model, RP_TOKEN_EMBD, 0, is_partial, &model->token_embd, used, err);
     if (status == RP_OK)
         status = bind(model, RP_OUTPUT, 0, true, &model->output, used, err);
     if (status == RP_OK)
-        status = bind(model, RP_OUTPUT_NORM, 0, false, &norm, used, err);
+        status = bind(model, RP_OUTPUT_NORM, 0, is_partial, &norm, used, err);
     if (status == RP_OK)
         status = find_rope_factors(model, used, err);
     if (status != RP_OK)
@@ -133,7 +137,7 @@ static enum rp_status bind_globals(struct rp_model *model, bool *used, struct rp
     model->config.has_tied_embeddings = !model->output;
     if (!model->output)
         model->output = model->token_embd;
-    return decode_vector(model, norm, &model->output_norm, err);
+    return norm ? decode_vector(model, norm, &model->output_norm, err) : RP_OK;
 }
 
 static enum rp_status bind_layers(struct rp_model *model, bool *used, struct rp_error *err)
@@ -145,6 +149,8 @@ static enum rp_status bind_layers(struct rp_model *model, bool *used, struct rp_
                        "no memory for %zu layers", model->config.n_layers);
     for (size_t layer = 0; layer < model->config.n_layers; layer++) {
         const struct rp_layer_plan *plan = rp_layer_plan_of(model, layer);
+        if (!rp_model_has_layer(model, layer))
+            continue;
         for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS && status == RP_OK; i++) {
             enum rp_weight_id which = (enum rp_weight_id)i;
             if (rp_layer_plan_uses(plan, which))
@@ -160,7 +166,8 @@ static enum rp_status bind_layers(struct rp_model *model, bool *used, struct rp_
 static enum rp_status refuse_unused(const struct rp_model *model, const bool *used,
                                     struct rp_error *err)
 {
-    for (size_t i = 0; i < rp_gguf_n_tensors(model->gguf); i++) {
+    for (size_t i = 0; i < rp_gguf_n_tensors(model->gguf) && !rp_gguf_is_partial(model->gguf);
+         i++) {
         if (!used[i])
             return rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(model->gguf), -1,
                            "tensor '%s' is not part of architecture '%s' with %zu layers",
@@ -170,15 +177,23 @@ static enum rp_status refuse_unused(const struct rp_model *model, const bool *us
     return RP_OK;
 }
 
-enum rp_status rp_model_open(const char *path, struct rp_model **out, struct rp_error *err)
+/* last: SIZE_MAX for all. */
+static enum rp_status open_model(const char *path, size_t first, size_t last, struct rp_model **out,
+                                 struct rp_error *err)
 {
     bool *used = NULL;
     enum rp_status status;
     struct rp_model *model = calloc(1, sizeof *model);
     if (!model)
         return rp_fail(err, RP_ERR_MEMORY, path, -1, "no memory for a model");
-    status = rp_is_checkpoint(path) ? rp_gguf_open_checkpoint(path, &model->gguf, err)
-                                    : rp_gguf_open(path, &model->gguf, err);
+    model->first_layer = first;
+    model->last_layer = last;
+    if (rp_is_checkpoint(path))
+        status = rp_gguf_open_checkpoint(path, &model->gguf, err);
+    else if (last < SIZE_MAX)
+        status = rp_gguf_open_layers(path, first, last, &model->gguf, err);
+    else
+        status = rp_gguf_open(path, &model->gguf, err);
     if (status != RP_OK)
         goto done;
     status =
@@ -203,6 +218,30 @@ done:
     else
         rp_model_close(model);
     return status;
+}
+
+enum rp_status rp_model_open(const char *path, struct rp_model **out, struct rp_error *err)
+{
+    return open_model(path, 0, SIZE_MAX, out, err);
+}
+
+enum rp_status rp_model_open_layers(const char *path, size_t first, size_t last,
+                                    struct rp_model **out, struct rp_error *err)
+{
+    const enum rp_status status = open_model(path, first, last, out, err);
+    return status == RP_ERR_MISSING ? rp_model_open(path, out, err) : status;
+}
+
+bool rp_model_has_layer(const struct rp_model *model, size_t layer)
+{
+    return layer < model->config.n_layers &&
+           (!rp_gguf_is_partial(model->gguf) ||
+            (layer >= model->first_layer && layer <= model->last_layer));
+}
+
+bool rp_model_is_partial(const struct rp_model *model)
+{
+    return rp_gguf_is_partial(model->gguf);
 }
 
 void rp_model_close(struct rp_model *model)
@@ -282,9 +321,15 @@ static enum rp_status alloc_weights(size_t n, float **floats, struct rp_error *e
     return RP_OK;
 }
 
-static size_t n_minima(const struct rp_gguf_tensor *tensor)
+/* Of n rows. */
+static size_t n_minima(const struct rp_gguf_tensor *tensor, size_t n)
 {
-    return rp_gguf_type_has_minima(tensor->type) ? tensor->dims[0] / 32 * tensor->n_rows : 0;
+    return rp_gguf_type_has_minima(tensor->type) ? tensor->dims[0] / 32 * n : 0;
+}
+
+static struct rp_weight_rows rows_of(const struct rp_model *model, size_t which)
+{
+    return rp_weight_rows(model->architecture, &model->config, (enum rp_weight_id)which);
 }
 
 const struct rp_gguf_tensor *rp_model_undecodable(const struct rp_model *model, size_t layer,
@@ -309,17 +354,18 @@ enum rp_status rp_layer_check_decodable(const struct rp_model *model, size_t lay
     return RP_OK;
 }
 
-/* Decodes tensor to values [n]; NaN where it cannot be decoded. */
+/* Decodes rows of the tensor to values [rows.n][dims[0]]; NaN where it cannot be decoded. */
 static enum rp_status decode(const struct rp_model *model, const struct rp_gguf_tensor *tensor,
-                             size_t n, float *values, struct rp_error *err)
+                             struct rp_weight_rows rows, float *values, struct rp_error *err)
 {
     if (!rp_ggml_type_is_readable(tensor->type)) {
-        for (size_t i = 0; i < n; i++)
+        for (size_t i = 0; i < rows.n * tensor->dims[0]; i++)
             values[i] = NAN;
         return RP_OK;
     }
-    const enum rp_status status = rp_gguf_rows(model->gguf, tensor, 0, tensor->n_rows, values, err);
-    rp_gguf_forget_rows(model->gguf, tensor, 0, tensor->n_rows);
+    const enum rp_status status =
+        rp_gguf_rows(model->gguf, tensor, rows.first, rows.n, values, err);
+    rp_gguf_forget_rows(model->gguf, tensor, rows.first, rows.n);
     return status;
 }
 
@@ -335,8 +381,10 @@ size_t rp_layer_bytes(const struct rp_model *model, size_t layer)
     /* Every element takes at least a bit of the file, so the sum cannot overflow. */
     for (size_t i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];
-        total +=
-            tensor && !is_stack(model, i) ? tensor->dims[0] * tensor->n_rows + n_minima(tensor) : 0;
+        if (!tensor || is_stack(model, i))
+            continue;
+        const size_t n = rows_of(model, i).n;
+        total += tensor->dims[0] * n + n_minima(tensor, n);
     }
     return total * sizeof(float);
 }
@@ -349,6 +397,10 @@ enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct 
     if (layer >= model->config.n_layers)
         return rp_fail(err, RP_ERR_ARGUMENT, rp_gguf_path(model->gguf), -1,
                        "layer %zu of a model with %zu", layer, model->config.n_layers);
+    if (!rp_model_has_layer(model, layer))
+        return rp_fail(err, RP_ERR_ARGUMENT, rp_gguf_path(model->gguf), -1,
+                       "layer %zu of a model of which layers %zu to %zu are open", layer,
+                       model->first_layer, model->last_layer);
     status = alloc_weights(rp_layer_bytes(model, layer) / sizeof(float), &loaded.owned, err);
     if (!loaded.owned) /* as status says */
         return status;
@@ -365,16 +417,18 @@ enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct 
                                                    .stack = tensor};
             continue;
         }
-        float *minima = n_minima(tensor) ? at + tensor->n_rows * tensor->dims[0] : NULL;
+        const struct rp_weight_rows rows = rows_of(model, i);
+        const size_t n_values = rows.n * tensor->dims[0];
+        float *minima = n_minima(tensor, rows.n) ? at + n_values : NULL;
         loaded.weights[i] = (struct rp_weight){.data = at,
-                                               .n_out = tensor->n_rows,
+                                               .n_out = rows.n,
                                                .n_in = tensor->dims[0],
                                                .type = tensor->type,
                                                .minima = minima};
         if (minima)
-            rp_gguf_minima(tensor, 0, tensor->n_rows, minima);
-        status = decode(model, tensor, tensor->n_rows * tensor->dims[0], at, err);
-        at += tensor->n_rows * tensor->dims[0] + n_minima(tensor);
+            rp_gguf_minima(tensor, rows.first, rows.n, minima);
+        status = decode(model, tensor, rows, at, err);
+        at += n_values + n_minima(tensor, rows.n);
     }
     if (status == RP_OK)
         *weights = loaded;

@@ -16,6 +16,7 @@ struct rp_model {
     float *output_norm;                  /* [hidden_size] */
     float *rope_factors;                 /* [n_rot / 2], what frequencies are divided by; or NULL */
     float *long_rope_factors; /* the same of sequences that are longer than the original context */
+    size_t first_layer, last_layer; /* that were asked for; of a part of the shards, all there is */
 };
 
 struct rp_layer_state {

@@ -23,9 +23,32 @@ static inline float rp_gelu_tanh(float x)
     return 0.5f * x * (1.0f + tanhf(inner));
 }
 
-static inline float rp_activation(enum rp_activation_function function, float x)
+/* GptOssExperts: what gate and up are limited to, and what the sigmoid's argument is multiplied by. */
+#define RP_CLAMP_LIMIT 7.0f
+#define RP_CLAMPED_ALPHA 1.702f
+
+static inline float rp_clamped_gate(float gate)
 {
-    return function == RP_GELU_TANH ? rp_gelu_tanh(x) : rp_silu(x);
+    return gate > RP_CLAMP_LIMIT ? RP_CLAMP_LIMIT : gate;
+}
+
+static inline float rp_clamped_up(float up)
+{
+    return up > RP_CLAMP_LIMIT ? RP_CLAMP_LIMIT : up < -RP_CLAMP_LIMIT ? -RP_CLAMP_LIMIT : up;
+}
+
+/* What goes through function and multiplies up. */
+static inline float rp_gated(enum rp_activation_function function, float gate, float up)
+{
+    switch (function) {
+    case RP_GELU_TANH: return rp_gelu_tanh(gate) * up;
+    case RP_CLAMPED_SWISH: {
+        const float clamped = rp_clamped_gate(gate);
+        return (rp_clamped_up(up) + 1.0f) * (clamped * rp_sigmoid(clamped * RP_CLAMPED_ALPHA));
+    }
+    case RP_SILU: break;
+    }
+    return rp_silu(gate) * up;
 }
 
 /* log(1 + exp(x)), as torch's: x itself where exp(-x) no longer counts. */

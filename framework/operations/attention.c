@@ -65,13 +65,13 @@ RP_COMPILE_TWICE(static, add_values,
                   size_t head_dim, size_t kv_dim, float *restrict y),
                  (weights, values, n, head_dim, kv_dim, y))
 
-/* In place: exp(x - max(x)) / sum. */
-static void softmax(float *x, size_t n)
+/* In place: exp(x - max) / sum, where max and sum are of x and sink. */
+static void softmax(float *x, size_t n, float sink)
 {
-    float max = x[0];
-    double sum = 0;
-    for (size_t i = 1; i < n; i++)
+    float max = sink;
+    for (size_t i = 0; i < n; i++)
         max = x[i] > max ? x[i] : max;
+    double sum = (double)expf(sink - max);
     for (size_t i = 0; i < n; i++) {
         x[i] = expf(x[i] - max);
         sum += (double)x[i];
@@ -113,7 +113,7 @@ static void attention_head(const struct rp_attention *args, size_t head, size_t 
         scores_of(q + p * width, keys + n_common * kv_dim, n_visible[p] - n_common, dim, kv_dim,
                   args->scale, row + n_common);
         if (n_visible[p] > 0)
-            softmax(row, n_visible[p]);
+            softmax(row, n_visible[p], rp_attention_sink(args, head));
         memset(y + p * width, 0, dim * sizeof *y);
     }
     if (is_product)

@@ -30,6 +30,7 @@ struct bound {
     float *weights;          /* the same */
     float *by_weight;        /* the same: see common_values */
     float *by_both;          /* the same */
+    float *sinks;            /* [n_block][2], of one head: see struct rp_attention_row */
     float *sums;             /* [2 n_block + 3][head_dim], scratch */
     double *expected, *rare; /* [n_block][n_heads * head_dim]: see rp_rare_sum */
 };
@@ -64,7 +65,8 @@ static struct rp_attention_row row_of(const struct bound *bound, const struct bl
                                      .y = args->y + (block->first + p) * width + head * dim,
                                      .scores = bound->scores + p * args->n_keys,
                                      .errors = bound->errors + p * args->n_keys,
-                                     .weights = bound->weights + p * args->n_keys};
+                                     .weights = bound->weights + p * args->n_keys,
+                                     .sink = bound->sinks + 2 * p};
 }
 
 /* The sums and the sums of squares over the keys that all positions of the block see. Their number; 0:
@@ -205,7 +207,7 @@ static enum rp_status alloc_bound(struct bound *bound, struct rp_error *err)
     bool has_memory = args->n_keys <= SIZE_MAX / sizeof(float) / 5 / BLOCK - 1;
     if (has_memory) {
         bound->q = calloc(width + 1, sizeof *bound->q);
-        bound->scores = calloc(5 * n * args->n_keys + 1, sizeof *bound->scores);
+        bound->scores = calloc(n * (5 * args->n_keys + 2) + 1, sizeof *bound->scores);
         bound->sums = calloc((2 * n + 3) * args->head_dim + 1, sizeof *bound->sums);
         bound->expected = calloc(2 * width + 1, sizeof *bound->expected);
         has_memory = bound->q && bound->scores && bound->sums && bound->expected;
@@ -223,6 +225,7 @@ static enum rp_status alloc_bound(struct bound *bound, struct rp_error *err)
     bound->weights = bound->errors + n * args->n_keys;
     bound->by_weight = bound->weights + n * args->n_keys;
     bound->by_both = bound->by_weight + n * args->n_keys;
+    bound->sinks = bound->by_both + n * args->n_keys;
     bound->rare = bound->expected + width;
     if (n == BLOCK) {
         square_all(args->keys, n_cached, bound->key_squares);

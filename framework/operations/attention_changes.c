@@ -138,6 +138,20 @@ static double sink_of(const struct rp_change *change, int64_t position)
     }
 }
 
+/* Which of the model's sinks stays beside it. */
+static double own_sink(const struct rp_change *change, const struct rp_attention *args, size_t head)
+{
+    return change->what.option == RP_ATTENTION_SINK ? -HUGE_VAL
+                                                    : (double)rp_attention_sink(args, head);
+}
+
+/* ln(exp(a) + exp(b)) */
+static double sum_of_logs(double a, double b)
+{
+    const double most = fmax(a, b);
+    return most > -HUGE_VAL ? most + log(exp(a - most) + exp(b - most)) : most;
+}
+
 /* One head of one position with another softmax. keys and values are the KV head's, rows kv_dim
  * apart. */
 static void own_head(const struct rp_change *change, const struct rp_attention *args,
@@ -179,10 +193,30 @@ static enum rp_status run_own_softmax(const struct rp_change *change, const stru
             const size_t at = (p * args->n_heads + head) * args->head_dim;
             const size_t kv_at = (first * args->n_kv_heads + head / group) * args->head_dim;
             own_head(change, args, args->q + at, args->keys + kv_at, args->values + kv_at,
-                     end - first, sink_of(change, site->positions[p]), args->y + at);
+                     end - first,
+                     sum_of_logs(sink_of(change, site->positions[p]), own_sink(change, args, head)),
+                     args->y + at);
         }
     }
     return RP_OK;
+}
+
+/* With the model's sinks in another way. */
+static enum rp_status run_with_sinks(const struct rp_change *change, const struct rp_site *site,
+                                     const struct rp_attention *args)
+{
+    struct rp_attention wrong = *args;
+    float *sinks = calloc(args->n_heads + 1, sizeof *sinks);
+    if (!sinks)
+        return no_memory(site);
+    for (size_t head = 0; head < args->n_heads && args->sinks; head++)
+        sinks[head] = change->what.option == RP_ATTENTION_SINKS_SCALED
+                          ? args->sinks[head] * args->scale
+                          : args->sinks[(head + 1) % args->n_heads];
+    wrong.sinks = args->sinks && change->what.option != RP_ATTENTION_NO_SINKS ? sinks : NULL;
+    const enum rp_status status = RP_RUN_BELOW(change, attention, site, &wrong);
+    free(sinks);
+    return status;
 }
 
 /* What becomes of the output. */
@@ -231,6 +265,9 @@ static enum rp_status attention(void *context, const struct rp_site *site,
     case RP_ATTENTION_EMPTY:
     case RP_ATTENTION_EMPTY_AFTER:
     case RP_ATTENTION_NO_SOFTMAX_SUM: return run_own_softmax(change, site, args);
+    case RP_ATTENTION_NO_SINKS:
+    case RP_ATTENTION_SINKS_SCALED:
+    case RP_ATTENTION_SINKS_ROLLED: return run_with_sinks(change, site, args);
     case RP_ATTENTION_ZERO:
     case RP_ATTENTION_ZERO_HEAD:
     case RP_ATTENTION_TRANSPOSED: return run_and_change(change, site, args);

@@ -12,14 +12,17 @@ enum rp_attention_option {
     RP_ATTENTION_FIRST_HEAD,
     RP_ATTENTION_REVERSED,
     RP_ATTENTION_NEXT_HEAD,
-    RP_ATTENTION_SOFTCAP,     /* value tanh(score / value) */
-    RP_ATTENTION_SINK,        /* exp(value) in softmax's sum */
-    RP_ATTENTION_EMPTY,       /* `value` keys of zeros before the sequence are seen */
-    RP_ATTENTION_EMPTY_AFTER, /* keys of zeros up to the next multiple of `value` are seen */
-    RP_ATTENTION_SHIFTED,     /* K, V (`which`) or both of `value` rows before */
-    RP_ATTENTION_SWAPPED,     /* K and V */
-    RP_ATTENTION_ZERO,        /* the output */
-    RP_ATTENTION_ZERO_HEAD,   /* head `value` of it */
+    RP_ATTENTION_SOFTCAP,      /* value tanh(score / value) */
+    RP_ATTENTION_SINK,         /* exp(value) in softmax's sum, in place of the model's sinks */
+    RP_ATTENTION_NO_SINKS,     /* those of a model that has some are left out */
+    RP_ATTENTION_SINKS_SCALED, /* by attention's scale, as the scores are */
+    RP_ATTENTION_SINKS_ROLLED, /* head h has that of head h + 1 */
+    RP_ATTENTION_EMPTY,        /* `value` keys of zeros before the sequence are seen */
+    RP_ATTENTION_EMPTY_AFTER,  /* keys of zeros up to the next multiple of `value` are seen */
+    RP_ATTENTION_SHIFTED,      /* K, V (`which`) or both of `value` rows before */
+    RP_ATTENTION_SWAPPED,      /* K and V */
+    RP_ATTENTION_ZERO,         /* the output */
+    RP_ATTENTION_ZERO_HEAD,    /* head `value` of it */
     RP_ATTENTION_TRANSPOSED, /* heads' output interleaved: value i of head h stands at i n_heads + h */
     RP_ATTENTION_NO_SOFTMAX_SUM /* weights exp(score - max), not divided by their sum */
 };

@@ -44,6 +44,7 @@ void attention_call_make(struct attention_call *call, size_t n, unsigned seed,
     fill(call->q, n * CALL_WIDTH, 3 * seed + 1);
     fill(call->k, n * CALL_KV_WIDTH, 3 * seed + 2);
     fill(call->v, n * CALL_KV_WIDTH, 3 * seed + 3);
+    fill(call->sinks, CALL_HEADS, 3 * seed + 4);
     for (size_t i = 0; i < n; i++)
         positions[i] = (int64_t)i;
     const struct rp_kv_store store = {.dim = CALL_KV_WIDTH,
@@ -56,6 +57,7 @@ void attention_call_make(struct attention_call *call, size_t n, unsigned seed,
                                       .head_dim = CALL_DIM,
                                       .scale = CALL_SCALE,
                                       .is_causal = true,
+                                      .sinks = call->has_sinks ? call->sinks : NULL,
                                       .q = call->q,
                                       .n_keys = n,
                                       .keys = call->keys,
@@ -184,7 +186,7 @@ static float round_sum(const struct attention_engine *engine, float x)
 }
 
 static void one_pass(const struct attention_engine *engine, const float *scores,
-                     const float *values, size_t n, float *y)
+                     const float *values, size_t n, float sink, float *y)
 {
     float max = -INFINITY, sum = 0;
     memset(y, 0, CALL_DIM * sizeof *y);
@@ -198,19 +200,20 @@ static void one_pass(const struct attention_engine *engine, const float *scores,
         sum = sum * rescale + weight;
         max = grown;
     }
+    sum += expf(sink - max);
     for (size_t i = 0; i < CALL_DIM; i++)
         y[i] /= sum;
 }
 
 static void two_passes(const struct attention_engine *engine, float *scores, const float *values,
-                       size_t n, float *y)
+                       size_t n, float sink, float *y)
 {
-    float max = -INFINITY, terms[CALL_POSITIONS];
+    float max = sink, terms[CALL_POSITIONS];
     for (size_t key = 0; key < n; key++)
         max = fmaxf(max, scores[key]);
     for (size_t key = 0; key < n; key++)
         scores[key] = expf(scores[key] - max);
-    const float sum = sum_of(engine->order, scores, n);
+    const float sum = sum_of(engine->order, scores, n) + expf(sink - max);
     for (size_t key = 0; key < n; key++) {
         scores[key] /= sum;
         if (engine->weights_in_f16)
@@ -234,6 +237,8 @@ void attention_engine_run(const struct attention_engine *engine, const struct at
     for (size_t row = 0; row < call->n * CALL_HEADS; row++) {
         const size_t p = row / CALL_HEADS, head = row % CALL_HEADS;
         const size_t kv_at = head / (CALL_HEADS / CALL_KV_HEADS) * CALL_DIM;
+        const bool has_sink = call->has_sinks && engine->without_sink != head + 1;
+        const float sink = has_sink ? call->sinks[head] : -INFINITY;
         float scores[CALL_POSITIONS], terms[CALL_DIM];
         for (size_t key = 0; key <= p; key++) {
             for (size_t i = 0; i < CALL_DIM; i++)
@@ -243,9 +248,9 @@ void attention_engine_run(const struct attention_engine *engine, const struct at
         if (engine->masks_first_key && p > 0)
             scores[0] = -INFINITY;
         if (engine->is_one_pass || engine->sums_in_f16)
-            one_pass(engine, scores, from.values + kv_at, p + 1, y + row * CALL_DIM);
+            one_pass(engine, scores, from.values + kv_at, p + 1, sink, y + row * CALL_DIM);
         else
-            two_passes(engine, scores, from.values + kv_at, p + 1, y + row * CALL_DIM);
+            two_passes(engine, scores, from.values + kv_at, p + 1, sink, y + row * CALL_DIM);
     }
     if (engine->cache_format)
         turn(engine->order, y, call->n * CALL_WIDTH);

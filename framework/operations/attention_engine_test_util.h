@@ -19,7 +19,9 @@ enum {
 
 /* One call of attention over n positions, and what the emulation makes of it. */
 struct attention_call {
+    bool has_sinks; /* set before the call is made */
     size_t n;
+    float sinks[CALL_HEADS];
     float q[CALL_POSITIONS * CALL_WIDTH];
     float k[CALL_POSITIONS * CALL_KV_WIDTH], v[CALL_POSITIONS * CALL_KV_WIDTH]; /* not rounded */
     float keys[CALL_POSITIONS * CALL_KV_WIDTH], values[CALL_POSITIONS * CALL_KV_WIDTH];
@@ -37,6 +39,7 @@ struct attention_engine { /* NOLINT(clang-analyzer-optin.performance.Padding) */
     bool weights_in_f16, weights_in_bf16, q_in_f16;
     double scale_off;     /* bug: relative */
     bool masks_first_key; /* bug */
+    size_t without_sink;  /* bug: this head less 1 leaves it out */
     /* A quantized cache: what rounds Q, K and V after a dense Hadamard product; 0: none. */
     unsigned cache_format;
     bool keeps_q;   /* bug: Q is not rounded */

@@ -22,6 +22,7 @@ struct head {
     const float *values; /* [n_visible][head_dim], rows kv_dim apart */
     size_t kv_dim;
     size_t n_visible;
+    float sink;
     size_t part_size; /* keys that are summed by themselves, when streamed */
     float *part;      /* [head_dim], scratch */
     float *y;         /* [head_dim] */
@@ -38,12 +39,12 @@ static float score(const struct head *head, size_t key)
 /* args->scores = softmax, before it is rounded. */
 static void softmax(const struct head *head)
 {
-    float *scores = head->args->scores, max = -INFINITY;
-    double sum = 0;
+    float *scores = head->args->scores, max = head->sink;
     for (size_t key = 0; key < head->n_visible; key++) {
         scores[key] = score(head, key);
         max = scores[key] > max ? scores[key] : max;
     }
+    double sum = (double)expf(head->sink - max);
     for (size_t key = 0; key < head->n_visible; key++) {
         scores[key] = expf(scores[key] - max);
         sum += (double)scores[key];
@@ -125,6 +126,11 @@ static void streamed_head(const struct head *head)
             add_key(head, key, &part);
         add_part(head, &part, &whole);
     }
+    if (head->args->sinks) {
+        const struct part sink = {.sum = 1.0f, .max = head->sink, .y = head->part};
+        memset(sink.y, 0, dim * sizeof *sink.y);
+        add_part(head, &sink, &whole);
+    }
     for (size_t i = 0; i < dim; i++)
         whole.y[i] *= 1.0f / whole.sum;
 }
@@ -170,6 +176,7 @@ static void run_position(const struct rp_emulation *emulation, const struct rp_s
                                  .values = args->values + head / group * dim,
                                  .kv_dim = args->n_kv_heads * dim,
                                  .n_visible = n_visible,
+                                 .sink = rp_attention_sink(args, head),
                                  .part_size = part_size(&emulation->numerics, site, p, n_visible),
                                  .part = q + args->n_heads * dim,
                                  .y = args->y + (p * args->n_heads + head) * dim};

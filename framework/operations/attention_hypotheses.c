@@ -42,6 +42,16 @@ static void collect_plain(struct rp_search *search)
         {"attention-softmax", RP_ATTENTION_NO_SOFTMAX_SUM, NONE,
          "softmax's weights are not divided by their sum"},
     };
+    static const struct rp_hypothesis sinks[] = {
+        {"attention-sink", RP_ATTENTION_NO_SINKS, NONE,
+         "attention's sinks are missing: softmax's sum has the keys alone"},
+        {"attention-sink", RP_ATTENTION_SINKS_SCALED, NONE,
+         "attention's sinks are multiplied by its scale"},
+        {"attention-sink", RP_ATTENTION_SINKS_ROLLED, NONE,
+         "each head has the next head's sink in attention's softmax"},
+    };
+    if (rp_search_has_step(search, RP_STEP_ATTENTION, RP_ATTN_SINKS))
+        RP_ADD_ALL(search, RP_STEP_ATTENTION, rp_attention_install, sinks);
     RP_ADD_ALL(search, RP_STEP_ATTENTION, rp_attention_install, plain);
 }
 

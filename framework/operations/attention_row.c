@@ -66,7 +66,8 @@ void rp_attention_row_fill(const struct rp_attention_row *row, size_t n_common)
     const float scale = row->args->scale, c = (float)(RP_SCORE_ERROR * RP_SCORE_ERROR);
     const float of_terms = c * (float)dim * scale * scale;
     const float q_norm = row->key_norms ? (float)rp_square_of(row->q, dim) : 0.0f;
-    float max = -INFINITY;
+    const float sink = rp_attention_sink(row->args, row->head);
+    float max = sink;
     double sum = 0;
     products(row->q, row->keys + n_common * row->kv_dim, row->n_visible - n_common, dim,
              row->kv_dim, row->scores + n_common, row->errors + n_common);
@@ -85,6 +86,13 @@ void rp_attention_row_fill(const struct rp_attention_row *row, size_t n_common)
                                  (float)(EXP_ERROR * EXP_ERROR));
         row->weights[key] = expf(-below);
         sum += (double)row->weights[key];
+    }
+    row->sink[0] = row->sink[1] = 0.0f;
+    if (row->args->sinks) {
+        const float below = max - sink, weight = expf(-below);
+        sum += (double)weight;
+        row->sink[0] = (float)((double)weight / sum);
+        row->sink[1] = sqrtf(c * below * below + (float)(EXP_ERROR * EXP_ERROR));
     }
     for (size_t key = 0; key < row->n_visible; key++)
         row->weights[key] = (float)((double)row->weights[key] / sum);
@@ -127,9 +135,11 @@ void rp_attention_row_sums(const struct rp_attention_row *row, bool passes_weigh
     add_value_squares(row->values + n_common * row->kv_dim, row->weights + n_common,
                       passes_weights ? row->errors + n_common : NULL, row->n_visible - n_common,
                       row->kv_dim, row->y, dim, (float)rp_attention_row_of_sum(row), sum);
-    /* The sum over values and, where weights are passed on, the sum of the weights: terms of one sign. */
-    const double of_y =
-        rp_attention_row_of_sum(row) * (passes_weights ? 2 : 1) / 3 + LAST_ROUNDINGS;
+    /* The sum over values and, where weights are passed on, the sum of the weights: terms of one sign. The
+     * sink's value is 0, so that its error is one of weight times y. */
+    const double of_sink = passes_weights ? (double)row->sink[0] * (double)row->sink[1] : 0;
+    const double of_y = rp_attention_row_of_sum(row) * (passes_weights ? 2 : 1) / 3 +
+                        LAST_ROUNDINGS + of_sink * of_sink;
     for (size_t i = 0; i < dim; i++)
         sigma[i] = (float)(RP_UNIT_ROUNDOFF *
                            sqrt((double)sum[i] + of_y * (double)row->y[i] * (double)row->y[i]));
@@ -149,8 +159,8 @@ void rp_attention_row_turned_back(const float *y, size_t dim, size_t size, float
 
 double rp_attention_row_weights_tip(const struct rp_attention_row *row)
 {
-    double of_others =
-               RP_SCORE_ERROR * RP_SCORE_ERROR * (double)row->n_visible / 3 + LAST_ROUNDINGS,
+    double of_others = RP_SCORE_ERROR * RP_SCORE_ERROR * (double)row->n_visible / 3 +
+                       LAST_ROUNDINGS + pow((double)row->sink[0] * (double)row->sink[1], 2),
            sum = 0;
     for (size_t key = 0; key < row->n_visible; key++)
         of_others += pow((double)row->weights[key] * (double)row->errors[key], 2);
@@ -208,6 +218,7 @@ void rp_attention_row_sums_tip(const struct rp_attention_row *row, float *sums, 
         }
         of_weights = of_weights * (double)rescale + (double)weight;
     }
+    of_weights += exp((double)rp_attention_sink(row->args, row->head) - (double)max);
     for (size_t i = 0; i < dim; i++) {
         const double step = fmax(F16_STEP * (double)largest[i], F16_SMALLEST) / of_weights;
         expected[i] = (double)errors[i] / of_weights * step;

@@ -21,6 +21,7 @@ struct rp_attention_row {
     float *scores;          /* [n_visible], scaled */
     float *errors;          /* [n_visible]: sigma of ln weight before the sum, in u */
     float *weights;         /* [n_visible]: softmax */
+    float *sink;            /* [2]: the sink's weight, and sigma of its ln as in errors; 0: none */
 };
 
 /* The sum of squares. */

@@ -47,6 +47,13 @@ static uint32_t format_by_weight(uint32_t type)
     case RP_GGML_Q3_K:
     case RP_GGML_Q4_K:
     case RP_GGML_Q5_K:
+    case RP_GGML_IQ1_S:
+    case RP_GGML_IQ1_M:
+    case RP_GGML_IQ2_XXS:
+    case RP_GGML_IQ2_XS:
+    case RP_GGML_IQ2_S:
+    case RP_GGML_IQ3_XXS:
+    case RP_GGML_IQ3_S:
     case RP_GGML_IQ4_XS:
     case RP_GGML_TQ1_0:
     case RP_GGML_TQ2_0:

@@ -1,6 +1,7 @@
 /* Hypotheses about the FFN's activation: another function, or another use of gate and up. */
 #include <stdio.h>
 
+#include "operations/activation.h"
 #include "operations/hypotheses.h"
 
 #define NONE RP_NO_PARAMETER
@@ -20,7 +21,13 @@ enum option {
     SWISH,   /* x sigmoid(value x) */
     CLAMPED, /* silu, gate at most `value` and up within it: gpt-oss */
     SILU_TWICE,
-    SILU /* of a model that has another */
+    SILU, /* of a model that has another */
+    /* Of a model that limits both and adds 1 to up. */
+    NO_CLAMP,
+    NO_CLAMP_OF_GATE,
+    NO_CLAMP_OF_UP,
+    CLAMP_OF_BOTH_SIDES, /* gate is limited from below, too */
+    NO_ONE
 };
 
 static double silu(double x)
@@ -46,11 +53,35 @@ static double activation(const struct rp_candidate *what, enum rp_activation_fun
     case SIGMOID: return 1 / (1 + exp(-x));
     case TANH: return tanh(x);
     case SWISH: return x / (1 + exp(-what->value * x));
-    case CLAMPED: return silu(fmin(x, what->value));
+    case CLAMPED:
+        if (own == RP_CLAMPED_SWISH)
+            break; /* see clamp */
+        return silu(fmin(x, what->value));
     case SILU_TWICE: return silu(silu(x));
     case IDENTITY: return x;
-    default: return own == RP_GELU_TANH ? gelu_tanh(x) : silu(x);
+    default: break;
     }
+    switch (own) {
+    case RP_GELU_TANH: return gelu_tanh(x);
+    case RP_CLAMPED_SWISH: return x / (1 + exp(-(double)RP_CLAMPED_ALPHA * x));
+    case RP_SILU: break;
+    }
+    return silu(x);
+}
+
+/* gate and up of GptOssExperts, limited, 1 added to up. */
+static void clamp(const struct rp_candidate *what, double *gate, double *up)
+{
+    const double limit = what->option == CLAMPED ? what->value : (double)RP_CLAMP_LIMIT;
+    const bool is_off = what->option == NO_CLAMP;
+    if (!is_off && what->option != NO_CLAMP_OF_GATE)
+        *gate = fmin(*gate, limit);
+    if (what->option == CLAMP_OF_BOTH_SIDES)
+        *gate = fmax(*gate, -limit);
+    if (!is_off && what->option != NO_CLAMP_OF_UP)
+        *up = fmax(fmin(*up, limit), -limit);
+    if (what->option != NO_ONE)
+        *up += 1;
 }
 
 static enum rp_status ffn_activation(void *context, const struct rp_site *site,
@@ -62,6 +93,9 @@ static enum rp_status ffn_activation(void *context, const struct rp_site *site,
         if (what->option == SWAPPED) {
             gate = (double)args->up[i];
             up = (double)args->gate[i];
+        }
+        if (args->function == RP_CLAMPED_SWISH) {
+            clamp(what, &gate, &up);
         } else if (what->option == CLAMPED) {
             up = fmax(fmin(up, what->value), -what->value);
         }
@@ -106,10 +140,44 @@ void rp_collect_ffn_activation(struct rp_search *search)
         {"ffn-gate-missing", NO_GATE, NONE, "the FFN without its gate"},
         {"ffn-up-missing", NO_UP, NONE, "the FFN without up"},
     };
+    static const char clamp[] = "ffn-clamp";
+    static const struct rp_hypothesis of_clamped[] = {
+        {"ffn-swapped", SWAPPED, NONE, "gate and up swapped in the FFN"},
+        {clamp, NO_CLAMP, NONE, "the FFN's gate and up are not limited; the model's are, to 7"},
+        {clamp, NO_CLAMP_OF_GATE, NONE, "the FFN's gate is not limited; the model's is, to 7"},
+        {clamp, NO_CLAMP_OF_UP, NONE, "the FFN's up is not limited; the model's is, to 7"},
+        {clamp, CLAMP_OF_BOTH_SIDES, NONE,
+         "the FFN's gate is limited from below, too; the model's is not"},
+        {"ffn-up-offset", NO_ONE, NONE, "the FFN's up without the 1 that the model adds to it"},
+        {"ffn-activation", SILU, NONE, "SiLU in the FFN; the model's is x sigmoid(1.702 x)"},
+        {"ffn-activation", GELU_TANH, NONE,
+         "GELU (tanh) in the FFN; the model's is x sigmoid(1.702 x)"},
+        {"ffn-activation", GELU, NONE, "GELU in the FFN; the model's is x sigmoid(1.702 x)"},
+        {"ffn-activation", IDENTITY, NONE,
+         "no activation in the FFN; the model's is x sigmoid(1.702 x)"},
+        {"ffn-gate-missing", NO_GATE, NONE, "the FFN without its gate"},
+        {"ffn-up-missing", NO_UP, NONE, "the FFN without up"},
+    };
+    static const double limits[] = {1, 2, 5, 10, 20};
+    static const struct rp_fit limit = RP_FIT(true, 1e-2, 1e3, limits);
     static const double betas[] = {0.5, 1.702, 2};
     static const struct rp_fit fit = RP_FIT(true, 1e-3, 1e3, betas);
     if (search->config->activation == RP_GELU_TANH) {
         RP_ADD_ALL(search, RP_STEP_FFN_ACTIVATION, install, of_gelu);
+        return;
+    }
+    if (search->config->activation == RP_CLAMPED_SWISH) {
+        RP_ADD_ALL(search, RP_STEP_FFN_ACTIVATION, install, of_clamped);
+        rp_search_add_fit(
+            search, RP_STEP_FFN_ACTIVATION, install,
+            (struct rp_hypothesis){"ffn-activation", SWISH, 1,
+                                   "x sigmoid(%v x) in the FFN; the model's is x sigmoid(1.702 x)"},
+            &fit, (double)RP_CLAMPED_ALPHA);
+        rp_search_add_fit(
+            search, RP_STEP_FFN_ACTIVATION, install,
+            (struct rp_hypothesis){clamp, CLAMPED, 5,
+                                   "the FFN's gate and up limited to %v; the model's are to 7"},
+            &limit, (double)RP_CLAMP_LIMIT);
         return;
     }
     RP_ADD_ALL(search, RP_STEP_FFN_ACTIVATION, install, fixed);

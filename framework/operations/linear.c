@@ -23,6 +23,7 @@ enum rp_weight_id rp_bias_of(enum rp_weight_id which)
     case RP_ATTN_Q: return RP_ATTN_Q_BIAS;
     case RP_ATTN_K: return RP_ATTN_K_BIAS;
     case RP_ATTN_V: return RP_ATTN_V_BIAS;
+    case RP_ATTN_OUTPUT: return RP_ATTN_OUTPUT_BIAS;
     case RP_ROUTER: return RP_ROUTER_BIAS;
     case RP_EXPERTS_GATE: return RP_EXPERTS_GATE_BIAS;
     case RP_EXPERTS_UP: return RP_EXPERTS_UP_BIAS;

@@ -143,6 +143,16 @@ static enum rp_status gated_norm(void *context, const struct rp_site *site,
     return RP_RUN_BELOW(change, gated_norm, site, &wrong);
 }
 
+static enum rp_status attention(void *context, const struct rp_site *site,
+                                const struct rp_attention *args)
+{
+    const struct rp_change *change = context;
+    struct rp_attention wrong = *args;
+    if (args->sinks)
+        wrong.sinks = other_weight(change, RP_ATTN_SINKS, args->sinks);
+    return RP_RUN_BELOW(change, attention, site, &wrong);
+}
+
 static void install(struct rp_ops *ops)
 {
     ops->linear = linear;
@@ -156,6 +166,7 @@ static void install_all(struct rp_ops *ops)
     ops->causal_conv1d = causal_conv1d;
     ops->delta_decay = delta_decay;
     ops->gated_norm = gated_norm;
+    ops->attention = attention;
 }
 
 /* A candidate about weights: one engine reads one file, so it is at work everywhere. */
@@ -201,13 +212,19 @@ static void collect_inputs(struct rp_search *search, enum rp_weight_id which)
     }
 }
 
-static void collect_product(struct rp_search *search, enum rp_weight_id which)
+/* Also of experts: each without its own. */
+static void collect_bias(struct rp_search *search, enum rp_weight_id which)
 {
-    const struct rp_weight *weight = &search->weights.weights[which];
     const enum rp_weight_id bias = rp_bias_of(which);
     if (bias < RP_N_LAYER_WEIGHTS && search->weights.weights[bias].data)
         rp_search_add(search, make("bias-missing", WITHOUT_BIAS, which), "%s without its bias",
                       rp_weight_name(which));
+}
+
+static void collect_product(struct rp_search *search, enum rp_weight_id which)
+{
+    const struct rp_weight *weight = &search->weights.weights[which];
+    collect_bias(search, which);
     collect_swapped(search, which);
     if (weight->n_out == weight->n_in)
         rp_search_add(search, make("weights-transposed", TRANSPOSED, which), "%s transposed",
@@ -239,7 +256,8 @@ static bool is_on_the_way(const struct rp_search *search, enum rp_weight_id whic
            rp_search_has_step(search, RP_STEP_HEAD_LINEAR, which) ||
            rp_search_has_step(search, RP_STEP_RMS_NORM, which) ||
            rp_search_has_step(search, RP_STEP_CAUSAL_CONV1D, which) ||
-           rp_search_has_step(search, RP_STEP_GATED_NORM, which);
+           rp_search_has_step(search, RP_STEP_GATED_NORM, which) ||
+           rp_search_has_step(search, RP_STEP_ATTENTION, which);
 }
 
 /* All weights of that layer; of a neighbour, and in a small model, also each alone. */
@@ -286,6 +304,8 @@ void rp_collect_linear(struct rp_search *search)
     for (unsigned i = 0; i < RP_N_LAYER_WEIGHTS; i++) {
         if (rp_search_has_step(search, RP_STEP_LINEAR, (enum rp_weight_id)i))
             collect_product(search, (enum rp_weight_id)i);
+        if (rp_search_has_step(search, RP_STEP_EXPERTS_LINEAR, (enum rp_weight_id)i))
+            collect_bias(search, (enum rp_weight_id)i);
     }
     if (search->slot.layer >= 0)
         collect_layers(search);

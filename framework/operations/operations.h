@@ -8,6 +8,8 @@
 #ifndef REFPARITY_OPERATIONS_OPERATIONS_H
 #define REFPARITY_OPERATIONS_OPERATIONS_H
 
+#include <math.h>
+
 #include "refparity/numerics.h"
 #include "refparity/ops.h"
 
@@ -121,6 +123,12 @@ static inline float rp_site_rope_theta(const struct rp_site *site)
 {
     return rp_rope_theta(site->config, site->layer >= 0 ? site->config->layer_kinds[site->layer]
                                                         : RP_LAYER_FULL_ATTENTION);
+}
+
+/* The score that a head's softmax has beside its keys'; -INFINITY, whose exponential is 0: none. */
+static inline float rp_attention_sink(const struct rp_attention *args, size_t head)
+{
+    return args->sinks ? args->sinks[head] : -INFINITY;
 }
 
 /* What cosine and sine are multiplied by, in a layer of that kind; 0: nothing. */

@@ -40,9 +40,12 @@ enum rp_status rp_op_rope(void *context, const struct rp_site *site, const struc
 }
 
 /* Whether a pair's frequency is made of two others by YaRN's or Llama 3's ramp: its factor is between the
- * least and the largest. */
-static bool is_mixed(const struct rp_rope *args, size_t i)
+ * least and the largest, and longrope's are not made at all. */
+static bool is_mixed(const struct rp_site *site, const struct rp_rope *args, size_t i)
 {
+    if (!args->freq_factors ||
+        (site->config && site->config->rope_scaling.type == RP_ROPE_LONGROPE))
+        return false;
     float least = args->freq_factors[0], largest = least;
     for (size_t k = 1; k < args->n_rot / 2; k++) {
         least = fminf(least, args->freq_factors[k]);
@@ -54,10 +57,11 @@ static bool is_mixed(const struct rp_rope *args, size_t i)
 /* Frequencies made by repeated multiplication drift by half a unit per step. Where two are mixed, the ramp's
  * value (two logarithms, a difference, a quotient; 1 minus it) is off by about two units, which is that much
  * of the faster one. */
-static double frequency_error(const struct rp_rope *args, size_t i, double plain, double frequency)
+static double frequency_error(const struct rp_site *site, const struct rp_rope *args, size_t i,
+                              double plain, double frequency)
 {
     const double drift = frequency * (1.0 + 0.5 * (double)i);
-    return args->freq_factors && is_mixed(args, i) ? hypot(drift, 2 * plain) : drift;
+    return is_mixed(site, args, i) ? hypot(drift, 2 * plain) : drift;
 }
 
 /* The angle is rounded at each position, and cosine and sine are off by what the angle is; the rotation rounds
@@ -75,7 +79,8 @@ enum rp_status rp_sigma_rope(const struct rp_site *site, const struct rp_rope *a
         const double plain = pow((double)args->theta, -2.0 * (double)i / (double)args->n_rot);
         const double frequency = args->freq_factors ? plain / (double)args->freq_factors[i] : plain;
         const double error =
-            RP_UNIT_ROUNDOFF * hypot(frequency_error(args, i, plain, frequency), 0.6 * frequency);
+            RP_UNIT_ROUNDOFF *
+            hypot(frequency_error(site, args, i, plain, frequency), 0.6 * frequency);
         rope_pair(args, i, &first, &second);
         for (size_t p = 0; p < site->n_positions; p++) {
             const double angle = fabs((double)args->positions[p]) * error;

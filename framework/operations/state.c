@@ -243,6 +243,28 @@ static enum rp_status attention_gate(void *context, const struct rp_site *site,
     return status;
 }
 
+/* HF rounds the sigmoid's argument, the sigmoid, its product with the gate, and up + 1. A tip of the sigmoid
+ * is at least half a step of that product, which may move by one more: three times its worth. */
+static float clamped(const struct rp_emulation *emulation, size_t p, float gate, float up)
+{
+    const enum rp_state state = emulation->numerics.state;
+    const float x = rp_clamped_gate(gate), factor = rp_state_round(state, rp_clamped_up(up) + 1.0f);
+    const float opened =
+        round_inside(emulation, p, rp_sigmoid(rp_state_round(state, x * RP_CLAMPED_ALPHA)),
+                     FUNCTION_ERROR, 3 * (double)x * (double)factor);
+    return factor * rp_state_round(state, x * opened);
+}
+
+static float activated(const struct rp_emulation *emulation, size_t p,
+                       enum rp_activation_function function, float gate, float up)
+{
+    if (function == RP_CLAMPED_SWISH)
+        return clamped(emulation, p, gate, up);
+    return up * round_inside(emulation, p,
+                             function == RP_GELU_TANH ? rp_gelu_tanh(gate) : rp_silu(gate),
+                             FUNCTION_ERROR, (double)up);
+}
+
 static enum rp_status ffn_activation(void *context, const struct rp_site *site,
                                      const struct rp_ffn_activation *args)
 {
@@ -252,9 +274,7 @@ static enum rp_status ffn_activation(void *context, const struct rp_site *site,
     if (status == RP_OK)
         status = read_copy(emulation, site, args->up, args->dim, args->dim, &up);
     for (size_t i = 0; i < site->n_positions * args->dim && status == RP_OK; i++)
-        args->y[i] =
-            up[i] * round_inside(emulation, i / args->dim, rp_activation(args->function, gate[i]),
-                                 FUNCTION_ERROR, (double)up[i]);
+        args->y[i] = activated(emulation, i / args->dim, args->function, gate[i], up[i]);
     free(gate);
     free(up);
     return status;

@@ -17,6 +17,7 @@ struct head {
     const float *keys;   /* [n_visible][head_dim], rows kv_dim apart */
     const float *values; /* [n_visible][head_dim], rows kv_dim apart */
     size_t kv_dim, n_visible;
+    float sink;
     float *weights; /* [n_visible] */
     float *moves;   /* [n_visible]: how far each scaled score moves if its rounding tips, else 0 */
     float *y;       /* [head_dim] */
@@ -63,15 +64,27 @@ static void score(const struct head *head)
     }
 }
 
+/* x - max; HF rounds it where there is a sink. */
+static float below_max(const struct head *head, float x, float max)
+{
+    const bool is_rounded = head->args->sinks && !head->is_flash;
+    return is_rounded ? rp_state_round(head->state, x - max) : x - max;
+}
+
 /* weights [n_visible]: scores, and then exp(x - max) / sum, before they are rounded. */
 static void softmax(const struct head *head)
 {
-    float max = head->weights[0];
-    double sum = 0;
-    for (size_t key = 1; key < head->n_visible; key++)
+    float max = head->sink;
+    for (size_t key = 0; key < head->n_visible; key++)
         max = head->weights[key] > max ? head->weights[key] : max;
+    double sum = (double)expf(below_max(head, head->sink, max));
     for (size_t key = 0; key < head->n_visible; key++) {
-        head->weights[key] = expf(head->weights[key] - max);
+        const float score = head->weights[key], below = below_max(head, score, max);
+        for (int sign = -1; sign <= 1 && head->moves[key] > 0; sign += 2) {
+            const float moved = below_max(head, score + (float)sign * head->moves[key], max);
+            head->moves[key] = fmaxf(head->moves[key], fabsf(moved - below));
+        }
+        head->weights[key] = expf(below);
         sum += (double)head->weights[key];
     }
     for (size_t key = 0; key < head->n_visible; key++)
@@ -165,6 +178,7 @@ enum rp_status rp_state_attention(const struct rp_emulation *emulation, const st
                                       .values = args->values + kv_at,
                                       .kv_dim = args->n_kv_heads * dim,
                                       .n_visible = n_visible,
+                                      .sink = rp_attention_sink(args, h),
                                       .weights = args->scores,
                                       .moves = moves,
                                       .y = args->y + at};

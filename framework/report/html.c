@@ -153,6 +153,18 @@ static void write_warnings(FILE *out, const cJSON *results)
     rp_html_table_end(out);
 }
 
+static void write_references(FILE *out, const cJSON *pairs)
+{
+    const cJSON *pair = rp_results_next_reference(pairs ? pairs->child : NULL);
+    for (; pair; pair = rp_results_next_reference(pair->next)) {
+        fputs("<p>The reference of ", out);
+        rp_html_text(out, rp_json_text(pair, "entry"));
+        fputs(" is not HF but ", out);
+        rp_html_text(out, rp_json_text(pair, "reference"));
+        fputs("</p>\n", out);
+    }
+}
+
 static void write_index(FILE *out, const void *argument)
 {
     static const struct {
@@ -172,6 +184,7 @@ static void write_index(FILE *out, const void *argument)
     fputs("</p>\n", out);
     if (!cJSON_IsTrue(item_of(results, "ended")))
         fputs("<p class=\"v ERROR\">ctest did not come to its end.</p>\n", out);
+    write_references(out, pairs);
     write_pairs(out, pairs, "ERROR", "Errors", true);
     write_pairs(out, pairs, "FAIL", "Divergences", true);
     write_weights(out, item_of(results, "entries"));

@@ -472,6 +472,7 @@ void rp_html_pair(FILE *out, const cJSON *pair, const char *up)
     fputs("</p>\n<dl>\n", out);
     write_fact(out, "engine", rp_json_text(pair, "engine"));
     write_fact(out, "model", rp_json_text(pair, "hf_model"));
+    write_fact(out, "reference", rp_json_text(pair, "reference"));
     write_fact(out, "why", rp_results_reason(pair));
     fputs("</dl>\n", out);
     write_place(out, comparison, item_of(comparison, "divergence"), "First divergence",

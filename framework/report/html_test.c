@@ -74,10 +74,11 @@ static void what_a_stranger_writes_stays_text(void **state)
         "\"replay\": [{\"slot\": \"<l>\", \"verdict\": \"FAIL\", \"slots\": [{\"slot\": \"<r>\", "
         "\"verdict\": "
         "\"FAIL\", \"introduced\": 1, \"limit\": 1, \"operation\": \"<o>\", \"message\": \"<g>\", "
-        "\"explanation\": {\"text\": \"<x>\"}}]}], \"reproduce\": \"<c>\"}");
+        "\"explanation\": {\"text\": \"<x>\"}}]}], \"reproduce\": \"<c>\", \"reference\": "
+        "\"<f>\"}");
     assert_non_null(pair);
     text = written(write_pair, pair);
-    for (const char *letter = "biukmesqthlrogxc"; *letter; letter++) {
+    for (const char *letter = "biukmesqthlrogxcf"; *letter; letter++) {
         const char tag[] = {'<', *letter, '>', '\0'}, escaped[] = "&#60;", *at = text;
         assert_lacks(text, tag);
         while ((at = strstr(at, escaped)) != NULL && at[sizeof escaped - 1] != *letter)

@@ -277,6 +277,8 @@ static void write_suite(FILE *out, const cJSON *owner, const struct counts *coun
     snprintf(line, sizeof line, "%d", line_of(owner));
     write_property(out, "hf_model", rp_json_text(owner, "hf_model"));
     write_property(out, "engine", rp_json_text(owner, "engine"));
+    if (rp_json_text(owner, "reference")[0])
+        write_property(out, "reference", rp_json_text(owner, "reference"));
     write_property(out, "line", line);
 }
 

@@ -81,6 +81,18 @@ static void write_weights(FILE *out, const cJSON *entries, int *n)
     }
 }
 
+static void write_references(FILE *out, const cJSON *pairs)
+{
+    const cJSON *pair = rp_results_next_reference(pairs ? pairs->child : NULL);
+    for (; pair; pair = rp_results_next_reference(pair->next)) {
+        fputs("\nThe reference of ", out);
+        write_cell(out, rp_json_text(pair, "entry"));
+        fputs(" is not HF but ", out);
+        write_cell(out, rp_json_text(pair, "reference"));
+        fputc('\n', out);
+    }
+}
+
 static void write_warning(void *context, const struct rp_warning_group *group)
 {
     FILE *out = context;
@@ -184,6 +196,7 @@ void rp_report_markdown(FILE *out, const struct rp_results *results)
         fprintf(out, "\n%zu warnings\n", results->n_warnings);
     if (rp_report_weights_line(&results->weights, weights, sizeof weights)[0])
         fprintf(out, "\n%s\n", weights);
+    write_references(out, pairs);
     write_problems(out, pairs, &n_problems);
     write_weights(out, cJSON_GetObjectItemCaseSensitive(results->root, "entries"), &n_problems);
     write_warnings(out, results);

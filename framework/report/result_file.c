@@ -16,6 +16,7 @@
 #include "report/replay.h"
 #include "report/test_name.h"
 #include "report/text.h"
+#include "run/reference.h"
 #include "run/vocabulary.h"
 
 static void utc_now(char *out, size_t size)
@@ -36,7 +37,14 @@ struct diff {
     const struct rp_judge *judge;
     const struct rp_verdicts *verdicts;
     const char *reproduce;
+    const char *origin;
 };
+
+/* Which engine made the reference; "" where HF did. Returns buf. */
+static const char *origin_of(const struct rp_judge *judge, char *buf, size_t size)
+{
+    return rp_reference_text(judge->context, judge->pair, judge->comparison.reference, buf, size);
+}
 
 static void write_diff(FILE *out, const void *argument)
 {
@@ -50,6 +58,7 @@ static void write_diff(FILE *out, const void *argument)
     const struct rp_subject subject = {.title = judge->pair->name,
                                        .entry = entry,
                                        .reference = judge->fixture_path,
+                                       .origin = diff->origin,
                                        .dump = judge->paths.dump,
                                        .command = judge->record.command,
                                        .engine = judge->pair->against ? NULL : engine,
@@ -121,7 +130,7 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
 {
     const struct rp_pair *pair = judge->pair;
     const struct rp_entry *entry = pair->entry;
-    char timestamp[32];
+    char timestamp[32], origin[1024];
     utc_now(timestamp, sizeof timestamp);
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "pair", pair->name);
@@ -136,6 +145,8 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
     cJSON_AddStringToObject(root, "matrix", rp_matrix_path(judge->context->matrix));
     cJSON_AddNumberToObject(root, "line", entry->line);
     cJSON_AddStringToObject(root, pair->against ? "against_dump" : "fixture", judge->fixture_path);
+    if (entry->reference.engine && !pair->against)
+        cJSON_AddStringToObject(root, "reference", origin_of(judge, origin, sizeof origin));
     cJSON_AddStringToObject(root, "dump", judge->paths.dump);
     cJSON_AddStringToObject(root, "gate",
                             rp_gate_name(pair->against ? RP_GATE_STRICT : entry->gate));
@@ -186,7 +197,8 @@ static enum rp_status write_diff_file(const struct rp_judge *judge,
         return unlink(path) == 0 || errno == ENOENT || errno == ENOTDIR
                    ? RP_OK
                    : rp_fail(err, RP_ERR_IO, path, -1, "cannot be removed: %s", strerror(errno));
-    const struct diff diff = {judge, verdicts, reproduce};
+    char origin[1024];
+    const struct diff diff = {judge, verdicts, reproduce, origin_of(judge, origin, sizeof origin)};
     const enum rp_status status = rp_make_dirs(judge->context->reports_dir, err);
     return status ? status : rp_file_write_stream(path, write_diff, &diff, err);
 }

@@ -149,6 +149,28 @@ static void write_weights(FILE *out, const cJSON *entries)
     }
 }
 
+const cJSON *rp_results_next_reference(const cJSON *pair)
+{
+    for (const cJSON *next = pair; next; next = next->next) {
+        /* cJSON's first item has its last as prev, whose next is none */
+        const cJSON *before = next->prev && next->prev->next ? next->prev : NULL;
+        const char *reference = rp_json_text(next, "reference");
+        if (reference[0] &&
+            (!before || strcmp(rp_json_text(before, "reference"), reference) != 0 ||
+             strcmp(rp_json_text(before, "entry"), rp_json_text(next, "entry")) != 0))
+            return next;
+    }
+    return NULL;
+}
+
+static void write_references(FILE *out, const cJSON *pairs)
+{
+    const cJSON *pair = rp_results_next_reference(pairs ? pairs->child : NULL);
+    for (; pair; pair = rp_results_next_reference(pair->next))
+        fprintf(out, "  NOTE     %s: its reference is not HF but %s\n", rp_json_text(pair, "entry"),
+                rp_json_text(pair, "reference"));
+}
+
 static void write_warning(void *out, const struct rp_warning_group *group)
 {
     fprintf(out, "  %-8s %s: %s: %s\n", "WARNING", group->name, group->kind, group->message);
@@ -168,6 +190,7 @@ void rp_results_summary(FILE *out, const struct rp_context *context,
             write_problem(out, pair);
     }
     char explained[64] = "", weights[256];
+    write_references(out, pairs);
     write_weights(out, cJSON_GetObjectItemCaseSensitive(results->root, "entries"));
     (void)rp_report_warnings(results->root, write_warning, out);
     if (results->n_explained)

@@ -118,6 +118,7 @@ void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp
     write_line(out, "pair", subject->title);
     write_line(out, "entry", subject->entry);
     write_line(out, "reference", subject->reference);
+    write_line(out, "made by", subject->origin);
     write_line(out, "dump", subject->dump);
     write_line(out, "command", subject->command);
     write_line(out, "engine", subject->engine);

@@ -13,6 +13,7 @@ struct rp_subject {
     const char *title;     /* the pair's name */
     const char *entry;     /* matrix.json:41 */
     const char *reference; /* path */
+    const char *origin;    /* which engine made the reference; NULL or "": HF, or a mode */
     const char *dump;      /* path */
     const char *command;   /* the engine's, for a shell */
     const char *engine;    /* how the engine ended */

@@ -5,9 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/process.h"
 #include "base/shell.h"
 #include "matrix/expand.h"
+#include "run/find_checkpoint.h"
 
 void rp_command_free(struct rp_command *command)
 {
@@ -63,15 +65,57 @@ static enum rp_status expand_env(const struct rp_env *variable, const struct rp_
     return *out ? RP_OK : rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory");
 }
 
+/* Of a file whose path fits RP_PATH_SIZE. */
+static void folder_of(const char *path, char folder[RP_PATH_SIZE])
+{
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, RP_PATH_SIZE, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+}
+
+static bool uses(const struct rp_engine *engine, const char *placeholder)
+{
+    bool found = false;
+    for (size_t i = 0; i < engine->n_argv; i++)
+        found |= rp_template_uses(engine->argv[i], placeholder) != 0;
+    for (size_t i = 0; i < engine->n_env; i++)
+        found |= rp_template_uses(engine->env[i].value, placeholder) != 0;
+    return found;
+}
+
+static enum rp_status find_checkpoint(const struct rp_context *context,
+                                      const struct rp_entry *entry, const char *gguf,
+                                      char folder[RP_PATH_SIZE], struct rp_error *err)
+{
+    struct rp_error refused = {.code = RP_OK};
+    if (rp_find_checkpoint(context, entry, gguf[0] ? gguf : NULL, folder, &refused))
+        return RP_OK;
+    if (refused.code) {
+        *err = refused;
+        return refused.code;
+    }
+    return rp_fail(err, RP_ERR_MISSING, NULL, -1,
+                   "there is no checkpoint of %s: set REFPARITY_CHECKPOINTS to the folder that has "
+                   "%s/config.json and its safetensors",
+                   entry->hf_model, entry->hf_model);
+}
+
 static enum rp_status expand_command(const struct rp_context *context, const struct rp_pair *pair,
                                      const struct rp_pair_paths *paths, struct rp_command *command,
                                      struct rp_error *err)
 {
     const struct rp_engine *engine = pair->entry->engine;
-    char *positions = positions_text(pair->entry);
-    char processors[16];
+    char processors[16], matrix_dir[RP_PATH_SIZE], checkpoint[RP_PATH_SIZE];
+    if (uses(engine, "checkpoint")) {
+        const enum rp_status found =
+            find_checkpoint(context, pair->entry, command->gguf, checkpoint, err);
+        if (found)
+            return found;
+    }
     snprintf(processors, sizeof processors, "%d", engine->processors);
+    folder_of(rp_matrix_path(context->matrix), matrix_dir);
+    char *positions = positions_text(pair->entry);
     const struct rp_expansion values = {.gguf = command->gguf[0] ? command->gguf : NULL,
+                                        .checkpoint = checkpoint,
                                         .prompt = pair->prompt->text,
                                         .prompt_file = paths->prompt_file,
                                         .tokens_file = paths->tokens_file,
@@ -80,6 +124,7 @@ static enum rp_status expand_command(const struct rp_context *context, const str
                                         .positions = positions,
                                         .slots = rp_slot_level_name(rp_pair_slots(pair)),
                                         .threads = processors,
+                                        .matrix_dir = matrix_dir,
                                         .env = lookup_env,
                                         .target = lookup_target,
                                         .context = (void *)context};
@@ -112,14 +157,12 @@ static enum rp_status find_program(const struct rp_context *context, struct rp_c
                                    struct rp_error *err)
 {
     const char *program = command->argv[0] ? command->argv[0] : "";
-    char relative[RP_PATH_SIZE];
+    char relative[RP_PATH_SIZE], folder[RP_PATH_SIZE];
     if (program[0] != '/' && strchr(program, '/')) {
-        const char *matrix = rp_matrix_path(context->matrix);
-        const char *slash = strrchr(matrix, '/');
-        const int folder = slash ? (int)(slash - matrix) : 1;
-        if ((size_t)snprintf(relative, sizeof relative, "%.*s/%s", folder, slash ? matrix : ".",
-                             program) >= sizeof relative)
-            return rp_fail(err, RP_ERR_ARGUMENT, program, -1, "the path is too long");
+        folder_of(rp_matrix_path(context->matrix), folder);
+        const enum rp_status status = rp_path_join(relative, sizeof relative, folder, program, err);
+        if (status)
+            return status;
         program = relative;
     }
     return rp_find_program(program, command->program, sizeof command->program, err);

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/sha256.h"
 #include "matrix/store.h"
+#include "run/reference.h"
 
 struct check {
     const struct rp_context *context;
@@ -16,13 +17,24 @@ struct check {
     struct rp_error *err;
 };
 
+/* What records the pair's fixture again; returns buf. */
+static const char *record_again(const struct check *check, char *buf, size_t size)
+{
+    const struct rp_entry *entry = check->pair->entry;
+    if (entry->reference.engine)
+        return rp_reference_command(check->context, entry, true, buf, size);
+    snprintf(buf, size, "%s %s --force", check->context->record_command, entry->name);
+    return buf;
+}
+
 static enum rp_status disagree(const struct check *check, const char *key, const char *fixture,
                                const char *matrix)
 {
+    char command[2 * RP_PATH_SIZE];
     return rp_fail(check->err, RP_ERR_MISMATCH, check->path, -1,
                    "the fixture was recorded with %s %s, the matrix says %s; record it again with "
-                   "`%s %s --force`",
-                   key, fixture, matrix, check->context->record_command, check->pair->entry->name);
+                   "`%s`",
+                   key, fixture, matrix, record_again(check, command, sizeof command));
 }
 
 static enum rp_status check_string(const struct check *check, const cJSON *manifest,
@@ -87,12 +99,13 @@ static enum rp_status check_manifest(const struct check *check, const struct rp_
         status = check_string(check, manifest, "hf_model", entry->hf_model);
     if (!status)
         status = check_string(check, manifest, "revision", entry->revision);
-    if (!status)
+    if (!status && !entry->reference.engine)
         status = check_string(check, manifest, "dtype", entry->dtype);
     if (!status)
         status = check_string(check, manifest, "prompt_sha256", prompt_sha256);
     if (!status)
-        status = check_string(check, manifest, "weights", "checkpoint");
+        status = check_string(check, manifest, "weights",
+                              entry->reference.engine ? "engine" : "checkpoint");
     if (!status)
         status = check_n_layers(check, manifest);
     rp_json_free(doc);
@@ -122,10 +135,11 @@ static enum rp_status check_complete(const struct check *check, const struct rp_
         return RP_OK;
     const char *slot;
     for (size_t i = 0; (slot = rp_required_slot(n_layers, i, name)); i++) {
+        char command[2 * RP_PATH_SIZE];
         if (!rp_tensor_set_find(fixture, slot))
             return rp_fail(check->err, RP_ERR_FORMAT, check->path, -1,
-                           "the fixture has no %s; record it again with `%s %s --force`", slot,
-                           check->context->record_command, check->pair->entry->name);
+                           "the fixture has no %s; record it again with `%s`", slot,
+                           record_again(check, command, sizeof command));
     }
     return RP_OK;
 }
@@ -142,12 +156,13 @@ static enum rp_status check_positions(const struct check *check,
     enum rp_status status = rp_tensor_set_tokens(fixture, &ids, &n_tokens, check->err);
     for (size_t i = 0; !status && ids && i < rp_tensor_set_n_slots(fixture); i++) {
         const struct rp_slot_info *slot = rp_tensor_set_slot(fixture, i);
+        char command[2 * RP_PATH_SIZE];
         if (rp_slot_is_required(slot->name) && !slot->error.code && slot->n_positions != n_tokens)
             status = rp_fail(check->err, RP_ERR_MISMATCH, check->path, -1,
                              "the fixture has %zu tokens, but %s at %zu positions; record it "
-                             "again with `%s %s --force`",
+                             "again with `%s`",
                              n_tokens, slot->name, slot->n_positions,
-                             check->context->record_command, check->pair->entry->name);
+                             record_again(check, command, sizeof command));
     }
     return status;
 }
@@ -158,6 +173,16 @@ static enum rp_status not_found(const struct check *check, const char *relative)
     for (size_t i = 0, n = 0; i < check->context->n_stores && n < sizeof stores; i++)
         n += (size_t)snprintf(stores + n, sizeof stores - n, "%s%s", i ? ", " : "",
                               check->context->stores[i]);
+    const struct rp_entry *entry = check->pair->entry;
+    const struct rp_reference *reference = &entry->reference;
+    char command[2 * RP_PATH_SIZE];
+    if (reference->engine)
+        return rp_fail(check->err, RP_ERR_MISSING, NULL, -1,
+                       "no reference %s in %s; record it with `%s` (needs engine %s%s%s)", relative,
+                       stores,
+                       rp_reference_command(check->context, entry, false, command, sizeof command),
+                       reference->engine->name, reference->gguf ? " and " : "",
+                       reference->gguf ? reference->gguf : "");
     return rp_fail(check->err, RP_ERR_MISSING, NULL, -1,
                    "no fixture %s in %s; record it with `%s %s` (needs the weights of %s)",
                    relative, stores, check->context->record_command, check->pair->entry->name,
@@ -168,8 +193,9 @@ static enum rp_status store_path(const struct check *check, char *relative, size
 {
     const struct rp_entry *entry = check->pair->entry;
     const struct rp_prompt *prompt = check->pair->prompt;
-    return rp_store_path(entry->hf_model, entry->revision, entry->dtype, prompt->text,
-                         prompt->length, relative, size, check->err);
+    return rp_store_path(entry->hf_model, entry->revision,
+                         entry->reference.engine ? entry->reference.folder : entry->dtype,
+                         prompt->text, prompt->length, relative, size, check->err);
 }
 
 /* The first store that has something there, or of which that cannot be told. */
@@ -187,6 +213,20 @@ static enum rp_status find(const struct check *check, char *path)
             return status;
     }
     return not_found(check, relative);
+}
+
+enum rp_status rp_reference_path(const struct rp_context *context, const struct rp_pair *pair,
+                                 char *path, struct rp_error *err)
+{
+    char relative[1024];
+    const struct check check = {context, pair, path, err};
+    if (context->n_stores == 0)
+        return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
+                       "there is no store to record into: set REFPARITY_STORE");
+    const enum rp_status status = store_path(&check, relative, sizeof relative);
+    return status ? status
+                  : rp_path_join(path, RP_PATH_SIZE, context->stores[context->n_stores - 1],
+                                 relative, err);
 }
 
 enum rp_status rp_fixture_find(const struct rp_context *context, const struct rp_pair *pair,
@@ -209,6 +249,8 @@ enum rp_status rp_fixture_open(const struct rp_context *context, const struct rp
         status = err->code = RP_ERR_FORMAT;
     if (!status)
         status = check_manifest(&check, *fixture);
+    if (!status && pair->entry->reference.engine)
+        status = rp_reference_check(context, pair, *fixture, err);
     if (!status)
         status = check_layers_seen(&check, *fixture);
     if (!status)

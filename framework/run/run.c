@@ -3,11 +3,9 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -269,19 +267,6 @@ static enum rp_status compute_key(const struct rp_context *context,
     return rp_inputs_key(&inputs, key, err);
 }
 
-/* Waits for its turn; the lock goes with the descriptor. -1 where there are no locks: then only the
- * user can see to it. */
-static int lock_folder(const char *dir)
-{
-    char path[RP_PATH_SIZE];
-    if (rp_path_join(path, sizeof path, dir, "lock", NULL))
-        return -1;
-    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (fd >= 0)
-        (void)flock(fd, LOCK_EX);
-    return fd;
-}
-
 /* From here until the engine is started there is no record: an interrupted run leaves nothing that could
  * be taken for the end of one. */
 static enum rp_status remove_results(const struct rp_pair_paths *paths, struct rp_error *err)
@@ -291,12 +276,6 @@ static enum rp_status remove_results(const struct rp_pair_paths *paths, struct r
         status = rp_remove_tree(paths->result, err);
     (void)rp_remove_tree(paths->verdicts, NULL); /* stale from now on, so nobody believes them */
     return status;
-}
-
-static void unlock(int lock)
-{
-    if (lock >= 0)
-        close(lock);
 }
 
 /* What <entry>/weights says, where the gate rests on it. */
@@ -328,12 +307,12 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
         return status;
     /* Two runs at once, of two ctests in one build tree, would mix their dumps. The engine's supervisor
      * inherits the lock: after an interrupted run it is held until the last process of it has ended. */
-    const int lock = lock_folder(paths.dir);
+    const int lock = rp_folder_lock(paths.dir);
     if (context->reuse && rp_run_record_read(context, pair, paths.record, &old, NULL))
         memset(&old, 0, sizeof old);
     status = remove_results(&paths, err);
     if (status) {
-        unlock(lock);
+        rp_folder_unlock(lock);
         return status;
     }
     snprintf(record->session, sizeof record->session, "%s", context->session);
@@ -365,6 +344,6 @@ enum rp_status rp_run_pair(const struct rp_context *context, const struct rp_pai
     status = rp_make_dirs(paths.dir, err);      /* the engine may have removed it */
     if (!status)
         status = rp_run_record_write(context, pair, paths.record, record, err);
-    unlock(lock);
+    rp_folder_unlock(lock);
     return status;
 }

@@ -21,7 +21,7 @@ struct rp_gguf {
     struct rp_gguf_source source;
     unsigned char *image; /* owned: bytes */
     /* Of a model in several files: shard 0, whose tensors are those of all. */
-    struct rp_gguf **others; /* [n_others], owned: the shards behind it, in order */
+    struct rp_gguf **others; /* [n_others], owned: the shards behind it, in order; NULL: not open */
     size_t n_others;
     size_t shard; /* its own number, from 0 */
 };

@@ -100,6 +100,13 @@ static rp_decode_fn *decoder(uint32_t type)
     case RP_GGML_Q5_K: return rp_decode_q5_k;
     case RP_GGML_Q6_K: return rp_decode_q6_k;
     case RP_GGML_IQ4_XS: return rp_decode_iq4_xs;
+    case RP_GGML_IQ1_S: return rp_decode_iq1_s;
+    case RP_GGML_IQ1_M: return rp_decode_iq1_m;
+    case RP_GGML_IQ2_XXS: return rp_decode_iq2_xxs;
+    case RP_GGML_IQ2_XS: return rp_decode_iq2_xs;
+    case RP_GGML_IQ2_S: return rp_decode_iq2_s;
+    case RP_GGML_IQ3_XXS: return rp_decode_iq3_xxs;
+    case RP_GGML_IQ3_S: return rp_decode_iq3_s;
     case RP_GGML_TQ1_0: return rp_decode_tq1_0;
     case RP_GGML_TQ2_0: return rp_decode_tq2_0;
     case RP_GGML_MXFP4: return rp_decode_mxfp4;

@@ -1,6 +1,6 @@
 /* A model that is split over several files, as llama.cpp's gguf-split and converters write it: whichever
- * shard is opened, all are, and their tensors stand in one list. The first shard has the metadata; each has
- * split.no, split.count and split.tensors.count. */
+ * shard is opened, all are, and their tensors stand in one list; or those that hold some layers. The first shard has
+ * the metadata; each has split.no, split.count and split.tensors.count. */
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +55,11 @@ enum rp_status rp_gguf_shard_name(const char *path, size_t index, char *out, siz
 struct split {
     size_t index, count; /* split.no, split.count; count 1: the file is no shard */
     int64_t n_tensors;   /* of all shards; -1: not said */
+};
+
+/* Those that are wanted, both included. */
+struct layers {
+    size_t first, last;
 };
 
 static enum rp_status read_split(const struct rp_gguf *gguf, struct split *split,
@@ -140,11 +145,11 @@ static enum rp_status open_shard(const char *path, size_t index, size_t count,
 static enum rp_status check_names(const struct rp_gguf *first, size_t index, struct rp_error *err)
 {
     const struct rp_gguf *shard = first->others[index];
-    for (size_t k = 0; k < shard->n_tensors; k++) {
+    for (size_t k = 0; shard && k < shard->n_tensors; k++) {
         const char *name = shard->tensors[k].name;
         bool is_new = !rp_gguf_find_tensor(first, name);
         for (size_t i = 0; i < index && is_new; i++)
-            is_new = !rp_gguf_find_tensor(first->others[i], name);
+            is_new = !first->others[i] || !rp_gguf_find_tensor(first->others[i], name);
         if (!is_new)
             return rp_fail(err, RP_ERR_FORMAT, shard->path, -1,
                            "tensor '%s' is in an earlier shard, too", name);
@@ -152,7 +157,7 @@ static enum rp_status check_names(const struct rp_gguf *first, size_t index, str
     return RP_OK;
 }
 
-/* The tensors of all shards become the first one's, in the order of the shards. */
+/* The tensors of all open shards become the first one's, in the order of the shards. */
 static enum rp_status gather_tensors(struct rp_gguf *first, struct rp_error *err)
 {
     size_t n = first->n_tensors;
@@ -160,7 +165,8 @@ static enum rp_status gather_tensors(struct rp_gguf *first, struct rp_error *err
         enum rp_status status = check_names(first, i, err);
         if (status != RP_OK)
             return status;
-        n += first->others[i]->n_tensors; /* bounded by the files' sizes */
+        if (first->others[i])
+            n += first->others[i]->n_tensors; /* bounded by the files' sizes */
     }
     struct rp_gguf_tensor *all = calloc(n + 1, sizeof *all);
     if (!all)
@@ -169,6 +175,8 @@ static enum rp_status gather_tensors(struct rp_gguf *first, struct rp_error *err
     memcpy(at, first->tensors, first->n_tensors * sizeof *at);
     at += first->n_tensors;
     for (size_t i = 0; i < first->n_others; i++) {
+        if (!first->others[i])
+            continue;
         memcpy(at, first->others[i]->tensors, first->others[i]->n_tensors * sizeof *at);
         at += first->others[i]->n_tensors;
     }
@@ -178,47 +186,185 @@ static enum rp_status gather_tensors(struct rp_gguf *first, struct rp_error *err
     return rp_gguf_sort_tensors(first, err);
 }
 
-/* others [count - 1] takes what is opened, in order; opened is the shard that is open already, or NULL. */
-static enum rp_status open_others(struct rp_gguf *first, const struct split *split,
-                                  struct rp_gguf *opened, struct rp_error *err)
+/* Opens shard index, which is not 0, where it is not open. */
+static enum rp_status open_other(struct rp_gguf *first, const struct split *split, size_t index,
+                                 struct rp_error *err)
+{
+    struct rp_gguf **shard = &first->others[index - 1];
+    if (*shard)
+        return RP_OK;
+    const enum rp_status status = open_shard(first->path, index, split->count, shard, err);
+    return status == RP_OK ? check_agreement(first, split, *shard, index, err) : status;
+}
+
+static enum rp_status open_all(struct rp_gguf *first, const struct split *split,
+                               struct rp_error *err)
 {
     enum rp_status status = RP_OK;
-    first->others = calloc(split->count, sizeof(struct rp_gguf *));
-    if (!first->others) {
-        rp_gguf_close(opened);
+    for (size_t i = 1; i < split->count && status == RP_OK; i++)
+        status = open_other(first, split, i, err);
+    return status;
+}
+
+/* ---- the shards of some layers ---- */
+
+/* The layer of a tensor "blk.N.…"; false: it is of none. */
+static bool layer_of(const struct rp_gguf_tensor *tensor, size_t *layer)
+{
+    static const char prefix[] = "blk.";
+    const char *number = tensor->name + sizeof prefix - 1;
+    if (strncmp(tensor->name, prefix, sizeof prefix - 1) != 0 || !isdigit((unsigned char)*number))
+        return false;
+    *layer = (size_t)strtoul(number, NULL, 10);
+    return true;
+}
+
+/* The least and the greatest layer of a shard's tensors; false: it has none, or is not open. */
+static bool layers_of(const struct rp_gguf *shard, size_t *least, size_t *greatest)
+{
+    bool has_some = false;
+    for (size_t i = 0; shard && i < shard->n_tensors; i++) {
+        size_t layer;
+        if (!layer_of(&shard->tensors[i], &layer))
+            continue;
+        *least = has_some && *least < layer ? *least : layer;
+        *greatest = has_some && *greatest > layer ? *greatest : layer;
+        has_some = true;
+    }
+    return has_some;
+}
+
+static struct rp_gguf *shard_at(struct rp_gguf *first, size_t index)
+{
+    return index == 0 ? first : first->others[index - 1];
+}
+
+/* The shard to open next: the middle one of those that are not open and may hold the layer, where shards are in
+ * the order of layers; one that is missing only where no other is left; 0: none. missing [n_others + 1]. */
+static size_t next_shard(struct rp_gguf *first, size_t layer, const bool *missing)
+{
+    size_t low = 0, high = first->n_others + 1, least, greatest, found = 0;
+    for (size_t i = 0; i <= first->n_others; i++) {
+        if (!layers_of(shard_at(first, i), &least, &greatest))
+            continue;
+        const size_t end = least > layer ? i : greatest > layer ? i + 1 : high;
+        low = least < layer ? i : low; /* the layers before it are in earlier ones */
+        high = end < high ? end : high;
+    }
+    for (size_t i = low + 1; i < high; i++) {
+        const bool is_nearer = found == 0 || (missing[found] && !missing[i]) ||
+                               (i <= (low + high) / 2 && missing[found] == missing[i]);
+        found = !first->others[i - 1] && is_nearer ? i : found;
+    }
+    return found;
+}
+
+/* Whether the tensors of the open shards are in the order of layers, and none is left out within a shard. */
+static bool is_in_order(struct rp_gguf *first)
+{
+    size_t layer, last = 0;
+    for (size_t i = 0; i <= first->n_others; i++) {
+        const struct rp_gguf *shard = shard_at(first, i);
+        bool is_begun = false;
+        for (size_t k = 0; shard && k < shard->n_tensors; k++) {
+            if (!layer_of(&shard->tensors[k], &layer))
+                continue;
+            if (layer < last || (is_begun && layer > last + 1))
+                return false;
+            last = layer;
+            is_begun = true;
+        }
+    }
+    return true;
+}
+
+/* A shard that is missing is no error before it is the only one that may hold the layer. */
+static enum rp_status open_layer(struct rp_gguf *first, const struct split *split, size_t layer,
+                                 bool *missing, struct rp_error *err)
+{
+    enum rp_status status = RP_OK;
+    for (size_t i = next_shard(first, layer, missing); i > 0 && status == RP_OK;
+         i = next_shard(first, layer, missing)) {
+        status = open_other(first, split, i, err);
+        if (status == RP_ERR_MISSING && !missing[i]) {
+            missing[i] = true;
+            status = RP_OK;
+        }
+    }
+    return status;
+}
+
+/* What stands before the layers, tables of RoPE say, is in the shards up to the first one that has layers. */
+static enum rp_status open_layers(struct rp_gguf *first, const struct split *split,
+                                  const struct layers *layers, struct rp_error *err)
+{
+    bool *missing = calloc(split->count, sizeof *missing);
+    enum rp_status status = RP_OK;
+    size_t least, greatest;
+    if (!missing)
         return rp_fail(err, RP_ERR_MEMORY, first->path, -1, "no memory for %zu shards",
                        split->count);
-    }
-    for (size_t i = 1; i < split->count && status == RP_OK; i++) {
-        struct rp_gguf **shard = &first->others[first->n_others];
-        if (opened && opened->shard == i) {
-            *shard = opened;
-            opened = NULL;
-        } else {
-            status = open_shard(first->path, i, split->count, shard, err);
-        }
-        if (status != RP_OK)
-            continue;
-        first->n_others++;
-        status = check_agreement(first, split, *shard, i, err);
-    }
-    rp_gguf_close(opened);
-    return status;
+    for (size_t i = 1; i < split->count && status == RP_OK &&
+                       !layers_of(shard_at(first, i - 1), &least, &greatest);
+         i++)
+        status = open_other(first, split, i, err);
+    for (size_t layer = layers->first; layer <= layers->last && status == RP_OK; layer++)
+        status = open_layer(first, split, layer, missing, err);
+    free(missing);
+    return status == RP_OK && !is_in_order(first) ? open_all(first, split, err) : status;
+}
+
+bool rp_gguf_is_partial(const struct rp_gguf *gguf)
+{
+    for (size_t i = 0; i < gguf->n_others; i++)
+        if (!gguf->others[i])
+            return true;
+    return false;
 }
 
 static enum rp_status check_total(const struct rp_gguf *first, const struct split *split,
                                   struct rp_error *err)
 {
-    if (split->n_tensors < 0 || (uint64_t)split->n_tensors == first->n_tensors)
+    if (split->n_tensors < 0 || (uint64_t)split->n_tensors == first->n_tensors ||
+        rp_gguf_is_partial(first))
         return RP_OK;
     return rp_fail(err, RP_ERR_MISMATCH, first->path, -1,
                    "the %zu shards hold %zu tensors, split.tensors.count says %lld", split->count,
                    first->n_tensors, (long long)split->n_tensors);
 }
 
-enum rp_status rp_gguf_open(const char *path, struct rp_gguf **out, struct rp_error *err)
+/* The first shard where gguf, which is closed after an error, is another one; that is kept among the others. */
+static enum rp_status begin_with_first(struct rp_gguf **gguf, const struct split *split,
+                                       struct rp_error *err)
 {
-    struct rp_gguf *gguf = NULL, *opened = NULL;
+    struct rp_gguf *opened = *gguf;
+    enum rp_status status = RP_OK;
+    if (split->index > 0) {
+        *gguf = NULL;
+        status = open_shard(opened->path, 0, split->count, gguf, err);
+        if (status == RP_OK)
+            status = check_agreement(*gguf, split, *gguf, 0, err);
+    }
+    if (status == RP_OK) {
+        (*gguf)->others = calloc(split->count, sizeof(struct rp_gguf *));
+        if (!(*gguf)->others)
+            status = rp_fail(err, RP_ERR_MEMORY, (*gguf)->path, -1, "no memory for %zu shards",
+                             split->count);
+    }
+    if (status == RP_OK)
+        (*gguf)->n_others = split->count - 1;
+    if (split->index > 0 && status == RP_OK)
+        (*gguf)->others[split->index - 1] = opened;
+    else if (split->index > 0)
+        rp_gguf_close(opened);
+    return status;
+}
+
+/* layers: NULL for all. */
+static enum rp_status open_model(const char *path, const struct layers *layers,
+                                 struct rp_gguf **out, struct rp_error *err)
+{
+    struct rp_gguf *gguf = NULL;
     struct split split;
     enum rp_status status = rp_gguf_open_file(path, &gguf, err);
     if (status == RP_OK)
@@ -226,18 +372,10 @@ enum rp_status rp_gguf_open(const char *path, struct rp_gguf **out, struct rp_er
     if (status != RP_OK || split.count == 1)
         goto done;
     status = check_name(gguf, &split, err);
-    if (status == RP_OK && split.index > 0) {
-        opened = gguf;
-        opened->shard = split.index;
-        gguf = NULL;
-        status = open_shard(path, 0, split.count, &gguf, err);
-        if (status == RP_OK)
-            status = check_agreement(gguf, &split, gguf, 0, err);
-        if (status != RP_OK)
-            rp_gguf_close(opened);
-    }
     if (status == RP_OK)
-        status = open_others(gguf, &split, opened, err);
+        status = begin_with_first(&gguf, &split, err);
+    if (status == RP_OK)
+        status = layers ? open_layers(gguf, &split, layers, err) : open_all(gguf, &split, err);
     if (status == RP_OK)
         status = gather_tensors(gguf, err);
     if (status == RP_OK)
@@ -250,6 +388,18 @@ done:
     return status;
 }
 
+enum rp_status rp_gguf_open(const char *path, struct rp_gguf **out, struct rp_error *err)
+{
+    return open_model(path, NULL, out, err);
+}
+
+enum rp_status rp_gguf_open_layers(const char *path, size_t first, size_t last,
+                                   struct rp_gguf **out, struct rp_error *err)
+{
+    const struct layers layers = {first, last};
+    return open_model(path, &layers, out, err);
+}
+
 size_t rp_gguf_n_shards(const struct rp_gguf *gguf)
 {
     return gguf->n_others + 1;
@@ -259,6 +409,8 @@ const char *rp_gguf_tensor_path(const struct rp_gguf *gguf, const struct rp_gguf
 {
     for (size_t i = 0; i < gguf->n_others; i++) {
         const struct rp_gguf *shard = gguf->others[i];
+        if (!shard)
+            continue;
         const uintptr_t start = (uintptr_t)shard->bytes, at = (uintptr_t)tensor->data;
         if (at >= start && at - start < shard->size)
             return shard->path;

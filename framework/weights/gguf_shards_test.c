@@ -78,6 +78,100 @@ static enum rp_status open_shard(const char *folder, size_t number, struct rp_gg
     return rp_gguf_open(path, gguf, err);
 }
 
+/* Shard i holds the tensors of layers[i], "blk.N.w", as many as are not -1. */
+#define MANY 5
+static void write_layers(const char *folder, const int layers[MANY][3])
+{
+    for (size_t i = 0; i < MANY; i++) {
+        const uint64_t dims[1] = {ROW};
+        const float values[ROW] = {(float)i};
+        struct gguf_builder builder = {.version = 3};
+        char name[64], path[512];
+        gguf_add_string(&builder, "general.architecture", "test");
+        add_u16(&builder, "split.no", (uint16_t)i);
+        add_u16(&builder, "split.count", MANY);
+        for (size_t k = 0; k < 3 && layers[i][k] >= 0; k++) {
+            snprintf(name, sizeof name, "blk.%d.w%zu", layers[i][k], i);
+            gguf_add_tensor(&builder, name, RP_GGML_F32, 1, dims, values, sizeof values);
+        }
+        snprintf(path, sizeof path, "%s/l-%05zu-of-%05d.gguf", folder, i + 1, MANY);
+        gguf_write(&builder, path);
+    }
+}
+
+/* Whether a tensor of shard index is found. */
+static bool has_shard(const struct rp_gguf *gguf, size_t index)
+{
+    char end[8];
+    snprintf(end, sizeof end, ".w%zu", index);
+    for (size_t i = 0; i < rp_gguf_n_tensors(gguf); i++)
+        if (strstr(rp_gguf_tensor(gguf, i)->name, end))
+            return true;
+    return false;
+}
+
+static void layers_open_the_shards_that_hold_them_alone(void **state)
+{
+    static const int in_order[MANY][3] = {{-1}, {0, 1, -1}, {1, 2, 3}, {4, 5, -1}, {6, 7, 8}};
+    static const int mixed[MANY][3] = {{-1}, {0, 4, -1}, {1, 2, -1}, {3, 1, -1}, {5, 6, 7}};
+    const char *folder = *state;
+    const struct {
+        const int (*layers)[3];
+        size_t first, last;
+        bool is_open[MANY]; /* of shards with layers */
+    } cases[] = {
+        {in_order, 0, 0, {false, true, false, false, false}},
+        {in_order, 4, 4, {false, true, true, true, false}}, /* it may begin before */
+        {in_order, 7, 8, {false, true, false, true, true}}, /* the middle one is looked at */
+        {in_order, 0, 8, {false, true, true, true, true}},
+        {mixed, 2, 2, {false, true, true, true, true}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct rp_gguf *gguf = NULL;
+        char path[512];
+        size_t n_closed = 0;
+        write_layers(folder, cases[i].layers);
+        snprintf(path, sizeof path, "%s/l-00001-of-%05d.gguf", folder, MANY);
+        assert_int_equal(rp_gguf_open_layers(path, cases[i].first, cases[i].last, &gguf, NULL),
+                         RP_OK);
+        for (size_t shard = 1; shard < MANY; shard++) {
+            if (has_shard(gguf, shard) != cases[i].is_open[shard])
+                fail_msg("case %zu: shard %zu", i, shard);
+            n_closed += !cases[i].is_open[shard];
+        }
+        assert_int_equal(rp_gguf_is_partial(gguf), n_closed > 0);
+        rp_gguf_close(gguf);
+    }
+}
+
+static void a_shard_may_be_missing_where_no_layer_asks_for_it(void **state)
+{
+    static const int in_order[MANY][3] = {{-1}, {0, 1, -1}, {2, 3, -1}, {4, 5, -1}, {6, 7, 8}};
+    const char *folder = *state;
+    struct rp_gguf *gguf = NULL;
+    struct rp_error err;
+    char path[512], missing[512];
+    write_layers(folder, in_order);
+    snprintf(missing, sizeof missing, "%s/l-00005-of-%05d.gguf", folder, MANY);
+    snprintf(path, sizeof path, "%s/l-00003-of-%05d.gguf", folder, MANY);
+    assert_int_equal(unlink(missing), 0);
+    assert_int_equal(rp_gguf_open_layers(path, 2, 3, &gguf, &err), RP_OK);
+    assert_true(has_shard(gguf, 2) && !has_shard(gguf, 4));
+    rp_gguf_close(gguf);
+    assert_int_equal(rp_gguf_open_layers(path, 3, 6, &gguf, &err), RP_ERR_MISSING);
+    assert_non_null(strstr(err.where, "l-00005-of-00005.gguf"));
+    assert_int_equal(rp_gguf_open(path, &gguf, &err), RP_ERR_MISSING);
+    /* the middle one, which is looked at first: layer 0 is not in it, and layer 2 may be */
+    write_layers(folder, in_order);
+    snprintf(missing, sizeof missing, "%s/l-00003-of-%05d.gguf", folder, MANY);
+    snprintf(path, sizeof path, "%s/l-00001-of-%05d.gguf", folder, MANY);
+    assert_int_equal(unlink(missing), 0);
+    assert_int_equal(rp_gguf_open_layers(path, 0, 0, &gguf, &err), RP_OK);
+    rp_gguf_close(gguf);
+    assert_int_equal(rp_gguf_open_layers(path, 2, 2, &gguf, &err), RP_ERR_MISSING);
+    assert_non_null(strstr(err.where, "l-00003-of-00005.gguf"));
+}
+
 static void any_shard_opens_all_of_them(void **state)
 {
     const char *folder = *state;
@@ -223,6 +317,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(any_shard_opens_all_of_them, setup, teardown),
+        cmocka_unit_test_setup_teardown(layers_open_the_shards_that_hold_them_alone, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_shard_may_be_missing_where_no_layer_asks_for_it, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_missing_shard_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(shards_that_disagree_are_errors, setup, teardown),
         cmocka_unit_test_setup_teardown(a_sum_of_tensors_that_is_not_the_files_is_an_error, setup,

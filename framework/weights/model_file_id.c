@@ -17,6 +17,7 @@ static enum rp_status add_file(const char *path, struct rp_sha256 *hash)
     const enum rp_status status = rp_file_map(path, &bytes, &size, NULL);
     if (status != RP_OK)
         return status;
+    rp_file_read_few(bytes, size);
     rp_sha256_update(hash, text, (size_t)snprintf(text, sizeof text, "%zu ", size));
     if (size <= (size_t)N_PLACES * PLACE) {
         rp_sha256_update(hash, bytes, size);

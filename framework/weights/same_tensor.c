@@ -18,11 +18,11 @@ bool rp_is_nearest(uint32_t type)
     return type == RP_GGML_F32 || type == RP_GGML_F16 || type == RP_GGML_BF16;
 }
 
-/* Whether the file says that its values were rounded by their importance; Q8_0 never is. */
+/* Whether the file says that its values were rounded by their importance. */
 static bool has_weights(const struct rp_gguf *file, uint32_t type)
 {
     static const char prefix[] = "quantize.imatrix.";
-    if (rp_is_nearest(type) || type == RP_GGML_Q8_0)
+    if (!rp_is_ever_weighted(type))
         return false;
     for (size_t i = 0; i < rp_gguf_n_values(file); i++) {
         const struct rp_gguf_string key = rp_gguf_value(file, i)->key;
@@ -72,9 +72,8 @@ enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf
         !rp_encoded_bounds(tensor->type, tensor->data + index * tensor->row_bytes, row->n,
                            row->bound, row->reach))
         status = rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_tensor_path(file, tensor),
-                         (long long)tensor->offset,
-                         "tensor '%s' is of type %s, whose rounding is not known", tensor->name,
-                         rp_ggml_type_name(tensor->type));
+                         (long long)tensor->offset, "tensor '%s': type %s %s", tensor->name,
+                         rp_ggml_type_name(tensor->type), rp_why_no_encoded_bounds(tensor->type));
     for (size_t i = 0; row->is_weighted && status == RP_OK && i < row->n; i++) {
         row->bound[i] *= (float)row->allowance;
         row->reach[i] = INFINITY;

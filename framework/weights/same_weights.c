@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/encoded_bounds.h"
 #include "refparity/weights.h"
 #include "weights/gguf_internal.h"
 #include "weights/same_metadata.h"
@@ -121,19 +122,19 @@ static void see_too_coarse(const struct comparison *comparison, const struct rp_
     comparison->see(comparison->context, &finding);
 }
 
-static void see_unknown_rounding(const struct comparison *comparison,
-                                 const struct rp_gguf_tensor *tensor)
+/* Rounding that has no limit is no reason to let the tensor pass. */
+static void see_unlimited(const struct comparison *comparison, const struct rp_gguf_tensor *tensor)
 {
     struct rp_weights_finding finding;
     begin(&finding, tensor, true);
     finding.is_not_compared = true;
-    snprintf(finding.message, sizeof finding.message,
-             "%s cannot be compared: what type %s rounds is not known", tensor->name, finding.type);
+    snprintf(finding.message, sizeof finding.message, "%s cannot be compared: type %s %s",
+             tensor->name, finding.type, rp_why_no_encoded_bounds(tensor->type));
     snprintf(finding.cause, sizeof finding.cause, "the other tensors are compared");
     snprintf(
         finding.next, sizeof finding.next,
-        "convert to a type whose rounding is known: F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, "
-        "IQ4_NL, IQ4_XS");
+        "convert to a type whose rounding has a limit: F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, "
+        "IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4");
     comparison->see(comparison->context, &finding);
 }
 
@@ -148,7 +149,7 @@ static enum rp_status compare_tensor(const struct comparison *comparison,
         (sketch && sketch->data ? rp_compare_sketched_rows : rp_compare_tensor_rows)(
             comparison->file, tensor, comparison->checkpoint, expected, &rows, comparison->err);
     if (status == RP_ERR_UNSUPPORTED) {
-        see_unknown_rounding(comparison, tensor);
+        see_unlimited(comparison, tensor);
         return RP_OK;
     }
     if (status != RP_OK)

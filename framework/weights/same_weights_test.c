@@ -237,21 +237,20 @@ static void set_type(struct rp_wrong_file *subject, const char *name, unsigned c
     fail_msg("no %s", name);
 }
 
-/* A tensor of another type, of whose values only the number of bytes is known. */
-static void a_type_of_unknown_rounding_is_said_and_the_rest_is_compared(void **state)
+/* A tensor of a type that ggml does not have. */
+static void a_type_whose_rounding_has_no_limit_is_said_and_the_rest_is_compared(void **state)
 {
     (void)state;
     struct rp_wrong_file subject;
     rp_test_open_subject(&subject, "llama", "q4_0");
     rp_spoil_double_scales(&subject, "blk.3.ffn_up.weight");
-    set_type(&subject, "blk.1.ffn_up.weight", 39); /* MXFP4: 17 bytes for 32 values; Q4_0 has 18 */
+    set_type(&subject, "blk.1.ffn_up.weight", 99);
     rp_test_compare(&subject);
     assert_int_equal(subject.n_wrong, 2);
     assert_string_equal(subject.wrong[0].name, "blk.1.ffn_up.weight");
     assert_true(subject.wrong[0].is_not_compared && !subject.wrong[1].is_not_compared);
-    assert_string_equal(
-        subject.wrong[0].message,
-        "blk.1.ffn_up.weight cannot be compared: what type MXFP4 rounds is not known");
+    assert_string_equal(subject.wrong[0].message,
+                        "blk.1.ffn_up.weight cannot be compared: type unknown has no decoder here");
     assert_string_equal(subject.wrong[1].name, "blk.3.ffn_up.weight");
     rp_test_close_subject(&subject);
 }
@@ -381,7 +380,7 @@ int main(void)
         cmocka_unit_test(wrong_metadata_is_named),
         cmocka_unit_test(an_absent_key_is_what_readers_take_for_it),
         cmocka_unit_test(a_key_that_the_checkpoint_has_nothing_of_is_named),
-        cmocka_unit_test(a_type_of_unknown_rounding_is_said_and_the_rest_is_compared),
+        cmocka_unit_test(a_type_whose_rounding_has_no_limit_is_said_and_the_rest_is_compared),
         cmocka_unit_test(a_cause_is_judged_on_rows_from_all_over_the_tensor),
         cmocka_unit_test(another_models_checkpoint_is_one_line),
         cmocka_unit_test(an_importance_matrix_may_choose_other_scales),

@@ -47,8 +47,15 @@ enum {
     RP_GGML_Q4_K = 12,
     RP_GGML_Q5_K = 13,
     RP_GGML_Q6_K = 14,
+    RP_GGML_IQ2_XXS = 16,
+    RP_GGML_IQ2_XS = 17,
+    RP_GGML_IQ3_XXS = 18,
+    RP_GGML_IQ1_S = 19,
     RP_GGML_IQ4_NL = 20,
+    RP_GGML_IQ3_S = 21,
+    RP_GGML_IQ2_S = 22,
     RP_GGML_IQ4_XS = 23,
+    RP_GGML_IQ1_M = 29,
     RP_GGML_BF16 = 30,
     RP_GGML_TQ1_0 = 34,
     RP_GGML_TQ2_0 = 35,
@@ -95,6 +102,13 @@ struct rp_gguf;
  * RP_ERR_MISSING (also a shard), RP_ERR_IO, RP_ERR_MEMORY, RP_ERR_FORMAT, RP_ERR_MISMATCH (shards that
  * disagree), RP_ERR_UNSUPPORTED (another version, big-endian). */
 enum rp_status rp_gguf_open(const char *path, struct rp_gguf **out, struct rp_error *err);
+
+/* The same for a reader of layers first to last alone ("blk.N.…"): of a model in several files those are opened
+ * that may hold them if tensors are in the order of layers, and all up to the first one that has layers; all, where
+ * another order shows. What is in the others is not found, and they may be missing. */
+enum rp_status rp_gguf_open_layers(const char *path, size_t first, size_t last,
+                                   struct rp_gguf **out, struct rp_error *err);
+bool rp_gguf_is_partial(const struct rp_gguf *gguf); /* a shard is not open */
 
 /* The same from bytes[size], which have to outlive *out; name stands for the path in errors. A shard is
  * opened alone. */

@@ -83,12 +83,23 @@ struct rp_mode_pair {
     const char *against;
 };
 
+/* Another engine as the reference, in HF's place. */
+struct rp_reference {
+    const struct rp_engine *engine; /* NULL: the reference is HF */
+    const char *gguf;               /* its weights, as engine_gguf; NULL: none */
+    const char *mode;               /* that it runs in; NULL: it has only one */
+    const char *how_to_get;         /* one sentence for who has not got that file; NULL: none */
+    /* "<engine>-<8 hex digits>", of its command, file, mode and positions: in stores in dtype's place. */
+    char folder[RP_MATRIX_NAME_MAX + 16];
+};
+
 /* One row: a model, an engine, limits. */
 struct rp_entry {
     const char *name;
     const char *hf_model;
     const char *revision; /* "main" by default */
     const char *dtype;    /* "float32" by default */
+    struct rp_reference reference;
     int n_layers;
     const struct rp_engine *engine;
     const char **modes; /* [n_modes]; NULL, 0 when the engine has only one way to run */
@@ -123,7 +134,7 @@ struct rp_entry {
 struct rp_pair {
     const struct rp_entry *entry;
     const char *mode; /* NULL when the entry has none */
-    /* The mode whose dump is the reference; NULL: the reference is the fixture. */
+    /* The mode whose dump is the reference; NULL: the reference is the fixture, HF's or an engine's. */
     const char *against;
     const struct rp_prompt *prompt;
     size_t prompt_index;
@@ -179,6 +190,10 @@ int rp_pair_needs_fixture(const struct rp_pair *pair);
 /* Which slots the pair's engine is asked to dump: what {slots} becomes. Not for a comparison of two modes,
  * which runs no engine. */
 enum rp_slot_level rp_pair_slots(const struct rp_pair *pair);
+
+/* What is run to make the reference of a pair whose entry has one: a pair of an entry that is as the pair's
+ * own, but with the reference's engine, file and mode. *run points to *entry. */
+void rp_pair_reference_run(const struct rp_pair *pair, struct rp_entry *entry, struct rp_pair *run);
 
 /* The pair whose dump a comparison of two modes takes: of its own mode, or of the one against. */
 void rp_pair_of_mode(const struct rp_pair *comparison, int against, struct rp_pair *pair);

@@ -24,6 +24,13 @@ struct rp_model;
  * scaling or an unused tensor that this model does not compute). A weight of a type that cannot be
  * decoded fails what reads it, not this. */
 enum rp_status rp_model_open(const char *path, struct rp_model **out, struct rp_error *err);
+/* The same for a caller of layers first to last alone: of a model in several files only the shards that hold them
+ * are opened, and the first; another one may be missing. Of such a model there are no other layers and nothing outside
+ * them: rp_layer_load and what embeds tokens or makes logits must not be asked for it. */
+enum rp_status rp_model_open_layers(const char *path, size_t first, size_t last,
+                                    struct rp_model **out, struct rp_error *err);
+bool rp_model_has_layer(const struct rp_model *model, size_t layer);
+bool rp_model_is_partial(const struct rp_model *model);
 void rp_model_close(struct rp_model *model); /* NULL is allowed */
 
 const struct rp_model_config *rp_model_config(const struct rp_model *model);

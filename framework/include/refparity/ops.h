@@ -60,7 +60,8 @@ enum rp_mode {
 /* What the FFN's gate goes through. */
 enum rp_activation_function {
     RP_SILU,
-    RP_GELU_TANH /* 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))): HF's gelu_pytorch_tanh */
+    RP_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))): HF's gelu_pytorch_tanh */
+    RP_CLAMPED_SWISH /* x sigmoid(1.702 x), x at most 7; up, within -7 and 7, plus 1 multiplies it: GptOssExperts */
 };
 
 /* What a mixture's experts are chosen by, and what their outputs are multiplied by, before any
@@ -101,35 +102,37 @@ enum rp_layer_kind {
 /* A model's weights, named as in GGUF. The first RP_N_LAYER_WEIGHTS belong to a layer.
  * n_conv is the channels of the DeltaNet's convolution: Q, K and V, see struct rp_model_config. */
 enum rp_weight_id {
-    RP_ATTN_NORM,      /* [hidden_size]: HF input_layernorm */
-    RP_ATTN_Q,         /* [n_heads * head_dim][hidden_size]; gated: [n_heads][2][head_dim] rows */
-    RP_ATTN_K,         /* [n_kv_heads * head_dim][hidden_size] */
-    RP_ATTN_V,         /* [n_kv_heads * head_dim][hidden_size] */
-    RP_ATTN_Q_BIAS,    /* [n_heads * head_dim] */
-    RP_ATTN_K_BIAS,    /* [n_kv_heads * head_dim] */
-    RP_ATTN_V_BIAS,    /* [n_kv_heads * head_dim] */
-    RP_ATTN_Q_NORM,    /* [head_dim] */
-    RP_ATTN_K_NORM,    /* [head_dim] */
-    RP_ATTN_OUTPUT,    /* [hidden_size][n_heads * head_dim] */
-    RP_ATTN_QKV,       /* [n_conv][hidden_size]: HF linear_attn.in_proj_qkv */
-    RP_ATTN_GATE,      /* [n_linear_v_heads * linear_head_dim][hidden_size]: HF in_proj_z */
-    RP_SSM_CONV1D,     /* [n_conv][conv_kernel] */
-    RP_SSM_ALPHA,      /* [n_linear_v_heads][hidden_size]: HF in_proj_a */
-    RP_SSM_BETA,       /* [n_linear_v_heads][hidden_size]: HF in_proj_b */
-    RP_SSM_DT,         /* [n_linear_v_heads]: HF dt_bias */
-    RP_SSM_A,          /* [n_linear_v_heads]: -exp(HF A_log) */
-    RP_SSM_NORM,       /* [linear_head_dim]: HF linear_attn.norm */
-    RP_SSM_OUT,        /* [hidden_size][n_linear_v_heads * linear_head_dim]: HF out_proj */
-    RP_FFN_NORM,       /* [hidden_size]: HF post_attention_layernorm */
-    RP_FFN_GATE,       /* [intermediate_size][hidden_size] */
-    RP_FFN_UP,         /* [intermediate_size][hidden_size] */
-    RP_FFN_DOWN,       /* [hidden_size][intermediate_size] */
-    RP_ATTN_Q_A,       /* [q_lora_rank][hidden_size]: HF q_a_proj */
-    RP_ATTN_Q_A_NORM,  /* [q_lora_rank] */
-    RP_ATTN_Q_B,       /* [n_heads * (nope_dim + n_rot)][q_lora_rank]: HF q_b_proj */
-    RP_ATTN_KV_A,      /* [kv_lora_rank + n_rot][hidden_size]: HF kv_a_proj_with_mqa */
-    RP_ATTN_KV_A_NORM, /* [kv_lora_rank] */
-    RP_ATTN_KV_B,      /* [n_heads * (nope_dim + v_head_dim)][kv_lora_rank]: HF kv_b_proj */
+    RP_ATTN_NORM,        /* [hidden_size]: HF input_layernorm */
+    RP_ATTN_Q,           /* [n_heads * head_dim][hidden_size]; gated: [n_heads][2][head_dim] rows */
+    RP_ATTN_K,           /* [n_kv_heads * head_dim][hidden_size] */
+    RP_ATTN_V,           /* [n_kv_heads * head_dim][hidden_size] */
+    RP_ATTN_Q_BIAS,      /* [n_heads * head_dim] */
+    RP_ATTN_K_BIAS,      /* [n_kv_heads * head_dim] */
+    RP_ATTN_V_BIAS,      /* [n_kv_heads * head_dim] */
+    RP_ATTN_Q_NORM,      /* [head_dim] */
+    RP_ATTN_K_NORM,      /* [head_dim] */
+    RP_ATTN_OUTPUT,      /* [hidden_size][n_heads * head_dim] */
+    RP_ATTN_OUTPUT_BIAS, /* [hidden_size] */
+    RP_ATTN_SINKS,       /* [n_heads]: HF self_attn.sinks */
+    RP_ATTN_QKV,         /* [n_conv][hidden_size]: HF linear_attn.in_proj_qkv */
+    RP_ATTN_GATE,        /* [n_linear_v_heads * linear_head_dim][hidden_size]: HF in_proj_z */
+    RP_SSM_CONV1D,       /* [n_conv][conv_kernel] */
+    RP_SSM_ALPHA,        /* [n_linear_v_heads][hidden_size]: HF in_proj_a */
+    RP_SSM_BETA,         /* [n_linear_v_heads][hidden_size]: HF in_proj_b */
+    RP_SSM_DT,           /* [n_linear_v_heads]: HF dt_bias */
+    RP_SSM_A,            /* [n_linear_v_heads]: -exp(HF A_log) */
+    RP_SSM_NORM,         /* [linear_head_dim]: HF linear_attn.norm */
+    RP_SSM_OUT,          /* [hidden_size][n_linear_v_heads * linear_head_dim]: HF out_proj */
+    RP_FFN_NORM,         /* [hidden_size]: HF post_attention_layernorm */
+    RP_FFN_GATE,         /* [intermediate_size][hidden_size] */
+    RP_FFN_UP,           /* [intermediate_size][hidden_size] */
+    RP_FFN_DOWN,         /* [hidden_size][intermediate_size] */
+    RP_ATTN_Q_A,         /* [q_lora_rank][hidden_size]: HF q_a_proj */
+    RP_ATTN_Q_A_NORM,    /* [q_lora_rank] */
+    RP_ATTN_Q_B,         /* [n_heads * (nope_dim + n_rot)][q_lora_rank]: HF q_b_proj */
+    RP_ATTN_KV_A,        /* [kv_lora_rank + n_rot][hidden_size]: HF kv_a_proj_with_mqa */
+    RP_ATTN_KV_A_NORM,   /* [kv_lora_rank] */
+    RP_ATTN_KV_B,        /* [n_heads * (nope_dim + v_head_dim)][kv_lora_rank]: HF kv_b_proj */
     RP_ATTN_K_B, /* [n_heads * kv_lora_rank][nope_dim]: the keys' rows of it, transposed by head */
     RP_ATTN_V_B, /* [n_heads * v_head_dim][kv_lora_rank]: the values' rows of it */
     RP_ATTN_POST_NORM,    /* [hidden_size]: of attention's output, before it is added */
@@ -319,13 +322,15 @@ struct rp_kv_store {
 };
 
 /* y = softmax(scale * q keys^T, over keys that are not later than q) values, for each head; query
- * head h reads KV head h / (n_heads / n_kv_heads). HF: eager_attention_forward. */
+ * head h reads KV head h / (n_heads / n_kv_heads). HF: eager_attention_forward. With sinks the softmax is
+ * taken over one more score, sinks[h], which has no value. HF: modeling_gpt_oss. */
 struct rp_attention {
     size_t n_heads, n_kv_heads, head_dim;
     float scale;
     bool is_causal;
-    size_t window;  /* of positions that one sees, its own among them; 0: all that are not later */
-    const float *q; /* [n_positions][n_heads][head_dim] */
+    size_t window; /* of positions that one sees, its own among them; 0: all that are not later */
+    const float *sinks; /* [n_heads]; NULL: none */
+    const float *q;     /* [n_positions][n_heads][head_dim] */
     size_t n_keys;
     const float *keys;            /* [n_keys][n_kv_heads][head_dim] */
     const float *values;          /* [n_keys][n_kv_heads][head_dim] */
@@ -413,7 +418,7 @@ struct rp_gated_norm {
     float *y;          /* [n_rows][dim]; may be x */
 };
 
-/* y = function(gate) * up. HF: Qwen3MLP, LlamaMLP; Gemma3MLP. */
+/* y = function(gate) * up. HF: Qwen3MLP, LlamaMLP; Gemma3MLP; GptOssExperts. */
 struct rp_ffn_activation {
     enum rp_activation_function function;
     size_t dim;        /* intermediate_size; of experts, their number times their size */
