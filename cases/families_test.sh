@@ -17,7 +17,7 @@ shift
     exit 2
 }
 families=("$@")
-[ $# -gt 0 ] || families=(deepseek2 deepseek3 gemma3 gpt-oss llama_linear phi3 qwen2 qwen3_yarn smollm3)
+[ $# -gt 0 ] || families=(deepseek2 deepseek3 gemma3 gpt-oss llama_linear phi3 qwen2 qwen35moe qwen3_yarn qwen3moe smollm3)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=$("$root/ci/record.sh" --print-python)
@@ -88,6 +88,22 @@ changed() { # GGUF KEY=VALUE SLOT=NAME...: the same with another key
     logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$gguf" "$work/mutated.gguf" --set "$change"
     llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
     replays "$gguf" "$@"
+}
+
+# An expert that has another one's matrix, of gate and of down; experts' gate and up exchanged; a router's product.
+bugs_of_qwen3moe() { # GGUF
+    mutated "$1" blk.1.ffn_gate_exps.weight=from:1280:1536:768 h1_gate=expert-matrix
+    mutated "$1" blk.2.ffn_down_exps.weight=from:1280:1536:768 h2_ffnout=expert-matrix
+    mutated "$1" blk.0.ffn_up_exps.weight=copy:blk.0.ffn_gate_exps.weight h0_up=weights-swapped
+    mutated "$1" blk.2.ffn_gate_inp.weight=scale:0.5 h2_router=constant-factor
+}
+
+# The same of a layer with a DeltaNet and of one with attention; the shared expert's gate and matrices.
+bugs_of_qwen35moe() { # GGUF
+    mutated "$1" blk.1.ffn_up_exps.weight=from:1280:1536:768 h1_up=expert-matrix
+    mutated "$1" blk.3.ffn_down_exps.weight=from:1280:1536:768 h3_moe=expert-matrix
+    mutated "$1" blk.0.ffn_gate_inp_shexp.weight=scale:0.5 h0_sharedrouter=constant-factor
+    mutated "$1" blk.2.ffn_up_shexp.weight=copy:blk.2.ffn_gate_shexp.weight h2_sharedup=weights-swapped
 }
 
 # What llama.cpp differs by, in F32: its GELU is a table over F16, which HF's is not.
@@ -198,16 +214,17 @@ buggy() { # GGUF BUG SLOT=NAME...: the C model with a bug of the catalogue in la
     replays "$gguf" "$@"
 }
 
-# In the file: a head's sinks that are none, biases missing, a window that is one position too wide. What llama.cpp
+# In the file: sinks that are none, biases missing, a window that is one position too wide. What llama.cpp
 # has as constants is wrong in the C model, on F32 alone, which it does not round.
 bugs_of_gpt-oss() { # GGUF
+    [ "$1" = "$work/f32.gguf" ] || [ "$mode" = batched ] || return 0
     mutated "$1" blk.2.attn_sinks.weight=add:-1e9 h2_attn=attention-sink
     mutated "$1" blk.1.attn_output.bias=scale:0 h1_attnout=bias-missing
     mutated "$1" blk.3.ffn_gate_inp.bias=scale:0 h3_router=bias-missing
     mutated "$1" blk.1.ffn_up_exps.bias=scale:0 h1_up=bias-missing
     mutated "$1" blk.1.ffn_down_exps.bias=scale:0 h1_ffnout=bias-missing
     changed "$1" gpt-oss.attention.sliding_window=17 h0_attn=attention-window h2_attn=attention-window
-    [ "$1" = "$work/f32.gguf" ] || return 0
+    [ "$1" = "$work/f32.gguf" ] && [ "$mode" = batched ] || return 0
     buggy "$1" sink-off h2_attn=attention-sink
     buggy "$1" window-wider h2_attn=attention-window
     buggy "$1" ffn-clamp-missing h2_act=ffn-clamp
@@ -256,7 +273,8 @@ bugs_of_phi3() { # GGUF
     ignored "$1" phi3.attention.sliding_window=16 h0_attn=attention-window h1_attn=attention-window h2_attn=attention-window h3_attn=attention-window
 }
 
-# Experts as they are published: the C model reads MXFP4 as transformers does, to the bit.
+# Experts as they are published: the C model reads MXFP4 as transformers does, to the bit; llama.cpp's MXFP4 is theirs,
+# and its Q8_0 of what was not rounded is not.
 mxfp4_checkpoint() {
     local kind
     logged "$python" "$root/fixtures/tiny/make_mxfp4.py" "$checkpoint" "$work/mxfp4"
@@ -266,6 +284,40 @@ mxfp4_checkpoint() {
     for kind in h0_gate h3_ffnout logits; do
         cmp "$work/mxfp4/dump.packed/$kind.npy" "$work/mxfp4/dump.unpacked/$kind.npy" || fail "MXFP4 is read otherwise than transformers does"
     done
+    logged "$bin/refparity" weights "$work/mxfp4_moe.gguf" "$work/mxfp4/packed"
+    "$bin/refparity" weights "$work/q8_0.gguf" "$work/mxfp4/packed" >"$work/log" && fail "Q8_0 is taken for MXFP4"
+    grep -qF "12 are not the checkpoint's" "$work/log" || fail "other tensors than the experts' are not the checkpoint's"
+}
+
+# Experts in one tensor, as some checkpoints have them: gate above up; and the same exchanged, which is another model.
+fused_experts() {
+    local first status
+    for first in gate up; do
+        rm -rf "$work/fused"
+        cp -r "$checkpoint" "$work/fused"
+        logged "$python" - "$work/fused/model.safetensors" $first <<'END'
+import re, sys
+import torch
+from safetensors.torch import load_file, save_file
+names = ("gate_proj", "up_proj") if sys.argv[2] == "gate" else ("up_proj", "gate_proj")
+tensors, experts = {}, {}
+for name, tensor in load_file(sys.argv[1]).items():
+    found = re.fullmatch(r"(.+\.experts\.)(\d+)\.(\w+)\.weight", name)
+    if found:
+        experts.setdefault(found[1], {}).setdefault(found[3], {})[int(found[2])] = tensor
+    else:
+        tensors[name] = tensor
+for prefix, of in experts.items():
+    stacked = {name: torch.stack([rows[i] for i in range(len(rows))]) for name, rows in of.items()}
+    tensors[prefix + "gate_up_proj"] = torch.cat([stacked[name] for name in names], dim=1)
+    tensors[prefix + "down_proj"] = stacked["down_proj"]
+save_file(tensors, sys.argv[1], metadata={"format": "pt"})
+END
+        status=0
+        "$bin/refparity" weights "$bf16" "$work/fused" >"$work/log" 2>&1 || status=$?
+        [ "$first=$status" = gate=0 ] || [ "$first=$status" = up=1 ] || fail "experts in one tensor, $first first: exit code $status"
+    done
+    grep -q ffn_gate_exps "$work/log" || fail "gate and up exchanged are not named"
 }
 
 # The last model in shards, as converters write them: the same model, whichever shard is named.
@@ -302,17 +354,18 @@ for family in "${families[@]}"; do
     checkpoint=$work/wide/$family
     bf16=$checkpoint/$family-bf16.gguf
     types=(f32 q8_0 q4_k_m iq4_xs)
-    [ "$family" != gpt-oss ] || types+=(mxfp4_moe)
+    [ "$family" != gpt-oss ] || types=(f32 q8_0 q4_k_m mxfp4_moe)
     for type in "${types[@]}"; do
-        logged "$bin/refparity-llamacpp-quantize" $type "$bf16" "$work/$type.gguf"
+        logged "$bin/refparity-llamacpp-quantize" "$type" "$bf16" "$work/$type.gguf"
     done
     logged "$python" "$root/fixtures/hf_reference.py" --model "wide/$family" --checkpoints "$work" --prompt-file "$prompt" --out "$work/hf.npz" --slots operations
     "$python" -c 'import numpy, sys; print(*numpy.load(sys.argv[1])["tokens"], sep="\n")' "$work/hf.npz" >"$work/tokens"
-    for type in bf16 q8_0 q4_k_m iq4_xs; do
+    for type in bf16 "${types[@]}"; do
         file=$work/$type.gguf
-        [ $type = bf16 ] && file=$bf16
+        [ "$type" = bf16 ] && file=$bf16
         logged "$bin/refparity" weights "$file" "$checkpoint"
     done
+    [[ $family != *moe ]] || fused_experts
     for mode in batched per-token; do
         for model in "$bf16" "$checkpoint"; do
             rm -rf "$work/dump"

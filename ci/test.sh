@@ -133,7 +133,8 @@ step_dequantized() { cases/dequantized_test.sh build/parity; }
 step_detect() { ci/detect.sh --quick; }
 
 step_llamacpp() {
-    configure parity && cmake --build --preset parity && cases/llamacpp_test.sh build/parity && cases/families_test.sh build/parity
+    configure parity && cmake --build --preset parity && cases/llamacpp_test.sh build/parity && cases/families_test.sh build/parity &&
+        "$(ci/record.sh --print-python)" cases/hf_replay_test.py build/parity
 }
 
 step_python-engines() { cases/python_engines_test.sh build/parity; }

@@ -14,6 +14,7 @@ that IN lacks is added, as a string, a float where it has a point, or else a uin
     zero:A:B            rows A .. B-1 zeroed
     rows:A:B:F          rows A .. B-1 times F
     swap:A:B:N          N rows from A on exchanged with N from B on
+    from:A:B:C          rows A .. B-1 are those from C on: of experts, one has another's matrix
     interleave:N        rows of each of N heads from RoPE's halves to its pairs
     halve:N             and back
     blocks:TYPE         random blocks of another type; the values are as large in root mean square
@@ -90,7 +91,7 @@ class Tensor:
 
 
 def change(tensor: Tensor, op: str, args: list[str], originals: dict[str, gguf.ReaderTensor]) -> None:
-    rows = slice(int(args[0]), int(args[1])) if op in ("zero", "rows") else slice(None)
+    rows = slice(int(args[0]), int(args[1])) if op in ("zero", "rows", "from") else slice(None)
     if op == "ones":
         tensor.set_values(np.ones_like(tensor.values()))
     elif op == "add":
@@ -101,6 +102,9 @@ def change(tensor: Tensor, op: str, args: list[str], originals: dict[str, gguf.R
         tensor.scale(rows, float(args[0]))
     elif op == "zero":
         tensor.bytes[rows] = 0  # of every type here a zero
+    elif op == "from":
+        first = int(args[2])
+        tensor.bytes[rows] = tensor.bytes[first : first + rows.stop - rows.start].copy()
     elif op == "rows":
         tensor.scale(rows, float(args[2]))
     elif op == "swap":

@@ -494,6 +494,20 @@ static enum rp_status refuse_features(const struct reader *reader,
     return RP_OK;
 }
 
+/* DeepSeek-V3's stand behind the decoder's, under the same names; transformers does not load them. */
+static enum rp_status read_prediction_layers(const struct reader *reader,
+                                             struct rp_model_config *model)
+{
+    const char key[] = "num_nextn_predict_layers";
+    const cJSON *value = rp_checkpoint_setting(reader->checkpoint, key);
+    long long n = 0;
+    if (value && !rp_json_int(value, 0, MAX_LAYERS, &n))
+        return FAIL(reader, value, RP_ERR_FORMAT, "\"%s\": expected a number up to %d", key,
+                    MAX_LAYERS);
+    model->n_prediction_layers = (size_t)n;
+    return RP_OK;
+}
+
 enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
                                          struct rp_checkpoint_config *out, struct rp_error *err)
 {
@@ -524,6 +538,8 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
         reader.rope = full;
     }
     enum rp_status status = read_sizes(&reader, out->architecture, model);
+    if (status == RP_OK)
+        status = read_prediction_layers(&reader, model);
     if (status == RP_OK)
         status = read_size(&reader, "max_position_embeddings", 0, &out->context_length);
     if (status == RP_OK)

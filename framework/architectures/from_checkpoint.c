@@ -549,8 +549,19 @@ static bool ends_with(const char *text, const char *end)
     return n >= n_end && strcmp(text + n - n_end, end) == 0;
 }
 
+/* name: behind the prefix. */
+static bool is_of_prediction(const struct rp_model_config *model, const char *name)
+{
+    char *end;
+    if (strncmp(name, "layers.", 7) != 0 || name[7] < '0' || name[7] > '9')
+        return false;
+    const unsigned long layer = strtoul(name + 7, &end, 10);
+    return *end == '.' && layer >= model->n_layers &&
+           layer - model->n_layers < model->n_prediction_layers;
+}
+
 /* A bias, an adapter or a further layer that is silently left out would be found as a "bug" of every
- * engine that does compute it. Other models beside the text model, tied outputs, and buffers that old
+ * engine that does compute it. Layers for multi-token prediction, other models beside the text model, tied outputs, and buffers that old
  * checkpoints have are none of it. */
 static enum rp_status refuse_unused(const struct conversion *conversion, struct rp_error *err)
 {
@@ -560,7 +571,8 @@ static enum rp_status refuse_unused(const struct conversion *conversion, struct 
         const char *name = tensor->tensor->name;
         if (conversion->used[i] || strncmp(name, conversion->prefix, n_prefix) != 0 ||
             strncmp(name, "model.visual.", 13) == 0 || ends_with(name, "rotary_emb.inv_freq") ||
-            (n_prefix == 0 && ends_with(name, "lm_head.weight")))
+            (n_prefix == 0 && ends_with(name, "lm_head.weight")) ||
+            is_of_prediction(&conversion->config.model, name + n_prefix))
             continue;
         return rp_fail(err, RP_ERR_UNSUPPORTED, rp_safetensors_path(tensor->file),
                        (long long)tensor->tensor->offset,

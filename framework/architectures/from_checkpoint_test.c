@@ -99,6 +99,24 @@ static void expect_error(const char *model, const char *find, const char *replac
     assert_null(gguf);
 }
 
+static void layers_for_prediction_are_left_out(void **state)
+{
+    (void)state;
+    struct rp_gguf *gguf = NULL;
+    struct rp_error err = {.code = RP_OK};
+    if (open_changed("llama", "\"num_hidden_layers\": 4",
+                     "\"num_hidden_layers\": 3, \"num_nextn_predict_layers\": 1", &gguf,
+                     &err) != RP_OK)
+        fail_msg("%s", err.message);
+    assert_non_null(rp_gguf_find_tensor(gguf, "blk.2.attn_q.weight"));
+    assert_null(rp_gguf_find_tensor(gguf, "blk.3.attn_q.weight"));
+    rp_gguf_close(gguf);
+    expect_error("llama", "\"num_hidden_layers\": 4",
+                 "\"num_hidden_layers\": 2, \"num_nextn_predict_layers\": 1", RP_ERR_UNSUPPORTED,
+                 "tensor 'model.layers.3.input_layernorm.weight' is not part of architecture "
+                 "'llama' with 2 layers");
+}
+
 /* With that rope_type, and settings behind it; closed by the caller. */
 static struct rp_gguf *open_scaled(const char *settings)
 {
@@ -236,6 +254,7 @@ int main(void)
         cmocka_unit_test(the_tiny_checkpoints_are_their_bf16_ggufs),
         cmocka_unit_test(settings_that_are_not_computed_are_errors),
         cmocka_unit_test(settings_that_do_not_fit_are_errors),
+        cmocka_unit_test(layers_for_prediction_are_left_out),
         cmocka_unit_test(yarn_s_settings_are_hf_s),
         cmocka_unit_test(longrope_s_factors_are_tensors),
         cmocka_unit_test(rope_scaling_that_is_not_computed_is_an_error),

@@ -38,6 +38,7 @@ const struct rp_architecture rp_architecture_gpt_oss = {
     .name = "gpt-oss",
     .ffn_norm = "post_attention_norm",
     .rope_ordering = RP_ROPE_NEOX,
+    .norms_round_last = true,
     .yarn_keeps_ramp_ends = true,
     .activation = RP_CLAMPED_SWISH,
     .router = {.n_experts = 1, .scores = RP_ROUTER_SOFTMAX_CHOSEN},

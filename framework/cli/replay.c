@@ -491,6 +491,7 @@ int rp_cli_replay(int argc, char **argv)
                                                 .tokens = tokens,
                                                 .n_tokens = options.replay.n_tokens};
         rp_replay_find_lacks(&wanted, dump, &run.output.counts);
+        run.output.counts.n_prediction_layers = rp_model_config(model)->n_prediction_layers;
         status = run_all(replay, &run, &err);
     }
     const int result = status == RP_OK

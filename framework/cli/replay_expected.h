@@ -6,8 +6,8 @@
 #include "cli/replay_lacks.h"
 #include "cli/replay_output.h"
 
-/* wanted: its n_layers are taken from the file. output is open; returns the exit code. */
-int rp_cli_replay_expected(const char *expected, const char *dump, enum rp_layout layout,
-                           const struct rp_replay_wanted *wanted, struct rp_replay_output *output);
+/* path: the npz. of: its n_layers are taken from that. output is open; returns the exit code. */
+int rp_cli_replay_expected(const char *path, const char *dump_path, enum rp_layout layout,
+                           const struct rp_replay_wanted *of, struct rp_replay_output *output);
 
 #endif

@@ -155,6 +155,9 @@ static const char *verdict_of(int code)
 
 static void print_unshown(const struct rp_replay_counts *counts)
 {
+    if (counts->n_prediction_layers > 0)
+        printf("left out: %zu layer%s for multi-token prediction, behind the decoder's\n",
+               counts->n_prediction_layers, counts->n_prediction_layers == 1 ? "" : "s");
     if (counts->n_unknown > 0)
         printf("not used: %s: %s, as h0_attnout is (README: slots)\n", counts->unknown,
                counts->n_unknown == 1 ? "no slot has that name" : "no slots have such names");

@@ -11,13 +11,14 @@
 
 struct rp_replay_counts {
     size_t n_slots, n_failing, n_skipped, n_errors, n_carried, n_partial, n_missing;
-    bool is_broken_off;    /* the engine did not finish its dump */
-    bool has_no_tokens;    /* emb cannot be replayed without */
-    bool has_no_dump_json; /* nothing says that the engine did finish it */
-    char positions[256];   /* what the dump lacks of them; "" when it lacks none */
-    char missing[256];     /* required slots that the dump has not, the first of them */
-    size_t n_unknown;      /* names in the dump that are no slot's */
-    char unknown[256];     /* the first of them */
+    bool is_broken_off;         /* the engine did not finish its dump */
+    bool has_no_tokens;         /* emb cannot be replayed without */
+    bool has_no_dump_json;      /* nothing says that the engine did finish it */
+    char positions[256];        /* what the dump lacks of them; "" when it lacks none */
+    char missing[256];          /* required slots that the dump has not, the first of them */
+    size_t n_unknown;           /* names in the dump that are no slot's */
+    char unknown[256];          /* the first of them */
+    size_t n_prediction_layers; /* of the model's file, which are not computed */
     char first_failing[RP_SLOT_NAME_SIZE];
     /* Explanations, and those of other numerics than declared; the first of them. */
     size_t n_explained, n_numerics;

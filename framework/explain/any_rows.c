@@ -109,6 +109,8 @@ static void collect_channel(struct rp_search *search)
 {
     double total = 0, most = 0;
     size_t worst = 0;
+    if (search->dim < 2) /* it is all that there is */
+        return;
     for (size_t channel = 0; channel < search->dim; channel++) {
         double sum = 0;
         for (size_t row = 0; row < search->n; row++)

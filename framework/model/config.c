@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "model/model_internal.h"
+#include "weights/prediction_layers.h"
 
 #define MAX_LAYERS 4096
 #define MAX_SIZE (1 << 24)    /* of any one dimension; products of two stay far below SIZE_MAX */
@@ -31,13 +32,42 @@ static const struct rp_gguf_value *find(const struct reader *reader, const char 
     return rp_gguf_find_value(reader->gguf, make_key(reader, name, key));
 }
 
+/* A number for each layer, which has to be the same for all: a layer has no sizes of its own here. */
+static enum rp_status read_equal_sizes(const struct reader *reader, const char *key, int64_t max,
+                                       int64_t *value)
+{
+    int64_t *sizes;
+    size_t n;
+    enum rp_status status = rp_gguf_get_ints(reader->gguf, key, &sizes, &n, reader->err);
+    if (status != RP_OK)
+        return status;
+    if (n == 0 || sizes[0] < 1 || sizes[0] > max)
+        status = rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
+                         "key '%s' is %lld for layer 0, expected 1 to %lld", key,
+                         n == 0 ? 0 : (long long)sizes[0], (long long)max);
+    for (size_t i = 1; i < n && status == RP_OK; i++)
+        if (sizes[i] != sizes[0])
+            status = rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
+                             "key '%s' is %lld for layer 0 and %lld for layer %zu: layers of "
+                             "several sizes are not computed",
+                             key, (long long)sizes[0], (long long)sizes[i], i);
+    if (status == RP_OK)
+        *value = sizes[0];
+    free(sizes);
+    return status;
+}
+
 static enum rp_status read_size(const struct reader *reader, const char *name, int64_t max,
                                 size_t *out)
 {
     char key[KEY_SIZE];
     int64_t value;
-    enum rp_status status =
-        rp_gguf_get_int(reader->gguf, make_key(reader, name, key), 1, max, &value, reader->err);
+    const struct rp_gguf_value *found = find(reader, name);
+    make_key(reader, name, key);
+    const enum rp_status status =
+        found && found->kind == RP_GGUF_ARRAY
+            ? read_equal_sizes(reader, key, max, &value)
+            : rp_gguf_get_int(reader->gguf, key, 1, max, &value, reader->err);
     if (status == RP_OK)
         *out = (size_t)value;
     return status;
@@ -309,9 +339,10 @@ static enum rp_status read_experts(const struct reader *reader, struct rp_model_
 
 /* kinds [n_layers] by the architecture's pattern, whose keys the file may have. */
 static enum rp_status read_pattern(const struct reader *reader,
-                                   const struct rp_layer_pattern *pattern, size_t n_layers,
-                                   enum rp_layer_kind *kinds)
+                                   const struct rp_layer_pattern *pattern,
+                                   const struct rp_model_config *config, enum rp_layer_kind *kinds)
 {
+    const size_t n_layers = config->n_layers, n_listed = n_layers + config->n_prediction_layers;
     char key[KEY_SIZE];
     bool *is_other = NULL;
     size_t n = 0, interval = pattern->interval;
@@ -324,7 +355,7 @@ static enum rp_status read_pattern(const struct reader *reader,
                                    &is_other, &n, reader->err);
     else if (pattern->gguf_interval)
         status = read_optional_size(reader, pattern->gguf_interval, MAX_LAYERS, &interval);
-    if (status == RP_OK && is_listed && n != n_layers)
+    if (status == RP_OK && is_listed && n != n_layers && n != n_listed)
         status =
             rp_fail(reader->err, RP_ERR_MISMATCH, rp_gguf_path(reader->gguf), -1,
                     "key '%s' has %zu elements, expected one per layer, %zu", key, n, n_layers);
@@ -357,7 +388,7 @@ static enum rp_status read_layer_kinds(const struct reader *reader,
             return RP_OK;
     }
     if (status == RP_OK)
-        status = read_pattern(reader, &architecture->pattern, config->n_layers, kinds);
+        status = read_pattern(reader, &architecture->pattern, config, kinds);
     return status;
 }
 
@@ -366,8 +397,7 @@ static enum rp_status refuse_features(const struct reader *reader,
                                       const struct rp_architecture *architecture)
 {
     static const char window[] = "attention.sliding_window";
-    static const char *const names[] = {"expert_count", "expert_used_count", window,
-                                        "nextn_predict_layers"};
+    static const char *const names[] = {"expert_count", "expert_used_count", window};
     char cap[KEY_SIZE];
     if (rp_gguf_find_value(reader->gguf, make_key(reader, "final_logit_softcapping", cap)))
         return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
@@ -452,7 +482,8 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
     config->activation = (*architecture)->activation;
     config->router = (*architecture)->router;
     reader.architecture = config->architecture;
-    status = read_size(&reader, "block_count", MAX_LAYERS, &config->n_layers);
+    status = rp_gguf_count_layers(gguf, MAX_LAYERS, &config->n_layers, &config->n_prediction_layers,
+                                  err);
     if (status == RP_OK)
         status = read_size(&reader, "embedding_length", MAX_SIZE, &config->hidden_size);
     const bool has_experts = rp_architecture_has_experts(*architecture);

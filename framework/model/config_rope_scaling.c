@@ -153,6 +153,9 @@ enum rp_status rp_config_read_rope_scaling(const struct rp_gguf *gguf,
     scaling->factor = factor > 0 ? (float)factor : 1;
     if (scaling->type == RP_ROPE_LINEAR && scaling->factor == 1)
         scaling->type = RP_ROPE_NOT_SCALED;
+    if (scaling->type == RP_ROPE_NOT_SCALED && /* as Phi-3's converter leaves it */
+        rp_gguf_find_tensor(gguf, "rope_factors_short.weight"))
+        scaling->type = RP_ROPE_LONGROPE;
     if (scaling->type == RP_ROPE_YARN)
         status = read_yarn(&reader, architecture, scaling);
     if (scaling->type == RP_ROPE_LONGROPE)

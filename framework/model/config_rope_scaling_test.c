@@ -99,6 +99,14 @@ static void longrope_s_factors_go_by_the_sequence_s_length(void **state)
     rp_model_close(model);
 }
 
+/* Phi-3's converter writes no type. */
+static void longrope_is_known_by_its_tensors(void **state)
+{
+    (void)state;
+    const struct variant variant = {.context_length = 64, .long_factor = 9};
+    assert_int_equal(scaling_of(&variant).type, RP_ROPE_LONGROPE);
+}
+
 static void what_is_not_computed_or_contradicts_is_refused(void **state)
 {
     (void)state;
@@ -140,6 +148,7 @@ int main(void)
         cmocka_unit_test(yarn_has_hf_s_defaults),
         cmocka_unit_test(yarn_s_attention_factor_may_be_said),
         cmocka_unit_test(longrope_s_factors_go_by_the_sequence_s_length),
+        cmocka_unit_test(longrope_is_known_by_its_tensors),
         cmocka_unit_test(what_is_not_computed_or_contradicts_is_refused),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder) ? 1 : 0;

@@ -11,6 +11,7 @@
 #include "operations/rope_scaling.h"
 #include "weights/checkpoint.h"
 #include "weights/gguf_internal.h"
+#include "weights/prediction_layers.h"
 
 #define HUGE_PAGE ((size_t)2 << 20) /* of x86-64, and of others with pages of 4 KiB */
 
@@ -168,7 +169,7 @@ static enum rp_status refuse_unused(const struct rp_model *model, const bool *us
 {
     for (size_t i = 0; i < rp_gguf_n_tensors(model->gguf) && !rp_gguf_is_partial(model->gguf);
          i++) {
-        if (!used[i])
+        if (!used[i] && !rp_gguf_is_of_prediction(model->gguf, rp_gguf_tensor(model->gguf, i)))
             return rp_fail(err, RP_ERR_UNSUPPORTED, rp_gguf_path(model->gguf), -1,
                            "tensor '%s' is not part of architecture '%s' with %zu layers",
                            rp_gguf_tensor(model->gguf, i)->name, model->config.architecture,

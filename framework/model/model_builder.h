@@ -39,6 +39,7 @@ struct variant {
     } numbers[4];
     bool untied, eps_is_zero;
     int n_tokens_listed;          /* of the tokenizer, if not 0 */
+    const uint32_t *widths;       /* [N_LAYERS] feed_forward_length as an array; NULL: a number */
     const char *recurrent_layers; /* of "qwen35", a digit each; NULL: full_attention_interval */
 };
 
@@ -180,7 +181,13 @@ static inline void write_model(const struct variant *variant)
     gguf_add_string(&writer.builder, "general.architecture", architecture);
     add_key(&writer, "block_count", N_LAYERS);
     add_key(&writer, "embedding_length", HIDDEN);
-    add_key(&writer, "feed_forward_length", FFN);
+    if (variant->widths) {
+        snprintf(key, sizeof key, "%s.feed_forward_length", architecture);
+        gguf_add_array(&writer.builder, key, RP_GGUF_UINT32, N_LAYERS, variant->widths,
+                       N_LAYERS * sizeof *variant->widths);
+    } else {
+        add_key(&writer, "feed_forward_length", FFN);
+    }
     add_key(&writer, "attention.head_count", HEADS);
     add_key(&writer, "attention.head_count_kv", KV_HEADS);
     add_key(&writer, "attention.key_length", HEAD_DIM);

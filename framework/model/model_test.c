@@ -92,6 +92,19 @@ static void contradicting_keys_are_an_error(void **state)
                    "key 'qwen3.attention.head_count' is 0, expected 1 to 16777216");
 }
 
+static void a_number_for_each_layer_has_to_be_the_same_for_all(void **state)
+{
+    (void)state;
+    static const uint32_t same[N_LAYERS] = {FFN, FFN, FFN}, other[N_LAYERS] = {FFN, FFN, 2 * FFN};
+    struct rp_model *model = open_variant(&(struct variant){.widths = same});
+    assert_int_equal(rp_model_config(model)->intermediate_size, FFN);
+    rp_model_close(model);
+    expect_refused(
+        &(struct variant){.widths = other}, RP_ERR_UNSUPPORTED,
+        "key 'qwen3.feed_forward_length' is 32 for layer 0 and 64 for layer 2: layers of "
+        "several sizes are not computed");
+}
+
 static void shapes_that_contradict_the_configuration_are_an_error(void **state)
 {
     (void)state;
@@ -120,6 +133,30 @@ static void too_few_or_too_many_tensors_are_an_error(void **state)
                    "tensor 'blk.0.attn_q.bias' is not part of architecture 'qwen3' with 3 layers");
     expect_refused(&(struct variant){.freq_factor = 8}, RP_ERR_UNSUPPORTED,
                    "tensor 'rope_freqs.weight' is not part of architecture 'qwen3' with 3 layers");
+}
+
+static void layers_for_prediction_are_left_out(void **state)
+{
+    (void)state;
+    struct rp_model *model =
+        open_variant(&(struct variant){.changed = "nextn_predict_layers", .value = 1});
+    assert_int_equal(rp_model_config(model)->n_layers, N_LAYERS - 1);
+    assert_int_equal(rp_model_config(model)->n_prediction_layers, 1);
+    rp_model_close(model);
+    model = open_variant(&(struct variant){.architecture = "qwen35",
+                                           .changed = "nextn_predict_layers",
+                                           .value = 1,
+                                           .recurrent_layers = "101"});
+    assert_int_equal(rp_model_config(model)->layer_kinds[1], RP_LAYER_FULL_ATTENTION);
+    rp_model_close(model);
+    expect_refused(&(struct variant){.changed = "nextn_predict_layers", .value = N_LAYERS},
+                   RP_ERR_UNSUPPORTED, "key 'qwen3.nextn_predict_layers' is 3, expected 0 to 2");
+    expect_refused(&(struct variant){.changed = "nextn_predict_layers",
+                                     .value = 1,
+                                     .extra_tensor = "blk.3.attn_norm.weight"},
+                   RP_ERR_UNSUPPORTED,
+                   "tensor 'blk.3.attn_norm.weight' is not part of architecture 'qwen3' with 2 "
+                   "layers");
 }
 
 static void what_is_not_computed_is_refused(void **state)
@@ -235,10 +272,6 @@ static void a_wrong_delta_net_is_an_error(void **state)
     expect_refused(
         &(struct variant){.architecture = "qwen35", .changed = "ssm.conv_kernel", .value = 0},
         RP_ERR_UNSUPPORTED, "key 'qwen35.ssm.conv_kernel' is 0, expected 1 to 16777216");
-    expect_refused(
-        &(struct variant){.architecture = "qwen35", .changed = "nextn_predict_layers", .value = 1},
-        RP_ERR_UNSUPPORTED,
-        "key 'qwen35.nextn_predict_layers' is 1, which this model does not compute");
     expect_refused(&(struct variant){.architecture = "qwen35", .without = "blk.2.ssm_dt.bias"},
                    RP_ERR_MISSING, "tensor 'blk.2.ssm_dt.bias' is missing");
     expect_refused(&(struct variant){.architecture = "qwen35", .without = "blk.0.ssm_a"},
@@ -255,8 +288,10 @@ int main(void)
         cmocka_unit_test(head_size_and_kv_heads_have_defaults),
         cmocka_unit_test(a_missing_key_is_named),
         cmocka_unit_test(contradicting_keys_are_an_error),
+        cmocka_unit_test(a_number_for_each_layer_has_to_be_the_same_for_all),
         cmocka_unit_test(shapes_that_contradict_the_configuration_are_an_error),
         cmocka_unit_test(too_few_or_too_many_tensors_are_an_error),
+        cmocka_unit_test(layers_for_prediction_are_left_out),
         cmocka_unit_test(what_is_not_computed_is_refused),
         cmocka_unit_test(a_weight_that_cannot_be_decoded_fails_its_layer_alone),
         cmocka_unit_test(the_hybrids_configuration_is_read),

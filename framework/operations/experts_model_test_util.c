@@ -91,7 +91,7 @@ static void add_experts_keys(struct writer *writer, const struct rp_test_experts
 {
     char key[128];
     const unsigned char is_normalised = 0;
-    add_u32(writer, "expert_count", RP_TEST_EXPERTS);
+    add_u32(writer, "expert_count", model->expert_count ? model->expert_count : RP_TEST_EXPERTS);
     add_u32(writer, "expert_used_count", RP_TEST_CHOSEN);
     add_u32(writer, "expert_feed_forward_length", RP_TEST_EXPERT_SIZE);
     if (model->n_groups > 0) {

@@ -389,6 +389,88 @@ static enum rp_status delta_rule(void *context, const struct rp_site *site,
     return status;
 }
 
+/* ---- experts: the router's scores are FP32 ---- */
+
+static enum rp_status choose_experts(void *context, const struct rp_site *site,
+                                     const struct rp_choose_experts *args)
+{
+    const struct rp_emulation *emulation = context;
+    const struct rp_ops *below = emulation->overlay.below;
+    const size_t n = args->router->n_experts;
+    struct rp_choose_experts read = *args;
+    float *logits;
+    enum rp_status status = read_copy(emulation, site, args->logits, n, n, &logits);
+    read.logits = logits;
+    if (status == RP_OK)
+        status = below->choose_experts(below->context, site, &read);
+    free(logits);
+    return status;
+}
+
+static enum rp_status weigh_experts(void *context, const struct rp_site *site,
+                                    const struct rp_weigh_experts *args)
+{
+    const struct rp_emulation *emulation = context;
+    const struct rp_ops *below = emulation->overlay.below;
+    const size_t n = args->router->n_experts;
+    struct rp_weigh_experts read = *args;
+    float *logits;
+    enum rp_status status = read_copy(emulation, site, args->logits, n, n, &logits);
+    read.logits = logits;
+    if (status == RP_OK)
+        status = below->weigh_experts(below->context, site, &read);
+    free(logits);
+    return status;
+}
+
+/* Each product is rounded, and the sum after each; the last one is the output. */
+static enum rp_status sum_experts(void *context, const struct rp_site *site,
+                                  const struct rp_sum_experts *args)
+{
+    const struct rp_emulation *emulation = context;
+    const size_t dim = args->dim, n = args->n_chosen;
+    float *x = NULL, *weights = NULL;
+    enum rp_status status = read_copy(emulation, site, args->x, n * dim, n * dim, &x);
+    if (status == RP_OK)
+        status = read_copy(emulation, site, args->weights, n, n, &weights);
+    for (size_t i = 0; i < site->n_positions * dim && status == RP_OK; i++) {
+        const size_t p = i / dim;
+        float sum = 0;
+        for (size_t k = 0; k < n; k++) {
+            const float product = weights[p * n + k] * x[(p * n + k) * dim + i % dim];
+            sum += round_inside(emulation, p, product, RP_UNIT_ROUNDOFF, 1);
+            if (k + 1 < n)
+                sum = round_inside(emulation, p, sum, RP_UNIT_ROUNDOFF, 1);
+        }
+        args->y[i] = sum;
+    }
+    free(x);
+    free(weights);
+    return status;
+}
+
+static enum rp_status add_shared_expert(void *context, const struct rp_site *site,
+                                        const struct rp_add_shared_expert *args)
+{
+    const struct rp_emulation *emulation = context;
+    const size_t dim = args->dim;
+    float *shared = NULL, *gate = NULL;
+    enum rp_status status = read_copy(emulation, site, args->shared, dim, dim, &shared);
+    if (status == RP_OK && args->gate)
+        status = read_copy(emulation, site, args->gate, 1, 1, &gate);
+    if (status == RP_OK)
+        status = read_in_place(emulation, site, args->y, dim);
+    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
+        const float factor =
+            gate ? rp_state_round(emulation->numerics.state, rp_sigmoid(gate[p])) : 1.0f;
+        for (size_t i = p * dim; i < (p + 1) * dim; i++)
+            args->y[i] += round_inside(emulation, p, factor * shared[i], FUNCTION_ERROR, 1);
+    }
+    free(shared);
+    free(gate);
+    return status;
+}
+
 void rp_state_open(struct rp_emulation *emulation)
 {
     struct rp_ops *ops = &emulation->overlay.ops;
@@ -403,4 +485,8 @@ void rp_state_open(struct rp_emulation *emulation)
     ops->delta_decay = delta_decay;
     ops->delta_beta = delta_beta;
     ops->delta_rule = delta_rule;
+    ops->choose_experts = choose_experts;
+    ops->weigh_experts = weigh_experts;
+    ops->sum_experts = sum_experts;
+    ops->add_shared_expert = add_shared_expert;
 }

@@ -181,7 +181,7 @@ static const char *distance(const struct rp_slot_result *result,
 static void add_unchecked(struct rp_slot_result *result, const char *what, const char *why)
 {
     const size_t used = strlen(result->unchecked);
-    snprintf(result->unchecked + used, sizeof result->unchecked - used, "%s%s (%.180s)",
+    snprintf(result->unchecked + used, sizeof result->unchecked - used, "%s%s (%.128s)",
              used ? "; " : "", what, why);
 }
 

@@ -124,11 +124,17 @@ static enum rp_verdict find_sources(const struct rp_context *context, const stru
         rp_error_text(&refused, message, RP_WEIGHTS_MESSAGE_SIZE);
         return RP_ERROR;
     }
+    char sketch[RP_WEIGHTS_MESSAGE_SIZE / 2];
+    if (entry->reference.engine) /* the recorder leaves it out */
+        snprintf(sketch, sizeof sketch, "fixtures/weights_sketch.py makes one of a checkpoint");
+    else
+        snprintf(sketch, sizeof sketch, "`%s %s` records one", context->record_command,
+                 entry->name);
     snprintf(message, RP_WEIGHTS_MESSAGE_SIZE,
              "there is no checkpoint of %s: set REFPARITY_CHECKPOINTS to the folder that has "
              "%s/config.json and its safetensors, or put them beside the GGUF; nor is there a "
-             "sketch of it in a store: `%s %s` records one",
-             entry->hf_model, entry->hf_model, context->record_command, entry->name);
+             "sketch of it in a store: %s",
+             entry->hf_model, entry->hf_model, sketch);
     return unavailable(context);
 }
 

@@ -19,6 +19,7 @@
 #include "run/inputs.h"
 #include "run/judge_weights.h"
 #include "run/selection.h"
+#include "weights/prediction_layers.h"
 
 /* The GGUF has to have the layers that the matrix declares; layers for multi-token prediction,
  * which run after the decoder, do not count. */
@@ -29,28 +30,15 @@ static enum rp_status check_gguf_layers(const char *path, const struct rp_entry 
     enum rp_status status = rp_gguf_open(path, &gguf, err);
     if (status)
         return status;
-    struct rp_gguf_string architecture;
-    char key[128];
-    int64_t n_layers = 0, n_mtp = 0;
-    status = rp_gguf_get_string(gguf, "general.architecture", &architecture, err);
-    if (!status) {
-        snprintf(key, sizeof key, "%.*s.block_count",
-                 (int)(architecture.length < 64 ? architecture.length : 64), architecture.data);
-        status = rp_gguf_get_int(gguf, key, 1, INT32_MAX, &n_layers, err);
-    }
-    if (!status) {
-        snprintf(key, sizeof key, "%.*s.nextn_predict_layers",
-                 (int)(architecture.length < 64 ? architecture.length : 64), architecture.data);
-        if (rp_gguf_find_value(gguf, key))
-            status = rp_gguf_get_int(gguf, key, 0, n_layers, &n_mtp, err);
-    }
+    size_t n_layers = 0, n_behind;
+    status = rp_gguf_count_layers(gguf, INT32_MAX, &n_layers, &n_behind, err);
     if (status == RP_ERR_MISSING) /* the file is there, so nothing that a SKIP would cover */
         status = err->code = RP_ERR_FORMAT;
-    if (!status && n_layers - n_mtp != entry->n_layers)
+    if (!status && (int64_t)n_layers != entry->n_layers)
         status = rp_fail(err, RP_ERR_MISMATCH, path, -1,
-                         "the GGUF has %lld layers, the matrix says n_layers %d: mend n_layers, or "
+                         "the GGUF has %zu layers, the matrix says n_layers %d: mend n_layers, or "
                          "engine_gguf",
-                         (long long)(n_layers - n_mtp), entry->n_layers);
+                         n_layers, entry->n_layers);
     rp_gguf_close(gguf);
     return status;
 }

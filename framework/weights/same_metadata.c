@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "weights/gguf_internal.h"
+#include "weights/prediction_layers.h"
 
 #define KEY_SIZE 128
 #define TEXT_SIZE 128
@@ -163,7 +164,11 @@ static void compare_number(const struct comparison *comparison, const char *name
     char key[KEY_SIZE], found_text[TEXT_SIZE], expected_text[TEXT_SIZE];
     const struct rp_gguf_value *value = find(comparison, name, key);
     const double wanted = checkpoint_number(comparison, name);
-    const double found = value ? number_at(comparison->file, key) : absent_number(comparison, name);
+    size_t n_layers, n_behind = 0; /* those of prediction are no decoder's */
+    if (strcmp(name, "block_count") == 0)
+        (void)rp_gguf_count_layers(comparison->file, INT32_MAX, &n_layers, &n_behind, NULL);
+    const double found = value ? number_at(comparison->file, key) - (double)n_behind
+                               : absent_number(comparison, name);
     const double limit = expected->kind == RP_GGUF_FLOAT32 ? FLOAT_ROUNDING * fabs(wanted) : 0;
     if (value)
         text_of(comparison->file, value, found_text);
@@ -300,12 +305,15 @@ static enum rp_status compare_array(const struct comparison *comparison, const c
     return status;
 }
 
-/* Whether the checkpoint's is what a reader takes rope.scaling.type for where the file has none. */
-static bool is_linear(const struct comparison *comparison, const char *key)
+/* Whether a reader takes the file for the checkpoint's rope scaling where the file has no type of it: that is
+ * linear, or longrope where its tensors are there, as Phi-3's converter has it. */
+static bool is_known_without_type(const struct comparison *comparison, const char *key)
 {
     struct rp_gguf_string type = {"", 0};
     (void)rp_gguf_get_string(comparison->checkpoint, key, &type, NULL);
-    return type.length == 6 && memcmp(type.data, "linear", 6) == 0;
+    return (type.length == 6 && memcmp(type.data, "linear", 6) == 0) ||
+           (type.length == 8 && memcmp(type.data, "longrope", 8) == 0 &&
+            rp_gguf_find_tensor(comparison->file, "rope_factors_short.weight"));
 }
 
 static enum rp_status compare_value(const struct comparison *comparison,
@@ -329,7 +337,8 @@ static enum rp_status compare_value(const struct comparison *comparison,
     }
     if (expected->kind == RP_GGUF_STRING) {
         const struct rp_gguf_value *value = find(comparison, name, file_key);
-        if (value || strcmp(name, "rope.scaling.type") != 0 || !is_linear(comparison, key))
+        if (value || strcmp(name, "rope.scaling.type") != 0 ||
+            !is_known_without_type(comparison, key))
             compare_text(comparison, file_key, expected);
         return RP_OK;
     }
@@ -359,7 +368,6 @@ static void find_surplus(const struct comparison *comparison)
                 {"logit_scale", 1},
                 {"residual_scale", 1},
                 {"embedding_scale", 1},
-                {"nextn_predict_layers", 0},
                 {"attention.max_alibi_bias", 0}};
     char key[KEY_SIZE], own[KEY_SIZE], text[TEXT_SIZE];
     struct rp_gguf_string scaling;

@@ -7,6 +7,7 @@
 #include "formats/encoded_bounds.h"
 #include "refparity/weights.h"
 #include "weights/gguf_internal.h"
+#include "weights/prediction_layers.h"
 #include "weights/same_metadata.h"
 #include "weights/same_sketch.h"
 #include "weights/tensor_cause.h"
@@ -304,7 +305,7 @@ enum rp_status rp_weights_compare(const struct rp_gguf *file, const struct rp_gg
     }
     for (size_t i = 0; i < rp_gguf_n_tensors(file) && status == RP_OK; i++) {
         const struct rp_gguf_tensor *tensor = rp_gguf_tensor(file, i);
-        if (rp_gguf_find_tensor(checkpoint, tensor->name))
+        if (rp_gguf_find_tensor(checkpoint, tensor->name) || rp_gguf_is_of_prediction(file, tensor))
             continue;
         const struct rp_gguf_tensor *tied = tied_to(&comparison, tensor);
         if (tied)
