@@ -17,7 +17,7 @@ shift
     exit 2
 }
 families=("$@")
-[ $# -gt 0 ] || families=(gemma3 gpt-oss llama_linear phi3 qwen2 qwen35moe qwen3_yarn qwen3moe smollm3)
+[ $# -gt 0 ] || families=(deepseek2 deepseek3 gemma3 gpt-oss llama_linear phi3 qwen2 qwen35moe qwen3_yarn qwen3moe smollm3)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=$("$root/ci/record.sh" --print-python)
@@ -156,6 +156,85 @@ END
         [ "$first=$status" = gate=0 ] || [ "$first=$status" = up=1 ] || fail "experts in one tensor, $first first: exit code $status"
     done
     grep -q ffn_gate_exps "$work/log" || fail "gate and up exchanged are not named"
+}
+
+bugged() { # GGUF BUG SLOT=NAME: the C model with a bug of the catalogue in layer 1 is the engine
+    local gguf=$1 bug=$2
+    shift 2
+    rm -rf "$work/dump"
+    logged "$bin/refparity-embedded-bugs" --model "$gguf" --tokens "$work/tokens" --mode "$mode" --dump "$work/dump" --slots operations --activations by_weight --bug "$bug" --layer 1
+    replays "$gguf" "$@"
+}
+
+# Latent attention as older files have it: keys and values are made of the latent.
+not_absorbed() { # GGUF, in F32
+    local older=$work/older.gguf type
+    logged "$python" "$root/cases/older_latents.py" "$1" "$older"
+    rm -rf "$work/dump"
+    logged "$bin/refparity-embedded" --model "$older" --tokens "$work/tokens" --mode "$mode" --dump "$work/dump" --slots operations
+    agrees "$family, $mode, not absorbed: the C model"
+    llamacpp refparity-llamacpp "$older" "$mode"
+    agrees "$family, $mode, not absorbed: llama.cpp"
+    replays "$older"
+    logged "$bin/refparity-llamacpp-quantize" q8_0 "$older" "$work/older-q8_0.gguf"
+    llamacpp refparity-llamacpp "$work/older-q8_0.gguf" "$mode"
+    replays "$work/older-q8_0.gguf"
+}
+
+# DeepSeek V2's groups of experts are chosen by the best one of each. llama.cpp takes the two best ones, as V3 has it.
+grouped() { # GGUF, in F32
+    local count=deepseek2.expert_group_count=4 used=deepseek2.expert_group_used_count=2
+    cp "$checkpoint/config.json" "$work/config.json"
+    mv "$work/hf.npz" "$work/hf.not-grouped.npz"
+    "$python" - "$checkpoint/config.json" <<'END'
+import json, pathlib, sys
+path = pathlib.Path(sys.argv[1])
+groups = {"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2}
+path.write_text(json.dumps(json.loads(path.read_text()) | groups))
+END
+    logged "$python" "$root/fixtures/hf_reference.py" --model "wide/$family" --checkpoints "$work" --prompt-file "$prompt" --out "$work/hf.npz" --slots operations
+    rm -rf "$work/dump"
+    logged "$bin/refparity-embedded" --model "$checkpoint" --tokens "$work/tokens" --mode "$mode" --dump "$work/dump" --slots operations
+    agrees "$family, $mode, groups of experts: the C model"
+    mv "$work/hf.not-grouped.npz" "$work/hf.npz"
+    mv "$work/config.json" "$checkpoint/config.json"
+    logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$1" "$work/mutated.gguf" --set "$count" --set "$used"
+    llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
+    replays "$work/mutated.gguf" h1_experts=router-groups h2_experts=router-groups
+}
+
+# The C model computes the same in both modes.
+bugs_of_latents() { # GGUF
+    bugged "$1" latent-rope-in-front h1_qrope=rope-on-nope-part
+    bugged "$1" latent-key-not-rotated h1_krope=rope-missing
+    bugged "$1" latent-norm-missing h1_kvanorm=norm-missing
+    bugged "$1" latent-mscale-missing h1_latent=attention-scale
+    bugged "$1" latent-scale-by-width h1_latent=attention-scale
+    bugged "$1" latent-scores-alone h1_latent=attention-parts
+    bugged "$1" latent-k_b-transposed h1_qabsorbed=weights-transposed
+    bugged "$1" latent-v_b-heads h1_attn=weights-heads
+    [ "$1" != "$work/f32.gguf" ] || not_absorbed "$1"
+}
+
+bugs_of_deepseek2() { # GGUF
+    changed "$1" deepseek2.expert_weights_scale=1.0 h1_expertw=router-scale h2_expertw=router-scale
+    [ "$mode" = batched ] || return 0
+    bugs_of_latents "$1"
+    [ "$1" != "$work/f32.gguf" ] || grouped "$1"
+}
+
+# llama.cpp takes the latents' eps from the file, and HF 1e-6, whatever config.json says.
+bugs_of_deepseek3() { # GGUF
+    local eps=deepseek2.attention.layer_norm_rms_epsilon=0.00001 layer expected=()
+    for layer in 0 1 2; do
+        expected+=("h${layer}_qanorm=norm-eps" "h${layer}_kvanorm=norm-eps")
+    done
+    ignored "$1" "$eps" "${expected[@]}"
+    changed "$1" deepseek2.expert_group_count=1 h1_experts=router-groups h2_experts=router-groups
+    mutated "$1" blk.1.exp_probs_b.bias=scale:0 h1_experts=router-correction
+    [ "$mode" = batched ] || return 0
+    bugged "$1" router-bias-in-weights h1_expertw=router-correction
+    bugs_of_latents "$1"
 }
 
 buggy() { # GGUF BUG SLOT=NAME...: the C model with a bug of the catalogue in layer 2

@@ -5,10 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct rp_bug_family *const families[] = {
-    &rp_rope_bugs,        &rp_norm_bugs,    &rp_attention_bugs, &rp_attention_gate_bugs,
-    &rp_ffn_bugs,         &rp_gpt_oss_bugs, &rp_residual_bugs,  &rp_delta_net_bugs,
-    &rp_delta_state_bugs, &rp_token_bugs,   &rp_precision_bugs, NULL};
+static const struct rp_bug_family *const families[] = {&rp_rope_bugs,
+                                                       &rp_norm_bugs,
+                                                       &rp_attention_bugs,
+                                                       &rp_attention_gate_bugs,
+                                                       &rp_deepseek_bugs,
+                                                       &rp_ffn_bugs,
+                                                       &rp_gpt_oss_bugs,
+                                                       &rp_residual_bugs,
+                                                       &rp_delta_net_bugs,
+                                                       &rp_delta_state_bugs,
+                                                       &rp_token_bugs,
+                                                       &rp_precision_bugs,
+                                                       NULL};
 
 size_t rp_bug_count(void)
 {
@@ -151,6 +160,7 @@ static void take_ops(struct rp_bug_site *site, const struct rp_ops *from)
     TAKE(embed);
     TAKE(rms_norm);
     TAKE(linear);
+    TAKE(head_linear);
     TAKE(rope);
     TAKE(kv_store);
     TAKE(attention);

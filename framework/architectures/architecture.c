@@ -6,6 +6,8 @@
 #include <string.h>
 
 static const struct rp_architecture *const architectures[] = {
+    &rp_architecture_deepseek2,
+    &rp_architecture_deepseek3,
     &rp_architecture_gemma3,
     &rp_architecture_gpt_oss,
     &rp_architecture_llama,
@@ -49,7 +51,8 @@ const char *rp_architecture_names(char *text, size_t size)
 {
     text[0] = '\0';
     for (size_t i = 0; architectures[i]; i++)
-        add_name(text, size, architectures[i]->name);
+        if (i == 0 || strcmp(architectures[i]->name, architectures[i - 1]->name) != 0)
+            add_name(text, size, architectures[i]->name);
     return text;
 }
 
@@ -80,6 +83,7 @@ struct rp_step_flow rp_step_flow(const struct rp_step *step)
     case RP_STEP_TAP: flow.is_operation = false; break;
     case RP_STEP_RMS_NORM:
     case RP_STEP_LINEAR:
+    case RP_STEP_HEAD_LINEAR:
     case RP_STEP_ROPE:
     case RP_STEP_DELTA_DECAY:
     case RP_STEP_DELTA_BETA: break;
@@ -94,6 +98,20 @@ struct rp_step_flow rp_step_flow(const struct rp_step *step)
         flow.reads[flow.n_reads++] = RP_BUFFER_CACHE;
         flow.reads_all = true;
         break;
+    case RP_STEP_SPLIT_LATENT:
+        flow.writes[flow.n_writes++] = RP_BUFFER_K_ROPE;
+        flow.is_operation = false;
+        break;
+    case RP_STEP_JOIN_QUERY:
+        flow.reads[flow.n_reads++] = RP_BUFFER_MLA_Q;
+        flow.is_operation = false;
+        break;
+    case RP_STEP_JOIN_KEY:
+        flow.reads[flow.n_reads++] = RP_BUFFER_K_ROPE;
+        flow.writes[flow.n_writes++] = RP_BUFFER_V;
+        flow.is_operation = false;
+        break;
+    case RP_STEP_NARROW_HEADS: flow.is_operation = false; break;
     case RP_STEP_SPLIT_GATE:
         flow.writes[flow.n_writes++] = RP_BUFFER_HEADS_GATE;
         flow.is_operation = false;
@@ -124,6 +142,12 @@ struct rp_step_flow rp_step_flow(const struct rp_step *step)
     return flow;
 }
 
+bool rp_step_is_product(const struct rp_step *step)
+{
+    return step->kind == RP_STEP_LINEAR || step->kind == RP_STEP_HEAD_LINEAR ||
+           step->kind == RP_STEP_EXPERTS_LINEAR;
+}
+
 bool rp_architecture_is_hybrid(const struct rp_architecture *architecture)
 {
     return architecture->plans[RP_LAYER_LINEAR_ATTENTION].n_steps > 0;
@@ -150,9 +174,10 @@ static bool reads_gate_vectors(const struct rp_step *step, enum rp_weight_id whi
 
 static bool has_weight(enum rp_step_kind kind)
 {
-    return kind == RP_STEP_RMS_NORM || kind == RP_STEP_LINEAR || kind == RP_STEP_CAUSAL_CONV1D ||
-           kind == RP_STEP_GATED_NORM || kind == RP_STEP_EXPERTS_LINEAR ||
-           kind == RP_STEP_ATTENTION || kind == RP_STEP_CHOOSE_EXPERTS;
+    return kind == RP_STEP_RMS_NORM || kind == RP_STEP_LINEAR || kind == RP_STEP_HEAD_LINEAR ||
+           kind == RP_STEP_CAUSAL_CONV1D || kind == RP_STEP_GATED_NORM ||
+           kind == RP_STEP_EXPERTS_LINEAR || kind == RP_STEP_ATTENTION ||
+           kind == RP_STEP_CHOOSE_EXPERTS;
 }
 
 bool rp_weight_is_optional(enum rp_weight_id which)
@@ -200,6 +225,12 @@ static size_t conv_channels(const struct rp_model_config *config)
     return (2 * config->n_linear_k_heads + config->n_linear_v_heads) * config->linear_head_dim;
 }
 
+/* Of latent attention: all heads' queries. */
+static size_t query_width(const struct rp_model_config *config)
+{
+    return config->n_heads * (config->nope_dim + config->n_rot);
+}
+
 size_t rp_buffer_width(const struct rp_model_config *config, enum rp_buffer buffer)
 {
     size_t heads_width = config->n_heads * config->head_dim;
@@ -210,6 +241,16 @@ size_t rp_buffer_width(const struct rp_model_config *config, enum rp_buffer buff
     case RP_BUFFER_HEADS_GATE: return config->has_attention_gate ? heads_width : 0;
     case RP_BUFFER_K:
     case RP_BUFFER_V: return config->n_kv_heads * config->head_dim;
+    case RP_BUFFER_Q_A: return config->q_lora_rank;
+    case RP_BUFFER_MLA_Q: return config->is_absorbed ? query_width(config) : 0;
+    case RP_BUFFER_KV_A: return config->kv_lora_rank ? config->kv_lora_rank + config->n_rot : 0;
+    case RP_BUFFER_KV_LATENT: return config->kv_lora_rank;
+    case RP_BUFFER_K_ROPE: return config->kv_lora_rank ? config->n_rot : 0;
+    case RP_BUFFER_KV_B:
+        return config->is_absorbed ? 0 : config->n_heads * (config->nope_dim + config->v_head_dim);
+    case RP_BUFFER_Q_ABSORBED:
+    case RP_BUFFER_LATENTS: return config->is_absorbed ? config->n_heads * config->kv_lora_rank : 0;
+    case RP_BUFFER_VALUES: return config->n_heads * config->v_head_dim;
     case RP_BUFFER_QKV:
     case RP_BUFFER_CONV_QKV: return conv_channels(config);
     case RP_BUFFER_DECAY:
@@ -233,12 +274,48 @@ size_t rp_buffer_width(const struct rp_model_config *config, enum rp_buffer buff
     }
 }
 
+/* Of a weight that latent attention has otherwise than attention; false: it has not. */
+static bool latent_shape(const struct rp_model_config *config, enum rp_weight_id which,
+                         size_t *n_out, size_t *n_in)
+{
+    switch (which) {
+    case RP_ATTN_Q: *n_out = query_width(config); return true;
+    case RP_ATTN_Q_A: *n_out = config->q_lora_rank; return true;
+    case RP_ATTN_Q_A_NORM: *n_in = config->q_lora_rank; return true;
+    case RP_ATTN_Q_B:
+        *n_out = query_width(config);
+        *n_in = config->q_lora_rank;
+        return true;
+    case RP_ATTN_KV_A: *n_out = config->kv_lora_rank + config->n_rot; return true;
+    case RP_ATTN_KV_A_NORM: *n_in = config->kv_lora_rank; return true;
+    case RP_ATTN_KV_B:
+        *n_out = config->n_heads * (config->nope_dim + config->v_head_dim);
+        *n_in = config->kv_lora_rank;
+        return true;
+    case RP_ATTN_K_B:
+        *n_out = config->n_heads * config->kv_lora_rank;
+        *n_in = config->nope_dim;
+        return true;
+    case RP_ATTN_V_B:
+        *n_out = config->n_heads * config->v_head_dim;
+        *n_in = config->kv_lora_rank;
+        return true;
+    case RP_ATTN_OUTPUT:
+        *n_out = config->hidden_size;
+        *n_in = config->n_heads * config->v_head_dim;
+        return true;
+    default: return false;
+    }
+}
+
 void rp_weight_shape(const struct rp_model_config *config, enum rp_weight_id which, size_t *n_out,
                      size_t *n_in)
 {
     size_t heads_width = config->n_heads * config->head_dim;
     *n_out = 1;
     *n_in = config->hidden_size;
+    if (config->kv_lora_rank > 0 && latent_shape(config, which, n_out, n_in))
+        return;
     switch (which) {
     case RP_ATTN_Q: *n_out = config->has_attention_gate ? 2 * heads_width : heads_width; break;
     case RP_ATTN_K:
@@ -332,6 +409,14 @@ const char *rp_weight_name(enum rp_weight_id which)
         [RP_FFN_GATE] = "ffn_gate",
         [RP_FFN_UP] = "ffn_up",
         [RP_FFN_DOWN] = "ffn_down",
+        [RP_ATTN_Q_A] = "attn_q_a",
+        [RP_ATTN_Q_A_NORM] = "attn_q_a_norm",
+        [RP_ATTN_Q_B] = "attn_q_b",
+        [RP_ATTN_KV_A] = "attn_kv_a_mqa",
+        [RP_ATTN_KV_A_NORM] = "attn_kv_a_norm",
+        [RP_ATTN_KV_B] = "attn_kv_b",
+        [RP_ATTN_K_B] = "attn_k_b",
+        [RP_ATTN_V_B] = "attn_v_b",
         [RP_ATTN_POST_NORM] = "post_attention_norm",
         [RP_FFN_POST_NORM] = "post_ffw_norm",
         [RP_ROUTER] = "ffn_gate_inp",

@@ -18,6 +18,15 @@ enum rp_buffer {
     RP_BUFFER_Q_AND_GATE, /* attn_q's output, where attention is gated */
     RP_BUFFER_HEADS_GATE, /* what gates HEADS */
     RP_BUFFER_HEADS,      /* attention's output, before attn_output */
+    RP_BUFFER_Q_A,        /* latent attention: what q_b_proj reads */
+    RP_BUFFER_MLA_Q,     /* its query, where attention reads another: [n_heads][nope_dim + n_rot] */
+    RP_BUFFER_KV_A,      /* latent and key that is to be rotated, side by side */
+    RP_BUFFER_KV_LATENT, /* [kv_lora_rank] */
+    RP_BUFFER_K_ROPE,    /* [n_rot] */
+    RP_BUFFER_KV_B,      /* [n_heads][nope_dim + v_head_dim] */
+    RP_BUFFER_Q_ABSORBED, /* [n_heads][kv_lora_rank] */
+    RP_BUFFER_LATENTS,    /* attention's output, absorbed: [n_heads][kv_lora_rank] */
+    RP_BUFFER_VALUES,     /* [n_heads][v_head_dim], before attn_output */
     RP_BUFFER_QKV,        /* the DeltaNet's Q, K and V, side by side */
     RP_BUFFER_CONV_QKV,   /* the same after the convolution */
     RP_BUFFER_DECAY,      /* HF's a, then the decay's logarithm */
@@ -62,6 +71,9 @@ struct rp_step_flow {
 struct rp_step_flow rp_step_flow(const struct rp_step *step);
 /* The buffer that an activation multiplies `gate`'s by. */
 enum rp_buffer rp_up_of(enum rp_buffer gate);
+
+/* Whether it multiplies by matrices. */
+bool rp_step_is_product(const struct rp_step *step);
 
 /* What a layer of one kind computes. */
 struct rp_layer_plan {
@@ -113,6 +125,7 @@ struct rp_architecture {
     enum rp_rope_ordering rope_ordering;
     bool may_have_rope_freqs;
     bool has_attention_gate;
+    bool is_interleaved_in_hf;  /* see struct rp_model_config */
     bool norms_round_last;      /* see struct rp_model_config */
     bool window_has_own_rope;   /* layers with a window: a base of their own, which is not scaled */
     bool yarn_keeps_ramp_ends;  /* see struct rp_rope_scaling; no key of a GGUF says it */
@@ -132,12 +145,15 @@ struct rp_architecture {
     const struct rp_source *sources; /* [n_sources]; RP_OUTPUT and RP_ROPE_FREQS have none */
     size_t n_sources;
     float partial_rotary_factor; /* where config.json has none */
+    /* Latent attention: which of the forms of it config's sizes say, each an architecture with plans of its
+     * own; NULL: the architecture has no latent attention. */
+    const struct rp_architecture *(*form)(const struct rp_model_config *config);
 };
 
-extern const struct rp_architecture rp_architecture_llama, rp_architecture_phi3,
-    rp_architecture_qwen3, rp_architecture_gemma3, rp_architecture_gpt_oss, rp_architecture_qwen2,
-    rp_architecture_qwen35, rp_architecture_qwen35moe, rp_architecture_qwen3moe,
-    rp_architecture_smollm3;
+extern const struct rp_architecture rp_architecture_deepseek2, rp_architecture_deepseek3,
+    rp_architecture_llama, rp_architecture_phi3, rp_architecture_qwen3, rp_architecture_gemma3,
+    rp_architecture_gpt_oss, rp_architecture_qwen2, rp_architecture_qwen35,
+    rp_architecture_qwen35moe, rp_architecture_qwen3moe, rp_architecture_smollm3;
 
 /* Their names, for a message: "llama, qwen3"; those of config.json's model_type. */
 const char *rp_architecture_names(char *text, size_t size);

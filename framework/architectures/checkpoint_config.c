@@ -109,7 +109,9 @@ static enum rp_status read_sizes(const struct reader *reader,
         status = read_size(reader, "num_attention_heads", REQUIRED, &model->n_heads);
     if (status == RP_OK)
         status = read_size(reader, "num_key_value_heads", model->n_heads, &model->n_kv_heads);
-    if (status == RP_OK)
+    if (status == RP_OK && architecture->form)
+        status = read_size(reader, "qk_rope_head_dim", REQUIRED, &model->head_dim);
+    else if (status == RP_OK)
         status =
             read_size(reader, "head_dim", model->hidden_size / model->n_heads, &model->head_dim);
     if (status == RP_OK)
@@ -263,6 +265,36 @@ static enum rp_status read_layer_kinds(const struct reader *reader,
     for (size_t i = 0; i < n_layers && status == RP_OK && interval > 0; i++)
         kinds[i] = (i + 1) % interval ? pattern->others : pattern->nth;
     return status;
+}
+
+/* Latent attention, as a converter writes it: absorbed, a single key that all heads read. n_rot is set. */
+static enum rp_status read_latents(const struct reader *reader, struct rp_model_config *model)
+{
+    const cJSON *interleave = rp_checkpoint_setting(reader->checkpoint, "rope_interleave");
+    const cJSON *q_rank = rp_checkpoint_setting(reader->checkpoint, "q_lora_rank");
+    bool has_bias = false;
+    enum rp_status status = read_size(reader, "kv_lora_rank", REQUIRED, &model->kv_lora_rank);
+    if (status == RP_OK && q_rank)
+        status = read_size(reader, "q_lora_rank", 0, &model->q_lora_rank);
+    if (status == RP_OK)
+        status = read_size(reader, "qk_nope_head_dim", REQUIRED, &model->nope_dim);
+    if (status == RP_OK)
+        status = read_size(reader, "v_head_dim", REQUIRED, &model->v_head_dim);
+    if (status == RP_OK)
+        status = read_bool(reader, "attention_bias", &has_bias);
+    if (status != RP_OK)
+        return status;
+    if (has_bias)
+        return FAIL(reader, rp_checkpoint_setting(reader->checkpoint, "attention_bias"),
+                    RP_ERR_UNSUPPORTED, "biases of latent attention are not computed");
+    if (interleave && cJSON_IsFalse(interleave))
+        return FAIL(reader, interleave, RP_ERR_UNSUPPORTED,
+                    "latent attention that rotates halves is not computed");
+    model->is_absorbed = true;
+    model->n_kv_heads = 1;
+    model->head_dim = model->kv_lora_rank + model->n_rot;
+    model->attention_scale = 1.0f / sqrtf((float)(model->nope_dim + model->n_rot));
+    return RP_OK;
 }
 
 static enum rp_status read_delta_net(const struct reader *reader, struct rp_model_config *model)
@@ -492,6 +524,7 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
     struct rp_model_config *model = &out->model;
     snprintf(model->architecture, sizeof model->architecture, "%s", out->architecture->name);
     model->rope_ordering = out->architecture->rope_ordering;
+    model->is_interleaved_in_hf = out->architecture->is_interleaved_in_hf;
     model->has_attention_gate = out->architecture->has_attention_gate;
     model->norms_round_last = out->architecture->norms_round_last;
     model->activation = out->architecture->activation;
@@ -511,6 +544,10 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
         status = read_size(&reader, "max_position_embeddings", 0, &out->context_length);
     if (status == RP_OK)
         status = read_rope(&reader, out);
+    if (status == RP_OK && out->architecture->form) {
+        status = read_latents(&reader, model);
+        out->architecture = out->architecture->form(model);
+    }
     if (status == RP_OK)
         status = read_layer_kinds(&reader, out);
     if (status == RP_OK && rp_architecture_is_hybrid(out->architecture))

@@ -26,8 +26,10 @@ struct made {
     enum rp_value_change change;
     bool has_heads_order;   /* of V heads; else of rotated pairs */
     size_t *rows, *columns; /* [n_rows], [n_columns]: HF's index of each; NULL: the same */
-    /* Of experts: n_each rows of each, one tensor an expert; or each NULL, and source has all, expert e's from
-     * row e * stride + first on. */
+    /* Of experts, and of heads that have a matrix each: n_each rows of each, one tensor an expert; or each NULL, and
+     * source has all, number e's from row e * stride + first on. is_transposed: column c of row r is column r of
+     * row c there. */
+    bool is_transposed;
     const struct rp_checkpoint_tensor **each; /* [n_rows / n_each], owned */
     size_t n_each, stride, first;
     struct rp_gpt_oss_experts fused; /* n_experts 0: it is not of gpt-oss's experts */
@@ -70,6 +72,30 @@ static void change_values(enum rp_value_change change, float *values, size_t n)
         values[i] = -expf(values[i]);
 }
 
+/* As many rows as n_columns of the source are wide have a matrix. */
+static enum rp_status make_transposed_rows(const struct made *made, size_t first, size_t n,
+                                           float *out, struct rp_error *err)
+{
+    const struct rp_checkpoint_tensor *source = made->source;
+    const size_t n_columns = made->n_columns, width = made->n_each;
+    enum rp_status status = RP_OK;
+    float *matrix = malloc(n_columns * width * sizeof *matrix);
+    if (!matrix)
+        return rp_fail(err, RP_ERR_MEMORY, rp_safetensors_path(source->file), -1,
+                       "no memory for a head of %zu rows", n_columns);
+    for (size_t i = 0; i < n && status == RP_OK; i++) {
+        const size_t number = (first + i) / width, row = (first + i) % width;
+        if (i == 0 || row == 0)
+            status = rp_safetensors_values(source->file, source->tensor,
+                                           (number * made->stride + made->first) * width,
+                                           n_columns * width, matrix, err);
+        for (size_t k = 0; k < n_columns && status == RP_OK; k++)
+            out[i * n_columns + k] = matrix[k * width + row];
+    }
+    free(matrix);
+    return status;
+}
+
 /* Rows of experts, as many at once as lie side by side. */
 static enum rp_status make_expert_rows(const struct made *made, size_t first, size_t n, float *out,
                                        struct rp_error *err)
@@ -100,6 +126,8 @@ static enum rp_status make_rows(const void *context, size_t index, size_t first,
         return RP_OK;
     }
     const struct rp_checkpoint_tensor *source = made->source;
+    if (made->is_transposed)
+        return make_transposed_rows(made, first, n, out, err);
     if (made->fused.n_experts > 0) { /* a row of biases has those of all the expert's rows */
         const size_t n_each = width / made->fused.n_in;
         return rp_gpt_oss_experts_rows(&made->fused, first * n_each, n * n_each, out, err);
@@ -228,6 +256,21 @@ static uint32_t type_of(const struct made *made)
     case RP_SAFETENSORS_BF16: return RP_GGML_BF16;
     default: return RP_GGML_F32;
     }
+}
+
+static bool is_of_kv_b(enum rp_weight_id which)
+{
+    return which == RP_ATTN_K_B || which == RP_ATTN_V_B;
+}
+
+/* attn_k_b and attn_v_b are parts of kv_b_proj, whose rows are each head's keys and values. */
+static void split_kv_b(const struct rp_model_config *model, enum rp_weight_id which,
+                       struct made *made)
+{
+    made->n_each = made->n_rows / model->n_heads;
+    made->stride = model->nope_dim + model->v_head_dim;
+    made->first = which == RP_ATTN_K_B ? 0 : model->nope_dim;
+    made->is_transposed = which == RP_ATTN_K_B;
 }
 
 /* made's n_rows and n_columns are set. */
@@ -381,6 +424,7 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
     const struct rp_checkpoint *checkpoint = conversion->checkpoint;
     const enum rp_layer_kind kind = conversion->config.layer_kinds[layer];
     char shape[256];
+    size_t n_rows, n_columns;
     struct made made = {.source = use_tensor(conversion, name), .change = source->change};
     if (!made.source && rp_weight_is_optional(source->which))
         return RP_OK;
@@ -393,17 +437,23 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
     made.n_rows =
         rp_weight_rows(conversion->config.architecture, &conversion->config.model, source->which)
             .n_all;
-    if (!has_shape(tensor, made.n_rows, made.n_columns))
+    n_rows = made.n_rows;
+    n_columns = made.n_columns;
+    if (is_of_kv_b(source->which))
+        rp_weight_shape(&conversion->config.model, RP_ATTN_KV_B, &n_rows, &n_columns);
+    if (!has_shape(tensor, n_rows, n_columns))
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is %s, expected [%zu][%zu] from config.json", name,
-                       shape_text(tensor, shape, sizeof shape), made.n_rows, made.n_columns);
-    if (made.source->sketch.data &&
-        (made.source->sketch.n_rows != made.n_rows || source->change != RP_CHANGE_NONE))
+                       shape_text(tensor, shape, sizeof shape), n_rows, n_columns);
+    if (made.source->sketch.data && (made.source->sketch.n_rows != n_rows ||
+                                     source->change != RP_CHANGE_NONE || is_of_kv_b(source->which)))
         return rp_fail(err, RP_ERR_UNSUPPORTED, path, (long long)tensor->offset,
                        "tensor '%s' is sketched by rows of %s, and has to be there whole", name,
                        shape_text(tensor, shape, sizeof shape));
     if (tensor->type == RP_SAFETENSORS_OTHER)
         return rp_safetensors_values(made.source->file, tensor, 0, 1, NULL, err);
+    if (is_of_kv_b(source->which))
+        split_kv_b(&conversion->config.model, source->which, &made);
     enum rp_status status = make_map(conversion, kind, source->rows, made.n_rows, &made.rows, err);
     if (status == RP_OK)
         status = make_map(conversion, kind, source->columns, made.n_columns, &made.columns, err);
@@ -613,6 +663,18 @@ static void put_hybrid(struct rp_gguf_metadata *metadata, const struct rp_checkp
     free(is_recurrent);
 }
 
+/* Lengths as attention runs, and, with "mla", those of HF's heads. */
+static void put_latents(struct rp_gguf_metadata *metadata, const struct rp_model_config *model)
+{
+    const char *name = model->architecture;
+    if (model->q_lora_rank > 0)
+        put_size(metadata, name, "attention.q_lora_rank", model->q_lora_rank);
+    put_size(metadata, name, "attention.kv_lora_rank", model->kv_lora_rank);
+    put_size(metadata, name, "attention.value_length", model->kv_lora_rank);
+    put_size(metadata, name, "attention.key_length_mla", model->nope_dim + model->n_rot);
+    put_size(metadata, name, "attention.value_length_mla", model->v_head_dim);
+}
+
 static void put_rope_scaling(struct rp_gguf_metadata *metadata,
                              const struct rp_checkpoint_config *config)
 {
@@ -658,7 +720,10 @@ static void put_metadata(const struct conversion *conversion, struct rp_gguf_met
     put_size(metadata, name, "attention.head_count", model->n_heads);
     put_size(metadata, name, "attention.head_count_kv", model->n_kv_heads);
     put_size(metadata, name, "attention.key_length", model->head_dim);
-    put_size(metadata, name, "attention.value_length", model->head_dim);
+    if (model->kv_lora_rank > 0)
+        put_latents(metadata, model);
+    else
+        put_size(metadata, name, "attention.value_length", model->head_dim);
     put_float(metadata, name, "attention.layer_norm_rms_epsilon", model->rms_norm_eps);
     put_size(metadata, name, "rope.dimension_count", model->n_rot);
     put_float(metadata, name, "rope.freq_base", model->rope_theta);

@@ -35,7 +35,7 @@ bool rp_hf_order_differs(const struct rp_model_config *config, enum rp_layer_kin
                          enum rp_slot_part part)
 {
     if (is_rotated(part))
-        return config->rope_ordering == RP_ROPE_INTERLEAVED;
+        return config->rope_ordering == RP_ROPE_INTERLEAVED && !config->is_interleaved_in_hf;
     return kind == RP_LAYER_LINEAR_ATTENTION && v_head_width(config, part) > 0 &&
            config->n_linear_v_heads != config->n_linear_k_heads;
 }

@@ -10,6 +10,7 @@
 #define STEP(kind, weight, from, to) {kind, weight, from, to, RP_PART_OTHER, false}
 #define RMS_NORM(weight, from, to) STEP(RP_STEP_RMS_NORM, weight, from, to)
 #define LINEAR(weight, from, to)   STEP(RP_STEP_LINEAR, weight, from, to)
+#define HEAD_LINEAR(weight, from, to) STEP(RP_STEP_HEAD_LINEAR, weight, from, to)
 #define ROPE(weight, buffer)       STEP(RP_STEP_ROPE, weight, buffer, buffer)
 #define KV_STORE       STEP(RP_STEP_KV_STORE, RP_N_WEIGHTS, RP_BUFFER_K, RP_BUFFER_V)
 #define ATTENTION      STEP(RP_STEP_ATTENTION, RP_N_WEIGHTS, RP_BUFFER_Q, RP_BUFFER_HEADS)

@@ -212,11 +212,18 @@ static bool is_of_other_pairs(const struct rp_search *search, const float *permu
     return n_to == search->dim || n_from == search->dim;
 }
 
+/* Latent attention has heads of several widths, as many as there are queries. */
+static size_t head_width(const struct rp_search *search)
+{
+    const struct rp_model_config *config = search->config;
+    return config->kv_lora_rank > 0 ? search->dim / config->n_heads : config->head_dim;
+}
+
 /* Whether whole heads are permuted. */
 static bool is_of_heads(const struct rp_search *search, const float *permutation)
 {
     const enum rp_slot_part part = search->slot.part;
-    const size_t width = search->config->head_dim;
+    const size_t width = head_width(search);
     if ((part != RP_PART_V && part != RP_PART_ATTN && part != RP_PART_MIX &&
          !rp_hf_order_may_differ(part)) ||
         width < 2 || search->kind == RP_LAYER_LINEAR_ATTENTION || search->dim % width != 0)
@@ -236,7 +243,7 @@ static void collect_permutation(struct rp_search *search, const float *base)
         return;
     while ((size_t)permutation[first] == first)
         first++;
-    const size_t from = (size_t)permutation[first], head_dim = search->config->head_dim;
+    const size_t from = (size_t)permutation[first], head_dim = head_width(search);
     struct rp_candidate candidate =
         rp_candidate_of_rows("channels-swapped", rp_rows_permute, (double)first, base);
     candidate.more_rows = permutation;

@@ -41,6 +41,7 @@ static enum heads heads_of(enum rp_weight_id which)
 {
     switch (which) {
     case RP_ATTN_Q:
+    case RP_ATTN_Q_B:
     case RP_ATTN_Q_NORM:
     case RP_ATTN_GATE:
     case RP_SSM_ALPHA:
@@ -55,10 +56,10 @@ static enum heads heads_of(enum rp_weight_id which)
 static size_t n_heads_of(const struct rp_model_config *config, enum rp_weight_id which)
 {
     const enum heads heads = heads_of(which);
-    return heads == NO_HEADS    ? 1
-           : heads == KV_HEADS  ? config->n_kv_heads
-           : which == RP_ATTN_Q ? config->n_heads
-                                : config->n_linear_v_heads;
+    return heads == NO_HEADS                            ? 1
+           : heads == KV_HEADS                          ? config->n_kv_heads
+           : which == RP_ATTN_Q || which == RP_ATTN_Q_B ? config->n_heads
+                                                        : config->n_linear_v_heads;
 }
 
 /* clang-format off */
@@ -68,6 +69,7 @@ static size_t n_heads_of(const struct rp_model_config *config, enum rp_weight_id
     X(rms_norm, HEADS(args->y, args->n_rows / site->n_positions, args->dim, heads_of(args->which))) \
     X(linear, {args->y, NULL, args->y_stride, n_heads_of(site->config, args->which),              \
                args->n_out / n_heads_of(site->config, args->which), heads_of(args->which), NULL, 0}) \
+    X(head_linear, HEADS(args->y, args->n_heads, args->n_out, Q_HEADS))                            \
     X(rope, HEADS(args->x, args->n_heads, args->head_dim, heads_of(args->which)))                 \
     X(kv_store, {args->keys, args->values, args->dim, site->config->n_kv_heads,                   \
                  args->dim / site->config->n_kv_heads, KV_HEADS, NULL, 0})                        \

@@ -138,9 +138,9 @@ static bool has_heads(enum rp_slot_part part, bool *is_kv)
     *is_kv =
         part == RP_PART_K || part == RP_PART_V || part == RP_PART_KNORM || part == RP_PART_KROPE;
     return *is_kv || part == RP_PART_Q || part == RP_PART_QNORM || part == RP_PART_QROPE ||
-           part == RP_PART_ATTN || part == RP_PART_DELTA || part == RP_PART_Z ||
-           part == RP_PART_MIX || part == RP_PART_A || part == RP_PART_B || part == RP_PART_DECAY ||
-           part == RP_PART_BETA;
+           part == RP_PART_QABSORBED || part == RP_PART_LATENT || part == RP_PART_ATTN ||
+           part == RP_PART_DELTA || part == RP_PART_Z || part == RP_PART_MIX || part == RP_PART_A ||
+           part == RP_PART_B || part == RP_PART_DECAY || part == RP_PART_BETA;
 }
 
 enum rp_status rp_places_by_head(const struct rp_search *search,

@@ -103,7 +103,50 @@ static enum rp_status mismatch(const struct reader *reader, const char *name, si
                    "key '%s.%s' is %zu, expected %s", reader->architecture, name, value, expected);
 }
 
-static enum rp_status read_heads(const struct reader *reader, struct rp_model_config *config)
+/* Latent attention: n_heads, n_kv_heads, head_dim and n_rot are set, as attention runs. */
+static enum rp_status read_latents(const struct reader *reader, struct rp_model_config *config)
+{
+    size_t query_dim = config->head_dim, value_length = 0, rank = 0;
+    int64_t q_rank = 0;
+    char key[KEY_SIZE], expected[80];
+    enum rp_status status = read_size(reader, "attention.kv_lora_rank", MAX_SIZE, &rank);
+    if (status == RP_OK && find(reader, "attention.q_lora_rank"))
+        status = rp_gguf_get_int(reader->gguf, make_key(reader, "attention.q_lora_rank", key), 0,
+                                 MAX_SIZE, &q_rank, reader->err);
+    if (status == RP_OK)
+        status = read_size(reader, "attention.value_length", MAX_SIZE, &value_length);
+    config->is_absorbed = find(reader, "attention.key_length_mla");
+    config->v_head_dim = value_length;
+    if (status == RP_OK && config->is_absorbed)
+        status = read_size(reader, "attention.key_length_mla", MAX_SIZE, &query_dim);
+    if (status == RP_OK && config->is_absorbed)
+        status = read_size(reader, "attention.value_length_mla", MAX_SIZE, &config->v_head_dim);
+    if (status != RP_OK)
+        return status;
+    config->kv_lora_rank = rank;
+    config->q_lora_rank = (size_t)q_rank;
+    const size_t n_kv_heads = config->is_absorbed ? 1 : config->n_heads;
+    const size_t key_length = config->is_absorbed ? rank + config->n_rot : query_dim;
+    snprintf(expected, sizeof expected, "%zu, with kv_lora_rank %zu and %zu heads",
+             config->n_kv_heads != n_kv_heads ? n_kv_heads : key_length, rank, config->n_heads);
+    if (config->n_kv_heads != n_kv_heads)
+        return mismatch(reader, "attention.head_count_kv", config->n_kv_heads, expected);
+    if (config->head_dim != key_length)
+        return mismatch(reader, "attention.key_length", config->head_dim, expected);
+    if (query_dim <= config->n_rot)
+        return mismatch(reader, "rope.dimension_count", config->n_rot,
+                        "less than a query's values");
+    if (config->is_absorbed && value_length != rank)
+        return mismatch(reader, "attention.value_length", value_length, "kv_lora_rank");
+    if (value_length > config->head_dim)
+        return mismatch(reader, "attention.value_length", value_length, "key_length at most");
+    config->nope_dim = query_dim - config->n_rot;
+    config->attention_scale = 1.0f / sqrtf((float)query_dim);
+    return RP_OK;
+}
+
+static enum rp_status read_heads(const struct reader *reader, bool has_latents,
+                                 struct rp_model_config *config)
 {
     char expected[64];
     size_t value_length;
@@ -124,6 +167,8 @@ static enum rp_status read_heads(const struct reader *reader, struct rp_model_co
     else if (config->hidden_size % config->n_heads != 0)
         return mismatch(reader, "attention.head_count", config->n_heads,
                         "a divisor of embedding_length where key_length is absent");
+    if (has_latents)
+        return status;
     value_length = config->head_dim;
     if (status == RP_OK)
         status = read_optional_size(reader, "attention.value_length", MAX_SIZE, &value_length);
@@ -431,6 +476,7 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
     memset(config, 0, sizeof *config);
     snprintf(config->architecture, sizeof config->architecture, "%s", (*architecture)->name);
     config->rope_ordering = (*architecture)->rope_ordering;
+    config->is_interleaved_in_hf = (*architecture)->is_interleaved_in_hf;
     config->has_attention_gate = (*architecture)->has_attention_gate;
     config->norms_round_last = (*architecture)->norms_round_last;
     config->activation = (*architecture)->activation;
@@ -451,12 +497,16 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
     if (status == RP_OK)
         status = read_positive(&reader, "attention.layer_norm_rms_epsilon", &config->rms_norm_eps);
     if (status == RP_OK)
-        status = read_heads(&reader, config);
+        status = read_heads(&reader, (*architecture)->form != NULL, config);
     if (status == RP_OK) {
         config->attention_scale = rp_attention_scale(*architecture, config);
         if ((*architecture)->scales_embeddings)
             config->embedding_scale = sqrtf((float)config->hidden_size);
         status = read_rope(&reader, config);
+    }
+    if (status == RP_OK && (*architecture)->form) {
+        status = read_latents(&reader, config);
+        *architecture = (*architecture)->form(config);
     }
     if (status == RP_OK)
         status = rp_config_read_rope_scaling(gguf, *architecture, config, err);

@@ -69,7 +69,7 @@ static enum rp_status run_rms_norm(struct rp_pass *pass, const struct rp_step *s
     struct rp_rms_norm args = {
         .which = step->which,
         .weight = weight->data,
-        .eps = config->rms_norm_eps,
+        .eps = rp_norm_eps(config, step->which),
         .n_rows = pass->site.n_positions * (rp_buffer_width(config, step->in) / weight->n_in),
         .dim = weight->n_in,
         .x = pass->buffers[step->in],
@@ -97,9 +97,18 @@ static enum rp_status run_linear(struct rp_pass *pass, const struct rp_step *ste
     return pass->ops->linear(pass->ops->context, &pass->site, &args);
 }
 
+/* Latent attention's one key is rotated whole. */
+static size_t rope_head_dim(const struct rp_model_config *config, const struct rp_step *step)
+{
+    if (config->kv_lora_rank == 0)
+        return config->head_dim;
+    return step->in == RP_BUFFER_K_ROPE ? config->n_rot : config->nope_dim + config->n_rot;
+}
+
 static enum rp_status run_rope(struct rp_pass *pass, const struct rp_step *step)
 {
     const struct rp_model_config *config = pass->site.config;
+    const size_t head_dim = rope_head_dim(config, step);
     const size_t n = pass->site.n_positions;
     const size_t so_far = n > 0 ? (size_t)pass->site.positions[n - 1] + 1 : 0;
     const size_t length = pass->forward->sequence_length;
@@ -111,9 +120,10 @@ static enum rp_status run_rope(struct rp_pass *pass, const struct rp_step *step)
             rp_model_rope_factors(pass->forward->model, config->layer_kinds[pass->site.layer],
                                   length > 0 ? length : so_far),
         .attention_factor = rp_site_attention_factor(&pass->site),
+        .first = config->kv_lora_rank > 0 ? head_dim - config->n_rot : 0,
         .n_rot = config->n_rot,
-        .n_heads = rp_buffer_width(config, step->in) / config->head_dim,
-        .head_dim = config->head_dim,
+        .n_heads = rp_buffer_width(config, step->in) / head_dim,
+        .head_dim = head_dim,
         .positions = pass->site.positions,
         .x = pass->buffers[step->in],
     };
@@ -297,6 +307,11 @@ static enum rp_status run_step(struct rp_pass *pass, const struct rp_step *step)
     case RP_STEP_TAP: return run_tap(pass, step);
     case RP_STEP_RMS_NORM: return run_rms_norm(pass, step);
     case RP_STEP_LINEAR: return run_linear(pass, step);
+    case RP_STEP_HEAD_LINEAR: return rp_run_head_linear(pass, step);
+    case RP_STEP_SPLIT_LATENT: return rp_run_split_latent(pass);
+    case RP_STEP_JOIN_QUERY: return rp_run_join_query(pass);
+    case RP_STEP_JOIN_KEY: return rp_run_join_key(pass, step);
+    case RP_STEP_NARROW_HEADS: return rp_run_narrow_heads(pass, step);
     case RP_STEP_ROPE: return run_rope(pass, step);
     case RP_STEP_KV_STORE: return run_kv_store(pass);
     case RP_STEP_ATTENTION: return run_attention(pass, step);

@@ -35,6 +35,11 @@ static enum rp_status check_tensor(const struct rp_model *model, enum rp_weight_
     n_stacked = n_stacked > 0 ? n_stacked : 1;
     rp_weight_shape(&model->config, which, &n_out, &n_in);
     n_out = rp_weight_rows(model->architecture, &model->config, which).n_all;
+    /* A matrix a head, of whose rows n_out has all; ik_llama.cpp's files have them in two dimensions. */
+    if ((which == RP_ATTN_K_B || which == RP_ATTN_V_B) && dims[2] != 1) {
+        n_stacked = model->config.n_heads;
+        n_out /= n_stacked;
+    }
     if (dims[0] != n_in || dims[1] != n_out || dims[2] != n_stacked || dims[3] != 1)
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is [%zu][%zu][%zu][%zu], expected [1][%zu][%zu][%zu] from the "

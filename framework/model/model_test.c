@@ -164,7 +164,7 @@ static void what_is_not_computed_is_refused(void **state)
     (void)state;
     expect_refused(
         &(struct variant){.architecture = "gpt2"}, RP_ERR_UNSUPPORTED,
-        "architecture \"gpt2\"; computed are: gemma3, gpt-oss, llama, phi3, qwen2, qwen3, "
+        "architecture \"gpt2\"; computed are: deepseek2, gemma3, gpt-oss, llama, phi3, qwen2, qwen3, "
         "qwen35, qwen35moe, "
         "qwen3moe, smollm3");
     expect_refused(&(struct variant){.changed = "attention.value_length", .value = 4},

@@ -21,4 +21,11 @@ enum rp_status rp_run_experts_linear(struct rp_pass *pass, const struct rp_step 
 enum rp_status rp_run_sum_experts(struct rp_pass *pass, const struct rp_step *step);
 enum rp_status rp_run_add_shared(struct rp_pass *pass, const struct rp_step *step);
 
+/* The steps of latent attention. */
+enum rp_status rp_run_head_linear(struct rp_pass *pass, const struct rp_step *step);
+enum rp_status rp_run_split_latent(struct rp_pass *pass);
+enum rp_status rp_run_join_query(struct rp_pass *pass);
+enum rp_status rp_run_join_key(struct rp_pass *pass, const struct rp_step *step);
+enum rp_status rp_run_narrow_heads(struct rp_pass *pass, const struct rp_step *step);
+
 #endif

@@ -92,16 +92,23 @@ static void collect_shifts(struct rp_search *search)
                           of[i].text, by > 0 ? "before" : "after");
         }
     }
-    rp_search_add(search, make("kv-shifted", RP_ATTENTION_SWAPPED, 0, false),
-                  "the cache's K and V are swapped");
+    if (!search->config->is_absorbed) /* both are the latent */
+        rp_search_add(search, make("kv-shifted", RP_ATTENTION_SWAPPED, 0, false),
+                      "the cache's K and V are swapped");
 }
 
 static void collect_scale(struct rp_search *search)
 {
     const struct rp_model_config *config = search->config;
     const double own = (double)config->attention_scale, head_dim = (double)config->head_dim;
-    const double known[] = {1,
+    /* Of latent attention, without YaRN's mscale, once with it. */
+    const double plain = 1 / sqrt((double)(config->nope_dim + config->n_rot));
+    const bool has_latents = config->kv_lora_rank > 0;
+    const double known[] = {has_latents ? plain : own,
+                            has_latents ? sqrt(plain * own) : own,
+                            1,
                             1 / sqrt((double)config->hidden_size),
+                            1 / sqrt(head_dim),
                             1 / head_dim,
                             own * own / sqrt((double)config->n_heads),
                             2 * own,

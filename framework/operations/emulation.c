@@ -10,6 +10,7 @@
 #include "operations/attention_f16.h"
 #include "operations/emulation.h"
 #include "operations/matmul.h"
+#include "operations/operations.h"
 #include "operations/state.h"
 
 #define BLOCK 32 /* of the formats that store sums */
@@ -222,6 +223,12 @@ static enum rp_status linear(void *context, const struct rp_site *site,
     return status;
 }
 
+static enum rp_status head_linear(void *context, const struct rp_site *site,
+                                  const struct rp_head_linear *args)
+{
+    return rp_by_head(site, args, linear, context);
+}
+
 /* ---- the cache ---- */
 
 static bool is_quantized(uint32_t format)
@@ -333,6 +340,7 @@ void rp_emulation_open(struct rp_emulation *emulation, const struct rp_numerics 
     *emulation = (struct rp_emulation){.numerics = *numerics};
     rp_overlay_open(&emulation->overlay, below);
     emulation->overlay.ops.linear = linear;
+    emulation->overlay.ops.head_linear = head_linear;
     emulation->overlay.ops.kv_store = kv_store;
     emulation->overlay.ops.attention = attention;
     if (numerics->activations == RP_ACTIVATIONS_BY_WEIGHT)

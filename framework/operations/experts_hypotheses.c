@@ -78,17 +78,32 @@ static void take_fewer(const struct rp_router *router, float *weights)
         weights[k] *= before / after;
 }
 
-static void use_logits(const struct rp_change *change, const struct rp_weigh_experts *args,
-                       size_t n_positions)
+static void use_logits(const struct rp_weigh_experts *args, size_t n_positions)
+{
+    const struct rp_router *router = args->router;
+    for (size_t at = 0; at < n_positions * router->n_chosen; at++) {
+        const size_t expert = rp_expert_number(router, args->experts[at]);
+        if (expert != SIZE_MAX)
+            args->weights[at] = args->logits[at / router->n_chosen * router->n_experts + expert];
+    }
+}
+
+/* Weights, which are scores still, with the correction bias in them. */
+static void correct_weights(const struct rp_change *change, const struct rp_weigh_experts *args,
+                            size_t n_positions)
 {
     const struct rp_router *router = args->router;
     const float *correction = change->weights->weights[RP_ROUTER_CORRECTION].data;
-    for (size_t at = 0; at < n_positions * router->n_chosen; at++) {
-        const size_t expert = rp_expert_number(router, args->experts[at]);
-        if (expert != SIZE_MAX && change->what.option == LOGITS)
-            args->weights[at] = args->logits[at / router->n_chosen * router->n_experts + expert];
-        else if (expert != SIZE_MAX && correction)
-            args->weights[at] += correction[expert] * router->scale;
+    for (size_t p = 0; p < n_positions; p++) {
+        const float *experts = args->experts + p * router->n_chosen;
+        float *weights = args->weights + p * router->n_chosen, sum = 0;
+        for (size_t k = 0; k < router->n_chosen; k++) {
+            const size_t expert = rp_expert_number(router, experts[k]);
+            weights[k] += correction && expert != SIZE_MAX ? correction[expert] : 0;
+            sum += weights[k];
+        }
+        for (size_t k = 0; k < router->n_chosen; k++)
+            weights[k] = (router->normalizes ? weights[k] / sum : weights[k]) * router->scale;
     }
 }
 
@@ -106,11 +121,17 @@ static enum rp_status weigh_experts(void *context, const struct rp_site *site,
     case SOFTMAX: router.scores = RP_ROUTER_SOFTMAX; break;
     case SIGMOID: router.scores = RP_ROUTER_SIGMOID; break;
     case SOFTMAX_CHOSEN: router.scores = RP_ROUTER_SOFTMAX_CHOSEN; break;
+    case CORRECTED:
+        router.normalizes = false;
+        router.scale = 1;
+        break;
     default: break;
     }
     const enum rp_status status = RP_RUN_BELOW(change, weigh_experts, site, &wrong);
-    if (change->what.option == LOGITS || change->what.option == CORRECTED)
-        use_logits(change, args, site->n_positions);
+    if (change->what.option == LOGITS)
+        use_logits(args, site->n_positions);
+    if (change->what.option == CORRECTED)
+        correct_weights(change, args, site->n_positions);
     for (size_t p = 0; p < site->n_positions && change->what.option == FEWER; p++)
         take_fewer(args->router, args->weights + p * n);
     return status;

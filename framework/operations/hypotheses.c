@@ -9,8 +9,8 @@
 rp_collect_fn *const rp_families[] = {
     rp_collect_residual_add,   rp_collect_rope_scaling, rp_collect_rope,
     rp_collect_rope_on_nope,   rp_collect_rms_norm,     rp_collect_attention,
-    rp_collect_ffn_activation, rp_collect_delta_net,    rp_collect_experts,
-    rp_collect_linear,         rp_collect_embed,
+    rp_collect_ffn_activation, rp_collect_delta_net,    rp_collect_latents,
+    rp_collect_experts,        rp_collect_linear,       rp_collect_embed,
 };
 const size_t rp_n_families = sizeof rp_families / sizeof *rp_families;
 

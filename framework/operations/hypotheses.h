@@ -218,7 +218,8 @@ double rp_search_work(const struct rp_search *search);
 typedef void rp_collect_fn(struct rp_search *search);
 rp_collect_fn rp_collect_residual_add, rp_collect_rope, rp_collect_rope_on_nope,
     rp_collect_rope_scaling, rp_collect_rms_norm, rp_collect_attention, rp_collect_ffn_activation,
-    rp_collect_delta_net, rp_collect_experts, rp_collect_linear, rp_collect_embed;
+    rp_collect_delta_net, rp_collect_latents, rp_collect_experts, rp_collect_linear,
+    rp_collect_embed;
 
 /* Of all operations, in the order in which their candidates are tried. */
 extern rp_collect_fn *const rp_families[];

@@ -106,6 +106,15 @@ static enum rp_status rms_norm(void *context, const struct rp_site *site,
     return RP_RUN_BELOW(change, rms_norm, site, &wrong);
 }
 
+static enum rp_status head_linear(void *context, const struct rp_site *site,
+                                  const struct rp_head_linear *args)
+{
+    const struct rp_change *change = context;
+    struct rp_head_linear wrong = *args;
+    wrong.weight = other_weight(change, args->which, args->weight);
+    return RP_RUN_BELOW(change, head_linear, site, &wrong);
+}
+
 static enum rp_status causal_conv1d(void *context, const struct rp_site *site,
                                     const struct rp_causal_conv1d *args)
 {
@@ -152,6 +161,7 @@ static void install(struct rp_ops *ops)
 static void install_all(struct rp_ops *ops)
 {
     ops->linear = linear;
+    ops->head_linear = head_linear;
     ops->rms_norm = rms_norm;
     ops->causal_conv1d = causal_conv1d;
     ops->delta_decay = delta_decay;
@@ -243,6 +253,7 @@ static bool is_on_the_way(const struct rp_search *search, enum rp_weight_id whic
     if (which == RP_SSM_DT || which == RP_SSM_A)
         return rp_search_has_step(search, RP_STEP_DELTA_DECAY, RP_N_WEIGHTS);
     return rp_search_has_step(search, RP_STEP_LINEAR, which) ||
+           rp_search_has_step(search, RP_STEP_HEAD_LINEAR, which) ||
            rp_search_has_step(search, RP_STEP_RMS_NORM, which) ||
            rp_search_has_step(search, RP_STEP_CAUSAL_CONV1D, which) ||
            rp_search_has_step(search, RP_STEP_GATED_NORM, which) ||

@@ -18,9 +18,14 @@ enum rp_step_kind {
     RP_STEP_TAP, /* shows `in` as the slot `part` */
     RP_STEP_RMS_NORM,
     RP_STEP_LINEAR,
+    RP_STEP_HEAD_LINEAR, /* of K_B from MLA_Q, else of LATENTS */
     RP_STEP_ROPE,
     RP_STEP_KV_STORE,       /* K and V to the cache */
     RP_STEP_ATTENTION,      /* Q and the cache to HEADS */
+    RP_STEP_SPLIT_LATENT,   /* KV_A to KV_LATENT and K_ROPE */
+    RP_STEP_JOIN_QUERY,     /* Q_ABSORBED and the rotated part of MLA_Q to Q */
+    RP_STEP_JOIN_KEY,       /* KV_LATENT, or KV_B, and K_ROPE to K and V */
+    RP_STEP_NARROW_HEADS,   /* HEADS without what V is padded by */
     RP_STEP_SPLIT_GATE,     /* Q_AND_GATE to Q and HEADS_GATE */
     RP_STEP_ATTENTION_GATE, /* HEADS_GATE on HEADS */
     RP_STEP_CAUSAL_CONV1D,
@@ -41,7 +46,7 @@ enum rp_step_kind {
 /* Each operation, as struct rp_ops has it. */
 /* clang-format off */
 #define RP_OPERATIONS(X) \
-    X(embed) X(rms_norm) X(linear) X(rope) X(kv_store) X(attention) \
+    X(embed) X(rms_norm) X(linear) X(head_linear) X(rope) X(kv_store) X(attention) \
     X(split_gate) X(attention_gate) X(causal_conv1d) X(l2_norm) X(delta_decay) \
     X(delta_beta) X(delta_rule) X(gated_norm) X(ffn_activation) X(choose_experts) \
     X(weigh_experts) X(sum_experts) X(add_shared_expert) X(residual_add)
@@ -62,6 +67,7 @@ enum rp_step_kind {
                                    float *sigma);
 RP_OPERATION(rms_norm)
 RP_OPERATION(linear)
+RP_OPERATION(head_linear)
 RP_OPERATION(rope)
 RP_OPERATION(attention_gate)
 RP_OPERATION(causal_conv1d)
@@ -75,6 +81,12 @@ RP_OPERATION(sum_experts) /* not of the products that it sums */
 RP_OPERATION(add_shared_expert)
 RP_OPERATION(residual_add)
 #undef RP_OPERATION
+
+/* Runs each head's product as one of its own, whose rows of y are all heads' apart. */
+typedef enum rp_status rp_linear_fn(void *context, const struct rp_site *site,
+                                    const struct rp_linear *args);
+enum rp_status rp_by_head(const struct rp_site *site, const struct rp_head_linear *args,
+                          rp_linear_fn *run, void *context);
 
 /* norm [n_positions]: the L2 norm of each row of rp_sigma_linear, or a little more (the root of a sum of
  * squares is no more than the sum of the roots); in a fraction of the time. */
@@ -95,6 +107,12 @@ enum rp_status rp_op_l2_norm(void *context, const struct rp_site *site,
 /* What it may be off by is operations/router.h's. */
 enum rp_status rp_op_choose_experts(void *context, const struct rp_site *site,
                                     const struct rp_choose_experts *args);
+
+/* A norm's eps: HF's q_a_layernorm and kv_a_layernorm have theirs whatever config.json says. */
+static inline float rp_norm_eps(const struct rp_model_config *config, enum rp_weight_id which)
+{
+    return which == RP_ATTN_Q_A_NORM || which == RP_ATTN_KV_A_NORM ? 1e-6f : config->rms_norm_eps;
+}
 
 /* RoPE's base in a layer of that kind. */
 static inline float rp_rope_theta(const struct rp_model_config *config, enum rp_layer_kind kind)

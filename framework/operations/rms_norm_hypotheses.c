@@ -211,7 +211,7 @@ static void collect_eps(struct rp_search *search, const struct norm *norm)
     static const double known[] = {1e-5, 1e-6, 1e-8, 1e-12, 1e-3, 1e-4, 0};
     static const double grid[] = {1e-10, 1e-7, 1e-4, 1e-2, 1, 100};
     static const struct rp_fit fit = RP_FIT(true, 1e-20, 1e4, grid);
-    const double own = (double)search->config->rms_norm_eps;
+    const double own = (double)rp_norm_eps(search->config, norm->which);
     struct rp_candidate candidate = make(norm, "norm-eps-placement", EPS);
     if (!norm->every) { /* they have more than one dim */
         candidate.value = own / (double)norm->dim;
@@ -371,6 +371,8 @@ void rp_collect_rms_norm(struct rp_search *search)
         {RP_ATTN_POST_NORM, 0, "the norm of attention's output", config->hidden_size, 1},
         {RP_FFN_POST_NORM, 0, "the norm of the FFN's output", config->hidden_size, 1},
         {RP_OUTPUT_NORM, 0, "the last norm", config->hidden_size, 1},
+        {RP_ATTN_Q_A_NORM, 0, "the norm of Q's latent", config->q_lora_rank, 1},
+        {RP_ATTN_KV_A_NORM, 0, "the latent's norm", config->kv_lora_rank, 1},
         {RP_N_WEIGHTS, 0, "QK-norm", config->head_dim, config->n_heads},
         {RP_ATTN_Q_NORM, 0, "Q's norm", config->head_dim, config->n_heads},
         {RP_ATTN_K_NORM, 0, "K's norm", config->head_dim, config->n_kv_heads},

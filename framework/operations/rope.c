@@ -7,8 +7,8 @@
 static void rope_pair(const struct rp_rope *args, size_t i, size_t *first, size_t *second)
 {
     bool is_neox = args->ordering == RP_ROPE_NEOX;
-    *first = is_neox ? i : 2 * i;
-    *second = is_neox ? i + args->n_rot / 2 : 2 * i + 1;
+    *first = args->first + (is_neox ? i : 2 * i);
+    *second = args->first + (is_neox ? i + args->n_rot / 2 : 2 * i + 1);
 }
 
 /* inv_freq, angle, cosine and sine are rounded to FP32 where HF's rotary embedding rounds them: at

@@ -11,18 +11,39 @@
 #define WHOLE 0.05 /* a position is a whole number to this */
 #define STILL 0.02 /* of the model's frequency */
 
+/* Where the slot's heads have their pairs. */
+struct pairs {
+    size_t head_dim, first; /* of a head: its values, the first one that is rotated */
+    size_t step, apart;     /* from pair to pair, and within one */
+};
+
+static struct pairs pairs_of(const struct rp_search *search, size_t n_pairs)
+{
+    const struct rp_model_config *config = search->config;
+    const bool is_adjacent =
+        config->is_interleaved_in_hf && config->rope_ordering == RP_ROPE_INTERLEAVED;
+    const size_t head_dim = config->kv_lora_rank == 0            ? config->head_dim
+                            : search->slot.part == RP_PART_KROPE ? config->n_rot
+                                                                 : config->nope_dim + config->n_rot;
+    return (struct pairs){.head_dim = head_dim,
+                          .first = config->kv_lora_rank == 0 ? 0 : head_dim - config->n_rot,
+                          .step = is_adjacent ? 2 : 1,
+                          .apart = is_adjacent ? 1 : n_pairs};
+}
+
 /* turn [n][n_pairs]: sum over heads of the engine's pair times the conjugate of the model's. */
 static void find_turns(const struct rp_search *search, size_t n_pairs, double complex *turn)
 {
-    const size_t head_dim = search->config->head_dim;
+    const struct pairs pairs = pairs_of(search, n_pairs);
     for (size_t row = 0; row < search->n; row++) {
         for (size_t i = 0; i < n_pairs; i++) {
             double complex sum = 0;
-            for (size_t at = row * search->dim + i; at < (row + 1) * search->dim; at += head_dim) {
-                const double complex engine =
-                    (double)search->dumped[at] + IMAGINARY * (double)search->dumped[at + n_pairs];
+            for (size_t at = row * search->dim + pairs.first + i * pairs.step;
+                 at < (row + 1) * search->dim; at += pairs.head_dim) {
+                const double complex engine = (double)search->dumped[at] +
+                                              IMAGINARY * (double)search->dumped[at + pairs.apart];
                 const double complex model = (double)search->computed[at] +
-                                             IMAGINARY * (double)search->computed[at + n_pairs];
+                                             IMAGINARY * (double)search->computed[at + pairs.apart];
                 sum += engine * conj(model);
             }
             turn[row * n_pairs + i] = sum;

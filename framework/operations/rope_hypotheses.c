@@ -286,8 +286,11 @@ static void collect_bases(struct rp_search *search, double theta, double scaling
 static void collect_dimensions(struct rp_search *search)
 {
     const struct rp_model_config *config = search->config;
-    const size_t others[] = {config->head_dim,      config->head_dim / 2, config->head_dim / 4,
-                             3 * config->n_rot / 4, config->n_rot / 2,    2};
+    /* Behind the part of a query that is not rotated there is no room for more. */
+    const bool has_latents = config->kv_lora_rank > 0;
+    const size_t head_dim = has_latents ? config->n_rot : config->head_dim;
+    const size_t others[] = {
+        head_dim, head_dim / 2, head_dim / 4, 3 * config->n_rot / 4, config->n_rot / 2, 2};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         const size_t n_rot = others[i];
         bool is_new = n_rot != config->n_rot && n_rot >= 2 && n_rot % 2 == 0;
@@ -388,7 +391,8 @@ void rp_collect_rope(struct rp_search *search)
 {
     const float *freq_factors = search->rope_freqs;
     struct rp_measured_rope measured = {.n_pairs = 0};
-    if (rp_search_has_step(search, RP_STEP_KV_STORE, RP_N_WEIGHTS)) {
+    if (search->config->kv_lora_rank == 0 &&
+        rp_search_has_step(search, RP_STEP_KV_STORE, RP_N_WEIGHTS)) {
         struct rp_candidate candidate =
             rp_candidate_make("rope-on-v", install_on_v, 0, RP_N_WEIGHTS);
         candidate.rows = freq_factors;

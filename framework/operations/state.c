@@ -186,9 +186,9 @@ static void rotate_pair(const struct rp_emulation *emulation, const struct rp_si
 {
     const enum rp_state state = emulation->numerics.state;
     const bool is_neox = args->ordering == RP_ROPE_NEOX;
+    const size_t first = args->first + (is_neox ? i : 2 * i);
+    const size_t second = args->first + (is_neox ? i + args->n_rot / 2 : 2 * i + 1);
     const float scale = rp_rope_scale(args);
-    const size_t first = is_neox ? i : 2 * i;
-    const size_t second = is_neox ? i + args->n_rot / 2 : 2 * i + 1;
     for (size_t p = 0; p < site->n_positions; p++) {
         const float angle = (float)args->positions[p] * inv_freq;
         const double error = 1.5 * RP_UNIT_ROUNDOFF * fabs((double)angle);

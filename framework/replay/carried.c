@@ -82,6 +82,8 @@ static enum rp_weight_id row_read_by(enum rp_weight_id product)
     switch (product) {
     case RP_ATTN_K:
     case RP_ATTN_V:
+    case RP_ATTN_Q_A:
+    case RP_ATTN_KV_A:
     case RP_ATTN_QKV:
     case RP_ATTN_GATE:
     case RP_SSM_ALPHA:
@@ -93,6 +95,8 @@ static enum rp_weight_id row_read_by(enum rp_weight_id product)
     case RP_SHARED_ROUTER:
     case RP_SHARED_GATE:
     case RP_SHARED_UP: return RP_FFN_GATE;
+    case RP_ATTN_K_B:
+    case RP_ATTN_V_B: return RP_N_WEIGHTS; /* a row a head */
     default: return product;
     }
 }

@@ -87,7 +87,8 @@ static const char *what_runs(const struct rp_step *step, char *text, size_t size
 {
     const char *weight = rp_weight_name(step->which);
     switch (step->kind) {
-    case RP_STEP_LINEAR: snprintf(text, size, "the product with %s", weight); break;
+    case RP_STEP_LINEAR:
+    case RP_STEP_HEAD_LINEAR: snprintf(text, size, "the product with %s", weight); break;
     case RP_STEP_RMS_NORM: snprintf(text, size, "the RMS norm %s", weight); break;
     case RP_STEP_ROPE: snprintf(text, size, "RoPE"); break;
     case RP_STEP_ATTENTION: snprintf(text, size, "attention"); break;
@@ -169,8 +170,7 @@ static const char *why_left_out(const struct rp_replay *replay, const struct wor
 static bool has_product(const struct rp_replay_plan *plan, const struct rp_planned_slot *slot)
 {
     for (size_t i = 0; i < plan->n_steps; i++)
-        if (slot->steps[i] && (plan->steps[i].kind == RP_STEP_LINEAR ||
-                               plan->steps[i].kind == RP_STEP_EXPERTS_LINEAR))
+        if (slot->steps[i] && rp_step_is_product(&plan->steps[i]))
             return true;
     return false;
 }

@@ -174,8 +174,8 @@ static void add_name(char *list, size_t size, const char *name)
 /* Whether engines may round what the step reads. */
 static bool may_round(const struct rp_step *step)
 {
-    return step->kind == RP_STEP_LINEAR || step->kind == RP_STEP_EXPERTS_LINEAR ||
-           step->kind == RP_STEP_KV_STORE || step->kind == RP_STEP_ATTENTION;
+    return rp_step_is_product(step) || step->kind == RP_STEP_KV_STORE ||
+           step->kind == RP_STEP_ATTENTION;
 }
 
 static void find_steps(struct rp_replay_plan *plan, struct rp_planned_slot *slot)

@@ -83,6 +83,7 @@ static enum rp_status no_memory(const struct rp_site *site)
 
 NOISY(rms_norm, args->y, site->n_positions ? args->n_rows / site->n_positions * args->dim : 0, dim)
 NOISY(linear, args->y, args->n_out, args->y_stride)
+NOISY(head_linear, args->y, args->n_heads * args->n_out, dim)
 NOISY(rope, args->x, args->n_heads * args->head_dim, dim)
 NOISY(attention_gate, args->y, args->dim, dim)
 NOISY(causal_conv1d, args->y, args->n_channels, dim)
@@ -236,6 +237,7 @@ enum rp_status rp_noise_open(struct rp_noise *noise, const struct rp_numerics *n
     rp_overlay_open(&noise->overlay, below);
     noise->overlay.ops.rms_norm = noisy_rms_norm;
     noise->overlay.ops.linear = noisy_or_bounded_linear;
+    noise->overlay.ops.head_linear = noisy_head_linear;
     noise->overlay.ops.rope = noisy_rope;
     noise->overlay.ops.kv_store = noisy_kv_store;
     noise->overlay.ops.attention = noisy_attention;

@@ -127,10 +127,18 @@ enum rp_weight_id {
     RP_FFN_GATE,         /* [intermediate_size][hidden_size] */
     RP_FFN_UP,           /* [intermediate_size][hidden_size] */
     RP_FFN_DOWN,         /* [hidden_size][intermediate_size] */
-    RP_ATTN_POST_NORM,   /* [hidden_size]: of attention's output, before it is added */
-    RP_FFN_POST_NORM,    /* [hidden_size]: of the FFN's output, before it is added */
-    RP_ROUTER,           /* [n_experts][hidden_size]: HF mlp.gate */
-    RP_ROUTER_BIAS,      /* [n_experts], of that product */
+    RP_ATTN_Q_A,         /* [q_lora_rank][hidden_size]: HF q_a_proj */
+    RP_ATTN_Q_A_NORM,    /* [q_lora_rank] */
+    RP_ATTN_Q_B,         /* [n_heads * (nope_dim + n_rot)][q_lora_rank]: HF q_b_proj */
+    RP_ATTN_KV_A,        /* [kv_lora_rank + n_rot][hidden_size]: HF kv_a_proj_with_mqa */
+    RP_ATTN_KV_A_NORM,   /* [kv_lora_rank] */
+    RP_ATTN_KV_B,        /* [n_heads * (nope_dim + v_head_dim)][kv_lora_rank]: HF kv_b_proj */
+    RP_ATTN_K_B, /* [n_heads * kv_lora_rank][nope_dim]: the keys' rows of it, transposed by head */
+    RP_ATTN_V_B, /* [n_heads * v_head_dim][kv_lora_rank]: the values' rows of it */
+    RP_ATTN_POST_NORM,    /* [hidden_size]: of attention's output, before it is added */
+    RP_FFN_POST_NORM,     /* [hidden_size]: of the FFN's output, before it is added */
+    RP_ROUTER,            /* [n_experts][hidden_size]: HF mlp.gate */
+    RP_ROUTER_BIAS,       /* [n_experts], of that product */
     RP_ROUTER_CORRECTION, /* [n_experts], of the scores that choose: HF e_score_correction_bias */
     RP_EXPERTS_GATE,      /* [n_experts][expert_size][hidden_size] */
     RP_EXPERTS_UP,        /* [n_experts][expert_size][hidden_size] */
@@ -178,6 +186,16 @@ struct rp_model_config {
     /* Where values are kept in 16 bits: an RMS norm multiplies by its weight in FP32, and rounds then
      * (HF: Qwen3_5RMSNorm). Else it rounds before, too (Qwen3RMSNorm, LlamaRMSNorm). */
     bool norms_round_last;
+    /* HF rotates neighbouring values, too: the file's order is HF's. */
+    bool is_interleaved_in_hf;
+    /* Multi-head latent attention; all 0 where the model has none. n_heads, n_kv_heads and head_dim are
+     * what attention runs on: absorbed, one key of kv_lora_rank + n_rot values, that all heads read; else
+     * a key of nope_dim + n_rot values a head. */
+    size_t kv_lora_rank;
+    size_t q_lora_rank; /* 0: Q is projected from the hidden state */
+    size_t nope_dim;    /* values of a query that are not rotated; n_rot that are follow */
+    size_t v_head_dim;
+    bool is_absorbed; /* attn_k_b and attn_v_b, attention over the latents; else attn_kv_b */
     struct rp_router router;
     size_t expert_size;        /* values of an expert's gate and up */
     size_t shared_expert_size; /* of the shared one's; 0: there is none */
@@ -266,7 +284,20 @@ struct rp_linear {
     size_t y_stride;
 };
 
-/* Rotates the first n_rot values of each head by positions * theta^(-2i/n_rot) / freq_factors[i], and
+/* y = x weight^T for each head, with a matrix of its own. HF has the two of latent attention in one,
+ * kv_b_proj, and in another order: q (k_b latent) = (q k_b) latent. */
+struct rp_head_linear {
+    enum rp_weight_id which;        /* RP_ATTN_K_B or RP_ATTN_V_B */
+    uint32_t type;                  /* ggml's, of the weight in the file */
+    const float *weight;            /* [n_heads][n_out][n_in], decoded */
+    const struct rp_weight *loaded; /* as in struct rp_linear */
+    size_t n_heads, n_out, n_in;
+    const float *x;       /* [n_positions][n_heads][n_in], heads x_head_stride apart */
+    size_t x_head_stride; /* in floats; rows are n_heads times that apart */
+    float *y;             /* [n_positions][n_heads][n_out] */
+};
+
+/* Rotates n_rot values of each head, from value `first` on, by positions * theta^(-2i/n_rot) / freq_factors[i], and
  * multiplies them by attention_factor, computed in FP32 as HF does. RoFormer (arXiv 2104.09864); HF: apply_rotary_pos_emb. */
 struct rp_rope {
     enum rp_weight_id which; /* RP_ATTN_Q or RP_ATTN_K */
@@ -274,7 +305,8 @@ struct rp_rope {
     float theta;
     const float *freq_factors; /* [n_rot / 2], or NULL for none */
     float attention_factor;    /* what cosine and sine are multiplied by; 0: nothing */
-    size_t n_rot;
+    size_t first;              /* 0 but in latent attention's queries */
+    size_t n_rot;              /* first + n_rot is head_dim at most */
     size_t n_heads;
     size_t head_dim;
     const int64_t *positions; /* [n_positions] */
@@ -443,6 +475,8 @@ struct rp_ops {
     enum rp_status (*embed)(void *context, const struct rp_site *, const struct rp_embed *);
     enum rp_status (*rms_norm)(void *context, const struct rp_site *, const struct rp_rms_norm *);
     enum rp_status (*linear)(void *context, const struct rp_site *, const struct rp_linear *);
+    enum rp_status (*head_linear)(void *context, const struct rp_site *,
+                                  const struct rp_head_linear *);
     enum rp_status (*rope)(void *context, const struct rp_site *, const struct rp_rope *);
     enum rp_status (*kv_store)(void *context, const struct rp_site *, const struct rp_kv_store *);
     enum rp_status (*attention)(void *context, const struct rp_site *, const struct rp_attention *);
