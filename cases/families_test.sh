@@ -5,8 +5,14 @@
 # its operation, and nowhere else.
 set -euo pipefail
 
+all=
+if [ "${1:-}" = --all ]; then
+    all=1
+    shift
+fi
 if [ $# -lt 1 ]; then
-    echo "usage: cases/families_test.sh BUILD_DIR [FAMILY...], a tree configured with -DREFPARITY_LLAMA_DIR" >&2
+    echo "usage: cases/families_test.sh [--all] BUILD_DIR [FAMILY...], a tree configured with -DREFPARITY_LLAMA_DIR" >&2
+    echo "Token by token, without --all, only F32 and Q4_K_M are replayed, and no bugs." >&2
     exit 2
 fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -158,11 +164,11 @@ END
     grep -q ffn_gate_exps "$work/log" || fail "gate and up exchanged are not named"
 }
 
-bugged() { # GGUF BUG SLOT=NAME: the C model with a bug of the catalogue in layer 1 is the engine
-    local gguf=$1 bug=$2
-    shift 2
+buggy() { # GGUF BUG LAYER SLOT=NAME...: the C model with a bug of the catalogue is the engine
+    local gguf=$1 bug=$2 layer=$3
+    shift 3
     rm -rf "$work/dump"
-    logged "$bin/refparity-embedded-bugs" --model "$gguf" --tokens "$work/tokens" --mode "$mode" --dump "$work/dump" --slots operations --activations by_weight --bug "$bug" --layer 1
+    logged "$bin/refparity-embedded-bugs" --model "$gguf" --tokens "$work/tokens" --mode "$mode" --dump "$work/dump" --slots operations --activations by_weight --bug "$bug" --layer "$layer"
     replays "$gguf" "$@"
 }
 
@@ -205,14 +211,14 @@ END
 
 # The C model computes the same in both modes.
 bugs_of_latents() { # GGUF
-    bugged "$1" latent-rope-in-front h1_qrope=rope-on-nope-part
-    bugged "$1" latent-key-not-rotated h1_krope=rope-missing
-    bugged "$1" latent-norm-missing h1_kvanorm=norm-missing
-    bugged "$1" latent-mscale-missing h1_latent=attention-scale
-    bugged "$1" latent-scale-by-width h1_latent=attention-scale
-    bugged "$1" latent-scores-alone h1_latent=attention-parts
-    bugged "$1" latent-k_b-transposed h1_qabsorbed=weights-transposed
-    bugged "$1" latent-v_b-heads h1_attn=weights-heads
+    buggy "$1" latent-rope-in-front 1 h1_qrope=rope-on-nope-part
+    buggy "$1" latent-key-not-rotated 1 h1_krope=rope-missing
+    buggy "$1" latent-norm-missing 1 h1_kvanorm=norm-missing
+    buggy "$1" latent-mscale-missing 1 h1_latent=attention-scale
+    buggy "$1" latent-scale-by-width 1 h1_latent=attention-scale
+    buggy "$1" latent-scores-alone 1 h1_latent=attention-parts
+    buggy "$1" latent-k_b-transposed 1 h1_qabsorbed=weights-transposed
+    buggy "$1" latent-v_b-heads 1 h1_attn=weights-heads
     [ "$1" != "$work/f32.gguf" ] || not_absorbed "$1"
 }
 
@@ -233,16 +239,8 @@ bugs_of_deepseek3() { # GGUF
     changed "$1" deepseek2.expert_group_count=1 h1_experts=router-groups h2_experts=router-groups
     mutated "$1" blk.1.exp_probs_b.bias=scale:0 h1_experts=router-correction
     [ "$mode" = batched ] || return 0
-    bugged "$1" router-bias-in-weights h1_expertw=router-correction
+    buggy "$1" router-bias-in-weights 1 h1_expertw=router-correction
     bugs_of_latents "$1"
-}
-
-buggy() { # GGUF BUG SLOT=NAME...: the C model with a bug of the catalogue in layer 2
-    local gguf=$1 bug=$2
-    shift 2
-    rm -rf "$work/dump"
-    logged "$bin/refparity-embedded-bugs" --model "$gguf" --tokens "$work/tokens" --mode "$mode" --bug "$bug" --layer 2 --dump "$work/dump" --slots operations
-    replays "$gguf" "$@"
 }
 
 # In the file: sinks that are none, biases missing, a window that is one position too wide. What llama.cpp
@@ -256,19 +254,20 @@ bugs_of_gpt-oss() { # GGUF
     mutated "$1" blk.1.ffn_down_exps.bias=scale:0 h1_ffnout=bias-missing
     changed "$1" gpt-oss.attention.sliding_window=17 h0_attn=attention-window h2_attn=attention-window
     [ "$1" = "$work/f32.gguf" ] && [ "$mode" = batched ] || return 0
-    buggy "$1" sink-off h2_attn=attention-sink
-    buggy "$1" window-wider h2_attn=attention-window
-    buggy "$1" ffn-clamp-missing h2_act=ffn-clamp
-    buggy "$1" ffn-clamp-symmetric h2_act=ffn-clamp
-    buggy "$1" ffn-up-plain h2_act=ffn-up-offset
-    buggy "$1" ffn-alpha h2_act=ffn-activation
-    buggy "$1" router-softmax-of-all h2_expertw=router-scores
+    buggy "$1" sink-off 2 h2_attn=attention-sink
+    buggy "$1" window-wider 2 h2_attn=attention-window
+    buggy "$1" ffn-clamp-missing 2 h2_act=ffn-clamp
+    buggy "$1" ffn-clamp-symmetric 2 h2_act=ffn-clamp
+    buggy "$1" ffn-up-plain 2 h2_act=ffn-up-offset
+    buggy "$1" ffn-alpha 2 h2_act=ffn-activation
+    buggy "$1" router-softmax-of-all 2 h2_expertw=router-scores
 }
 
-every_layer() { # NAME: of Q and of K
+every_layer() { # NAME: of Q and of K; sets $each
     local layer
+    each=()
     for layer in 0 1 2 3; do
-        echo "h${layer}_qrope=$1 h${layer}_krope=$1"
+        each+=("h${layer}_qrope=$1" "h${layer}_krope=$1")
     done
 }
 ignored() { # GGUF KEY=VALUE SLOT=NAME...: a key that the engine does not read
@@ -281,18 +280,25 @@ ignored() { # GGUF KEY=VALUE SLOT=NAME...: a key that the engine does not read
 
 # Scaling that is not there, another factor.
 bugs_of_llama_linear() { # GGUF
-    changed "$1" llama.rope.scaling.type=none $(every_layer rope-scaling-missing)
-    changed "$1" llama.rope.scaling.factor=8.0 $(every_layer rope-scaling)
+    every_layer rope-scaling-missing
+    changed "$1" llama.rope.scaling.type=none "${each[@]}"
+    every_layer rope-scaling
+    changed "$1" llama.rope.scaling.factor=8.0 "${each[@]}"
 }
 
 # No scaling, no attention factor, no ramp; and what llama.cpp does with a file of other betas, or with an
 # attention factor of its own: nothing.
 bugs_of_qwen3_yarn() { # GGUF
-    changed "$1" qwen3.rope.scaling.type=none $(every_layer rope-scaling-missing)
-    changed "$1" qwen3.rope.scaling.attn_factor=0.878248856 $(every_layer rope-attention-factor)
-    changed "$1" qwen3.rope.scaling.type=linear $(every_layer rope-ramp)
-    ignored "$1" qwen3.rope.scaling.yarn_beta_fast=8.0 $(every_layer rope-ramp)
-    ignored "$1" qwen3.rope.scaling.yarn_attn_factor=1.25 $(every_layer rope-attention-factor)
+    every_layer rope-scaling-missing
+    changed "$1" qwen3.rope.scaling.type=none "${each[@]}"
+    every_layer rope-attention-factor
+    changed "$1" qwen3.rope.scaling.attn_factor=0.878248856 "${each[@]}"
+    every_layer rope-ramp
+    changed "$1" qwen3.rope.scaling.type=linear "${each[@]}"
+    every_layer rope-ramp
+    ignored "$1" qwen3.rope.scaling.yarn_beta_fast=8.0 "${each[@]}"
+    every_layer rope-attention-factor
+    ignored "$1" qwen3.rope.scaling.yarn_attn_factor=1.25 "${each[@]}"
 }
 
 # Parts of the fused products exchanged: Q and K, gate and up; longrope's short factors for the long ones; and the
@@ -300,7 +306,8 @@ bugs_of_qwen3_yarn() { # GGUF
 bugs_of_phi3() { # GGUF
     mutated "$1" blk.1.attn_qkv.weight=swap:0:256:256 h1_q=weights-swapped h1_k=weights-swapped
     mutated "$1" blk.2.ffn_up.weight=swap:0:512:512 h2_gate=weights-swapped h2_up=weights-swapped
-    changed "$1" phi3.rope.scaling.original_context_length=512 $(every_layer rope-longrope)
+    every_layer rope-longrope
+    changed "$1" phi3.rope.scaling.original_context_length=512 "${each[@]}"
     ignored "$1" phi3.attention.sliding_window=16 h0_attn=attention-window h1_attn=attention-window h2_attn=attention-window h3_attn=attention-window
 }
 
@@ -374,11 +381,17 @@ for family in "${families[@]}"; do
         done
         llamacpp refparity-llamacpp "$work/f32.gguf" $mode
         agrees "$family, $mode: llama.cpp" "$(of_llamacpp "$family")"
-        for type in "${types[@]}"; do
+        replayed=("${types[@]}")
+        with_bugs=(f32 q8_0)
+        if [ -z "$all" ] && [ $mode = per-token ]; then
+            replayed=(f32 q4_k_m)
+            with_bugs=()
+        fi
+        for type in "${replayed[@]}"; do
             llamacpp refparity-llamacpp "$work/$type.gguf" $mode
             replays "$work/$type.gguf"
         done
-        for type in f32 q8_0; do
+        for type in ${with_bugs[@]+"${with_bugs[@]}"}; do
             "bugs_of_$family" "$work/$type.gguf"
         done
     done
