@@ -163,7 +163,7 @@ enum rp_weight_id {
 struct rp_model_config {
     char architecture[32]; /* "qwen3", "llama", "qwen35" */
     size_t n_layers;
-    size_t n_prediction_layers; /* behind these in the file, which are not computed */
+    size_t n_prediction_layers;            /* behind these in the file, which are not computed */
     const enum rp_layer_kind *layer_kinds; /* [n_layers] */
     size_t hidden_size;
     size_t intermediate_size;
