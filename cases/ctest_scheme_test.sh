@@ -330,6 +330,8 @@ expect 2 "$tool" record "$refer_config" # nor is its file there
 says 'right/p0: skipped: .*there is no file .*/f32.gguf'
 expect 2 "$tool" record "$config"
 says 'no entry with an engine as its "reference"'
+expect 2 "$root/ci/record.sh" no-such-entry --build "$built" # a tree of one matrix, without a PREFIX
+says 'no entry with an engine as its "reference" contains "no-such-entry"'
 if [ -x "$llamacpp" ]; then
     expect 0 "$built/bin/refparity-llamacpp-quantize" f32 "$root/fixtures/tiny/qwen3/qwen3-bf16.gguf" "$work/models/f32.gguf"
     expect 0 "$tool" record "$tree" right

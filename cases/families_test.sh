@@ -254,12 +254,16 @@ bugs_of_gpt-oss() { # GGUF
     mutated "$1" blk.1.ffn_down_exps.bias=scale:0 h1_ffnout=bias-missing
     changed "$1" gpt-oss.attention.sliding_window=17 h0_attn=attention-window h2_attn=attention-window
     [ "$1" = "$work/f32.gguf" ] && [ "$mode" = batched ] || return 0
+    buggy "$1" sinks-missing 2 h2_attn=attention-sink
+    buggy "$1" sinks-scaled 2 h2_attn=attention-sink
     buggy "$1" sink-off 2 h2_attn=attention-sink
     buggy "$1" window-wider 2 h2_attn=attention-window
     buggy "$1" ffn-clamp-missing 2 h2_act=ffn-clamp
     buggy "$1" ffn-clamp-symmetric 2 h2_act=ffn-clamp
     buggy "$1" ffn-up-plain 2 h2_act=ffn-up-offset
     buggy "$1" ffn-alpha 2 h2_act=ffn-activation
+    buggy "$1" expert-bias-missing 2 h2_up=bias-missing
+    buggy "$1" router-bias-missing 2 h2_router=bias-missing
     buggy "$1" router-softmax-of-all 2 h2_expertw=router-scores
 }
 

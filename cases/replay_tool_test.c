@@ -249,8 +249,10 @@ static void an_architecture_that_is_not_computed_names_who_replays_it(void **sta
     assert_int_equal(rp_file_write_atomic(config, none, sizeof none - 1, NULL), RP_OK);
     snprintf(config, sizeof config, "%s/model", replayed.folder);
     assert_int_equal(run_tool(argv, replayed.folder, output, sizeof output), 2);
-    assert_non_null(strstr(output, "model_type olmo2; computed are"));
-    assert_non_null(strstr(output, "ci/record.sh --replay"));
+    const char *error = strstr(output, "model_type olmo2; computed are");
+    assert_non_null(error);
+    assert_non_null(strstr(error, "\nrefparity: next: "));
+    assert_non_null(strstr(error, "ci/record.sh --replay"));
     rp_test_replayed_close(&replayed);
 }
 

@@ -23,6 +23,7 @@ of the checkpoint, by which <entry>/weights is tested where the checkpoint is no
   --slots LEVEL   with --model: layers, or operations: what every operation reads and writes
   --dtype TYPE    with --model: float32, bfloat16 or float16
   --out FILE.npz  with --model: not into the store but here
+  --streamed      for models that do not fit into memory: one layer's weights at a time, the same values
   --build DIR     not HF's fixtures, but those of entries that name an engine as their reference: runs
                   `refparity record` of the build tree DIR, where the engines are; needs no Python
   --replay DUMP   with --model: what refparity replay does, of any architecture that transformers has: each
@@ -146,7 +147,8 @@ environment_python() {
 
 if [ -n "$build" ]; then
     [ "$mode" = record ] || fail "--build goes with the matrix alone: see ci/record.sh --help"
-    tool=$(sed -n 's/^  "tool": "\(.*\)",$/\1/p' "$build"/refparity/config.json "$build"/refparity/*/config.json 2>/dev/null | head -n 1)
+    # a tree has one of these files, or both: sed's complaint of the other is no error
+    tool=$(sed -n 's/^  "tool": "\(.*\)",$/\1/p' "$build"/refparity/config.json "$build"/refparity/*/config.json 2>/dev/null | head -n 1) || true
     [ -x "$tool" ] || fail "$build is no build tree with refparity in it: configure and build it first"
     exec "$tool" record ${options[@]+"${options[@]}"} "$build" "$filter"
 fi

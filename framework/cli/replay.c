@@ -435,22 +435,26 @@ static int replay_expected(const struct options *options, const int64_t *tokens,
                                   output);
 }
 
-/* A model that cannot be opened; where it is of another architecture, what replays that. */
 static enum rp_status open_model(const struct options *options, struct rp_model **model,
                                  struct rp_error *err)
 {
-    const enum rp_status status =
-        options->first_layer < 0
-            ? rp_model_open(options->model, model, err)
-            : rp_model_open_layers(options->model, (size_t)options->first_layer,
-                                   (size_t)options->last_layer, model, err);
-    if (status == RP_ERR_UNSUPPORTED && strstr(err->message, "computed are: "))
+    return options->first_layer < 0
+               ? rp_model_open(options->model, model, err)
+               : rp_model_open_layers(options->model, (size_t)options->first_layer,
+                                      (size_t)options->last_layer, model, err);
+}
+
+/* Prints the error; where the architecture is what the C model does not compute, also what replays it. */
+static int model_error(const struct options *options, const struct rp_error *err)
+{
+    const int code = rp_cli_error(err);
+    const bool is_gguf = rp_path_kind(options->model) == RP_PATH_GGUF;
+    if (err->code == RP_ERR_UNSUPPORTED && strstr(err->message, "computed are: "))
         fprintf(stderr,
-                "refparity: what the C model does not compute, Hugging Face's own modules replay: "
+                "refparity: next: Hugging Face's own modules replay other architectures: "
                 "ci/record.sh --replay %s --model HF_MODEL%s%s\n",
-                options->dump, rp_path_kind(options->model) == RP_PATH_GGUF ? " --gguf " : "",
-                rp_path_kind(options->model) == RP_PATH_GGUF ? options->model : "");
-    return status;
+                options->dump, is_gguf ? " --gguf " : "", is_gguf ? options->model : "");
+    return code;
 }
 
 int rp_cli_replay(int argc, char **argv)
@@ -497,7 +501,7 @@ int rp_cli_replay(int argc, char **argv)
     const int result = status == RP_OK
                            ? rp_replay_output_end(&run.output, options.model, options.dump,
                                                   &options.replay.numerics)
-                           : rp_cli_error(&err);
+                           : model_error(&options, &err);
     rp_replay_output_close(&run.output);
     rp_replay_close(replay);
     rp_tensor_set_close(dump);

@@ -1,4 +1,4 @@
-/* refparity report: what the last ctest run found, as a summary, JSON and JUnit XML. */
+/* refparity report: what the last ctest run found, as a summary, JSON, JUnit XML and HTML. */
 #include "cli/cli.h"
 
 #include <getopt.h>
@@ -20,8 +20,8 @@ static const char help[] =
     "\n"
     "Collects the results of the last ctest run in BUILD_DIR (the current folder unless\n"
     "given), of each of its matrices, compares what ctest did not come to (after\n"
-    "--stop-on-failure, say), writes results.json and junit.xml into the reports folder,\n"
-    "and prints a summary.\n"
+    "--stop-on-failure, say), writes results.json, junit.xml, index.html and a page for each\n"
+    "pair that did not just pass into the reports folder, and prints a summary.\n"
     "\n"
     "  --begin            begin a new run: results so far no longer count (ctest does this)\n"
     "  --write-only       exit with 0 once the reports are written, whatever they say but\n"

@@ -86,7 +86,8 @@ int rp_tensor_set_n_layers_seen(const struct rp_tensor_set *set);
 int rp_tensor_set_complete(const struct rp_tensor_set *set);
 
 /* Makes slot's data readable, its values in HF's order: rows of a dump whose dump.json says that they
- * have another are turned, and what belongs to a position's chosen experts is put in the order of their numbers. Checks an npz member's CRC. RP_ERR_MISSING when the set lacks it.
+ * have another are turned, and what belongs to a position's chosen experts is put in the order of
+ * their numbers. Checks an npz member's CRC. RP_ERR_MISSING when the set lacks it.
  * Release with rp_tensor_release (also allowed on a zeroed tensor). */
 enum rp_status rp_tensor_load(struct rp_tensor_set *set, const char *slot, struct rp_tensor *tensor,
                               struct rp_error *err);
