@@ -404,7 +404,9 @@ static enum rp_status refuse_other_dense(const struct reader *reader)
     return status;
 }
 
-static enum rp_status read_experts(const struct reader *reader, struct rp_model_config *model)
+static enum rp_status read_experts(const struct reader *reader,
+                                   const struct rp_architecture *architecture,
+                                   struct rp_model_config *model)
 {
     size_t n_shared = 0;
     enum rp_status status = read_router(reader, &model->router);
@@ -412,9 +414,10 @@ static enum rp_status read_experts(const struct reader *reader, struct rp_model_
         status = read_size(reader, "moe_intermediate_size",
                            model->intermediate_size > 0 ? model->intermediate_size : REQUIRED,
                            &model->expert_size);
-    if (status == RP_OK)
+    const bool has_shared = rp_architecture_has_shared_expert(architecture);
+    if (status == RP_OK && has_shared)
         status = read_size(reader, "n_shared_experts", 0, &n_shared);
-    if (status == RP_OK)
+    if (status == RP_OK && has_shared)
         status = read_size(reader, "shared_expert_intermediate_size", n_shared * model->expert_size,
                            &model->shared_expert_size);
     if (status == RP_OK)
@@ -558,7 +561,7 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
         if (out->layer_kinds[i] == RP_LAYER_SLIDING_ATTENTION)
             out->layer_kinds[i] = RP_LAYER_FULL_ATTENTION;
     if (status == RP_OK && rp_architecture_has_experts(out->architecture))
-        status = read_experts(&reader, model);
+        status = read_experts(&reader, out->architecture, model);
     if (status == RP_OK)
         status = refuse_features(&reader, out->architecture);
     return status;
