@@ -219,6 +219,14 @@ bool rp_architecture_has_experts(const struct rp_architecture *architecture)
     return false;
 }
 
+bool rp_architecture_has_shared_expert(const struct rp_architecture *architecture)
+{
+    for (size_t kind = 0; kind < RP_N_LAYER_KINDS; kind++)
+        if (rp_layer_plan_uses(&architecture->plans[kind], RP_SHARED_UP))
+            return true;
+    return false;
+}
+
 /* Q, K and V of the DeltaNet. */
 static size_t conv_channels(const struct rp_model_config *config)
 {

@@ -178,6 +178,8 @@ static inline enum rp_group_score rp_router_group_score(const struct rp_router *
 
 /* Whether it has layers with experts. */
 bool rp_architecture_has_experts(const struct rp_architecture *architecture);
+/* Whether one of them is an expert that all positions go to. */
+bool rp_architecture_has_shared_expert(const struct rp_architecture *architecture);
 
 /* What attention's scores are multiplied by; config's sizes are set. */
 float rp_attention_scale(const struct rp_architecture *architecture,

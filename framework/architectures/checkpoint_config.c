@@ -327,14 +327,19 @@ static enum rp_status read_delta_net(const struct reader *reader, struct rp_mode
     return RP_OK;
 }
 
-/* One of several names. */
+/* Of several names the first that there is. *found: which. */
 static enum rp_status read_named_size(const struct reader *reader, const char *const *keys,
-                                      size_t fallback, size_t *out)
+                                      const cJSON **found, size_t *out)
 {
-    for (size_t i = 0; keys[i]; i++)
-        if (rp_checkpoint_setting(reader->checkpoint, keys[i]) || !keys[i + 1])
-            return read_size(reader, keys[i], fallback, out);
-    return RP_OK;
+    char names[128] = "";
+    for (size_t i = 0; keys[i]; i++) {
+        const size_t used = strlen(names);
+        *found = rp_checkpoint_setting(reader->checkpoint, keys[i]);
+        if (*found)
+            return read_size(reader, keys[i], REQUIRED, out);
+        snprintf(names + used, sizeof names - used, "%s\"%s\"", i > 0 ? " or " : "", keys[i]);
+    }
+    return FAIL(reader, NULL, RP_ERR_MISSING, "%s is missing", names);
 }
 
 static enum rp_status read_scores(const struct reader *reader, struct rp_router *router)
@@ -350,22 +355,30 @@ static enum rp_status read_scores(const struct reader *reader, struct rp_router 
     return RP_OK;
 }
 
-static enum rp_status read_groups(const struct reader *reader, struct rp_router *router)
+/* chosen: where n_chosen stands. */
+static enum rp_status read_groups(const struct reader *reader, const cJSON *chosen,
+                                  struct rp_router *router)
 {
     const cJSON *method = rp_checkpoint_setting(reader->checkpoint, "topk_method");
     router->n_groups = router->n_chosen_groups = 1;
-    if (cJSON_IsString(method) && strcmp(method->valuestring, "greedy") == 0)
-        return RP_OK;
-    enum rp_status status = read_size(reader, "n_group", 1, &router->n_groups);
-    if (status == RP_OK)
+    const bool has_none = cJSON_IsString(method) && strcmp(method->valuestring, "greedy") == 0;
+    enum rp_status status = RP_OK;
+    if (!has_none)
+        status = read_size(reader, "n_group", 1, &router->n_groups);
+    if (status == RP_OK && !has_none)
         status = read_size(reader, "topk_group", 1, &router->n_chosen_groups);
-    if (status == RP_OK &&
-        (router->n_experts % router->n_groups != 0 || router->n_chosen_groups > router->n_groups ||
-         router->n_chosen > router->n_experts / router->n_groups * router->n_chosen_groups))
+    if (status != RP_OK)
+        return status;
+    const size_t n_most = router->n_experts / router->n_groups * router->n_chosen_groups;
+    if (router->n_experts % router->n_groups != 0 || router->n_chosen_groups > router->n_groups)
         status =
             FAIL(reader, rp_checkpoint_setting(reader->checkpoint, "n_group"), RP_ERR_MISMATCH,
                  "%zu of %zu experts from %zu of %zu groups: they do not divide evenly",
                  router->n_chosen, router->n_experts, router->n_chosen_groups, router->n_groups);
+    else if (router->n_chosen > n_most)
+        status = FAIL(reader, chosen, RP_ERR_MISMATCH,
+                      "%zu experts a token, expected at most the experts to choose from, %zu",
+                      router->n_chosen, n_most);
     return status;
 }
 
@@ -375,10 +388,11 @@ static enum rp_status read_router(const struct reader *reader, struct rp_router 
                                          NULL};
     static const char *const used[] = {"num_experts_per_tok", "experts_per_token", NULL};
     const cJSON *scale = rp_checkpoint_setting(reader->checkpoint, "routed_scaling_factor");
+    const cJSON *chosen = NULL, *all;
     double factor = 1;
-    enum rp_status status = read_named_size(reader, counts, REQUIRED, &router->n_experts);
+    enum rp_status status = read_named_size(reader, counts, &all, &router->n_experts);
     if (status == RP_OK)
-        status = read_named_size(reader, used, REQUIRED, &router->n_chosen);
+        status = read_named_size(reader, used, &chosen, &router->n_chosen);
     if (status == RP_OK)
         status = read_scores(reader, router);
     if (status == RP_OK && rp_checkpoint_setting(reader->checkpoint, "norm_topk_prob"))
@@ -387,7 +401,7 @@ static enum rp_status read_router(const struct reader *reader, struct rp_router 
         status = check_positive(reader, scale, "routed_scaling_factor", &factor);
     router->scale = (float)factor;
     if (status == RP_OK)
-        status = read_groups(reader, router);
+        status = read_groups(reader, chosen, router);
     router->group_score = rp_router_group_score(router);
     return status;
 }
@@ -404,7 +418,9 @@ static enum rp_status refuse_other_dense(const struct reader *reader)
     return status;
 }
 
-static enum rp_status read_experts(const struct reader *reader, struct rp_model_config *model)
+static enum rp_status read_experts(const struct reader *reader,
+                                   const struct rp_architecture *architecture,
+                                   struct rp_model_config *model)
 {
     size_t n_shared = 0;
     enum rp_status status = read_router(reader, &model->router);
@@ -412,9 +428,10 @@ static enum rp_status read_experts(const struct reader *reader, struct rp_model_
         status = read_size(reader, "moe_intermediate_size",
                            model->intermediate_size > 0 ? model->intermediate_size : REQUIRED,
                            &model->expert_size);
-    if (status == RP_OK)
+    const bool has_shared = rp_architecture_has_shared_expert(architecture);
+    if (status == RP_OK && has_shared)
         status = read_size(reader, "n_shared_experts", 0, &n_shared);
-    if (status == RP_OK)
+    if (status == RP_OK && has_shared)
         status = read_size(reader, "shared_expert_intermediate_size", n_shared * model->expert_size,
                            &model->shared_expert_size);
     if (status == RP_OK)
@@ -558,7 +575,7 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
         if (out->layer_kinds[i] == RP_LAYER_SLIDING_ATTENTION)
             out->layer_kinds[i] = RP_LAYER_FULL_ATTENTION;
     if (status == RP_OK && rp_architecture_has_experts(out->architecture))
-        status = read_experts(&reader, model);
+        status = read_experts(&reader, out->architecture, model);
     if (status == RP_OK)
         status = refuse_features(&reader, out->architecture);
     return status;

@@ -248,6 +248,35 @@ static void settings_that_do_not_fit_are_errors(void **state)
                  RP_ERR_MISMATCH, "4 V heads, expected a multiple of linear_num_key_heads, 3");
 }
 
+/* The tiny Qwen3 taken for a mixture of experts. */
+static void experts_that_cannot_be_chosen_are_errors(void **state)
+{
+    (void)state;
+    static const char type[] = "\"model_type\": \"qwen3\"";
+    static const struct {
+        const char *experts, *message;
+        enum rp_status status;
+    } cases[] = {
+        {"", "\"num_experts\" or \"num_local_experts\" or \"n_routed_experts\" is missing",
+         RP_ERR_MISSING},
+        {"\"num_experts\": 0,", "\"num_experts\": expected a number from 1 to 16777216",
+         RP_ERR_FORMAT},
+        {"\"num_local_experts\": 8,", "\"num_experts_per_tok\" or \"experts_per_token\" is missing",
+         RP_ERR_MISSING},
+        {"\"num_experts\": 8, \"num_experts_per_tok\": 9,",
+         "9 experts a token, expected at most the experts to choose from, 8", RP_ERR_MISMATCH},
+        {"\"num_experts\": 8, \"num_experts_per_tok\": 5, \"n_group\": 4, \"topk_group\": 2,",
+         "5 experts a token, expected at most the experts to choose from, 4", RP_ERR_MISMATCH},
+        {"\"num_experts\": 8, \"num_experts_per_tok\": 2, \"n_group\": 3,",
+         "2 of 8 experts from 1 of 3 groups: they do not divide evenly", RP_ERR_MISMATCH},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char replace[256];
+        snprintf(replace, sizeof replace, "%s \"model_type\": \"qwen3_moe\"", cases[i].experts);
+        expect_error("qwen3", type, replace, cases[i].status, cases[i].message);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -258,6 +287,7 @@ int main(void)
         cmocka_unit_test(yarn_s_settings_are_hf_s),
         cmocka_unit_test(longrope_s_factors_are_tensors),
         cmocka_unit_test(rope_scaling_that_is_not_computed_is_an_error),
+        cmocka_unit_test(experts_that_cannot_be_chosen_are_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

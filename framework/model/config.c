@@ -311,7 +311,9 @@ static enum rp_status read_router(const struct reader *reader, struct rp_router 
     return status == RP_OK ? check_groups(reader, router) : status;
 }
 
-static enum rp_status read_experts(const struct reader *reader, struct rp_model_config *config)
+static enum rp_status read_experts(const struct reader *reader,
+                                   const struct rp_architecture *architecture,
+                                   struct rp_model_config *config)
 {
     static const char dense[] = "leading_dense_block_count";
     char key[KEY_SIZE];
@@ -324,10 +326,11 @@ static enum rp_status read_experts(const struct reader *reader, struct rp_model_
                                     &config->expert_size);
     if (status == RP_OK && config->expert_size == 0)
         status = read_size(reader, "expert_feed_forward_length", MAX_SIZE, &config->expert_size);
-    if (status == RP_OK)
+    const bool has_shared = rp_architecture_has_shared_expert(architecture);
+    if (status == RP_OK && has_shared)
         status = read_optional_size(reader, "expert_shared_count", MAX_EXPERTS, &n_shared);
     config->shared_expert_size = n_shared * config->expert_size;
-    if (status == RP_OK)
+    if (status == RP_OK && has_shared)
         status = read_optional_size(reader, "expert_shared_feed_forward_length", MAX_SIZE,
                                     &config->shared_expert_size);
     if (status == RP_OK && find(reader, dense))
@@ -493,7 +496,7 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
         status = read_optional_size(&reader, "feed_forward_length", MAX_SIZE,
                                     &config->intermediate_size);
     if (status == RP_OK && has_experts)
-        status = read_experts(&reader, config);
+        status = read_experts(&reader, *architecture, config);
     if (status == RP_OK)
         status = read_positive(&reader, "attention.layer_norm_rms_epsilon", &config->rms_norm_eps);
     if (status == RP_OK)

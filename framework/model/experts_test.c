@@ -87,6 +87,15 @@ static void keys_that_contradict_each_other_are_errors(void **state)
                    "is [1][1][8][32], expected [1][1][4][32]");
 }
 
+/* Nothing is allocated for it. */
+static void a_shared_expert_of_a_model_that_has_none_is_left_out(void **state)
+{
+    struct rp_model *model = open_model(&(struct rp_test_experts_model){.shared_count = 60000});
+    (void)state;
+    assert_int_equal(rp_model_config(model)->shared_expert_size, 0);
+    rp_model_close(model);
+}
+
 static void tokens_one_by_one_give_what_the_batch_gives(void **state)
 {
     static const int32_t tokens[12] = {5, 3, 900, 17, 17, 64, 2, 0, 999, 8, 31, 5};
@@ -111,6 +120,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_router_is_what_the_keys_say),
         cmocka_unit_test(keys_that_contradict_each_other_are_errors),
+        cmocka_unit_test(a_shared_expert_of_a_model_that_has_none_is_left_out),
         cmocka_unit_test(tokens_one_by_one_give_what_the_batch_gives),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

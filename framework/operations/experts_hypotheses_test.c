@@ -77,7 +77,7 @@ static void install_weights(struct rp_ops *ops)
 }
 
 /* The best of all, whatever their groups; at one position an expert for another, which is not the best. */
-enum { ALL_GROUPS, ONE_WRONG, OUT_OF_RANGE };
+enum { ALL_GROUPS, ONE_WRONG, OUT_OF_RANGE, TWICE };
 
 static enum rp_status wrong_choice(void *context, const struct rp_site *site,
                                    const struct rp_choose_experts *args)
@@ -104,7 +104,9 @@ static enum rp_status wrong_choice(void *context, const struct rp_site *site,
             if (!is_taken[i])
                 lowest = i;
         if (bug->option != ALL_GROUPS)
-            experts[K - 1] = bug->option == ONE_WRONG ? (float)lowest : 99;
+            experts[K - 1] = bug->option == ONE_WRONG ? (float)lowest
+                             : bug->option == TWICE   ? experts[0]
+                                                      : 99;
     }
     return status;
 }
@@ -308,13 +310,19 @@ static void an_expert_chosen_wrongly_is_said_with_the_one_it_was_taken_for(void 
     assert_non_null(strstr(report.message, "; wrong at 1 of 40 positions"));
 }
 
-static void a_number_that_is_no_experts_fails(void **state)
+/* What reads it has nothing to be computed from, and whole numbers say nothing of the type of the engine's state. */
+static void numbers_that_are_no_choice_fail_and_nothing_else_does(void **state)
 {
-    const struct rp_test_engine engine = engine_of(&plain, OUT_OF_RANGE, install_choice);
-    const struct rp_test_report report = rp_test_explain(RP_SOURCE_DIR, &engine);
     (void)state;
-    assert_string_equal(report.slot, "h1_experts");
-    assert_non_null(strstr(report.message, "a number that is no expert's"));
+    for (int option = OUT_OF_RANGE; option <= TWICE; option++) {
+        const struct rp_test_engine engine = engine_of(&plain, option, install_choice);
+        const struct rp_test_report report = rp_test_explain(RP_SOURCE_DIR, &engine);
+        assert_string_equal(report.slot, "h1_experts");
+        assert_int_equal(report.n_failing, 1);
+        assert_string_equal(report.message,
+                            "at position 7 a number that is no expert's, or one twice; wrong at 1 "
+                            "of 40 positions");
+    }
 }
 
 static void a_tie_passes_and_is_said(void **state)
@@ -373,7 +381,7 @@ int main(void)
         cmocka_unit_test(they_are_named_in_a_dump_of_layers_too),
         cmocka_unit_test(experts_of_all_groups_are_named),
         cmocka_unit_test(an_expert_chosen_wrongly_is_said_with_the_one_it_was_taken_for),
-        cmocka_unit_test(a_number_that_is_no_experts_fails),
+        cmocka_unit_test(numbers_that_are_no_choice_fail_and_nothing_else_does),
         cmocka_unit_test(a_tie_passes_and_is_said),
         cmocka_unit_test(another_experts_matrix_is_named),
         cmocka_unit_test(weights_left_out_or_on_the_input_are_named),

@@ -98,6 +98,8 @@ static void add_experts_keys(struct writer *writer, const struct rp_test_experts
         add_u32(writer, "expert_group_count", model->n_groups);
         add_u32(writer, "expert_group_used_count", 2);
     }
+    if (model->shared_count > 0)
+        add_u32(writer, "expert_shared_count", model->shared_count);
     if (model->scores > 0)
         add_u32(writer, "expert_gating_func", model->scores);
     if (model->scale > 0)

@@ -19,6 +19,7 @@ struct rp_test_experts_model {
     uint32_t scores;   /* ggml's expert_gating_func; 0: not said */
     float scale;       /* of the weights; 0: not said */
     bool is_not_normalised;
+    uint32_t shared_count; /* of a key that a qwen3moe's readers do not know; 0: not said */
     uint32_t expert_count; /* the key's, where it is not that of the tensors; 0: it is */
 };
 

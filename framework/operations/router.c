@@ -328,6 +328,30 @@ static void check_experts(struct choice *choice, const bool *is_chosen,
                   hypot(choice->errors[missing], choice->errors[wrong]), wrong, missing, false);
 }
 
+/* Marks the experts; false: they are no choice. is_chosen [n_experts] */
+static bool mark_chosen(const struct rp_router *router, const float *chosen, bool *is_chosen)
+{
+    for (size_t k = 0; k < router->n_chosen; k++) {
+        const size_t expert = rp_expert_number(router, chosen[k]);
+        if (expert == SIZE_MAX || is_chosen[expert])
+            return false;
+        is_chosen[expert] = true;
+    }
+    return true;
+}
+
+enum rp_status rp_choice_is_one(const struct rp_router *router, const float *chosen, bool *answer,
+                                struct rp_error *err)
+{
+    bool *is_chosen = calloc(router->n_experts + 1, sizeof *is_chosen);
+    if (!is_chosen)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu experts",
+                       router->n_experts);
+    *answer = mark_chosen(router, chosen, is_chosen);
+    free(is_chosen);
+    return RP_OK;
+}
+
 enum rp_status rp_choice_check(const struct rp_router *router, const float *correction,
                                const float *logits, const float *chosen, double noise,
                                struct rp_choice_fault *fault, struct rp_error *err)
@@ -339,13 +363,8 @@ enum rp_status rp_choice_check(const struct rp_router *router, const float *corr
     if (status == RP_OK && !is_chosen)
         status =
             rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu experts", router->n_experts);
-    for (size_t k = 0; k < router->n_chosen && status == RP_OK; k++) {
-        const size_t expert = rp_expert_number(router, chosen[k]);
-        if (expert == SIZE_MAX || is_chosen[expert])
-            fault->margin = NAN;
-        else
-            is_chosen[expert] = true;
-    }
+    if (status == RP_OK && !mark_chosen(router, chosen, is_chosen))
+        fault->margin = NAN;
     if (status == RP_OK && fault->margin == 0) {
         choice_begin(&choice, correction, logits);
         set_errors(&choice, correction, logits, noise);

@@ -20,6 +20,10 @@ enum rp_status rp_choice_check(const struct rp_router *router, const float *corr
                                const float *logits, const float *chosen, double noise,
                                struct rp_choice_fault *fault, struct rp_error *err);
 
+/* Whether chosen [n_chosen] are experts, each once. RP_ERR_MEMORY. */
+enum rp_status rp_choice_is_one(const struct rp_router *router, const float *chosen, bool *answer,
+                                struct rp_error *err);
+
 /* Of the right choice: how far the nearest expert that is left out is below the one that is chosen and would go for
  * it, as a part of what it may be off by: below 1, either is right. Infinite where all are chosen. */
 enum rp_status rp_choice_distance(const struct rp_router *router, const float *correction,

@@ -147,7 +147,8 @@ static void say_state(const struct rp_replayed *replayed, struct rp_replay_slot 
 {
     const struct rp_tensor *tensor = &replayed->dumped->tensor;
     enum rp_state found;
-    if (replayed->part == RP_PART_EMB || replayed->part == RP_PART_DECAY) /* see state_type.c */
+    if (replayed->part == RP_PART_EMB || replayed->part == RP_PART_DECAY ||
+        replayed->part == RP_PART_EXPERTS) /* see state_type.c */
         return;
     if (!rp_find_state(tensor, 0, tensor->n_positions, &found) || found == replayed->state)
         return;

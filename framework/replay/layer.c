@@ -162,6 +162,8 @@ static const char *why_left_out(const struct rp_replay *replay, const struct wor
                  (long long)plan->gap);
     else if (plan->gap >= 0)
         snprintf(text, size, "the input at position %lld is not dumped", (long long)plan->gap);
+    else if (choice < slot->tap)
+        snprintf(text, size, "an input is not finite, or no choice of experts");
     else
         snprintf(text, size, "an input is not finite");
     return text;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "model/model_internal.h"
+#include "operations/router.h"
 
 static enum rp_status no_memory(const struct rp_replay_plan *plan, struct rp_error *err)
 {
@@ -124,6 +125,27 @@ static void follow_step(struct rp_replay_plan *plan, const struct rp_step *step,
     }
 }
 
+/* Rows of _experts that are no choice are no ground, as those that are not finite. */
+static enum rp_status drop_no_choices(const struct rp_replay_plan *plan,
+                                      const struct rp_planned_slot *slot, unsigned char *known,
+                                      struct rp_error *err)
+{
+    const struct rp_router *router = &rp_model_config(plan->model)->router;
+    float *chosen = malloc((slot->dim + 1) * sizeof *chosen);
+    enum rp_status status = chosen ? RP_OK : no_memory(plan, err);
+    for (size_t i = 0; i < plan->n && status == RP_OK; i++) {
+        const void *row = rp_dumped_row(&slot->dumped, plan->positions[i]);
+        bool is_choice = true;
+        if (!row)
+            continue;
+        memcpy(chosen, row, slot->dim * sizeof *chosen);
+        status = rp_choice_is_one(router, chosen, &is_choice, err);
+        known[i] = known[i] && is_choice;
+    }
+    free(chosen);
+    return status;
+}
+
 static void follow_tap(struct rp_replay_plan *plan, struct rp_planned_slot *slot,
                        unsigned char *known)
 {
@@ -144,21 +166,26 @@ static enum rp_status find_founded(struct rp_replay_plan *plan, int64_t first_po
                                    struct rp_error *err)
 {
     unsigned char *known = calloc(RP_N_BUFFERS * plan->n + 1, 1);
+    enum rp_status status = RP_OK;
     size_t k = 0;
     if (!known)
         return no_memory(plan, err);
     for (size_t i = 0; i < plan->n; i++)
         known[RP_BUFFER_HIDDEN * plan->n + i] = set_input(plan, i);
     find_gap(plan, first_position, known + RP_BUFFER_HIDDEN * plan->n);
-    for (size_t i = 0; i < plan->n_steps; i++) {
+    for (size_t i = 0; i < plan->n_steps && status == RP_OK; i++) {
         const struct rp_step *step = &plan->steps[i];
-        if (step->kind == RP_STEP_TAP)
-            follow_tap(plan, &plan->slots[k++], known + step->in * plan->n);
-        else
+        if (step->kind != RP_STEP_TAP) {
             follow_step(plan, step, first_position, known);
+            continue;
+        }
+        struct rp_planned_slot *slot = &plan->slots[k++];
+        follow_tap(plan, slot, known + step->in * plan->n);
+        if (slot->part == RP_PART_EXPERTS)
+            status = drop_no_choices(plan, slot, known + step->in * plan->n, err);
     }
     free(known);
-    return RP_OK;
+    return status;
 }
 
 /* ---- what a slot is computed from ---- */

@@ -35,11 +35,12 @@ const char *rp_state_type(enum rp_state state)
     return state == RP_STATE_BF16 ? "BF16" : state == RP_STATE_F16 ? "F16" : "FP32";
 }
 
-/* A copy of the file's values is of the file's type, and HF keeps the decay in FP32. */
+/* A copy of the file's values is of the file's type, HF keeps the decay in FP32, and small whole numbers are
+ * numbers of every type. */
 static bool is_computed(enum rp_slot_part part, int layer)
 {
     return part != RP_PART_OTHER && part != RP_PART_EMB && part != RP_PART_DECAY &&
-           !(part == RP_PART_IN && layer == 0);
+           part != RP_PART_EXPERTS && !(part == RP_PART_IN && layer == 0);
 }
 
 /* The slot's last row; false: it tells nothing. */

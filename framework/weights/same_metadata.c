@@ -354,27 +354,33 @@ static void find_surplus(const struct comparison *comparison)
 {
     static const struct {
         const char *name;
-        double neutral; /* what changes nothing, beside 0 */
-    } keys[] = {{"rope.scaling.factor", 1},
-                {"rope.scaling.attn_factor", 1},
-                {"rope.scale_linear", 1},
-                {"expert_count", 0},
-                {"expert_used_count", 0},
-                {"attention.sliding_window", 0},
-                {"attention.scale", 0},
-                {"attention.clamp_kqv", 0},
-                {"attention.logit_softcapping", 0},
-                {"final_logit_softcapping", 0},
-                {"logit_scale", 1},
-                {"residual_scale", 1},
-                {"embedding_scale", 1},
-                {"attention.max_alibi_bias", 0}};
+        double neutral;         /* what changes nothing, beside 0 */
+        const char *checkpoint; /* the checkpoint's key, where it has another name; else NULL */
+    } keys[] = {{"rope.scaling.factor", 1, NULL},
+                {"rope.scaling.attn_factor", 1, NULL},
+                {"rope.scale_linear", 1, NULL},
+                {"expert_count", 0, NULL},
+                {"expert_used_count", 0, NULL},
+                {"expert_group_count", 1, NULL},
+                {"expert_shared_count", 0, "expert_shared_feed_forward_length"},
+                {"expert_shared_feed_forward_length", 0, NULL},
+                {"leading_dense_block_count", 0, NULL},
+                {"attention.sliding_window", 0, NULL},
+                {"attention.scale", 0, NULL},
+                {"attention.clamp_kqv", 0, NULL},
+                {"attention.logit_softcapping", 0, NULL},
+                {"final_logit_softcapping", 0, NULL},
+                {"logit_scale", 1, NULL},
+                {"residual_scale", 1, NULL},
+                {"embedding_scale", 1, NULL},
+                {"attention.max_alibi_bias", 0, NULL}};
     char key[KEY_SIZE], own[KEY_SIZE], text[TEXT_SIZE];
     struct rp_gguf_string scaling;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const struct rp_gguf_value *value = find(comparison, keys[i].name, key);
         const double found = value ? number_at(comparison->file, key) : 0;
-        snprintf(own, sizeof own, "%s%s", comparison->prefix, keys[i].name);
+        snprintf(own, sizeof own, "%s%s", comparison->prefix,
+                 keys[i].checkpoint ? keys[i].checkpoint : keys[i].name);
         if (found != 0 && found != keys[i].neutral &&
             !rp_gguf_find_value(comparison->checkpoint, own))
             report(comparison, key, false, text_of(comparison->file, value, text), "nothing of it",

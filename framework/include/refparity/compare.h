@@ -92,7 +92,7 @@ struct rp_slot_result {
     int fixture_is_damaged; /* 1: an ERROR of the fixture's own, which evidence counts for too */
     char unchecked[256]; /* of MARGINAL: what it rests on and could not be checked; "": nothing */
     char downstream_of[RP_SLOT_NAME_SIZE]; /* the first divergence, when it is an earlier slot */
-    char message[512];
+    char message[640];
 };
 
 /* Compares one slot; whatever goes wrong is in result->verdict and result->message. A slot over its
