@@ -223,7 +223,7 @@ static void say_explained(const struct rp_comparison *comparison, const struct c
     distance(result, &result->worst, at);
     if (result->unchecked[0]) {
         result->verdict = require ? RP_ERROR : RP_MARGINAL;
-        SAY(result, "%.72s%.130s: %s: %.200s", at, choice,
+        SAY(result, "%.72s%.100s: %s: %.255s", at, choice,
             require ? "that it is quantization has to be known, and was not checked"
                     : "quantization and carried rounding, as far as was checked; not checked",
             result->unchecked);

@@ -25,7 +25,7 @@ struct writer {
 static void put(FILE *out, uint64_t value, size_t n_bytes)
 {
     for (size_t i = 0; i < n_bytes; i++)
-        putc((int)(value >> 8 * i & 0xff), out);
+        putc(i < sizeof value ? (int)(value >> 8 * i & 0xff) : 0, out);
 }
 
 /* Version, flags, method, time, date, CRC and both sizes: 4.3.7 and 4.3.12 have them alike. */
