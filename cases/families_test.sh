@@ -12,7 +12,7 @@ if [ "${1:-}" = --all ]; then
 fi
 if [ $# -lt 1 ]; then
     echo "usage: cases/families_test.sh [--all] BUILD_DIR [FAMILY...], a tree configured with -DREFPARITY_LLAMA_DIR" >&2
-    echo "Token by token, without --all, only F32 and Q4_K_M are replayed, and no bugs." >&2
+    echo "Without --all bugs are in F32 files alone, and token by token only F32 and Q4_K_M are replayed, without bugs." >&2
     exit 2
 fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -387,6 +387,7 @@ for family in "${families[@]}"; do
         agrees "$family, $mode: llama.cpp" "$(of_llamacpp "$family")"
         replayed=("${types[@]}")
         with_bugs=(f32 q8_0)
+        [ -n "$all" ] || with_bugs=(f32)
         if [ -z "$all" ] && [ $mode = per-token ]; then
             replayed=(f32 q4_k_m)
             with_bugs=()
