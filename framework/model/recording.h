@@ -13,7 +13,7 @@
 
 struct recorded_slot {
     char name[RP_SLOT_NAME_SIZE];
-    size_t dim, n_rows;
+    size_t max_rows, dim, n_rows;
     int64_t next_position;
     float *rows; /* [n_rows][dim] */
 };
@@ -39,8 +39,11 @@ static inline enum rp_status record(void *context, const struct rp_tap *tap, str
         snprintf(slot->name, sizeof slot->name, "%s", tap->slot);
     }
     assert_int_equal(tap->dim, slot->dim);
-    slot->rows = realloc(slot->rows, (slot->n_rows + tap->n_positions) * tap->dim * sizeof(float));
-    assert_non_null(slot->rows);
+    if (slot->n_rows + tap->n_positions > slot->max_rows) {
+        slot->max_rows = 2 * (slot->n_rows + tap->n_positions);
+        slot->rows = realloc(slot->rows, slot->max_rows * tap->dim * sizeof(float));
+        assert_non_null(slot->rows);
+    }
     memcpy(slot->rows + slot->n_rows * tap->dim, tap->rows,
            tap->n_positions * tap->dim * sizeof(float));
     for (size_t i = 0; i < tap->n_positions; i++)

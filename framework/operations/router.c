@@ -302,7 +302,7 @@ static void check_groups(struct choice *choice, const bool *is_chosen,
     while (!is_chosen[wrong] && wrong + 1 < (lowest + 1) * n)
         wrong++;
     if (are_too_many)
-        take_pair(fault, INFINITY, 0, wrong, missing, true);
+        take_pair(fault, (double)INFINITY, 0, wrong, missing, true);
     else
         take_pair(fault, (double)choice->groups[best] - (double)choice->groups[lowest],
                   hypot(group_error(choice, best), group_error(choice, lowest)), wrong, missing,
@@ -364,7 +364,7 @@ enum rp_status rp_choice_check(const struct rp_router *router, const float *corr
         status =
             rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu experts", router->n_experts);
     if (status == RP_OK && !mark_chosen(router, chosen, is_chosen))
-        fault->margin = NAN;
+        fault->margin = (double)NAN;
     if (status == RP_OK && fault->margin == 0) {
         choice_begin(&choice, correction, logits);
         set_errors(&choice, correction, logits, noise);

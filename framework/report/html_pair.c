@@ -164,7 +164,7 @@ static double error_of(const cJSON *object, const char *name)
 {
     const cJSON *item = item_of(object, name);
     if (!item)
-        return NAN;
+        return (double)NAN;
     return cJSON_IsNumber(item) ? item->valuedouble : HUGE_VAL;
 }
 
@@ -184,7 +184,7 @@ static void add_introduced(const cJSON *layer, double *introduced, double *limit
 {
     const cJSON *slot;
     double worst = -1;
-    *introduced = *limit = NAN;
+    *introduced = *limit = (double)NAN;
     cJSON_ArrayForEach(slot, item_of(layer, "slots"))
     {
         const double value = error_of(slot, "introduced"), of = number_of(slot, "limit");
@@ -202,7 +202,7 @@ static void write_layers(FILE *out, const cJSON *pair, struct points *points)
     const cJSON *slot, *layer;
     const cJSON *slots = item_of(item_of(pair, "comparison"), "slots");
     const bool has_replay = cJSON_GetArraySize(item_of(pair, "replay")) > 0;
-    double limit = NAN;
+    double limit = (double)NAN;
     points->n = 0;
     cJSON_ArrayForEach(slot, slots)
     {
@@ -249,7 +249,7 @@ static void write_layers(FILE *out, const cJSON *pair, struct points *points)
         .series = {{"introduced: its worst slot", points->values[0], true},
                    {"limit there", points->values[1], false}},
         .n_series = 2,
-        .limit = NAN};
+        .limit = (double)NAN};
     if (points->n > 0)
         fputs("<h2>Error of each layer</h2>\n", out);
     rp_chart_write(out, &chart);
@@ -292,7 +292,7 @@ static void write_operations(FILE *out, const cJSON *pair, struct points *points
         .n = points->n,
         .series = {{"introduced", points->values[0], false}, {"limit", points->values[1], true}},
         .n_series = 2,
-        .limit = NAN};
+        .limit = (double)NAN};
     fputs("<h2>", out);
     rp_html_text(out, title);
     fputs("</h2>\n", out);
@@ -363,7 +363,7 @@ static void fill(struct grid *grid, const cJSON *by, const char *of, enum rows r
         if (rows != ALL && (rp_slot_is_required(name) != 0) != (rows == REQUIRED))
             continue;
         for (size_t i = 0; i < grid->n_columns; i++)
-            row[i] = NAN;
+            row[i] = (double)NAN;
         cJSON_ArrayForEach(value, item_of(slot, of))
         {
             if (c < grid->n_columns && !cJSON_IsNull(value))
