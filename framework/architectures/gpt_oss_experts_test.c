@@ -44,8 +44,10 @@ static void rows_of_gate_and_up_are_columns_in_turn(void **state)
     (void)state;
     float values[EXPERTS * IN * ALL], rows[EXPERTS * OUT * IN];
     char folder[256];
-    for (size_t i = 0; i < EXPERTS * IN * ALL; i++)
-        values[i] = (float)(i / (IN * ALL) * 100 + i % ALL * 10 + i / ALL % IN);
+    for (size_t i = 0; i < EXPERTS * IN * ALL; i++) {
+        const size_t number = i / (IN * ALL) * 100 + i % ALL * 10 + i / ALL % IN;
+        values[i] = (float)number;
+    }
     struct rp_checkpoint *checkpoint =
         open_with(folder, "{\"e\":{\"dtype\":\"F32\",\"shape\":[2,4,6],\"data_offsets\":[0,192]}}",
                   values, sizeof values);
@@ -56,7 +58,8 @@ static void rows_of_gate_and_up_are_columns_in_turn(void **state)
         assert_int_equal(rp_gpt_oss_experts_rows(&experts, 0, EXPERTS * OUT, rows, NULL), RP_OK);
         for (size_t i = 0; i < EXPERTS * OUT * IN; i++) {
             const size_t row = i / IN % OUT;
-            assert_true(rows[i] == (float)(i / (OUT * IN) * 100 + (2 * row + up) * 10 + i % IN));
+            const size_t number = i / (OUT * IN) * 100 + (2 * row + up) * 10 + i % IN;
+            assert_true(rows[i] == (float)number);
         }
         /* A part that begins in one expert and ends in the next. */
         float some[3 * IN];

@@ -384,7 +384,8 @@ double rp_widest_steps_norm(uint32_t type, double envelope, size_t n)
         return (double)INFINITY;
     const double n_steps = (double)layout->n_steps;
     const double blocks = has_factor(layout) ? 0.6 * sqrt(8) : 0;
-    const double groups = layout->group > BLOCK ? sqrt((double)(layout->group / BLOCK)) : 1;
+    const size_t n_groups = layout->group / BLOCK;
+    const double groups = layout->group > BLOCK ? sqrt((double)n_groups) : 1;
     return 2 * (groups + blocks) * envelope / n_steps +
            (double)half_least(layout) * n_steps * sqrt((double)n);
 }

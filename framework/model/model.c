@@ -85,7 +85,7 @@ static enum rp_status read_rope_factors(const struct rp_model *model, enum rp_we
     if (status != RP_OK || !tensor)
         return status;
     status = decode_vector(model, tensor, factors, err);
-    for (size_t i = 0; status == RP_OK && i < model->config.n_rot / 2; i++) {
+    for (size_t i = 0; status == RP_OK && *factors && i < model->config.n_rot / 2; i++) {
         if (!((*factors)[i] > 0 && isfinite((*factors)[i])))
             status = rp_fail(err, RP_ERR_FORMAT, rp_gguf_tensor_path(model->gguf, tensor),
                              (long long)tensor->offset,

@@ -25,21 +25,21 @@
 struct variant {
     const char *architecture; /* NULL: "qwen3" */
     const char *without;      /* key or tensor that is left out */
-    const char *changed;      /* integer key that gets the value below; added if not usual */
-    uint32_t value;
+    const char *changed;      /* integer key that gets value; added if not usual */
+    const uint32_t *widths;   /* [N_LAYERS] feed_forward_length as an array; NULL: a number */
     const char *extra_tensor; /* added, [HIDDEN] */
     const char *scaling;      /* rope.scaling.type */
     const char *bad_type;     /* tensor that becomes I8 by its type alone */
     float freq_factor;        /* of rope_freqs, if not 0 */
     float long_factor;        /* of rope_factors_long, if not 0; rope_factors_short has 1 */
     uint32_t context_length;  /* if not 0 */
+    uint32_t value;           /* of changed */
     struct {
         const char *name; /* behind the architecture's; NULL: none */
         float value;
     } numbers[4];
     bool untied, eps_is_zero;
     int n_tokens_listed;          /* of the tokenizer, if not 0 */
-    const uint32_t *widths;       /* [N_LAYERS] feed_forward_length as an array; NULL: a number */
     const char *recurrent_layers; /* of "qwen35", a digit each; NULL: full_attention_interval */
 };
 

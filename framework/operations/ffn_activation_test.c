@@ -90,9 +90,12 @@ static size_t rows_over(const struct formula *formula, bool in_steps)
 static void other_formulas_are_within_and_bugs_outside_of_the_bound(void **state)
 {
     (void)state;
-    const struct formula bugs[] = {{1.7, 7, 7, 1, false},          {1, 7, 7, 1, false},
-                                   {1.702, INFINITY, 7, 1, false}, {1.702, 7, INFINITY, 1, false},
-                                   {1.702, 7, 7, 0, false},        {1.702, 7, 7, 1, true}};
+    const struct formula bugs[] = {{1.7, 7, 7, 1, false},
+                                   {1, 7, 7, 1, false},
+                                   {1.702, (double)INFINITY, 7, 1, false},
+                                   {1.702, 7, (double)INFINITY, 1, false},
+                                   {1.702, 7, 7, 0, false},
+                                   {1.702, 7, 7, 1, true}};
     assert_int_equal(rows_over(&right, false), 0);
     assert_int_equal(rows_over(&right, true), 0);
     for (size_t i = 0; i < sizeof bugs / sizeof *bugs; i++)
