@@ -93,7 +93,7 @@ static enum rp_status sigma_of_head(void *context, const struct rp_site *site,
 }
 
 enum rp_status rp_sigma_head_linear(const struct rp_site *site, const struct rp_head_linear *args,
-                                    float *sigma)
+                                    float *sigma) /* NOLINT(readability-non-const-parameter) */
 {
     struct sigmas sigmas = {args, new_rows(site, args->n_out), sigma};
     if (!sigmas.of_head)

@@ -44,7 +44,7 @@ static void expect_choice(const struct rp_router *router, const float *correctio
 
 static void expect_weights(const struct rp_router *router, const double *expected)
 {
-    float experts[N], weights[N];
+    float experts[N] = {0}, weights[N] = {0};
     choose(router, NULL, logits, experts);
     const struct rp_weigh_experts args = {
         .router = router, .logits = logits, .experts = experts, .weights = weights};
