@@ -43,4 +43,4 @@ ctest --test-dir "$build" -j "$(nproc)" -R '^tiny-(qwen3|llama|qwen35)-(transfor
 "$build/bin/refparity" report "$build" >"$work/log" || fail "report"
 grep -F "compared 10 of 10 pairs: 10 passed" "$work/log" || fail "not every pair was compared"
 replays llama h0_attn rope-theta
-replays qwen35 h0_preattn norm-weight-rounded
+replays qwen35 h0_preattn weights-rounded
