@@ -211,6 +211,6 @@ void rp_results_summary(FILE *out, const struct rp_context *context,
                 context->prefix);
     if (rp_report_weights_line(&results->weights, weights, sizeof weights)[0])
         fprintf(out, "\n%s", weights);
-    fprintf(out, "\nreports: %s/{results.json,junit.xml%s}\n", context->reports_dir,
+    fprintf(out, "\nreports: %s/{index.html,results.json,junit.xml%s}\n", context->reports_dir,
             results->n_failed || results->n_errors || results->n_warnings ? ",*.diff" : "");
 }
