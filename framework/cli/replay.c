@@ -43,7 +43,8 @@ static const char help[] =
     "  --kv-cache NAME      f32, f16, q8_0, q4_0  [f32]\n"
     "  --attention NAME     plain, flash  [plain]\n"
     "  --state NAME         what each operation's output is kept in: f32, bf16, f16  [f32]\n"
-    "  --mode NAME          per-token, batched, or batched:N with N positions at once  [batched]\n"
+    "  --mode NAME          per-token, batched, batched:N with N positions at once, or parallel:N\n"
+    "                       as one of N sequences  [batched]\n"
     "What is replayed:\n"
     "  --layers A-B         layers A to B, or A alone  [all, emb, post_norm and logits too]; of a\n"
     "                       GGUF in shards those that do not hold them may be missing\n"
@@ -136,20 +137,24 @@ static int parse_layout(const char *text, enum rp_layout *layout)
     return 0;
 }
 
-/* per-token, batched, or batched:N with the positions that the engine takes at once. */
+/* per-token, batched, batched:N with the positions that the engine takes at once, or parallel:N with the
+ * sequences. */
 static int parse_mode(const char *text, struct rp_replay_options *options)
 {
-    static const char prefix[] = "batched:";
+    static const char batched[] = "batched:", parallel[] = "parallel:",
+                      streams[] = "parallel-streams:";
     char *end;
     options->mode = strcmp(text, "per-token") == 0 ? RP_MODE_PER_TOKEN : RP_MODE_BATCHED;
     if (options->mode == RP_MODE_PER_TOKEN || strcmp(text, "batched") == 0)
         return 1;
-    if (strncmp(text, prefix, sizeof prefix - 1) != 0)
+    const int has_batch = strncmp(text, batched, sizeof batched - 1) == 0;
+    if (!has_batch && strncmp(text, parallel, sizeof parallel - 1) != 0 &&
+        strncmp(text, streams, sizeof streams - 1) != 0)
         return 0;
-    text += sizeof prefix - 1;
+    text = strchr(text, ':') + 1;
     errno = 0;
-    const long batch = strtol(text, &end, 10);
-    options->numerics.batch = batch > 0 ? (size_t)batch : 0;
+    const long n = strtol(text, &end, 10);
+    options->numerics.batch = has_batch && n > 0 ? (size_t)n : 0;
     return *text >= '1' && *text <= '9' && !*end && !errno;
 }
 
@@ -166,7 +171,8 @@ static int take_option(int option, struct options *options)
     case 'm':
         if (!parse_mode(optarg, &options->replay))
             return rp_cli_usage_error(
-                "replay", "--mode takes per-token, batched or batched:N, not \"%s\"", optarg);
+                "replay", "--mode takes per-token, batched, batched:N or parallel:N, not \"%s\"",
+                optarg);
         break;
     case 'l':
         if (!parse_layers(optarg, options))
