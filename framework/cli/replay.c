@@ -137,27 +137,6 @@ static int parse_layout(const char *text, enum rp_layout *layout)
     return 0;
 }
 
-/* per-token, batched, batched:N with the positions that the engine takes at once, or parallel:N with the
- * sequences. */
-static int parse_mode(const char *text, struct rp_replay_options *options)
-{
-    static const char batched[] = "batched:", parallel[] = "parallel:",
-                      streams[] = "parallel-streams:";
-    char *end;
-    options->mode = strcmp(text, "per-token") == 0 ? RP_MODE_PER_TOKEN : RP_MODE_BATCHED;
-    if (options->mode == RP_MODE_PER_TOKEN || strcmp(text, "batched") == 0)
-        return 1;
-    const int has_batch = strncmp(text, batched, sizeof batched - 1) == 0;
-    if (!has_batch && strncmp(text, parallel, sizeof parallel - 1) != 0 &&
-        strncmp(text, streams, sizeof streams - 1) != 0)
-        return 0;
-    text = strchr(text, ':') + 1;
-    errno = 0;
-    const long n = strtol(text, &end, 10);
-    options->numerics.batch = has_batch && n > 0 ? (size_t)n : 0;
-    return *text >= '1' && *text <= '9' && !*end && !errno;
-}
-
 /* -1 to go on, else the exit code. */
 static int take_option(int option, struct options *options)
 {
@@ -169,10 +148,12 @@ static int take_option(int option, struct options *options)
     case 'k': status = rp_kv_cache_parse(optarg, &numerics->kv_cache, &err); break;
     case 't': status = rp_attention_parse(optarg, &numerics->attention, &err); break;
     case 'm':
-        if (!parse_mode(optarg, &options->replay))
+        if (!rp_batch_of_mode(optarg, &numerics->batch))
             return rp_cli_usage_error(
                 "replay", "--mode takes per-token, batched, batched:N or parallel:N, not \"%s\"",
                 optarg);
+        options->replay.mode =
+            strcmp(optarg, "per-token") == 0 ? RP_MODE_PER_TOKEN : RP_MODE_BATCHED;
         break;
     case 'l':
         if (!parse_layers(optarg, options))
