@@ -237,6 +237,8 @@ void rp_table_row(const struct rp_terminal *terminal, const struct rp_column *co
 
 void rp_table_heading(const struct rp_terminal *terminal, const struct rp_column *columns, size_t n)
 {
+    while (n > 0 && !columns[n - 1].title[0])
+        n--;
     for (size_t i = 0; i < n; i++) {
         if (i > 0)
             fputc(' ', terminal->out);
