@@ -196,7 +196,7 @@ static void what_fails_comes_first_and_what_passes_is_counted(void **state)
     char *text = run("$refparity replay " LLAMA " llama", &code);
     assert_int_equal(code, 1);
     assert_true(place_of(text, "\nh2_attnout ") <
-                place_of(text, "\n… and 66 slots within their limits"));
+                place_of(text, "\n… within their limits: 66 slots"));
     assert_null(strstr(text, "\nh0 "));
     free(text);
     text = run("$refparity replay --all " LLAMA " llama", &code);
@@ -206,7 +206,7 @@ static void what_fails_comes_first_and_what_passes_is_counted(void **state)
     text = run("$refparity diff " FIXTURE " llama", &code);
     assert_int_equal(code, 1);
     assert_true(place_of(text, "\nfirst divergence: h2 ") < place_of(text, "\nh2 "));
-    assert_true(place_of(text, "\nh2 ") < place_of(text, " slots within their limits"));
+    assert_true(place_of(text, "\nh2 ") < place_of(text, "… within their limits: "));
     free(text);
     text = run("$refparity diff --all " FIXTURE " llama", &code);
     assert_true(place_of(text, "\nh1 ") < place_of(text, "\nh2 "));
@@ -247,7 +247,7 @@ static int make_dumps(void **state)
     rp_test_make_folder(folder);
     free(run("printf '%s\\n' 1 44 73 70 77 18 5 9 >ids; " RP_EMBEDDED_BUGS " --model " LLAMA
              " --ids $($refparity show " FIXTURE " | sed -n 's/^tokens [0-9]*: //p' | tr ' ' ,) "
-                                                 "--dump llama --mode batched --slots operations "
+             "--dump llama --mode batched --slots operations "
              "--bug attention-factor --layer 2 --magnitude 0.5 && " RP_EMBEDDED " --model " QWEN35
              " --tokens ids --dump qwen35 --mode batched --slots operations",
              &code));

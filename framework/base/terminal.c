@@ -162,11 +162,12 @@ void rp_print(const struct rp_terminal *terminal, enum rp_style style, const cha
     free(text);
 }
 
-/* text, which is cut to pieces, in lines of at most terminal->width columns. */
-static void write_words(const struct rp_terminal *terminal, char *text)
+/* text, which is cut to pieces, in lines of at most terminal->width columns, the first behind a mark. */
+static void write_words(const struct rp_terminal *terminal, const char *mark, char *text)
 {
-    const size_t own = strspn(text, " "), indent = own > 0 ? own : 2;
-    size_t at = 0;
+    const char *beginning = mark[0] ? mark : text;
+    const size_t own = strspn(beginning, " "), indent = own > 0 ? own : 2;
+    size_t at = rp_print_width(mark);
     for (char *word = text, *end; *word; word = end) {
         const size_t spaces = strspn(word, " ");
         end = word + spaces + strcspn(word + spaces, " ");
@@ -182,17 +183,34 @@ static void write_words(const struct rp_terminal *terminal, char *text)
     }
 }
 
+static void write_line(const struct rp_terminal *terminal, const char *mark, char *text)
+{
+    if (text && terminal->width > 0)
+        write_words(terminal, mark, text);
+    else
+        write_text(terminal->out, text ? text : no_memory, SIZE_MAX);
+    fputc('\n', terminal->out);
+}
+
 void rp_print_line(const struct rp_terminal *terminal, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
     char *text = format(fmt, args);
     va_end(args);
-    if (text && terminal->width > 0)
-        write_words(terminal, text);
-    else
-        write_text(terminal->out, text ? text : no_memory, SIZE_MAX);
-    fputc('\n', terminal->out);
+    write_line(terminal, "", text);
+    free(text);
+}
+
+void rp_print_marked_line(const struct rp_terminal *terminal, enum rp_style style, const char *mark,
+                          const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    char *text = format(fmt, args);
+    va_end(args);
+    rp_print(terminal, style, "%s", mark);
+    write_line(terminal, mark, text);
     free(text);
 }
 

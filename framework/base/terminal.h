@@ -48,6 +48,10 @@ void rp_print(const struct rp_terminal *terminal, enum rp_style style, const cha
  * beginning is, by two more where that is not at all. A word is never broken. */
 void rp_print_line(const struct rp_terminal *terminal, const char *fmt, ...) RP_PRINTF(2, 3);
 
+/* The same, behind a mark in that style: "  FAIL     ", "verdict: ". */
+void rp_print_marked_line(const struct rp_terminal *terminal, enum rp_style style, const char *mark,
+                          const char *fmt, ...) RP_PRINTF(4, 5);
+
 /* The columns of a terminal that text takes, as rp_print writes it. */
 size_t rp_print_width(const char *text);
 

@@ -139,12 +139,13 @@ static void print_passing(struct rp_replay_output *output)
         fputs(output->passing_text, output->terminal->out);
         return;
     }
-    rp_print(output->terminal, RP_STYLE_GOOD, "… and %zu slots within their limits",
-             output->n_passing);
+    char nearest[RP_SLOT_NAME_SIZE + 64] = "";
     if (output->worst_slot[0])
-        rp_print(output->terminal, RP_STYLE_PLAIN, ", the nearest %s at %.2f of its limit",
+        snprintf(nearest, sizeof nearest, ", the nearest %s at %.2f of its limit",
                  output->worst_slot, output->worst);
-    rp_print_line(output->terminal, " (--all shows them)");
+    rp_print_marked_line(output->terminal, RP_STYLE_GOOD,
+                         "… within their limits: ", "%zu slots%s (--all shows them)",
+                         output->n_passing, nearest);
 }
 
 void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_replay_slot *slot)
@@ -271,11 +272,10 @@ static void print_end(const struct rp_terminal *out, const struct rp_replay_coun
 {
     if (counts->n_slots == 0)
         rp_print_line(out, "nothing could be replayed");
-    else if (counts->n_failing > 0) {
-        rp_print(out, RP_STYLE_BAD, "the first slot that introduces an error: %s",
-                 counts->first_failing);
-        fputc('\n', out->out);
-    } else if (counts->n_errors > 0)
+    else if (counts->n_failing > 0)
+        rp_print_marked_line(out, RP_STYLE_BAD, "the first slot that introduces an error: ", "%s",
+                             counts->first_failing);
+    else if (counts->n_errors > 0)
         rp_print_line(
             out,
             "no error of the engine's was found, and the dump is damaged: mend it, then run again");

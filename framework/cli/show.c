@@ -173,8 +173,9 @@ static int show_slot(const struct rp_terminal *out, struct rp_tensor_set *set,
     struct rp_error err;
     char text[2300], shape[64], rms[RP_NUMBER_SIZE], positions[64], nonfinite[64] = "";
     if (rp_tensor_load(set, slot->name, &tensor, &err)) {
-        rp_print(out, RP_STYLE_BAD, "%-16s error", slot->name);
-        rp_print_line(out, ": %s", rp_error_text(&err, text, sizeof text));
+        snprintf(shape, sizeof shape, "%-16.40s error", slot->name);
+        rp_print_marked_line(out, RP_STYLE_BAD, shape, ": %s",
+                             rp_error_text(&err, text, sizeof text));
         return RP_EXIT_ERROR;
     }
     double norm2 = 0;

@@ -109,8 +109,7 @@ static void print_right(struct printer *printer, const struct rp_weights_finding
 static void print_finding(struct printer *printer, const struct rp_weights_finding *finding)
 {
     if (!finding->is_right) {
-        rp_print(printer->out, RP_STYLE_BAD, "%s", printer->model);
-        rp_print_line(printer->out, ": %s", finding->message);
+        rp_print_marked_line(printer->out, RP_STYLE_BAD, printer->model, ": %s", finding->message);
         rp_print_line(printer->out, "    %s", finding->cause[0] ? finding->cause : "unexplained");
         rp_print_line(printer->out, "    next: %s", finding->next);
     } else if (printer->shows_all) {

@@ -30,11 +30,11 @@ const char *rp_results_reason(const cJSON *pair)
     return "";
 }
 
-/* "  FAIL     what: " */
-static void begin_line(const struct rp_terminal *out, const char *verdict)
+/* "  FAIL     " */
+static const char *mark_of(const char *verdict, char *out, size_t size)
 {
-    rp_print(out, RP_STYLE_PLAIN, "  ");
-    rp_print(out, rp_verdict_style(verdict), "%-8s", verdict);
+    snprintf(out, size, "  %-8.8s ", verdict);
+    return out;
 }
 
 static void write_problem(const struct rp_terminal *out, const cJSON *pair)
@@ -42,17 +42,20 @@ static void write_problem(const struct rp_terminal *out, const cJSON *pair)
     const char *verdict = rp_json_text(pair, "verdict"), *name = rp_json_text(pair, "pair");
     const cJSON *divergence = cJSON_GetObjectItemCaseSensitive(
         cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "divergence");
-    begin_line(out, verdict);
+    char mark[16];
+    mark_of(verdict, mark, sizeof mark);
     if (cJSON_IsObject(divergence)) {
         const cJSON *position = cJSON_GetObjectItemCaseSensitive(divergence, "position");
         const char *inner_slot = rp_json_text(divergence, "inner_slot");
         const bool is_error = strcmp(verdict, "ERROR") == 0;
-        rp_print_line(out, " %s: first divergence %s at position %.0f%s%s%s%s", name,
-                      rp_json_text(divergence, "slot"), cJSON_GetNumberValue(position),
-                      inner_slot[0] ? ", slot " : "", inner_slot, is_error ? "; " : "",
-                      is_error ? rp_results_reason(pair) : "");
+        rp_print_marked_line(out, rp_verdict_style(verdict), mark,
+                             "%s: first divergence %s at position %.0f%s%s%s%s", name,
+                             rp_json_text(divergence, "slot"), cJSON_GetNumberValue(position),
+                             inner_slot[0] ? ", slot " : "", inner_slot, is_error ? "; " : "",
+                             is_error ? rp_results_reason(pair) : "");
     } else {
-        rp_print_line(out, " %s: %s", name, rp_results_reason(pair));
+        rp_print_marked_line(out, rp_verdict_style(verdict), mark, "%s: %s", name,
+                             rp_results_reason(pair));
     }
     if (rp_json_text(pair, "diff")[0])
         rp_print_line(out, "           %s", rp_json_text(pair, "diff"));
@@ -70,11 +73,12 @@ static const cJSON *write_skipped(const struct rp_terminal *out, const cJSON *pa
         last = last->next;
         n++;
     }
-    begin_line(out, "SKIP");
     if (n == 1)
-        rp_print_line(out, " %s: %s", rp_json_text(pair, "pair"), reason);
+        rp_print_marked_line(out, RP_STYLE_NOTABLE, "  SKIP     ", "%s: %s",
+                             rp_json_text(pair, "pair"), reason);
     else
-        rp_print_line(out, " %s (%zu pairs): %s", entry, n, reason);
+        rp_print_marked_line(out, RP_STYLE_NOTABLE, "  SKIP     ", "%s (%zu pairs): %s", entry, n,
+                             reason);
     return last;
 }
 
@@ -138,26 +142,27 @@ static const cJSON *write_explained(const struct rp_terminal *out, const cJSON *
         }
         last = next;
     }
-    begin_line(out, "MARGINAL");
-    rp_print_line(out,
-                  " %s (%zu pair%s): L2_rel up to %.3g is quantization and carried rounding%s%s",
-                  entry, n, n == 1 ? "" : "s", l2_rel,
-                  unchecked[0] ? ", as far as was checked; not checked: " : "", unchecked);
+    rp_print_marked_line(
+        out, RP_STYLE_NOTABLE, "  MARGINAL ",
+        "%s (%zu pair%s): L2_rel up to %.3g is quantization and carried rounding%s%s", entry, n,
+        n == 1 ? "" : "s", l2_rel, unchecked[0] ? ", as far as was checked; not checked: " : "",
+        unchecked);
     return last;
 }
 
 static void write_weights(const struct rp_terminal *out, const cJSON *entries)
 {
     const cJSON *entry;
+    char mark[16];
     cJSON_ArrayForEach(entry, entries)
     {
         const cJSON *weights = cJSON_GetObjectItemCaseSensitive(entry, "weights");
         const char *verdict = rp_json_text(weights, "verdict");
         if (strcmp(verdict, "FAIL") != 0 && strcmp(verdict, "ERROR") != 0)
             continue;
-        begin_line(out, verdict);
-        rp_print_line(out, " %s/weights: %s", rp_json_text(entry, "entry"),
-                      rp_json_text(weights, "message"));
+        rp_print_marked_line(out, rp_verdict_style(verdict), mark_of(verdict, mark, sizeof mark),
+                             "%s/weights: %s", rp_json_text(entry, "entry"),
+                             rp_json_text(weights, "message"));
     }
 }
 
@@ -186,8 +191,8 @@ static void write_references(const struct rp_terminal *out, const cJSON *pairs)
 static void write_warning(void *context, const struct rp_warning_group *group)
 {
     const struct rp_terminal *out = context;
-    begin_line(out, "WARNING");
-    rp_print_line(out, " %s: %s: %s", group->name, group->kind, group->message);
+    rp_print_marked_line(out, RP_STYLE_NOTABLE, "  WARNING  ", "%s: %s: %s", group->name,
+                         group->kind, group->message);
 }
 
 /* Neither a pass nor a skip. */

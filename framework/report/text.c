@@ -136,15 +136,17 @@ static void count_slot(struct counts *counts, const struct rp_slot_result *slot)
 
 static void write_counts(const struct rp_terminal *out, const struct counts *counts)
 {
-    rp_print(out, RP_STYLE_GOOD, "… and %zu slots within their limits", counts->n_passing);
+    char over[64] = "", none[64] = "", worst[RP_SLOT_NAME_SIZE + 64] = "";
     if (counts->worst_slot)
-        rp_print(out, RP_STYLE_PLAIN, ", the largest L2_rel %.3g of %s", counts->worst,
+        snprintf(worst, sizeof worst, ", the largest L2_rel %.3g of %s", counts->worst,
                  counts->worst_slot);
     if (counts->n_over)
-        rp_print(out, RP_STYLE_PLAIN, "; %zu downstream over theirs", counts->n_over);
+        snprintf(over, sizeof over, "; %zu downstream are over theirs", counts->n_over);
     if (counts->n_none)
-        rp_print(out, RP_STYLE_PLAIN, "; %zu not compared", counts->n_none);
-    rp_print_line(out, " (--all shows them)");
+        snprintf(none, sizeof none, "; %zu are not compared", counts->n_none);
+    rp_print_marked_line(out, RP_STYLE_GOOD,
+                         "… within their limits: ", "%zu slots%s%s%s (--all shows them)",
+                         counts->n_passing, worst, over, none);
 }
 
 static void write_others(const struct rp_terminal *out, const struct rp_column columns[N_COLUMNS],
@@ -212,11 +214,9 @@ static void write_divergence(const struct rp_terminal *out, const struct rp_dive
 {
     if (d->slot[0]) {
         fputc('\n', out->out);
-        rp_print(out, RP_STYLE_BAD, "first divergence: %s at position %lld", d->slot,
-                 (long long)d->position);
-        if (d->inner_slot[0])
-            rp_print(out, RP_STYLE_BAD, ", slot %s", d->inner_slot);
-        fputc('\n', out->out);
+        rp_print_marked_line(out, RP_STYLE_BAD, "first divergence: ", "%s at position %lld%s%s",
+                             d->slot, (long long)d->position, d->inner_slot[0] ? ", slot " : "",
+                             d->inner_slot);
         rp_print_line(out, "  %s", d->explanation);
         if (d->n_not_compared)
             rp_print_line(out, "  %zu required slots before it could not be compared",
@@ -240,16 +240,17 @@ static void write_verdict(const struct rp_terminal *out, const struct rp_subject
     const bool by_replay = n_failing > 0 && pair->verdict != RP_FAIL && pair->verdict != RP_ERROR;
     const char *name = rp_verdict_name(by_replay ? RP_FAIL : pair->verdict);
     fputc('\n', out->out);
-    rp_print(out, RP_STYLE_PLAIN, "verdict: ");
-    rp_print(out, rp_verdict_style(name), "%s", name);
+    char mark[32], replay[80] = "", required[80] = "";
+    snprintf(mark, sizeof mark, "verdict: %s", name);
     if (n_failing > 0)
-        rp_print(out, RP_STYLE_PLAIN, " (replay: %zu of %zu fail)", n_failing, subject->n_replay);
+        snprintf(replay, sizeof replay, " (replay: %zu of %zu fail)", n_failing, subject->n_replay);
     if (pair->n_required_compared < pair->n_required)
-        rp_print(out, RP_STYLE_PLAIN, " (%zu of %zu required slots compared)",
+        snprintf(required, sizeof required, " (%zu of %zu required slots compared)",
                  pair->n_required_compared, pair->n_required);
-    if (subject->positions && subject->positions[0])
-        rp_print(out, RP_STYLE_PLAIN, " (%s)", subject->positions);
-    fputc('\n', out->out);
+    const bool has_positions = subject->positions && subject->positions[0];
+    rp_print_marked_line(out, rp_verdict_style(name), mark, "%s%s%s%s%s", replay, required,
+                         has_positions ? " (" : "", has_positions ? subject->positions : "",
+                         has_positions ? ")" : "");
 }
 
 void rp_report_text(const struct rp_terminal *out, const struct rp_subject *subject,
