@@ -33,6 +33,7 @@ steps=(
     "tidy:clang-tidy"
     "rooms:includes go one way"
     "faults:each fault of docs/faults.md has its test"
+    "links:every file that a page names is there"
     "shell:shellcheck"
     "sanitize:all tests under AddressSanitizer and UndefinedBehaviorSanitizer"
     "valgrind:unit tests under valgrind, but those that only compute"
@@ -94,6 +95,11 @@ step_faults() { # a page that names no test that there is must fail
     local wrong
     wrong=$(mktemp) && sed s/a_failed_write_leaves_nothing/no_such_test/ docs/faults.md >"$wrong" &&
         ci/faults.sh && ! ci/faults.sh "$wrong"
+}
+step_links() { # of a page with a dead link, a dead heading and a dead path each is an error
+    local wrong
+    wrong=$(mktemp --suffix=.md) && printf '%s\n' '[a](no-such-page.md) [b](#no-heading)' "\`ci/no-such-script.sh\`" >"$wrong" &&
+        ci/links.sh && ! ci/links.sh "$wrong" && [ "$(ci/links.sh "$wrong" | grep -c error:)" = 3 ]
 }
 step_shell() { git ls-files '*.sh' .ci/run | xargs shellcheck; }
 step_sanitize() { build_and_test sanitize; }
