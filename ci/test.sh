@@ -39,6 +39,7 @@ steps=(
     "ctest-scheme:what ctest users do: filters, reruns, skips, stop on failure"
     "html:the HTML report, in headless Chromium at two widths"
     "consumer:refparity inside another project: installed, fetched, by pkg-config"
+    "packages:one version; pages of man and completion of every option; a wheel, installed, run, removed"
     "fuzz:$fuzz_seconds s for each parser"
     "python:the recorder's unit tests"
     "record:the committed fixtures, recorded again"
@@ -117,6 +118,8 @@ step_ctest-scheme() { cases/ctest_scheme_test.sh build/parity; }
 step_html() { cases/html_report_test.sh build/parity; }
 
 step_consumer() { cases/consumer_test.sh build/parity; }
+
+step_packages() { ci/package.sh --test sample; }
 
 step_fuzz() {
     cmake --preset fuzz && cmake --build --preset fuzz || return 1
