@@ -281,6 +281,7 @@ test_sample() {
         exit 2
     }
     test_versions "$program"
+    ! (version=$version.1 && test_versions "$program") 2>/dev/null || fail "another version is not noticed"
     test_pages "$program"
     PATH=$(dirname "$program"):$PATH ci/package/completion/test.sh
     python=$(python_of_packages) || exit 2
