@@ -158,7 +158,7 @@ test_deb() {
         printf "cmake_minimum_required(VERSION 3.25)\nproject(use C)\nfind_package(refparity %s REQUIRED)\n" '"$version"' >CMakeLists.txt
         printf "add_executable(use /build/use.c)\ntarget_link_libraries(use refparity::cases)\n" >>CMakeLists.txt
         cmake -B build . && cmake --build build && build/use
-        dpkg --purge librefparity-dev python3-refparity-dump refparity
+        dpkg --purge librefparity-dev python3-refparity-dump refparity refparity-dbgsym
         list >/build/after
         diff /build/before /build/after' || fail "installed, run and purged"
     ls "$out"/deb/*.deb
