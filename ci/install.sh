@@ -63,6 +63,7 @@ look() {
         need "has_fuzzer" "libclang-rt-$(clang_major)-dev" "clang's libFuzzer and sanitizers"
         need "has clang-format" clang-format "clang-format"
         need "has clang-tidy" clang-tidy "clang-tidy"
+        need "has ccache" ccache "ccache"
         need "has valgrind" valgrind "valgrind"
         need "test -x /usr/bin/cmake" cmake "the distribution's own CMake"
         need "has g++" g++ "a C++ compiler"
