@@ -44,10 +44,10 @@ class Refparity(ConanFile):
 
     def requirements(self):
         if not self.options.system_libraries:
-            self.requires("cjson/[>=1.7.15 <2]")
+            self.requires("cjson/[>=1.7.15 <2]", transitive_headers=True)  # the CMake package looks for it
             self.requires("zlib/[>=1.2.11 <2]")
             if self.options.cases:
-                self.requires("cmocka/[>=1.1.5 <3]")
+                self.requires("cmocka/[>=1.1.5 <3]", transitive_headers=True)
 
     def layout(self):
         cmake_layout(self)
