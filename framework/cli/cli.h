@@ -12,6 +12,7 @@ int rp_cli_show(int argc, char **argv);
 int rp_cli_check_matrix(int argc, char **argv);
 int rp_cli_record(int argc, char **argv);
 int rp_cli_report(int argc, char **argv);
+int rp_cli_shard(int argc, char **argv);
 
 /* Prints "refparity: error: …" to stderr and returns exit code 2. */
 int rp_cli_error(const struct rp_error *err);
