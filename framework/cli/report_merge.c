@@ -1,15 +1,14 @@
 /* See report_merge.h. */
 #include "cli/report_merge.h"
 
-#include <stdio.h>
-
 #include "cli/cli.h"
 #include "refparity/compare.h"
 #include "report/markdown.h"
 #include "report/merge.h"
 #include "report/summary.h"
 
-int rp_cli_report_merge(const struct rp_cli_merge *options, char *const *sources, size_t n)
+int rp_cli_report_merge(const struct rp_terminal *out, const struct rp_cli_merge *options,
+                        char *const *sources, size_t n)
 {
     const struct rp_context context = {.prefix = "", .reports_dir = options->out};
     struct rp_shard_files files = {.list = NULL};
@@ -26,9 +25,9 @@ int rp_cli_report_merge(const struct rp_cli_merge *options, char *const *sources
         status = rp_results_merge(&files, options->filter, options->out, &results, &err);
     if (results.root) {
         if (options->markdown)
-            rp_report_markdown(stdout, &results);
+            rp_report_markdown(out->out, &results);
         else
-            rp_results_summary(stdout, &context, &results);
+            rp_results_summary(out, &context, &results, options->shows_all);
         code = rp_results_exit_code(&results, options->strict_warnings);
     }
     if (status)

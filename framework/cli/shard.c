@@ -41,6 +41,7 @@ static const char help[] =
 enum { MAX_REGEX = 30000, N_SHOWN = 3 };
 
 struct options {
+    FILE *out;
     const char *filter;
     bool names, list, entries;
     struct rp_shard shard;
@@ -58,13 +59,13 @@ static void print_pattern(struct options *options, const char *prefix, const cha
                           const char *end)
 {
     const char *const parts[N_SHOWN] = {prefix, name, end};
-    fputs(options->n_printed++ ? "|" : "^(", stdout);
+    fputs(options->n_printed++ ? "|" : "^(", options->out);
     options->length++;
     for (size_t i = 0; i < N_SHOWN; i++) {
         for (const char *c = parts[i]; *c; c++) {
             if (*c == '.' || *c == '+')
-                putchar('\\');
-            putchar(*c);
+                putc('\\', options->out);
+            putc(*c, options->out);
             options->length += 2;
         }
     }
@@ -79,7 +80,7 @@ static void print_shard(const struct rp_context *context, const struct rp_shards
             continue;
         rp_matrix_pair(context->matrix, i, &pair);
         if (options->names)
-            puts(pair.name);
+            fprintf(options->out, "%s\n", pair.name);
         else
             print_pattern(options, context->prefix, pair.name, "/");
         options->n_printed += options->names;
@@ -90,17 +91,17 @@ static void print_shard(const struct rp_context *context, const struct rp_shards
                           "/weights$");
 }
 
-static void print_list(const struct rp_shards *shards)
+static void print_list(FILE *out, const struct rp_shards *shards)
 {
     for (size_t i = 1; i <= shards->count; i++) {
         const struct rp_slurm *asked = shards->resources[i];
         if (asked)
-            printf("%zu\t%zu\t%s\t%s\t%s\n", i, shards->n_of[i], shown(asked->mem),
-                   shown(asked->gres), shown(asked->time));
+            fprintf(out, "%zu\t%zu\t%s\t%s\t%s\n", i, shards->n_of[i], shown(asked->mem),
+                    shown(asked->gres), shown(asked->time));
     }
 }
 
-static void print_entries(const struct rp_matrix *matrix, const struct rp_shards *shards)
+static void print_entries(FILE *out, const struct rp_matrix *matrix, const struct rp_shards *shards)
 {
     for (size_t i = 0; i < shards->n_entries; i++) {
         const struct rp_entry *entry = rp_matrix_entry(matrix, i);
@@ -113,8 +114,8 @@ static void print_entries(const struct rp_matrix *matrix, const struct rp_shards
             is_wanted = shards->of_pair[k] > 0;
         }
         if (is_wanted)
-            printf("%s\t%s\t%s\t%s\t%s\n", entry->hf_model, entry->name, shown(entry->slurm.mem),
-                   shown(entry->slurm.gres), shown(entry->slurm.time));
+            fprintf(out, "%s\t%s\t%s\t%s\t%s\n", entry->hf_model, entry->name,
+                    shown(entry->slurm.mem), shown(entry->slurm.gres), shown(entry->slurm.time));
     }
 }
 
@@ -129,9 +130,9 @@ static int print_config(const char *path, struct options *options)
         rp_shards_open(context.matrix, options->shard.count, options->filter, &shards, &err);
     if (!status) {
         if (options->entries)
-            print_entries(context.matrix, &shards);
+            print_entries(options->out, context.matrix, &shards);
         else if (options->list)
-            print_list(&shards);
+            print_list(options->out, &shards);
         else
             print_shard(&context, &shards, options);
         rp_shards_free(&shards);
@@ -154,7 +155,7 @@ static int print_all(const struct rp_configs *configs, struct options *options)
                                   "shards than prompts",
                                   options->shard.index, options->shard.count);
     if (!options->names)
-        puts(")");
+        fputs(")\n", options->out);
     if (options->length > MAX_REGEX)
         return rp_cli_usage_error("shard",
                                   "what selects shard %zu of %zu is longer than ctest "
@@ -170,13 +171,13 @@ static enum rp_status read_count(const char *text, struct rp_shard *shard, struc
     return rp_shard_parse(whole, "N", shard, err);
 }
 
-int rp_cli_shard(int argc, char **argv)
+int rp_cli_shard(int argc, char **argv, const struct rp_terminal *out)
 {
     static const struct option known[] = {
         {"filter", required_argument, NULL, 'f'}, {"names", no_argument, NULL, 'n'},
         {"list", no_argument, NULL, 'l'},         {"entries", no_argument, NULL, 'e'},
         {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
-    struct options options = {.filter = NULL};
+    struct options options = {.out = out->out};
     struct rp_configs configs;
     struct rp_error err;
     int option;
@@ -187,7 +188,7 @@ int rp_cli_shard(int argc, char **argv)
         case 'n': options.names = true; break;
         case 'l': options.list = true; break;
         case 'e': options.entries = true; break;
-        case 'h': fputs(help, stdout); return RP_EXIT_PASS;
+        case 'h': fputs(help, out->out); return RP_EXIT_PASS;
         default:
             return rp_cli_usage_error("shard", "unknown option %s, or one without its value",
                                       argv[optind - 1]);
