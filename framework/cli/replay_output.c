@@ -241,9 +241,9 @@ static void print_unshown(const struct rp_terminal *out, const struct rp_replay_
         rp_print_line(out, "left out: %zu layer%s for multi-token prediction, behind the decoder's",
                       counts->n_prediction_layers, counts->n_prediction_layers == 1 ? "" : "s");
     if (counts->n_unknown > 0)
-        rp_print_line(out, "not used: %s: %s, as h0_attnout is (docs/slots.md lists them)", counts->unknown,
-                      counts->n_unknown == 1 ? "no slot has that name"
-                                             : "no slots have such names");
+        rp_print_line(
+            out, "not used: %s: %s, as h0_attnout is (docs/slots.md lists them)", counts->unknown,
+            counts->n_unknown == 1 ? "no slot has that name" : "no slots have such names");
     if (counts->n_missing > 0)
         rp_print_line(out, "not shown: the dump has no %s; every required slot has to be there",
                       counts->missing);
