@@ -77,12 +77,29 @@ static void describe_together(struct rp_weights_finding *finding, const struct r
              rows->together.limit);
 }
 
+static void add_column(struct rp_weights_finding *finding, const struct rp_row_distance *worst)
+{
+    const size_t used = strlen(finding->message);
+    snprintf(finding->message + used, sizeof finding->message - used, ", the first in column %zu",
+             worst->worst);
+}
+
 static void describe(struct rp_weights_finding *finding, const struct rp_tensor_rows *rows)
 {
     char range[96] = "";
     if (rows->n_failing < rows->n_rows)
         snprintf(range, sizeof range, ", all from row %zu to row %zu", rows->first_failing,
                  rows->last_failing);
+    if (!isfinite(rows->worst.error)) {
+        snprintf(finding->message, sizeof finding->message,
+                 "%s (%s): %zu of %zu rows are not the checkpoint's%s; row %zu has values that are "
+                 "not finite",
+                 finding->name, finding->type, rows->n_failing, rows->n_rows, range,
+                 rows->worst_row);
+        if (!rows->is_sketched)
+            add_column(finding, &rows->worst);
+        return;
+    }
     if (rows->is_sketched) {
         snprintf(
             finding->message, sizeof finding->message,
