@@ -165,8 +165,8 @@ END
     grep -q ffn_gate_exps "$work/log" || fail "gate and up exchanged are not named"
 }
 
-# Without the checkpoint its sketch tells the same: of experts, and of what kv_b_proj is split into, too. gpt-oss's
-# experts, which a file has transposed, cannot be sketched.
+# ---- by the sketch alone: experts, and what kv_b_proj is split into
+# gpt-oss's experts, which a file has transposed, cannot be sketched.
 sketched() { # CHECKPOINT
     local sketch=$work/sketch.safetensors change=blk.1.ffn_up_exps.weight=from:1280:1536:768 type status=0
     logged "$python" "$root/fixtures/weights_sketch.py" "$1" "$sketch"
@@ -189,10 +189,14 @@ buggy() { # GGUF BUG LAYER SLOT=NAME...: the C model with a bug of the catalogue
     replays "$gguf" "$@"
 }
 
-# Latent attention as older files have it: keys and values are made of the latent.
+# ---- latent attention as older files have it: keys and values are made of the latent
 not_absorbed() { # GGUF, in F32
     local older=$work/older.gguf type
     logged "$python" "$root/cases/older_latents.py" "$1" "$older"
+    logged "$bin/refparity" weights "$older" "$checkpoint"
+    logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$older" "$work/mutated.gguf" --tensor blk.1.attn_kv_b.weight=swap:0:160:160
+    "$bin/refparity" weights "$work/mutated.gguf" "$checkpoint" >"$work/log" 2>&1 && fail "heads of kv_b_proj exchanged are right"
+    grep -qF "blk.1.attn_kv_b.weight (F32): 320 of " "$work/log" || fail "it is not attn_kv_b that is wrong"
     rm -rf "$work/dump"
     logged "$bin/refparity-embedded" --model "$older" --tokens "$work/tokens" --mode "$mode" --dump "$work/dump" --slots operations
     agrees "$family, $mode, not absorbed: the C model"

@@ -600,11 +600,21 @@ static enum rp_status refuse_unused(const struct conversion *conversion, struct 
     return RP_OK;
 }
 
+/* Whether the file's keys of latent attention are those of heads, not of the latent. */
+static bool has_latents_in_one(const struct rp_gguf *file, const struct rp_model_config *model)
+{
+    char key[NAME_SIZE];
+    snprintf(key, sizeof key, "%s.attention.key_length_mla", model->architecture);
+    return model->kv_lora_rank > 0 && !rp_gguf_find_value(file, key);
+}
+
 typedef enum rp_status open_fn(const char *path, struct rp_checkpoint **out, struct rp_error *err);
 
-static enum rp_status convert(const char *path, open_fn *open, struct rp_gguf **out,
+/* like: a file; NULL: as converters write it today. */
+static enum rp_status convert(const char *path, const struct rp_gguf *like, struct rp_gguf **out,
                               struct rp_error *err)
 {
+    open_fn *const open = rp_is_checkpoint(path) ? rp_checkpoint_open : rp_checkpoint_open_sketch;
     struct rp_gguf_metadata metadata = {.bytes = NULL};
     struct conversion *conversion = calloc(1, sizeof *conversion);
     if (!conversion)
@@ -612,6 +622,8 @@ static enum rp_status convert(const char *path, open_fn *open, struct rp_gguf **
     enum rp_status status = open(path, &conversion->checkpoint, err);
     if (status == RP_OK)
         status = rp_checkpoint_config_read(conversion->checkpoint, &conversion->config, err);
+    if (status == RP_OK && like && has_latents_in_one(like, &conversion->config.model))
+        rp_checkpoint_config_put_in_one(&conversion->config);
     if (status == RP_OK)
         status = find_prefix(conversion, err);
     if (status != RP_OK)
@@ -644,6 +656,11 @@ done:
 
 enum rp_status rp_gguf_open_checkpoint(const char *path, struct rp_gguf **out, struct rp_error *err)
 {
-    return convert(path, rp_is_checkpoint(path) ? rp_checkpoint_open : rp_checkpoint_open_sketch,
-                   out, err);
+    return convert(path, NULL, out, err);
+}
+
+enum rp_status rp_gguf_open_checkpoint_like(const char *path, const struct rp_gguf *file,
+                                            struct rp_gguf **out, struct rp_error *err)
+{
+    return convert(path, file, out, err);
 }

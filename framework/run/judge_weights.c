@@ -73,7 +73,7 @@ static enum rp_verdict compare(const struct rp_context *context, const char *ggu
         return unavailable(context);
     }
     if (status == RP_OK)
-        status = rp_gguf_open_checkpoint(source, &checkpoint, &err);
+        status = rp_gguf_open_checkpoint_like(source, file, &checkpoint, &err);
     if (status == RP_OK)
         status = rp_weights_compare(file, checkpoint, count, counter, &err);
     if (status != RP_OK) {
