@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "report/known.h"
 #include "report/summary.h"
 #include "report/warnings.h"
 
@@ -111,6 +112,38 @@ static void write_warnings(FILE *out, const struct rp_results *results)
     (void)rp_report_warnings(results->root, write_warning, out);
 }
 
+/* In a cell, behind what it stands beside. */
+static void write_mended(FILE *out, const cJSON *pair)
+{
+    const cJSON *item = NULL;
+    while ((item = rp_report_next_mended(pair, item)) != NULL) {
+        if (strcmp(rp_json_text(item, "message"), rp_results_reason(pair)) == 0)
+            continue;
+        fputs("; ", out);
+        write_cell(out, rp_json_text(item, "message"));
+    }
+}
+
+static void write_known_group(void *context, const struct rp_known_group *group)
+{
+    FILE *out = context;
+    char text[2048];
+    fputs("| XFAIL | ", out);
+    write_cell(out, group->entry);
+    fprintf(out, " (%zu pair%s) | ", group->n_pairs, group->n_pairs == 1 ? "" : "s");
+    write_cell(out, rp_known_text(group, text, sizeof text));
+    fputs(" |\n", out);
+}
+
+/* What is known, once an entry. */
+static void write_known(FILE *out, const cJSON *pairs)
+{
+    if (rp_report_known(pairs, NULL, NULL) == 0)
+        return;
+    fputs("\n| verdict | entry | known divergence |\n|---|---|---|\n", out);
+    (void)rp_report_known(pairs, write_known_group, out);
+}
+
 static void write_problems(FILE *out, const cJSON *pairs, int *n)
 {
     const cJSON *pair;
@@ -119,7 +152,7 @@ static void write_problems(FILE *out, const cJSON *pairs, int *n)
         const cJSON *divergence =
             cJSON_GetObjectItemCaseSensitive(comparison_of(pair), "divergence");
         const cJSON *departure = cJSON_GetObjectItemCaseSensitive(comparison_of(pair), "departure");
-        if (has_passed(pair))
+        if (has_passed(pair) || strcmp(rp_json_text(pair, "verdict"), "XFAIL") == 0)
             continue;
         begin_problems(out, n);
         fprintf(out, "| %s | ", rp_json_text(pair, "verdict"));
@@ -131,6 +164,7 @@ static void write_problems(FILE *out, const cJSON *pairs, int *n)
             write_cell(out, rp_results_reason(pair));
         if (cJSON_IsObject(departure))
             write_departure(out, departure);
+        write_mended(out, pair);
         fputs(" |\n", out);
     }
 }
@@ -183,15 +217,17 @@ static void write_passed(FILE *out, const cJSON *pairs, size_t n_passed)
 void rp_report_markdown(FILE *out, const struct rp_results *results)
 {
     const cJSON *pairs = cJSON_GetObjectItemCaseSensitive(results->root, "pairs");
-    char explained[64] = "", weights[256];
+    char explained[64] = "", known[64] = "", weights[256];
     int n_problems = 0;
     if (results->n_explained)
         snprintf(explained, sizeof explained, " (%zu of them explained)", results->n_explained);
+    if (results->n_known)
+        snprintf(known, sizeof known, ", %zu known", results->n_known);
     fprintf(out,
-            "### refparity: compared %zu of %zu pairs\n\n%zu passed%s, %zu failed, %zu errors, %zu "
-            "skipped\n",
-            results->n_compared, results->n_pairs, results->n_passed, explained, results->n_failed,
-            results->n_errors, results->n_skipped);
+            "### refparity: compared %zu of %zu pairs\n\n%zu passed%s%s, %zu failed, %zu errors, "
+            "%zu skipped\n",
+            results->n_compared, results->n_pairs, results->n_passed, explained, known,
+            results->n_failed, results->n_errors, results->n_skipped);
     if (results->n_warnings > 0)
         fprintf(out, "\n%zu warnings\n", results->n_warnings);
     if (rp_report_weights_line(&results->weights, weights, sizeof weights)[0])
@@ -199,6 +235,7 @@ void rp_report_markdown(FILE *out, const struct rp_results *results)
     write_references(out, pairs);
     write_problems(out, pairs, &n_problems);
     write_weights(out, cJSON_GetObjectItemCaseSensitive(results->root, "entries"), &n_problems);
+    write_known(out, pairs);
     write_warnings(out, results);
     write_passed(out, pairs, results->n_passed);
 }

@@ -24,7 +24,7 @@ static void write_slot(FILE *out, const struct rp_replay_result *result,
             fprintf(out, " %10s", "");
     }
     fprintf(out, "  %s", rp_verdict_name(slot->verdict));
-    if (slot->verdict == RP_FAIL || slot->verdict == RP_ERROR)
+    if (slot->verdict == RP_FAIL || slot->verdict == RP_XFAIL || slot->verdict == RP_ERROR)
         fprintf(out, ": %s", slot->message);
     else if (slot->is_carried)
         fprintf(out, " (%s is not dumped)", slot->between);
@@ -144,7 +144,7 @@ static cJSON *result_json(const struct rp_replay_result *result)
             cJSON_AddItemToObject(slot, "explanation", explanation_json(&result->explanations[i]));
         cJSON_AddItemToArray(slots, slot);
     }
-    if (result->judgement.verdict == RP_FAIL)
+    if (result->judgement.verdict == RP_FAIL || result->judgement.verdict == RP_XFAIL)
         rp_report_replay_by_position(object, &result->layer);
     return object;
 }

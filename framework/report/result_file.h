@@ -8,7 +8,7 @@
 
 #include "run/judge.h"
 
-/* Judges pair and writes its result.json; writes its .diff when it fails, is in error or has warnings, removes
+/* Judges pair and writes its result.json; writes its .diff when it diverges, is in error or has warnings, removes
  * an old one otherwise. *verdict and *warnings are the pair's. */
 enum rp_status rp_results_write_pair(const struct rp_context *context, const struct rp_pair *pair,
                                      enum rp_verdict *verdict, struct rp_warnings *warnings,

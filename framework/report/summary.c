@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "report/known.h"
 #include "report/warnings.h"
 
 const char *rp_results_reason(const cJSON *pair)
@@ -26,7 +27,17 @@ const char *rp_results_reason(const cJSON *pair)
         if (strcmp(rp_json_text(slot, "verdict"), verdict) == 0)
             return rp_json_text(slot, "message");
     }
-    return "";
+    const cJSON *mended = rp_report_next_mended(pair, NULL);
+    return mended ? rp_json_text(mended, "message") : "";
+}
+
+/* What is known and mended, unless that is all there is to say of the pair. */
+static void write_mended(FILE *out, const cJSON *pair)
+{
+    const cJSON *item = NULL;
+    while ((item = rp_report_next_mended(pair, item)) != NULL)
+        if (strcmp(rp_json_text(item, "message"), rp_results_reason(pair)) != 0)
+            fprintf(out, "           %s\n", rp_json_text(item, "message"));
 }
 
 static void write_problem(FILE *out, const cJSON *pair)
@@ -46,6 +57,7 @@ static void write_problem(FILE *out, const cJSON *pair)
         fputs(rp_results_reason(pair), out);
     }
     fputc('\n', out);
+    write_mended(out, pair);
     if (rp_json_text(pair, "diff")[0])
         fprintf(out, "           %s\n", rp_json_text(pair, "diff"));
 }
@@ -171,6 +183,13 @@ static void write_references(FILE *out, const cJSON *pairs)
                 rp_json_text(pair, "reference"));
 }
 
+static void write_known(void *out, const struct rp_known_group *group)
+{
+    char text[2048];
+    fprintf(out, "  %-8s %s (%zu pair%s): %s\n", "XFAIL", group->entry, group->n_pairs,
+            group->n_pairs == 1 ? "" : "s", rp_known_text(group, text, sizeof text));
+}
+
 static void write_warning(void *out, const struct rp_warning_group *group)
 {
     fprintf(out, "  %-8s %s: %s: %s\n", "WARNING", group->name, group->kind, group->message);
@@ -186,18 +205,21 @@ void rp_results_summary(FILE *out, const struct rp_context *context,
             pair = write_skipped(out, pair);
         else if (strcmp(verdict, "MARGINAL") == 0)
             pair = write_explained(out, pair);
-        else if (strcmp(verdict, "PASS") != 0)
+        else if (strcmp(verdict, "PASS") != 0 && strcmp(verdict, "XFAIL") != 0)
             write_problem(out, pair);
     }
-    char explained[64] = "", weights[256];
+    char explained[64] = "", known[64] = "", weights[256];
+    (void)rp_report_known(pairs, write_known, out);
     write_references(out, pairs);
     write_weights(out, cJSON_GetObjectItemCaseSensitive(results->root, "entries"));
     (void)rp_report_warnings(results->root, write_warning, out);
     if (results->n_explained)
         snprintf(explained, sizeof explained, " (%zu of them explained)", results->n_explained);
-    fprintf(out, "compared %zu of %zu pairs: %zu passed%s, %zu failed, %zu errors, %zu skipped",
-            results->n_compared, results->n_pairs, results->n_passed, explained, results->n_failed,
-            results->n_errors, results->n_skipped);
+    if (results->n_known)
+        snprintf(known, sizeof known, ", %zu known", results->n_known);
+    fprintf(out, "compared %zu of %zu pairs: %zu passed%s%s, %zu failed, %zu errors, %zu skipped",
+            results->n_compared, results->n_pairs, results->n_passed, explained, known,
+            results->n_failed, results->n_errors, results->n_skipped);
     if (results->n_warnings)
         fprintf(out, ", %zu warnings", results->n_warnings);
     if (results->n_other)
@@ -212,5 +234,7 @@ void rp_results_summary(FILE *out, const struct rp_context *context,
     if (rp_report_weights_line(&results->weights, weights, sizeof weights)[0])
         fprintf(out, "\n%s", weights);
     fprintf(out, "\nreports: %s/{index.html,results.json,junit.xml%s}\n", context->reports_dir,
-            results->n_failed || results->n_errors || results->n_warnings ? ",*.diff" : "");
+            results->n_failed || results->n_errors || results->n_known || results->n_warnings
+                ? ",*.diff"
+                : "");
 }

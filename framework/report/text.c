@@ -19,6 +19,7 @@ static const char *status_text(const struct rp_slot_result *slot)
         return rp_verdict_name(slot->verdict);
     switch (slot->verdict) {
     case RP_PASS: return "(ok)";
+    case RP_XFAIL:
     case RP_FAIL: return "(over)";
     case RP_SKIP: return "(none)";
     default: return "(error)";
@@ -53,7 +54,7 @@ static void write_row(FILE *out, const struct rp_slot_result *slot)
         fprintf(out, " %6.4g", slot->limit);
     }
     fprintf(out, "  %s", status_text(slot));
-    if (slot->downstream_of[0])
+    if (slot->downstream_of[0] && slot->verdict != RP_XFAIL)
         fprintf(out, " downstream of %s", slot->downstream_of);
     else if (slot->verdict != RP_PASS && slot->required)
         fprintf(out, ": %s", slot->message);
@@ -99,17 +100,43 @@ static void write_divergence(FILE *out, const struct rp_divergence *d)
         fprintf(out, "  %zu required slots before it could not be compared\n", d->n_not_compared);
 }
 
-/* Replay fails a pair of its own, also where the comparison passes or could not be made. */
+/* Replay fails a pair of its own, also where the comparison passes or could not be made; and so does what is
+ * known and mended. */
 static void write_verdict(FILE *out, const struct rp_subject *subject,
                           const struct rp_pair_result *pair)
 {
-    size_t n_failing = 0;
-    for (size_t i = 0; i < subject->n_replay; i++)
+    size_t n_failing = 0, n_known = 0, n_mended = 0;
+    enum rp_verdict verdict = pair->verdict;
+    for (size_t i = 0; i < subject->n_replay; i++) {
         n_failing += subject->replay[i].judgement.verdict == RP_FAIL;
-    const int by_replay = n_failing > 0 && pair->verdict != RP_FAIL && pair->verdict != RP_ERROR;
-    fprintf(out, "\nverdict: %s", rp_verdict_name(by_replay ? RP_FAIL : pair->verdict));
+        n_known += subject->replay[i].judgement.verdict == RP_XFAIL;
+    }
+    for (size_t i = 0; i < subject->n_known; i++)
+        n_mended += rp_known_is_failure(&subject->known[i]);
+    if (verdict != RP_ERROR && n_failing + n_mended > 0)
+        verdict = RP_FAIL;
+    else if (n_known > 0 && (verdict == RP_PASS || verdict == RP_MARGINAL))
+        verdict = RP_XFAIL;
+    fprintf(out, "\nverdict: %s", rp_verdict_name(verdict));
     if (n_failing > 0)
         fprintf(out, " (replay: %zu of %zu fail)", n_failing, subject->n_replay);
+    if (n_known > 0)
+        fprintf(out, " (replay: %zu of %zu are known to fail)", n_known, subject->n_replay);
+}
+
+static void write_known(FILE *out, const struct rp_subject *subject)
+{
+    for (size_t i = 0; i < subject->n_known; i++) {
+        const struct rp_known_result *result = &subject->known[i];
+        const struct rp_known *known = result->known;
+        if (result->n_met > 0)
+            fprintf(out, "known: %s%s%s: %zu slots, the first %s: %s%s%s\n", known->slot,
+                    known->name ? ", " : "", known->name ? known->name : "", result->n_met,
+                    result->first, known->reason, known->issue ? "; " : "",
+                    known->issue ? known->issue : "");
+        else if (result->message[0])
+            fprintf(out, "%s\n", result->message);
+    }
 }
 
 void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp_pair_result *pair,
@@ -141,6 +168,7 @@ void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp
     if (subject->positions && subject->positions[0])
         fprintf(out, " (%s)", subject->positions);
     fputc('\n', out);
+    write_known(out, subject);
     for (size_t i = 0; subject->warnings && i < subject->warnings->n; i++)
         fprintf(out, "warning: %s: %s\n", subject->warnings->list[i].slot,
                 subject->warnings->list[i].message);
