@@ -266,17 +266,6 @@ enum rp_status rp_results_make_pair(const struct rp_context *context, const stru
     return status;
 }
 
-enum rp_status rp_results_write_pair(const struct rp_context *context, const struct rp_pair *pair,
-                                     enum rp_verdict *verdict, struct rp_warnings *warnings,
-                                     struct rp_error *err)
-{
-    cJSON *json;
-    const enum rp_status status =
-        rp_results_make_pair(context, pair, NULL, &json, verdict, warnings, err);
-    cJSON_Delete(json);
-    return status;
-}
-
 cJSON *rp_results_read_pair(const struct rp_context *context, const struct rp_pair *pair,
                             const char *path, bool *forged)
 {
