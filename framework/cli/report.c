@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cli/configs.h"
+#include "cli/report_baseline.h"
 #include "refparity/compare.h"
 #include "report/markdown.h"
 #include "report/old_reports.h"
@@ -28,6 +29,10 @@ static const char help[] =
     "                     warnings under --strict-warnings, and note that ctest has come to\n"
     "                     its end (ctest does this)\n"
     "  --markdown         print the summary as Markdown, for a CI's step summary\n"
+    "  --baseline FILE    compare with the results.json of an earlier run, and print what is new,\n"
+    "                     worse, mended and better; exit with 1 if anything is new or worse,\n"
+    "                     else with 0, whatever fails as before (docs/known-divergences.md)\n"
+    "  --json             with --baseline: print that as JSON\n"
     "  --strict-warnings  exit with 3 where all passes and there are warnings; so does\n"
     "                     REFPARITY_STRICT_WARNINGS=1 in the environment\n"
     "  --help\n"
@@ -37,7 +42,8 @@ static const char help[] =
     "written, else 3 if there are warnings and --strict-warnings, else 0\n";
 
 struct options {
-    bool begin, write_only, markdown, strict_warnings;
+    bool begin, write_only, markdown, json, strict_warnings;
+    const char *baseline; /* NULL: none */
 };
 
 /* n_tests: how many pairs and weights tests the run had; not 0 after an error. */
@@ -55,6 +61,14 @@ static int report(const struct rp_context *context, const struct options *option
     if (!results.root)
         return rp_cli_error(&err);
     *n_tests = results.n_pairs + results.weights.n + (status != RP_OK);
+    if (options->baseline && results.n_pairs > 0) {
+        const int changed = rp_cli_report_baseline(&results, options->baseline,
+                                                   options->json       ? RP_REPORT_JSON
+                                                   : options->markdown ? RP_REPORT_MARKDOWN
+                                                                       : RP_REPORT_TEXT);
+        rp_results_free(&results);
+        return status ? rp_cli_error(&err) : changed;
+    }
     if (results.n_pairs + results.weights.n > 0) {
         if (options->markdown)
             rp_report_markdown(stdout, &results);
@@ -110,9 +124,10 @@ static int report_all(const struct rp_configs *configs, const struct options *op
 int rp_cli_report(int argc, char **argv)
 {
     static const struct option known[] = {
-        {"begin", no_argument, NULL, 'b'},    {"write-only", no_argument, NULL, 'w'},
-        {"markdown", no_argument, NULL, 'm'}, {"strict-warnings", no_argument, NULL, 's'},
-        {"help", no_argument, NULL, 'h'},     {NULL, 0, NULL, 0}};
+        {"begin", no_argument, NULL, 'b'},          {"write-only", no_argument, NULL, 'w'},
+        {"markdown", no_argument, NULL, 'm'},       {"strict-warnings", no_argument, NULL, 's'},
+        {"baseline", required_argument, NULL, 'B'}, {"json", no_argument, NULL, 'j'},
+        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0}};
     struct options options = {.strict_warnings = rp_env_flag("REFPARITY_STRICT_WARNINGS")};
     int option;
     opterr = 0;
@@ -122,10 +137,15 @@ int rp_cli_report(int argc, char **argv)
         case 'w': options.write_only = true; break;
         case 'm': options.markdown = true; break;
         case 's': options.strict_warnings = true; break;
+        case 'B': options.baseline = optarg; break;
+        case 'j': options.json = true; break;
         case 'h': fputs(help, stdout); return RP_EXIT_PASS;
         default: return rp_cli_usage_error("report", "unknown option %s", argv[optind - 1]);
         }
     }
+    if (options.json && !options.baseline)
+        return rp_cli_usage_error("report", "--json goes with --baseline; without, the report is "
+                                            "reports/results.json");
     if (argc - optind > 1)
         return rp_cli_usage_error("report", "expected one folder, found %d", argc - optind);
     struct rp_configs configs;

@@ -14,9 +14,7 @@ static const cJSON *comparison_of(const cJSON *pair)
     return cJSON_GetObjectItemCaseSensitive(pair, "comparison");
 }
 
-/* Inside a table's cell: what Markdown or HTML would take for its own is escaped, and a cell is one
- * line. */
-static void write_cell(FILE *out, const char *text)
+void rp_markdown_cell(FILE *out, const char *text)
 {
     for (; *text; text++) {
         const unsigned char byte = (unsigned char)*text;
@@ -47,7 +45,7 @@ static void write_departure(FILE *out, const cJSON *departure)
     if (operation[0])
         fprintf(out, ", slot `%s`", operation);
     fputs(": ", out);
-    write_cell(out, rp_json_text(departure, "explanation"));
+    rp_markdown_cell(out, rp_json_text(departure, "explanation"));
 }
 
 static int has_passed(const cJSON *pair)
@@ -75,9 +73,9 @@ static void write_weights(FILE *out, const cJSON *entries, int *n)
             continue;
         begin_problems(out, n);
         fprintf(out, "| %s | ", verdict);
-        write_cell(out, rp_json_text(entry, "entry"));
+        rp_markdown_cell(out, rp_json_text(entry, "entry"));
         fputs("/weights | ", out);
-        write_cell(out, rp_json_text(weights, "message"));
+        rp_markdown_cell(out, rp_json_text(weights, "message"));
         fputs(" |\n", out);
     }
 }
@@ -87,9 +85,9 @@ static void write_references(FILE *out, const cJSON *pairs)
     const cJSON *pair = rp_results_next_reference(pairs ? pairs->child : NULL);
     for (; pair; pair = rp_results_next_reference(pair->next)) {
         fputs("\nThe reference of ", out);
-        write_cell(out, rp_json_text(pair, "entry"));
+        rp_markdown_cell(out, rp_json_text(pair, "entry"));
         fputs(" is not HF but ", out);
-        write_cell(out, rp_json_text(pair, "reference"));
+        rp_markdown_cell(out, rp_json_text(pair, "reference"));
         fputc('\n', out);
     }
 }
@@ -98,9 +96,9 @@ static void write_warning(void *context, const struct rp_warning_group *group)
 {
     FILE *out = context;
     fputs("| ", out);
-    write_cell(out, group->name);
+    rp_markdown_cell(out, group->name);
     fprintf(out, " | %s | ", group->kind);
-    write_cell(out, group->message);
+    rp_markdown_cell(out, group->message);
     fputs(" |\n", out);
 }
 
@@ -120,7 +118,7 @@ static void write_mended(FILE *out, const cJSON *pair)
         if (strcmp(rp_json_text(item, "message"), rp_results_reason(pair)) == 0)
             continue;
         fputs("; ", out);
-        write_cell(out, rp_json_text(item, "message"));
+        rp_markdown_cell(out, rp_json_text(item, "message"));
     }
 }
 
@@ -129,9 +127,9 @@ static void write_known_group(void *context, const struct rp_known_group *group)
     FILE *out = context;
     char text[2048];
     fputs("| XFAIL | ", out);
-    write_cell(out, group->entry);
+    rp_markdown_cell(out, group->entry);
     fprintf(out, " (%zu pair%s) | ", group->n_pairs, group->n_pairs == 1 ? "" : "s");
-    write_cell(out, rp_known_text(group, text, sizeof text));
+    rp_markdown_cell(out, rp_known_text(group, text, sizeof text));
     fputs(" |\n", out);
 }
 
@@ -156,12 +154,12 @@ static void write_problems(FILE *out, const cJSON *pairs, int *n)
             continue;
         begin_problems(out, n);
         fprintf(out, "| %s | ", rp_json_text(pair, "verdict"));
-        write_cell(out, rp_json_text(pair, "pair"));
+        rp_markdown_cell(out, rp_json_text(pair, "pair"));
         fputs(" | ", out);
         if (cJSON_IsObject(divergence))
             write_divergence(out, divergence);
         else
-            write_cell(out, rp_results_reason(pair));
+            rp_markdown_cell(out, rp_results_reason(pair));
         if (cJSON_IsObject(departure))
             write_departure(out, departure);
         write_mended(out, pair);
@@ -204,9 +202,9 @@ static void write_passed(FILE *out, const cJSON *pairs, size_t n_passed)
         if (!has_passed(pair) || !slot)
             continue;
         fputs("| ", out);
-        write_cell(out, rp_json_text(pair, "pair"));
+        rp_markdown_cell(out, rp_json_text(pair, "pair"));
         fputs(" | ", out);
-        write_cell(out, rp_json_text(pair, "engine"));
+        rp_markdown_cell(out, rp_json_text(pair, "engine"));
         fprintf(out, " | %.3g%s | `%s` |\n", l2_rel,
                 strcmp(rp_json_text(pair, "verdict"), "MARGINAL") == 0 ? " (explained)" : "",
                 rp_json_text(slot, "slot"));
