@@ -444,7 +444,7 @@ expect 1 "$tool" report --baseline "$work/before.json" "$known"
 says '^  new       old/p0/report: PASS -> FAIL; what is known of it is mended: remove it$'
 says '^  mended    old/p0/replay/h2_ffnout: XFAIL -> PASS: introduced '
 expect 2 "$tool" report --baseline "$work/project/known.json" "$known"
-says 'known.json:1:1: expected a results.json of `refparity report`'
+says 'known.json:1:1: expected a results.json of .refparity report.'
 
 # ---- what CMake derives from an engine's declaration
 ctest --test-dir "$tree" --show-only=json-v1 >"$work/tests.json"

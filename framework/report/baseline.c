@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "refparity/compare.h"
+#include "report/named_list.h"
 
 enum { OPERATIONS_OF_A_LAYER = 16 }; /* that are dumped of a dense layer */
 
@@ -96,98 +97,6 @@ static bool compare_verdicts(const char *was, const char *now, enum rp_change_ki
     return true;
 }
 
-static enum rp_status check_verdict(const struct rp_json *doc, const cJSON *object,
-                                    struct rp_error *err)
-{
-    static const enum rp_verdict verdicts[] = {RP_PASS, RP_MARGINAL, RP_XFAIL,
-                                               RP_FAIL, RP_SKIP,     RP_ERROR};
-    const char *verdict = rp_json_text(object, "verdict");
-    for (size_t i = 0; i < sizeof verdicts / sizeof *verdicts; i++)
-        if (is(verdict, rp_verdict_name(verdicts[i])))
-            return RP_OK;
-    const cJSON *item = item_of(object, "verdict");
-    return rp_json_fail(doc, item ? item : object, err, RP_ERR_FORMAT,
-                        "expected a \"verdict\", PASS to ERROR, found \"%.32s\"", verdict);
-}
-
-/* ---- lists of objects by a name ---- */
-
-struct named {
-    const char *name;
-    const cJSON *object;
-};
-
-/* Sorted by name. */
-struct list {
-    struct named *items; /* [n] */
-    size_t n;
-};
-
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
-}
-
-static const cJSON *find(const struct list *list, const char *name)
-{
-    const struct named key = {.name = name};
-    const struct named *found =
-        list->n > 0 ? bsearch(&key, list->items, list->n, sizeof *list->items, by_name) : NULL;
-    return found ? found->object : NULL;
-}
-
-/* Adds array's objects; array may be NULL. Each has to have a name, and a verdict where verdicts says so. doc
- * NULL: this run's own, which is believed. */
-static enum rp_status list_add(struct list *list, const struct rp_json *doc, const cJSON *array,
-                               const char *key, bool verdicts, struct rp_error *err)
-{
-    const cJSON *object;
-    if (doc && array && !cJSON_IsArray(array))
-        return rp_json_fail(doc, array, err, RP_ERR_FORMAT, "expected an array, each with \"%s\"",
-                            key);
-    const size_t n = (size_t)cJSON_GetArraySize(array);
-    struct named *items = realloc(list->items, (list->n + n + 1) * sizeof *items);
-    if (!items)
-        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory to compare the runs");
-    list->items = items;
-    cJSON_ArrayForEach(object, array)
-    {
-        const char *name = rp_json_text(object, key);
-        if (doc && (!cJSON_IsObject(object) || !name[0]))
-            return rp_json_fail(doc, object, err, RP_ERR_FORMAT,
-                                "expected an object with a text \"%s\"", key);
-        const enum rp_status status = doc && verdicts ? check_verdict(doc, object, err) : RP_OK;
-        if (status)
-            return status;
-        items[list->n++] = (struct named){.name = name, .object = object};
-    }
-    return RP_OK;
-}
-
-static enum rp_status list_sort(struct list *list, const struct rp_json *doc, struct rp_error *err)
-{
-    qsort(list->items, list->n, sizeof *list->items, by_name);
-    for (size_t i = 1; doc && i < list->n; i++)
-        if (strcmp(list->items[i - 1].name, list->items[i].name) == 0)
-            return rp_json_fail(doc, list->items[i].object, err, RP_ERR_FORMAT,
-                                "expected \"%.100s\" once, found it again", list->items[i].name);
-    return RP_OK;
-}
-
-static enum rp_status list_make(struct list *list, const struct rp_json *doc, const cJSON *array,
-                                const char *key, bool verdicts, struct rp_error *err)
-{
-    *list = (struct list){.items = NULL};
-    const enum rp_status status = list_add(list, doc, array, key, verdicts, err);
-    return status ? status : list_sort(list, doc, err);
-}
-
-static void list_free(struct list *list)
-{
-    free(list->items);
-    *list = (struct list){.items = NULL};
-}
-
 /* ---- changes ---- */
 
 static enum rp_status add_change(struct rp_baseline *baseline, const struct rp_change *change,
@@ -256,9 +165,9 @@ static enum rp_status compare(struct rp_baseline *baseline, struct rp_change cha
 struct pair {
     const char *name;
     const cJSON *was, *now;
-    struct list slots, layers, operations; /* of the earlier run */
-    double noise;                          /* of the operations so far, of both runs */
-    bool is_replayed;                      /* in both */
+    struct rp_named_list slots, layers, operations; /* of the earlier run */
+    double noise;                                   /* of the operations so far, of both runs */
+    bool is_replayed;                               /* in both */
 };
 
 static enum rp_status compare_layer(struct rp_baseline *baseline, struct pair *pair,
@@ -268,11 +177,12 @@ static enum rp_status compare_layer(struct rp_baseline *baseline, struct pair *p
     const char *verdict = rp_json_text(layer, "verdict");
     enum rp_status status = RP_OK;
     if (cJSON_GetArraySize(slots) == 0 || is(verdict, "SKIP") || is(verdict, "ERROR"))
-        status = compare(baseline, change_of(pair->name, "replay/", rp_json_text(layer, "slot")),
-                         find(&pair->layers, rp_json_text(layer, "slot")), layer, NULL, err);
+        status =
+            compare(baseline, change_of(pair->name, "replay/", rp_json_text(layer, "slot")),
+                    rp_named_find(&pair->layers, rp_json_text(layer, "slot")), layer, NULL, err);
     cJSON_ArrayForEach(slot, slots)
     {
-        const cJSON *was = find(&pair->operations, rp_json_text(slot, "slot"));
+        const cJSON *was = rp_named_find(&pair->operations, rp_json_text(slot, "slot"));
         const double then = number_of(was, "limit"), now = number_of(slot, "limit");
         const double before = error_of(was, "introduced"),
                      introduced = error_of(slot, "introduced");
@@ -316,7 +226,7 @@ static enum rp_status compare_slot(struct rp_baseline *baseline, const struct pa
                                    const cJSON *slot, size_t n_before, struct rp_error *err)
 {
     const char *name = rp_json_text(slot, "slot");
-    const cJSON *was = find(&pair->slots, name);
+    const cJSON *was = rp_named_find(&pair->slots, name);
     const double dim = number_of(slot, "dim");
     const double before = error_of(item_of(was, "worst"), "l2_rel");
     const double now = error_of(item_of(slot, "worst"), "l2_rel");
@@ -360,17 +270,19 @@ static enum rp_status compare_report(struct rp_baseline *baseline, const struct 
 static enum rp_status open_pair(const struct rp_json *doc, struct pair *pair, struct rp_error *err)
 {
     const cJSON *layer;
-    enum rp_status status =
-        list_make(&pair->slots, doc, item_of(comparison_of(pair->was), "slots"), "slot", true, err);
+    enum rp_status status = rp_named_list_make(
+        &pair->slots, doc, item_of(comparison_of(pair->was), "slots"), "slot", true, err);
     if (!status)
-        status = list_make(&pair->layers, doc, item_of(pair->was, "replay"), "slot", true, err);
+        status =
+            rp_named_list_make(&pair->layers, doc, item_of(pair->was, "replay"), "slot", true, err);
     cJSON_ArrayForEach(layer, item_of(pair->was, "replay"))
     {
         if (!status)
-            status = list_add(&pair->operations, doc, item_of(layer, "slots"), "slot", true, err);
+            status = rp_named_list_add(&pair->operations, doc, item_of(layer, "slots"), "slot",
+                                       true, err);
     }
     if (!status)
-        status = list_sort(&pair->operations, doc, err);
+        status = rp_named_list_sort(&pair->operations, doc, err);
     pair->is_replayed = pair->operations.n > 0 && cJSON_GetArraySize(item_of(pair->now, "replay"));
     return status;
 }
@@ -388,7 +300,7 @@ static enum rp_status compare_pair(struct rp_baseline *baseline, struct pair *pa
         const cJSON *was = item_of(i == 0 ? pair->was : comparison_of(pair->was), tests[i]);
         const cJSON *now = item_of(i == 0 ? pair->now : comparison_of(pair->now), tests[i]);
         if (was)
-            status = check_verdict(baseline->doc, was, err);
+            status = rp_check_verdict(baseline->doc, was, err);
         if (!status && (was || now))
             status = compare(baseline, change_of(pair->name, names[i], ""), was, now, NULL, err);
     }
@@ -405,9 +317,9 @@ static enum rp_status compare_pair(struct rp_baseline *baseline, struct pair *pa
         status = compare_replay(baseline, pair, &layer, "", err);
     if (!status)
         status = compare_report(baseline, pair, err);
-    list_free(&pair->slots);
-    list_free(&pair->layers);
-    list_free(&pair->operations);
+    rp_named_list_free(&pair->slots);
+    rp_named_list_free(&pair->layers);
+    rp_named_list_free(&pair->operations);
     return status;
 }
 
@@ -462,15 +374,16 @@ static enum rp_status check_format(const struct rp_json *doc, struct rp_error *e
 
 /* ---- all ---- */
 
-static enum rp_status compare_pairs(struct rp_baseline *baseline, const struct list *earlier,
-                                    const cJSON *pairs, struct rp_error *err)
+static enum rp_status compare_pairs(struct rp_baseline *baseline,
+                                    const struct rp_named_list *earlier, const cJSON *pairs,
+                                    struct rp_error *err)
 {
     const cJSON *now;
     enum rp_status status = RP_OK;
     cJSON_ArrayForEach(now, pairs)
     {
         struct pair pair = {.name = rp_json_text(now, "pair"), .now = now};
-        pair.was = find(earlier, pair.name);
+        pair.was = rp_named_find(earlier, pair.name);
         if (!pair.was) {
             baseline->only_now[baseline->n_only_now++] = pair.name;
             continue;
@@ -488,20 +401,21 @@ static enum rp_status compare_entries(struct rp_baseline *baseline, const cJSON 
                                       struct rp_error *err)
 {
     const cJSON *now;
-    struct list earlier;
+    struct rp_named_list earlier;
     enum rp_status status =
-        list_make(&earlier, baseline->doc, item_of(rp_json_root(baseline->doc), "entries"), "entry",
-                  false, err);
+        rp_named_list_make(&earlier, baseline->doc, item_of(rp_json_root(baseline->doc), "entries"),
+                           "entry", false, err);
     cJSON_ArrayForEach(now, entries)
     {
         const char *name = rp_json_text(now, "entry");
-        const cJSON *was = item_of(find(&earlier, name), "weights"), *is = item_of(now, "weights");
+        const cJSON *was = item_of(rp_named_find(&earlier, name), "weights"),
+                    *is = item_of(now, "weights");
         if (!status && was)
-            status = check_verdict(baseline->doc, was, err);
+            status = rp_check_verdict(baseline->doc, was, err);
         if (!status && was && is)
             status = compare(baseline, change_of(name, "weights", ""), was, is, NULL, err);
     }
-    list_free(&earlier);
+    rp_named_list_free(&earlier);
     return status;
 }
 
@@ -526,17 +440,17 @@ static enum rp_status compare_all(struct rp_baseline *baseline, const cJSON *res
 {
     const cJSON *pairs = item_of(results, "pairs"), *item;
     const cJSON *before = item_of(rp_json_root(baseline->doc), "pairs");
-    struct list earlier, now = {.items = NULL};
-    enum rp_status status = list_make(&earlier, baseline->doc, before, "pair", true, err);
+    struct rp_named_list earlier, now = {.items = NULL};
+    enum rp_status status = rp_named_list_make(&earlier, baseline->doc, before, "pair", true, err);
     if (!status)
-        status = list_make(&now, NULL, pairs, "pair", false, err);
+        status = rp_named_list_make(&now, NULL, pairs, "pair", false, err);
     baseline->only_now = calloc(now.n + 1, sizeof *baseline->only_now);
     baseline->only_before = calloc(earlier.n + 1, sizeof *baseline->only_before);
     if (!status && (!baseline->only_now || !baseline->only_before))
         status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory to compare the runs");
     cJSON_ArrayForEach(item, before)
     {
-        if (!status && !find(&now, rp_json_text(item, "pair")))
+        if (!status && !rp_named_find(&now, rp_json_text(item, "pair")))
             baseline->only_before[baseline->n_only_before++] = rp_json_text(item, "pair");
     }
     if (!status)
@@ -548,8 +462,8 @@ static enum rp_status compare_all(struct rp_baseline *baseline, const cJSON *res
                               earlier.n, now.n, now.items[0].name);
     if (!status)
         status = compare_entries(baseline, item_of(results, "entries"), err);
-    list_free(&earlier);
-    list_free(&now);
+    rp_named_list_free(&earlier);
+    rp_named_list_free(&now);
     return status ? status : sort_changes(baseline, err);
 }
 
