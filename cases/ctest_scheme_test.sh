@@ -425,7 +425,7 @@ says '^  XFAIL    old \(1 pair\): h\*_ffnout, constant-factor: it halves one FFN
 says '^compared 1 of 1 pairs: 0 passed, 1 known, 0 failed, 0 errors, 0 skipped$'
 cp "$tree/reports/known_/results.json" "$work/before.json"
 expect 0 "$tool" report --baseline "$work/before.json" "$known"
-says '^1 pairs against .*before.json: 0 new, 0 worse, 0 mended, 0 better, 0 now known, [0-9]+ as before$'
+says '^1 pair against .*before.json: 0 new, 0 worse, 0 mended, 0 better, 0 now known, [0-9]+ as before$'
 echo "--bug ffn-half --layer 2 --bug attention-factor --layer 1" >"$work/bug"
 expect 8 run_known
 says 'known/old/p0/replay/h01 .*Failed'

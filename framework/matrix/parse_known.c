@@ -141,9 +141,9 @@ static enum rp_status read_modes(const struct rp_matrix *matrix, const cJSON *ob
     enum rp_status status =
         read_list(matrix, object, "modes", names, n, "modes, or comparisons of modes,",
                   &known->modes, &known->n_modes, err);
-    const cJSON *child = cJSON_GetObjectItemCaseSensitive(object, "modes");
-    child = child ? child->child : NULL;
-    for (size_t i = 0; status == RP_OK && i < known->n_modes; i++, child = child->next)
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, "modes");
+    const cJSON *child = value ? value->child : NULL;
+    for (size_t i = 0; status == RP_OK && child && i < known->n_modes; i++, child = child->next)
         known->modes[i] = child->valuestring;
     return status;
 }

@@ -81,19 +81,16 @@ static bool compare_verdicts(const char *was, const char *now, enum rp_change_ki
 {
     if (is(was, now) || (is_missing(was) && is_missing(now)))
         return false;
+    const bool is_worse = is_missing(now) || (!is_missing(was) && rank_of(now) > rank_of(was));
+    const bool is_mended = rank_of(was) >= rank_of("XFAIL") && !fails(now);
     if (fails(now) && !fails(was))
         *kind = RP_CHANGE_NEW;
-    else if (is_missing(now))
+    else if (is_worse)
         *kind = RP_CHANGE_WORSE;
-    else if (is_missing(was))
-        *kind = RP_CHANGE_BETTER;
-    else if (rank_of(now) > rank_of(was))
-        *kind = RP_CHANGE_WORSE;
-    else if (is(now, "XFAIL"))
+    else if (is(now, "XFAIL") && !is_missing(was))
         *kind = RP_CHANGE_KNOWN;
     else
-        *kind =
-            rank_of(was) >= rank_of("XFAIL") && !fails(now) ? RP_CHANGE_MENDED : RP_CHANGE_BETTER;
+        *kind = is_mended ? RP_CHANGE_MENDED : RP_CHANGE_BETTER;
     return true;
 }
 
@@ -242,7 +239,7 @@ static enum rp_status compare_slot(struct rp_baseline *baseline, const struct pa
 }
 
 /* Does its test `report` fail, by what is known and mended? */
-static bool is_mended(const cJSON *pair)
+static bool has_mended(const cJSON *pair)
 {
     const cJSON *known;
     cJSON_ArrayForEach(known, item_of(pair, "known"))
@@ -256,7 +253,7 @@ static bool is_mended(const cJSON *pair)
 static enum rp_status compare_report(struct rp_baseline *baseline, const struct pair *pair,
                                      struct rp_error *err)
 {
-    const bool was = is_mended(pair->was), now = is_mended(pair->now);
+    const bool was = has_mended(pair->was), now = has_mended(pair->now);
     struct rp_change change = change_of(pair->name, "report", "");
     if (was == now)
         return RP_OK;

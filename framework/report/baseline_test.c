@@ -306,7 +306,7 @@ static char *written(const struct compared *c, int format)
     FILE *out = open_memstream(&text, &n);
     assert_non_null(out);
     if (format == 0)
-        rp_baseline_write_text(out, "OLD", &c->baseline);
+        rp_baseline_write_text(&(struct rp_terminal){.out = out}, "OLD", &c->baseline);
     else if (format == 1)
         rp_baseline_write_markdown(out, "OLD", &c->baseline);
     else
@@ -322,11 +322,10 @@ static void what_is_new_comes_first_in_every_form(void **state)
                                    &(struct run){.h0 = "FAIL", .l2_rel = "0.2"});
     char *text = written(c, 0);
     assert_string_equal(
-        text,
-        "  new       e/p0/h0: PASS -> FAIL: L2_rel 0.001 -> 0.2 (by rounding alone up to "
-        "0.00131); it is off\n"
-        "  mended    e/p0/replay/h0_attn: FAIL -> PASS: introduced 0.01 -> 1e-07\n"
-        "1 pairs against OLD: 1 new, 0 worse, 1 mended, 0 better, 0 now known, 2 as before\n");
+        text, "  new       e/p0/h0: PASS -> FAIL: L2_rel 0.001 -> 0.2 (by rounding alone up to "
+              "0.00131); it is off\n"
+              "  mended    e/p0/replay/h0_attn: FAIL -> PASS: introduced 0.01 -> 1e-07\n"
+              "1 pair against OLD: 1 new, 0 worse, 1 mended, 0 better, 0 now known, 2 as before\n");
     free(text);
     text = written(c, 1);
     assert_non_null(strstr(text, "| new | e/p0/h0 | PASS -&#62; FAIL: L2_rel"));
@@ -354,7 +353,7 @@ static void pairs_of_one_run_alone_are_listed(void **state)
     open_text(c, text, &(struct run){0});
     assert_int_equal(c->status, RP_OK);
     char *shown = written(c, 0);
-    assert_non_null(strstr(shown, "only in the baseline (1 pair): gone/p0\n"));
+    assert_non_null(strstr(shown, "only in the baseline (1 pair):\n  gone/p0\n"));
     assert_int_equal(rp_baseline_exit_code(&c->baseline), RP_EXIT_PASS);
     free(shown);
     close_runs(c);

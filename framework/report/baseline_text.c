@@ -65,34 +65,43 @@ static const char *count_text(const struct rp_baseline *baseline, char *text, si
 
 /* ---- text ---- */
 
-static void write_names(FILE *out, const char *where, const char *const *names, size_t n)
+static void write_names(const struct rp_terminal *out, const char *where, const char *const *names,
+                        size_t n)
 {
-    if (n == 0)
-        return;
-    fprintf(out, "only in %s (%zu pair%s):", where, n, n == 1 ? "" : "s");
+    if (n > 0)
+        rp_print_line(out, "only in %s (%zu pair%s):", where, n, n == 1 ? "" : "s");
     for (size_t i = 0; i < n && i < PAIRS_LISTED; i++)
-        fprintf(out, "%s %s", i > 0 ? "," : "", names[i]);
-    fputs(n > PAIRS_LISTED ? ", …\n" : "\n", out);
+        rp_print_line(out, "  %s", names[i]);
+    if (n > PAIRS_LISTED)
+        rp_print_line(out, "  … and %zu more", n - PAIRS_LISTED);
 }
 
-void rp_baseline_write_text(FILE *out, const char *path, const struct rp_baseline *baseline)
+void rp_baseline_write_text(const struct rp_terminal *out, const char *path,
+                            const struct rp_baseline *baseline)
 {
-    char text[CHANGE_TEXT];
+    static const enum rp_style styles[] = {[RP_CHANGE_NEW] = RP_STYLE_BAD,
+                                           [RP_CHANGE_WORSE] = RP_STYLE_BAD,
+                                           [RP_CHANGE_MENDED] = RP_STYLE_GOOD,
+                                           [RP_CHANGE_BETTER] = RP_STYLE_GOOD,
+                                           [RP_CHANGE_KNOWN] = RP_STYLE_NOTABLE};
+    char text[CHANGE_TEXT], mark[32];
     for (size_t i = 0, n; i < baseline->n_changes; i += n) {
+        const enum rp_change_kind kind = baseline->changes[i].kind;
         n = count_alike(baseline, i);
+        snprintf(mark, sizeof mark, "  %-9s ", rp_change_kind_name(kind));
         for (size_t line = 0; line < n && line < LINES_OF_A_PAIR; line++) {
             const struct rp_change *change = &baseline->changes[i + line];
-            fprintf(out, "  %-9s %s/%s: %s\n", rp_change_kind_name(change->kind), change->pair,
-                    change->what, change_text(change, text));
+            rp_print_marked_line(out, styles[kind], mark, "%s/%s: %s", change->pair, change->what,
+                                 change_text(change, text));
         }
         if (n > LINES_OF_A_PAIR)
-            fprintf(out, "  %-9s %s: %zu more\n", "", baseline->changes[i].pair,
-                    n - LINES_OF_A_PAIR);
+            rp_print_marked_line(out, styles[kind], mark, "%s: %zu more (--json has all)",
+                                 baseline->changes[i].pair, n - LINES_OF_A_PAIR);
     }
     write_names(out, "the baseline", baseline->only_before, baseline->n_only_before);
     write_names(out, "this run", baseline->only_now, baseline->n_only_now);
-    fprintf(out, "%zu pairs against %s: %s\n", baseline->n_pairs, path,
-            count_text(baseline, text, sizeof text));
+    rp_print_line(out, "%zu pair%s against %s: %s", baseline->n_pairs,
+                  baseline->n_pairs == 1 ? "" : "s", path, count_text(baseline, text, sizeof text));
 }
 
 /* ---- Markdown ---- */

@@ -5,10 +5,12 @@
 
 #include <stdio.h>
 
+#include "base/terminal.h"
 #include "report/baseline.h"
 
 /* path: the earlier results.json. Of one pair a few lines a kind, and how many more there are. */
-void rp_baseline_write_text(FILE *out, const char *path, const struct rp_baseline *baseline);
+void rp_baseline_write_text(const struct rp_terminal *out, const char *path,
+                            const struct rp_baseline *baseline);
 void rp_baseline_write_markdown(FILE *out, const char *path, const struct rp_baseline *baseline);
 
 /* All: {"format": "refparity-baseline", "version": 1, "baseline", "summary": {"new", …, "same", "pairs"},
