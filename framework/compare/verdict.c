@@ -18,6 +18,7 @@ const char *rp_verdict_name(enum rp_verdict verdict)
     switch (verdict) {
     case RP_PASS: return "PASS";
     case RP_MARGINAL: return "MARGINAL";
+    case RP_XFAIL: return "XFAIL";
     case RP_FAIL: return "FAIL";
     case RP_SKIP: return "SKIP";
     case RP_ERROR: return "ERROR";
@@ -29,7 +30,8 @@ int rp_verdict_exit_code(enum rp_verdict verdict)
 {
     switch (verdict) {
     case RP_PASS:
-    case RP_MARGINAL: return RP_EXIT_PASS;
+    case RP_MARGINAL:
+    case RP_XFAIL: return RP_EXIT_PASS;
     case RP_FAIL: return RP_EXIT_FAIL;
     case RP_SKIP: return RP_EXIT_SKIP;
     case RP_ERROR: break;

@@ -283,8 +283,10 @@ void rp_replay_result_free(struct rp_replay_result *result)
     memset(result, 0, sizeof *result);
 }
 
-enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_replay_result **results,
-                                    size_t *n, struct rp_error *err)
+/* last: the last slot, NULL: of all. */
+static enum rp_status replay_slots(const struct rp_judge *judge, const char *last,
+                                   struct rp_replay_result **results, size_t *n,
+                                   struct rp_error *err)
 {
     char name[RP_SLOT_NAME_SIZE];
     const int n_layers = judge->pair->entry->n_layers;
@@ -304,8 +306,12 @@ enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_repl
                 status = rp_judge_replay_open(judge, &replay, err);
             if (!status)
                 rp_judge_replay_slot(replay, name, result);
+            if (!status && last)
+                (void)rp_store_replay(judge, result, NULL);
         }
         *n += !status;
+        if (last && strcmp(name, last) == 0)
+            break;
     }
     rp_judge_replay_close(replay);
     if (status)
@@ -313,6 +319,19 @@ enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_repl
     else
         *results = list;
     return status;
+}
+
+enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_replay_result **results,
+                                    size_t *n, struct rp_error *err)
+{
+    return replay_slots(judge, NULL, results, n, err);
+}
+
+enum rp_status rp_judge_replay_until(const struct rp_judge *judge, const char *slot,
+                                     struct rp_replay_result **results, size_t *n,
+                                     struct rp_error *err)
+{
+    return replay_slots(judge, slot, results, n, err);
 }
 
 void rp_replay_results_free(struct rp_replay_result *results, size_t n)
