@@ -12,7 +12,7 @@ build=$(cd "${1:?usage: cases/slurm_test.sh BUILD [--record]}" && pwd -P) || exi
 "$root/ci/install.sh" slurm || exit 2
 [ "$(id -u)" = 0 ] || { echo "error: the test's daemons need root: run it in a container" >&2; exit 2; }
 tool=$build/bin/refparity
-filter='^tiny-qwen3-(bf16|q8_0)/'
+filter='^tiny-qwen3-bf16/'
 scratch=$(mktemp -d /tmp/refparity-slurm.XXXXXX)
 munged='' slurmctld='' n1='' n2=''
 export SLURM_CONF=$scratch/slurm.conf REFPARITY_SLURM_INTERVAL=1 REFPARITY_MODELS=$scratch/no-models
@@ -168,6 +168,7 @@ END
 
 # ---- an array over both nodes, one of which dies
 step "a job array; node n1 is killed while it runs a shard"
+rm -rf "$build"/refparity/shards/*-of-4
 slurm run "$filter" --shards 4 || die "run: exit code $?"
 runs_on_n1() { squeue --noheader --nodelist n1 --states RUNNING --format %A | grep -q . && ls "$build"/refparity/shards/*-of-4/pairs/*/*/*/run.json; }
 until_true 20 runs_on_n1 || die "no shard runs on n1"
@@ -176,6 +177,9 @@ refused $? 'still in the queue' "$scratch/second.txt"
 kill_steps n1
 kill_tree "$n1"
 scontrol update nodename=n1 state=down reason=killed || wrong "scontrol: n1 down"
+start_node n1 # it comes back, without its jobs
+n1=$!
+disown $n1
 slurm report >"$scratch/merged.txt" 2>"$scratch/progress.txt"
 merged=$?
 cat "$scratch/progress.txt" "$scratch/merged.txt"
@@ -192,11 +196,8 @@ slurm report >"$scratch/lost.txt" 2>&1
 lost=$("$tool" shard --filter "$filter" --names 2/4 "$build")
 for pair in $lost; do grep -q "ERROR *$pair: no shard has it" "$scratch/lost.txt" || wrong "$pair was lost, and nothing says so"; done
 
-# ---- n1 is back; an engine that diverges gives exit code 1
-step "node n1 comes back; a shard whose engine has a bug"
-start_node n1
-n1=$!
-disown $n1
+# ---- an engine that diverges gives exit code 1
+step "a shard whose engine has a bug"
 until_true 20 two_idle || die "n1 does not come back"
 cat >"$scratch/engine.sh" <<END
 #!/bin/sh
@@ -209,6 +210,21 @@ REFPARITY_TRANSFORMERS_PYTHON=$scratch/engine.sh slurm run '^tiny-qwen3-transfor
 bug=$?
 [ $bug = 1 ] || wrong "an engine with a bug: expected exit code 1, found $bug: $(tail -n 5 "$scratch/bug.txt")"
 grep -q 'FAIL *tiny-qwen3-transformers/.*first divergence h2 ' "$scratch/bug.txt" || wrong "the bug is not named: $(cat "$scratch/bug.txt")"
+
+# ---- two writers of one fixture agree: a job, and a recording beside it
+if [ "${2:-}" = --record ]; then
+    step "two recordings of the same fixtures at once"
+    store=$scratch/store
+    slurm record '^tiny-qwen3-bf16/' --store "$store" --wait >"$scratch/record.txt" 2>&1 &
+    job=$!
+    "$root/ci/record.sh" tiny-qwen3-bf16/ --store "$store" >"$scratch/beside.txt" 2>&1 || wrong "the recording beside: $(cat "$scratch/beside.txt")"
+    wait $job || wrong "record: $(cat "$scratch/record.txt")"
+    [ -z "$(find "$store" -name '*.tmp')" ] || wrong "left in the store: $(find "$store" -name '*.tmp')"
+    for file in $(cd "$store" && find . -name '*.npz'); do
+        python3 -m zipfile -t "$store/$file" >/dev/null || wrong "$file is not whole"
+    done
+    "$root/ci/record.sh" tiny-qwen3-bf16/ --check --store "$store" >"$scratch/check.txt" 2>&1 || wrong "what was recorded differs: $(cat "$scratch/check.txt")"
+fi
 
 # ---- a controller that does not answer
 step "the controller is down"

@@ -22,6 +22,7 @@ FILTER is an extended regular expression on names, as `refparity shard --filter`
 
   --build DIR        the build tree; default build/parity
   --shards N         run: into how many jobs; default 8, or as many as there are prompts
+  --store DIR        record: into this store; default the one in the source tree
   --cpus N           processors of a job; default 1
   --partition NAME, --account NAME
                      passed on to sbatch
@@ -64,14 +65,14 @@ job_shard() {
     [ $status = 0 ] || fail "ctest failed (exit code $status), although every pair passed"
 }
 
-# record BUILD: the entries of line SLURM_ARRAY_TASK_ID of record.tasks
+# record BUILD STORE: the entries of line SLURM_ARRAY_TASK_ID of record.tasks
 job_record() {
     local state=$1/refparity/slurm entry entries status=0
     rm -f "$state/record/$SLURM_ARRAY_TASK_ID"
     IFS=$'\t' read -ra entries < <(sed -n "${SLURM_ARRAY_TASK_ID}p" "$state/record.tasks" | cut -f 4-)
     for entry in "${entries[@]}"; do
         echo "recording $entry on $(hostname), attempt $((${SLURM_RESTART_COUNT:-0} + 1))"
-        "$root/ci/record.sh" "$entry/" || status=$?
+        "$root/ci/record.sh" "$entry/" ${2:+--store "$2"} || status=$?
     done
     echo $status >"$state/record/$SLURM_ARRAY_TASK_ID.part"
     mv "$state/record/$SLURM_ARRAY_TASK_ID.part" "$state/record/$SLURM_ARRAY_TASK_ID"
@@ -244,7 +245,7 @@ record() {
         : >"$state/record.jobs"
     fi
     jobs=$(awk -F '\t' -v OFS='\t' '{ print NR, "-", $1, $2, $3 }' "$tasks" |
-        submit_all record record-task "$build") || exit 2
+        submit_all record record-task "$build" ${store:+"$store"}) || exit 2
     if $dry_run; then
         rm -f "$tasks"
         printf '%s\n' "$jobs"
@@ -284,6 +285,7 @@ build=$root/build/parity
 filter=
 n_shards=8
 cpus=1
+store=
 patience=300
 interval=${REFPARITY_SLURM_INTERVAL:-5} # seconds between questions to Slurm
 dry_run=false
@@ -310,6 +312,7 @@ while [ $# -gt 0 ]; do
     --shards) need_number "$@" && n_shards=$2 && shift ;;
     --cpus) need_number "$@" && cpus=$2 && shift ;;
     --patience) need_number "$@" && patience=$2 && shift ;;
+    --store) need_value "$@" && store=$(realpath -m "$2") && shift ;;
     --partition | --account) need_value "$@" && passed+=("$1" "$2") && shift ;;
     --sbatch) need_value "$@" && passed+=("$2") && shift ;;
     --wait) wait=true ;;
