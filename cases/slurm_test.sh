@@ -132,6 +132,8 @@ REFPARITY_SHARD=1/1 "$tool" report "$build" >"$scratch/one.txt"
 one=$?
 [ $one = 0 ] || wrong "one machine: exit code $one: $(tail -n 3 "$scratch/one.txt")"
 cp "$build/reports/shards/1-of-1/results.json" "$scratch/one.json"
+cp "$build/reports/shards/1-of-1/junit.xml" "$scratch/one.xml"
+plain_junit() { sed -E 's/ time(stamp)?="[^"]*"//g; s/ after [0-9.]+ s//g; s,/shards/[0-9]+-of-[0-9]+,,g; s/(_s" value=")[^"]*/\1/' "$1"; }
 
 # same A B: are two results.json the same but for times, and for folders that are named for their shard?
 same() {
@@ -186,6 +188,7 @@ cat "$scratch/progress.txt" "$scratch/merged.txt"
 [ $merged = "$one" ] || wrong "after the death of a node: exit code $merged, on one machine $one"
 grep -q 'attempt 2' "$build"/refparity/slurm/log/*.log || wrong "no shard was run a second time"
 same "$scratch/one.json" "$build/reports/results.json" || wrong "the merged results are not those of one machine"
+diff <(plain_junit "$scratch/one.xml") <(plain_junit "$build/reports/junit.xml") || wrong "junit.xml is not that of one machine"
 diff <(sed '/^reports: /d' "$scratch/one.txt") <(sed '/^reports: /d' "$scratch/merged.txt") || wrong "the summaries differ"
 
 # ---- a shard that is lost for good is an error by the names of its pairs

@@ -62,7 +62,10 @@ job_shard() {
     ctest --test-dir "$folder" --parallel "${SLURM_CPUS_PER_TASK:-1}" --output-on-failure \
         --no-label-summary --no-tests=error --label-exclude '^unit$' --tests-regex "$select" || status=$?
     "$tool" report "$build" || exit $?
-    [ $status = 0 ] || fail "ctest failed (exit code $status), although every pair passed"
+    [ $status = 0 ] || {
+        rm -rf "$build/reports/shards/$SLURM_ARRAY_TASK_ID-of-$n" # its pairs are errors then
+        fail "ctest failed (exit code $status), although every pair passed"
+    }
 }
 
 # record BUILD STORE: the entries of line SLURM_ARRAY_TASK_ID of record.tasks
@@ -331,5 +334,7 @@ done
 build=$(cd "$build" && pwd -P)
 state=$build/refparity/slurm
 tool=$(tool_of "$build")
+[ "$(cat "$build/refparity/matrices")" = config.json ] ||
+    fail "$build has several matrices, or one with a PREFIX: expected one without"
 require_slurm
 "$command"
