@@ -68,6 +68,40 @@ refused() { # CODE MESSAGE OUTPUT
 }
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
+# ---- what is submitted: an array for each kind of resources; nothing where there is no Slurm
+step "the sbatch commands of a matrix whose entries need different things"
+mkdir -p "$scratch/tree/refparity"
+entry() { # NAME SLURM
+    echo "{\"name\": \"$1\", \"hf_model\": \"o/$1\", \"n_layers\": 1, \"prompts\": [\"a\", \"b\"], \"slurm\": {$2}}"
+}
+cat >"$scratch/tree/matrix.json" <<END
+{"engines": {"e": {"argv": ["e", "{dump}", "{prompt}"], "layout": "npy"}}, "tests": [$(entry small ''),
+ $(entry large '"mem": "64G", "gres": "gpu:1", "time": "2:00:00"'), $(entry tiny '')]}
+END
+cat >"$scratch/tree/refparity/config.json" <<END
+{
+  "matrix": "$scratch/tree/matrix.json", "prefix": "", "build_dir": "$scratch/tree", "work_dir": "$scratch/tree/refparity",
+  "reports_dir": "$scratch/tree/reports", "record_command": "", "stores": [], "targets": {},
+  "tool": "$tool",
+  "_": ""
+}
+END
+echo config.json >"$scratch/tree/refparity/matrices"
+planned() { "$root/ci/slurm.sh" "$@" --build "$scratch/tree" --dry-run --partition p --account=a --sbatch=--qos=low; }
+planned run --shards 3 >"$scratch/planned.txt" 2>&1 || wrong "dry run: $(cat "$scratch/planned.txt")"
+[ "$(grep -c '^sbatch .*--requeue .*--partition p --account a --qos=low --wrap' "$scratch/planned.txt")" = 2 ] || wrong "expected two arrays: $(cat "$scratch/planned.txt")"
+grep -q -- '--array 1-2 --partition' "$scratch/planned.txt" || wrong "no array of what needs nothing: $(cat "$scratch/planned.txt")"
+grep -q -- '--array 3-3 --mem 64G --gres gpu:1 --time 2:00:00 ' "$scratch/planned.txt" || wrong "no array of what needs a GPU: $(cat "$scratch/planned.txt")"
+planned record >"$scratch/planned.txt" 2>&1 || wrong "dry run of record: $(cat "$scratch/planned.txt")"
+grep -q -- '--array 3-3 \|--array 1-1 ' "$scratch/planned.txt" || wrong "record: no array for each kind: $(cat "$scratch/planned.txt")"
+planned run --shards 1 >"$scratch/planned.txt" 2>&1
+refused $? 'expected at least 2 shards' "$scratch/planned.txt"
+[ ! -e "$scratch/tree/reports" ] || wrong "a dry run wrote reports"
+mkdir "$scratch/bin"
+for program in bash dirname sed head cat id; do ln -s "$(command -v $program)" "$scratch/bin/"; done
+PATH=$scratch/bin "$root/ci/slurm.sh" run --build "$scratch/tree" >"$scratch/planned.txt" 2>&1
+refused $? 'there is no sbatch here' "$scratch/planned.txt"
+
 # ---- the cluster
 step "starting munged, slurmctld and two nodes"
 host=$(hostname -s)

@@ -140,20 +140,21 @@ submit() {
 # submit_all LABEL COMMAND... <LINES: lines "number <tab> what <tab> mem <tab> gres <tab> time", of which
 # neighbours that need the same become one array
 submit_all() {
-    local label=$1 first='' last='' key='' number mem gres time job
+    local label=$1 first='' last='' key='' number needs
     shift
     flush() {
+        local mem gres time job
         [ -n "$first" ] || return 0
         IFS=$'\t' read -r mem gres time <<<"$key"
         job=$(submit "$first-$last" "$mem" "$gres" "$time" "$label" "$@") || exit 2
         echo "$job"
         $dry_run || echo "$job" >>"$state/$label.jobs"
     }
-    while IFS=$'\t' read -r number _ mem gres time; do
-        if [ "$key" != "$mem"$'\t'"$gres"$'\t'"$time" ]; then
+    while IFS=$'\t' read -r number _ needs; do
+        if [ "$key" != "$needs" ]; then
             flush "$@"
             first=$number
-            key=$mem$'\t'$gres$'\t'$time
+            key=$needs
         fi
         last=$number
     done
