@@ -185,7 +185,7 @@ size_t rp_matrix_n_pairs(const struct rp_matrix *matrix);
 void rp_matrix_pair(const struct rp_matrix *matrix, size_t index, struct rp_pair *pair);
 
 /* What the pair's engine computes in: as declared, and for flash attention, whose accumulators depend
- * on it, how many positions it takes at once (1 in the mode "per-token", N in "batched:N") and its
+ * on it, how many positions it takes at once (see rp_batch_of_mode) and its
  * threads. */
 struct rp_numerics rp_pair_numerics(const struct rp_pair *pair);
 
