@@ -51,6 +51,7 @@ steps=(
     "python-engines:transformers in BF16 and F16, and MLX-LM, in the matrix; what MLX-LM computes wrongly, by name"
     "smollm2:a real model in llama.cpp, seven types of weights: nothing is reported but bugs, in their place"
     "readback:matrix schema, results.json and junit.xml, read by others' parsers"
+    "many-machines:a Slurm cluster of two nodes, one of which is killed; GitHub's and GitLab's shards: as on one machine"
 )
 
 # configure PRESET [OPTION...]: with llama.cpp, which is built first where it is missing (some minutes, once).
@@ -162,6 +163,11 @@ step_readback() {
     local python
     python=$(ci/record.sh --print-python) && install_pinned "$python" &&
         "$python" cases/readback_test.py matrix build/parity/reports
+}
+
+step_many-machines() { # last: its reports take the place of build/parity's
+    configure parity && cmake --build --preset parity && cases/slurm_test.sh build/parity &&
+        "$(ci/record.sh --print-python)" -B cases/ci_templates_test.py build/parity
 }
 
 run_step() { # NAME DESCRIPTION
