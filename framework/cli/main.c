@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/mapped_fault.h"
+#include "tensor/other_formats.h"
 #include "refparity/compare.h"
 
 #ifndef RP_VERSION
@@ -33,6 +34,8 @@ int rp_cli_error(const struct rp_error *err)
 {
     char text[2300];
     fprintf(stderr, "refparity: error: %s\n", rp_error_text(err, text, sizeof text));
+    if (err->code == RP_ERR_UNSUPPORTED && err->where[0])
+        (void)rp_other_format_print(stderr, err->where);
     return RP_EXIT_ERROR;
 }
 

@@ -1,6 +1,7 @@
 /* refparity show: what is in a file. */
 #include "cli/cli.h"
 
+#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,17 +12,22 @@
 #include "base/file.h"
 #include "base/utf8.h"
 #include "cli/path_kind.h"
+#include "cli/reading.h"
 #include "refparity/compare.h"
 #include "refparity/gguf.h"
 #include "tensor/npy.h"
 
 static const char help[] =
-    "usage: refparity show FILE\n"
+    "usage: refparity show [--names FILE] [--rows N] FILE\n"
     "\n"
-    "FILE is a fixture (.npz), a dump folder, a file .npy, or a GGUF. Of the first two: the\n"
-    "manifest, the token ids, and for each slot its shape, positions, norms and values that\n"
+    "FILE is a fixture (.npz, .safetensors), a dump folder, a file .npy, or a GGUF. Of the first\n"
+    "two: the manifest, the token ids, and for each slot its shape, positions, norms and values "
+    "that\n"
     "are not finite. Of an npy: its shape, type, first values, and how many are finite. Of a\n"
     "GGUF: its metadata and its tensors.\n"
+    "\n"
+    "  --names FILE   which names are which slots (docs/file-formats.md)  [common names are read]\n"
+    "  --rows N       a plain NAME.bin holds N positions  [1]\n"
     "\n"
     "exit codes: 0 all of it could be read, 2 not\n";
 
@@ -55,33 +61,36 @@ static int show_gguf(const char *path)
 
 enum { FIRST_VALUES = 8 };
 
-/* data: n_elements FP32, not aligned */
-static void show_floats(const unsigned char *data, uint64_t n_elements)
+/* Of a whole array, as its values lie in the file. */
+static enum rp_status show_floats(const struct rp_array *array, const unsigned char *data,
+                                  struct rp_error *err)
 {
-    const size_t n = (size_t)n_elements;
-    printf("  %zu of %zu values are finite; the first:", n - rp_metrics_count_nonfinite(data, n),
+    const size_t n = (size_t)array->n_elements;
+    const struct rp_rows rows = {.type = array->type,
+                                 .is_big_endian = array->is_big_endian,
+                                 .n = 1,
+                                 .dim = n,
+                                 .n_stacked = 1,
+                                 .column_stride = 1};
+    float *values = n > SIZE_MAX / sizeof *values - 1 ? NULL : malloc((n + 1) * sizeof *values);
+    if (!values)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu values", n);
+    rp_rows_read(&rows, data, values);
+    printf("  %zu of %zu values are finite; the first:", n - rp_metrics_count_nonfinite(values, n),
            n);
-    for (size_t i = 0; i < n && i < FIRST_VALUES; i++) {
-        float value;
-        memcpy(&value, data + i * sizeof value, sizeof value);
-        printf(" %.7g", (double)value);
-    }
+    for (size_t i = 0; i < n && i < FIRST_VALUES; i++)
+        printf(" %.7g", (double)values[i]);
     puts(n > FIRST_VALUES ? " ..." : "");
+    free(values);
+    return RP_OK;
 }
 
-static enum rp_status show_ids(const struct rp_npy *npy, const unsigned char *bytes,
-                               struct rp_error *err)
+static void show_ids(const int64_t *ids, size_t n)
 {
-    int64_t *ids = calloc((size_t)npy->n_elements + 1, sizeof *ids);
-    if (!ids)
-        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory");
-    rp_npy_int64(npy, bytes, ids);
     printf("  the first:");
-    for (size_t i = 0; i < npy->n_elements && i < 2 * FIRST_VALUES; i++)
+    for (size_t i = 0; i < n && i < 2 * FIRST_VALUES; i++)
         printf(" %lld", (long long)ids[i]);
-    puts(npy->n_elements > 2 * FIRST_VALUES ? " ..." : "");
-    free(ids);
-    return RP_OK;
+    puts(n > 2 * FIRST_VALUES ? " ..." : "");
 }
 
 static enum rp_status show_array(const char *path, const unsigned char *bytes, size_t size,
@@ -92,13 +101,22 @@ static enum rp_status show_array(const char *path, const unsigned char *bytes, s
     enum rp_status status = rp_npy_parse(bytes, size, path, &npy, err);
     if (status != RP_OK)
         return status;
-    printf("%s: npy, shape %s, type %s%s\n", path, rp_npy_shape_text(&npy, shape, sizeof shape),
-           rp_shown(npy.descr, type), npy.fortran_order ? ", in Fortran's order" : "");
-    if (rp_npy_check(&npy, RP_NPY_INT64, size, path, NULL) == RP_OK)
-        return show_ids(&npy, bytes, err);
-    status = rp_npy_check(&npy, RP_NPY_FLOAT32, size, path, err);
-    if (status == RP_OK)
-        show_floats(bytes + npy.data_offset, npy.n_elements);
+    const struct rp_array *array = &npy.array;
+    printf("%s: npy, shape %s, type %s%s\n", path, rp_array_shape_text(array, shape, sizeof shape),
+           rp_shown(array->type_name, type), array->is_fortran ? ", in Fortran's order" : "");
+    status = rp_npy_check(&npy, size, path, err);
+    if (status != RP_OK)
+        return status;
+    const unsigned char *data = bytes + npy.data_offset;
+    if (array->type >= RP_VALUE_F32 && array->type <= RP_VALUE_BF16)
+        return show_floats(array, data, err);
+    int64_t *ids;
+    size_t n;
+    status = rp_array_int64(array, data, SIZE_MAX / sizeof *ids - 1, path, &ids, &n, err);
+    if (status == RP_OK) {
+        show_ids(ids, n);
+        free(ids);
+    }
     return status;
 }
 
@@ -189,17 +207,18 @@ static void show_manifest(const char *text, size_t length)
     cJSON_Delete(root);
 }
 
-static int show_set(const char *path)
+static int show_set(const char *path, const struct rp_tensor_set_options *options)
 {
     static const char *const layouts[] = {
         [RP_LAYOUT_AUTO] = "?",
         [RP_LAYOUT_NPZ] = "npz",
+        [RP_LAYOUT_SAFETENSORS] = "safetensors file",
         [RP_LAYOUT_NPY] = "dump folder of .npy files",
         [RP_LAYOUT_BIN] = "dump folder of .bin files",
     };
     struct rp_tensor_set *set;
     struct rp_error err;
-    if (rp_tensor_set_open(path, RP_LAYOUT_AUTO, 0, &set, &err))
+    if (rp_tensor_set_open_with(path, options, &set, &err))
         return rp_cli_error(&err);
     size_t length;
     const char *manifest = rp_tensor_set_manifest(set, &length);
@@ -208,26 +227,63 @@ static int show_set(const char *path)
            rp_tensor_set_complete(set) ? "" : ", incomplete: the engine did not finish it");
     if (manifest)
         show_manifest(manifest, length);
+    rp_cli_print_notes(stdout, "read", set);
     int code = show_tokens(set);
     for (size_t i = 0; i < rp_tensor_set_n_slots(set); i++) {
         const int slot_code = show_slot(set, rp_tensor_set_slot(set, i));
         code = code ? code : slot_code;
     }
+    for (size_t i = 0; i < rp_tensor_set_n_others(set); i++)
+        printf("%s: no slot has such a name\n", rp_tensor_set_other(set, i));
+    if (code == RP_EXIT_PASS && rp_cli_check_names(options->names, &err))
+        code = rp_cli_error(&err);
     rp_tensor_set_close(set);
     return code;
 }
 
+/* -1 to go on, else the exit code. */
+static int parse_options(int argc, char **argv, struct rp_tensor_set_options *options)
+{
+    static const struct option known[] = {{"names", required_argument, NULL, 'n'},
+                                          {"rows", required_argument, NULL, 'R'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    struct rp_error err;
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
+        if (option == 'h') {
+            fputs(help, stdout);
+            return RP_EXIT_PASS;
+        }
+        if (option == '?')
+            return rp_cli_usage_error("show", "unknown option, or no value for %s",
+                                      argv[optind - 1]);
+        if (option == 'R' && !rp_cli_parse_rows(optarg, &options->n_rows))
+            return rp_cli_usage_error("show", "--rows takes a number of positions, not \"%s\"",
+                                      optarg);
+        if (option == 'n') {
+            rp_names_free(options->names);
+            if (rp_names_open(optarg, &options->names, &err))
+                return rp_cli_error(&err);
+        }
+    }
+    if (argc - optind != 1)
+        return rp_cli_usage_error("show", "expected FILE, found %d arguments", argc - optind);
+    return -1;
+}
+
 int rp_cli_show(int argc, char **argv)
 {
-    if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        fputs(help, stdout);
-        return RP_EXIT_PASS;
+    struct rp_tensor_set_options options = {.with_aliases = true};
+    int code = parse_options(argc, argv, &options);
+    if (code < 0) {
+        switch (rp_path_kind(argv[optind])) {
+        case RP_PATH_GGUF: code = show_gguf(argv[optind]); break;
+        case RP_PATH_NPY: code = show_npy(argv[optind]); break;
+        default: code = show_set(argv[optind], &options); break;
+        }
     }
-    if (argc != 2)
-        return rp_cli_usage_error("show", "expected FILE, found %d arguments", argc - 1);
-    switch (rp_path_kind(argv[1])) {
-    case RP_PATH_GGUF: return show_gguf(argv[1]);
-    case RP_PATH_NPY: return show_npy(argv[1]);
-    default: return show_set(argv[1]);
-    }
+    rp_names_free(options.names);
+    return code;
 }

@@ -1,13 +1,13 @@
-/* See weights/safetensors.h: eight bytes of length, a JSON object of that length, then the data. */
-#include "weights/safetensors.h"
+/* See tensor/safetensors.h: eight bytes of length, a JSON object of that length, then the data. */
+#include "tensor/safetensors.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/json.h"
-#include "formats/quants.h"
-#include "weights/gguf_internal.h"
+#include "base/little_endian.h"
+#include "tensor/array.h"
 
 #define LENGTH_BYTES 8
 #define METADATA_KEY "__metadata__"
@@ -332,9 +332,15 @@ enum rp_status rp_safetensors_values(const struct rp_safetensors *file,
                        "%zu values from value %zu of tensor '%s', which has %zu", n, first,
                        tensor->name, tensor->n_values);
     switch (tensor->type) {
-    case RP_SAFETENSORS_F32: rp_decode_f32(tensor->data + 4 * first, n, out); return RP_OK;
-    case RP_SAFETENSORS_F16: rp_decode_f16(tensor->data + 2 * first, n, out); return RP_OK;
-    case RP_SAFETENSORS_BF16: rp_decode_bf16(tensor->data + 2 * first, n, out); return RP_OK;
+    case RP_SAFETENSORS_F32:
+        rp_values_read(RP_VALUE_F32, tensor->data + 4 * first, n, out);
+        return RP_OK;
+    case RP_SAFETENSORS_F16:
+        rp_values_read(RP_VALUE_F16, tensor->data + 2 * first, n, out);
+        return RP_OK;
+    case RP_SAFETENSORS_BF16:
+        rp_values_read(RP_VALUE_BF16, tensor->data + 2 * first, n, out);
+        return RP_OK;
     case RP_SAFETENSORS_OTHER: break;
     }
     return rp_fail(err, RP_ERR_UNSUPPORTED, file->path, (long long)tensor->offset,

@@ -1,8 +1,8 @@
 /* Reads one safetensors file: the list of its tensors, and their values as FP32. The header, every shape
  * and every range of bytes is checked when the file is opened. Not a whole checkpoint, which may be many
  * such files: that is checkpoint.h. Format: the safetensors README ("Format"). */
-#ifndef REFPARITY_WEIGHTS_SAFETENSORS_H
-#define REFPARITY_WEIGHTS_SAFETENSORS_H
+#ifndef REFPARITY_TENSOR_SAFETENSORS_H
+#define REFPARITY_TENSOR_SAFETENSORS_H
 
 #include <stdbool.h>
 
