@@ -231,7 +231,7 @@ static struct compared count_positions(const struct rp_comparison *c,
     for (size_t i = 0; i < pair->n_slots; i++) {
         const struct rp_slot_result *slot = &pair->slots[i];
         const struct rp_slot_info *of = rp_tensor_set_find(c->reference, slot->slot);
-        if (!slot->required || !of)
+        if (!slot->required || !of || slot->verdict == RP_SKIP)
             continue;
         compared.n = of->n_positions > compared.n ? of->n_positions : compared.n;
         compared.most = slot->n_compared > compared.most ? slot->n_compared : compared.most;

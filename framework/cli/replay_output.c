@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/reading.h"
 #include "report/html.h"
 #include "report/replay.h"
 
@@ -64,6 +65,14 @@ static void print_slot(struct rp_replay_output *output, const struct rp_replay_s
                rp_verdict_name(slot->verdict), slot->from);
     if (output->is_verbose || slot->verdict != RP_PASS)
         printf("    %s\n", slot->message);
+}
+
+void rp_replay_output_notes(struct rp_replay_output *output, const struct rp_tensor_set *dump)
+{
+    if (output->root)
+        rp_cli_add_notes(output->root, "dump_notes", dump);
+    else
+        rp_cli_print_notes(stdout, "dump", dump);
 }
 
 void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_replay_slot *slot)

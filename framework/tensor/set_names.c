@@ -453,6 +453,11 @@ static enum rp_status rename_all(struct naming *naming)
     return status;
 }
 
+static int by_file_name(const void *a, const void *b)
+{
+    return strcmp(((const struct rp_slot *)a)->file_name, ((const struct rp_slot *)b)->file_name);
+}
+
 enum rp_status rp_set_names_apply(struct rp_tensor_set *set, struct rp_error *err)
 {
     struct naming naming = {.set = set, .is_users = set->options.names != NULL, .err = err};
@@ -462,6 +467,8 @@ enum rp_status rp_set_names_apply(struct rp_tensor_set *set, struct rp_error *er
         status = rp_names_common(&common, err);
         names = common;
     }
+    if (names && set->n_slots > 0) /* a folder is listed in any order */
+        qsort(set->slots, set->n_slots, sizeof *set->slots, by_file_name);
     naming.claims = calloc(set->n_slots + 1, sizeof *naming.claims);
     if (status == RP_OK && !naming.claims)
         status = rp_fail(err, RP_ERR_MEMORY, set->path, -1, "cannot allocate names");
