@@ -102,6 +102,10 @@ bugs_of_qwen3moe() { # GGUF
     mutated "$1" blk.2.ffn_down_exps.weight=from:1280:1536:768 h2_ffnout=expert-matrix
     mutated "$1" blk.0.ffn_up_exps.weight=copy:blk.0.ffn_gate_exps.weight h0_up=weights-swapped
     mutated "$1" blk.2.ffn_gate_inp.weight=scale:0.5 h2_router=constant-factor
+    [ "$mode" = batched ] || return 0
+    buggy "$1" router-not-normalized 1 h1_expertw=router-norm
+    buggy "$1" router-raw-logits 1 h1_expertw=router-scores
+    buggy "$1" router-one-less 1 h1_expertw=router-top-k
 }
 
 # The same of a layer with a DeltaNet and of one with attention; the shared expert's gate and matrices.
@@ -110,18 +114,20 @@ bugs_of_qwen35moe() { # GGUF
     mutated "$1" blk.3.ffn_down_exps.weight=from:1280:1536:768 h3_moe=expert-matrix
     mutated "$1" blk.0.ffn_gate_inp_shexp.weight=scale:0.5 h0_sharedrouter=constant-factor
     mutated "$1" blk.2.ffn_up_shexp.weight=copy:blk.2.ffn_gate_shexp.weight h2_sharedup=weights-swapped
+    [ "$mode" = batched ] || return 0
+    buggy "$1" shared-gate-missing 2 h2_ffnout=shared-gate
 }
 
 # What llama.cpp differs by, in F32: its GELU is a table over F16, which HF's is not.
 of_llamacpp() { [ "$1" = gemma3 ] && echo 5e-3 || echo 1e-5; }
 
-# A norm's weight without its 1, a window that is one position too wide, embeddings that are not scaled (which
-# llama.cpp, that takes the file for a Gemma 3, scales: the table is smaller), one base of RoPE for all layers.
+# A norm's weight without its 1, a window that is one position too wide, one base of RoPE for all layers, embeddings
+# that are not scaled.
 bugs_of_gemma3() { # GGUF
     mutated "$1" blk.2.post_attention_norm.weight=add:-1 h2_attnnorm=norm-weight-offset
-    mutated "$1" token_embd.weight=scale:0.0625 emb=constant-factor logits=constant-factor
     changed "$1" gemma3.rope.freq_base_swa=1000000.0 h0_qrope=rope-theta h0_krope=rope-theta h1_qrope=rope-theta h1_krope=rope-theta h2_qrope=rope-theta h2_krope=rope-theta h3_qrope=rope-theta h3_krope=rope-theta h4_qrope=rope-theta h4_krope=rope-theta
     changed "$1" gemma3.attention.sliding_window=17 h0_attn=attention-window h1_attn=attention-window h2_attn=attention-window h3_attn=attention-window h4_attn=attention-window
+    [ "$mode" != batched ] || buggy "$1" embedding-scale-missing "" emb=constant-factor
 }
 
 # llama.cpp takes the file for a Llama's, and rotates Q and K of the layer that is to have no RoPE.
@@ -164,11 +170,11 @@ END
     grep -q ffn_gate_exps "$work/log" || fail "gate and up exchanged are not named"
 }
 
-buggy() { # GGUF BUG LAYER SLOT=NAME...: the C model with a bug of the catalogue is the engine
+buggy() { # GGUF BUG LAYER SLOT=NAME...: (LAYER "": it is outside of them) the C model with a bug of the catalogue is the engine
     local gguf=$1 bug=$2 layer=$3
     shift 3
     rm -rf "$work/dump"
-    logged "$bin/refparity-embedded-bugs" --model "$gguf" --tokens "$work/tokens" --mode "$mode" --dump "$work/dump" --slots operations --activations by_weight --bug "$bug" --layer "$layer"
+    logged "$bin/refparity-embedded-bugs" --model "$gguf" --tokens "$work/tokens" --mode "$mode" --dump "$work/dump" --slots operations --activations by_weight --bug "$bug" ${layer:+--layer "$layer"}
     replays "$gguf" "$@"
 }
 

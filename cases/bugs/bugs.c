@@ -5,19 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct rp_bug_family *const families[] = {&rp_rope_bugs,
-                                                       &rp_norm_bugs,
-                                                       &rp_attention_bugs,
-                                                       &rp_attention_gate_bugs,
-                                                       &rp_deepseek_bugs,
-                                                       &rp_ffn_bugs,
-                                                       &rp_gpt_oss_bugs,
-                                                       &rp_residual_bugs,
-                                                       &rp_delta_net_bugs,
-                                                       &rp_delta_state_bugs,
-                                                       &rp_token_bugs,
-                                                       &rp_precision_bugs,
-                                                       NULL};
+static const struct rp_bug_family *const families[] = {
+    &rp_rope_bugs,        &rp_norm_bugs,
+    &rp_attention_bugs,   &rp_attention_gate_bugs,
+    &rp_deepseek_bugs,    &rp_experts_bugs,
+    &rp_ffn_bugs,         &rp_gpt_oss_bugs,
+    &rp_residual_bugs,    &rp_delta_net_bugs,
+    &rp_delta_state_bugs, &rp_token_bugs,
+    &rp_precision_bugs,   NULL};
 
 size_t rp_bug_count(void)
 {

@@ -399,10 +399,13 @@ static bool changes_an_operation(const struct rp_bug *bug)
 
 static void the_catalogue_is_consistent(void **state)
 {
+    /* Made and tried by families_test.sh. */
+    static const char *const without_model[] = {"deepseek2", "gemma3", "gpt-oss", "qwen35moe",
+                                                "qwen3moe"};
     (void)state;
     for (size_t i = 0; i < rp_bug_count(); i++) {
         const struct rp_bug *bug = rp_bug_at(i);
-        bool applies = rp_bug_applies(bug, "gpt-oss"); /* which has no committed model */
+        bool applies = false;
         assert_ptr_equal(rp_bug_find(bug->name), bug);
         assert_true(changes_an_operation(bug) != !!bug->change_prompt);
         assert_true(bug->in_per_token || bug->in_batched);
@@ -410,7 +413,8 @@ static void the_catalogue_is_consistent(void **state)
         assert_non_null(strstr(bug->provenance, "github.com/"));
         for (size_t a = 0; a < sizeof architectures / sizeof *architectures; a++)
             applies |= rp_bug_applies(bug, architectures[a]);
-        applies |= rp_bug_applies(bug, "deepseek2"); /* made and tried by families_test.sh */
+        for (size_t a = 0; a < sizeof without_model / sizeof *without_model; a++)
+            applies |= rp_bug_applies(bug, without_model[a]);
         assert_true(applies);
     }
     assert_true(rp_bug_count() >= 40);

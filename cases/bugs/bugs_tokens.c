@@ -48,6 +48,16 @@ static enum rp_status scaled_embedding(void *context, const struct rp_site *site
     return status;
 }
 
+static enum rp_status unscaled_embedding(void *context, const struct rp_site *site,
+                                         const struct rp_embed *args)
+{
+    const struct rp_bug_site *bug = context;
+    struct rp_embed wrong = *args;
+    if (rp_bug_is_here(bug, site))
+        wrong.scale = 0;
+    return RP_BELOW(bug, embed, site, &wrong);
+}
+
 /* The row after the token's, as where the table has one more in front. */
 static enum rp_status next_row(void *context, const struct rp_site *site,
                                const struct rp_embed *args)
@@ -160,6 +170,17 @@ static const struct rp_bug bugs[] = {
         .ops = {.embed = scaled_embedding},
         RP_FACTORS(8),
         .at_position = true,
+        .names = "constant-factor",
+    },
+    {
+        .name = "embedding-scale-missing",
+        .description = "embeddings without the square root of the width",
+        .provenance = "github.com/marin-community/levanter pull 978 (Gemma without it)",
+        .layers = RP_BUG_IN_NO_LAYER,
+        RP_BOTH_MODES,
+        .architectures = "gemma3",
+        .first_part = RP_PART_EMB,
+        .ops = {.embed = unscaled_embedding},
         .names = "constant-factor",
     },
     {

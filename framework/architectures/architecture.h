@@ -138,7 +138,8 @@ struct rp_architecture {
     size_t layers_scaled_by_width;
     struct rp_layer_plan plans[RP_N_LAYER_KINDS];
     struct rp_layer_plan dense_plans[RP_N_LAYER_KINDS]; /* of the first layers, without experts */
-    struct rp_router router; /* scores, normalizes: where no key says otherwise */
+    struct rp_router router; /* scores, normalizes: where no key of the file says otherwise */
+    bool hf_normalizes;      /* the same where config.json does not say */
     struct rp_layer_pattern pattern;
     struct rp_fused fused[2];
     const char *const *hf_names;     /* model_type in config.json, up to a NULL */

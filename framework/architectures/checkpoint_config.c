@@ -546,6 +546,7 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
     model->norms_round_last = out->architecture->norms_round_last;
     model->activation = out->architecture->activation;
     model->router = out->architecture->router;
+    model->router.normalizes = out->architecture->hf_normalizes;
     reader.rope = rp_checkpoint_setting(checkpoint, "rope_parameters");
     if (!reader.rope)
         reader.rope = rp_checkpoint_setting(checkpoint, "rope_scaling");

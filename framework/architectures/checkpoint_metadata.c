@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "architectures/from_checkpoint.h"
 #include "base/json.h"
@@ -51,6 +52,9 @@ static void put_experts(struct rp_gguf_metadata *metadata, const struct rp_model
 {
     const struct rp_router *router = &model->router;
     const char *name = model->architecture;
+    const struct rp_gguf_string file_name = {name, strlen(name)};
+    const struct rp_router *absent =
+        &rp_architecture_find(file_name)->router; /* of any file of it */
     char key[KEY_SIZE];
     put_size(metadata, name, "expert_count", router->n_experts);
     put_size(metadata, name, "expert_used_count", router->n_chosen);
@@ -67,6 +71,9 @@ static void put_experts(struct rp_gguf_metadata *metadata, const struct rp_model
     put_float(metadata, name, "expert_weights_scale", router->scale);
     snprintf(key, sizeof key, "%s.expert_weights_norm", name);
     rp_gguf_metadata_bool(metadata, key, router->normalizes);
+    rp_gguf_metadata_size(metadata, "checkpoint.absent.expert_gating_func",
+                          (size_t)absent->scores + 1);
+    rp_gguf_metadata_bool(metadata, "checkpoint.absent.expert_weights_norm", absent->normalizes);
 }
 
 static void put_hybrid(struct rp_gguf_metadata *metadata, const struct rp_checkpoint_config *config)

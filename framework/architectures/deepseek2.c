@@ -102,6 +102,7 @@ static const struct rp_architecture *form_of(const struct rp_model_config *confi
         .plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(steps)},                   \
         .dense_plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(dense_steps)},       \
         .router = {.scores = (function)},                                     \
+        .hf_normalizes = (function) == RP_ROUTER_SIGMOID,                     \
         .hf_names = (model_types),                                            \
         SOURCES(deepseek2_sources),                                           \
         .partial_rotary_factor = 1.0f,                                        \

@@ -29,6 +29,7 @@ const struct rp_architecture rp_architecture_qwen35moe = {
     .has_attention_gate = true,
     .norms_round_last = true,
     .router = {.scores = RP_ROUTER_SOFTMAX, .normalizes = true},
+    .hf_normalizes = true,
     .plans = {[RP_LAYER_FULL_ATTENTION] = PLAN(qwen35moe_full_layer),
               [RP_LAYER_LINEAR_ATTENTION] = PLAN(qwen35moe_linear_layer)},
     .pattern = {.interval = 4,

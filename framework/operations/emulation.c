@@ -205,20 +205,35 @@ static enum rp_status rounded_linear(const struct rp_emulation *emulation,
     return status;
 }
 
+/* Whether the state holds other weights than a file of that type. Weights in blocks are decoded within the
+ * product. */
+static bool rounds_weights(enum rp_state state, uint32_t type)
+{
+    const uint32_t own = state == RP_STATE_BF16 ? RP_GGML_BF16 : RP_GGML_F16;
+    return type != own && (type == RP_GGML_F32 || type == RP_GGML_F16 || type == RP_GGML_BF16);
+}
+
 static enum rp_status linear(void *context, const struct rp_site *site,
                              const struct rp_linear *args)
 {
     const struct rp_emulation *emulation = context;
+    const enum rp_state state = emulation->numerics.state;
     struct rp_linear read = *args;
-    if (emulation->numerics.state == RP_STATE_F32)
+    float *weight = NULL;
+    if (state == RP_STATE_F32)
         return rounded_linear(emulation, site, args);
     float *x = new_rows(site, args->n_in);
     if (!x)
         return no_memory(site, args->n_in);
     enum rp_status status = rp_state_read(emulation, site, args->x, args->n_in, args->n_in, x);
     read.x = x;
+    if (status == RP_OK && rounds_weights(state, args->type)) {
+        status = rp_state_weights(emulation, site, args->weight, args->n_out, args->n_in, &weight);
+        read.weight = weight;
+    }
     if (status == RP_OK)
         status = rounded_linear(emulation, site, &read);
+    free(weight);
     free(x);
     return status;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "formats/half.h"
+#include "formats/rounding.h"
 #include "operations/emulation.h"
 #include "operations/operations.h"
 #include "operations/tips.h"
@@ -44,6 +45,18 @@ enum rp_status rp_state_read(const struct rp_emulation *emulation, const struct 
         status = rp_emulated_row(emulation, site, RP_N_WEIGHTS, false, p, format_of(emulation),
                                  x + p * stride, width, rows + p * width);
     return status;
+}
+
+enum rp_status rp_state_weights(const struct rp_emulation *emulation, const struct rp_site *site,
+                                const float *weight, size_t n_out, size_t n_in, float **rounded)
+{
+    const size_t n = n_out * n_in; /* there is such a matrix */
+    *rounded = malloc((n + 1) * sizeof **rounded);
+    if (!*rounded)
+        return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu x %zu weights", n_out,
+                       n_in);
+    rp_round_row(format_of(emulation), weight, n, *rounded);
+    return RP_OK;
 }
 
 static enum rp_status read_in_place(const struct rp_emulation *emulation,
@@ -309,13 +322,15 @@ static enum rp_status causal_conv1d(void *context, const struct rp_site *site,
     const struct rp_ops *below = emulation->overlay.below;
     const size_t width = args->n_channels;
     struct rp_causal_conv1d rounded = *args;
-    float *x;
+    float *x, *weight = NULL;
     enum rp_status status = read_copy(emulation, site, args->x, width, width, &x);
-    if (status != RP_OK)
-        return status;
+    if (status == RP_OK)
+        status = rp_state_weights(emulation, site, args->weight, width, args->kernel, &weight);
     rounded.x = x;
+    rounded.weight = weight;
     rounded.has_silu = false;
-    status = below->causal_conv1d(below->context, site, &rounded);
+    if (status == RP_OK)
+        status = below->causal_conv1d(below->context, site, &rounded);
     for (size_t p = 0; p < site->n_positions && status == RP_OK && args->has_silu; p++) {
         float *y = args->y + p * width;
         double square = 0;
@@ -328,6 +343,7 @@ static enum rp_status causal_conv1d(void *context, const struct rp_site *site,
             y[i] = rp_silu(rp_state_round(emulation->numerics.state, y[i]));
         }
     }
+    free(weight);
     free(x);
     return status;
 }

@@ -20,6 +20,11 @@ double rp_state_tip(enum rp_state state, float x, double noise);
 enum rp_status rp_state_read(const struct rp_emulation *emulation, const struct rp_site *site,
                              const float *x, size_t width, size_t stride, float *rows);
 
+/* *rounded [n_out][n_in] = weight rounded to the state, as torch casts a checkpoint that it loads; the
+ * caller's, NULL where memory is missing. */
+enum rp_status rp_state_weights(const struct rp_emulation *emulation, const struct rp_site *site,
+                                const float *weight, size_t n_out, size_t n_in, float **rounded);
+
 /* y = softmax(q keys^T * scale) values as HF's eager attention has it in 16 bits: the products, the
  * scaled scores and the weights are rounded. Flash attention has its scores in FP32; its weights are
  * rounded before they are divided by their sum, at a maximum that depends on the kernel: what that

@@ -274,6 +274,46 @@ static void inputs_are_rounded_and_outputs_are_not(void **state)
     assert_true(n_unrounded > ROWS * DIM / 4);
 }
 
+/* y [ROWS][1] = x weight^T, the weight of that type in the file. */
+static void multiply(struct rp_emulation *emulation, uint32_t type, const float *x,
+                     const float *weight, float *y) /* NOLINT(readability-non-const-parameter) */
+{
+    const struct rp_site site = site_of(&config);
+    const struct rp_linear args = {.which = RP_FFN_DOWN,
+                                   .type = type,
+                                   .weight = weight,
+                                   .n_out = 1,
+                                   .n_in = DIM,
+                                   .x = x,
+                                   .y = y,
+                                   .y_stride = 1};
+    assert_int_equal(emulation->overlay.ops.linear(emulation, &site, &args), RP_OK);
+}
+
+/* BF16 has more exponents than F16, F16 more bits: each loses some of the other. Weights in blocks stay. */
+static void a_products_weights_are_cast_to_the_state(void **state)
+{
+    (void)state;
+    float x[ROWS * DIM], weight[DIM], cast[DIM], y[ROWS], of_cast[ROWS];
+    struct rp_emulation emulation;
+    open_emulation(&emulation, RP_STATE_F16);
+    fill(RP_STATE_F16, x, ROWS * DIM, 11);
+    fill(RP_STATE_F32, weight, DIM, 12);
+    for (size_t i = 0; i < DIM; i++) {
+        weight[i] = rp_round_bf16(weight[i] * 1e-5f); /* subnormal in F16 */
+        cast[i] = rp_round_f16(weight[i]);
+    }
+    multiply(&emulation, RP_GGML_F16, x, cast, of_cast);
+    multiply(&emulation, RP_GGML_BF16, x, weight, y);
+    assert_memory_equal(y, of_cast, sizeof y);
+    multiply(&emulation, RP_GGML_Q8_0, x, weight, y);
+    assert_memory_not_equal(y, of_cast, sizeof y);
+    open_emulation(&emulation, RP_STATE_BF16);
+    multiply(&emulation, RP_GGML_BF16, x, weight, of_cast);
+    multiply(&emulation, RP_GGML_F16, x, weight, y); /* BF16's already */
+    assert_memory_equal(y, of_cast, sizeof y);
+}
+
 static void silu_is_rounded_before_its_product(void **state)
 {
     (void)state;
@@ -347,6 +387,7 @@ int main(void)
         cmocka_unit_test(cosine_sine_and_each_product_are_rounded),
         cmocka_unit_test(scores_scaled_scores_and_weights_are_rounded),
         cmocka_unit_test(inputs_are_rounded_and_outputs_are_not),
+        cmocka_unit_test(a_products_weights_are_cast_to_the_state),
         cmocka_unit_test(silu_is_rounded_before_its_product),
         cmocka_unit_test(the_decay_reads_the_state_and_the_rule_reads_the_decay_as_it_is),
     };
