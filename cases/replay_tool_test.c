@@ -253,6 +253,7 @@ static void an_architecture_that_is_not_computed_names_who_replays_it(void **sta
     assert_non_null(error);
     assert_non_null(strstr(error, "\nrefparity: next: "));
     assert_non_null(strstr(error, "ci/record.sh --replay"));
+    assert_non_null(strstr(error, "refparity diff reference.npz"));
     rp_test_replayed_close(&replayed);
 }
 

@@ -16,6 +16,7 @@
 #include "refparity/compare.h"
 #include "refparity/gguf.h"
 #include "tensor/npy.h"
+#include "tensor/safetensors.h"
 
 static const char help[] =
     "usage: refparity show [--names FILE] [--rows N] FILE\n"
@@ -57,6 +58,27 @@ static int show_gguf(const char *path)
     }
     rp_gguf_close(gguf);
     return RP_EXIT_PASS;
+}
+
+/* Of a checkpoint's file: its tensors. -1: it holds no weights, or cannot be read. */
+static int show_weights(const char *path)
+{
+    struct rp_safetensors *file;
+    if (rp_safetensors_open(path, &file, NULL))
+        return -1;
+    const bool are_weights = rp_safetensors_are_weights(file);
+    if (are_weights)
+        printf("%s: safetensors file of weights, %zu tensors\n\n", path,
+               rp_safetensors_n_tensors(file));
+    for (size_t i = 0; are_weights && i < rp_safetensors_n_tensors(file); i++) {
+        const struct rp_safetensor *tensor = rp_safetensors_tensor(file, i);
+        printf("%-48s %-6s [", tensor->name, tensor->type_name);
+        for (unsigned d = 0; d < tensor->n_dims; d++)
+            printf("%s%zu", d ? ", " : "", tensor->dims[d]);
+        puts("]");
+    }
+    rp_safetensors_close(file);
+    return are_weights ? RP_EXIT_PASS : -1;
 }
 
 enum { FIRST_VALUES = 8 };
@@ -281,9 +303,12 @@ int rp_cli_show(int argc, char **argv)
         switch (rp_path_kind(argv[optind])) {
         case RP_PATH_GGUF: code = show_gguf(argv[optind]); break;
         case RP_PATH_NPY: code = show_npy(argv[optind]); break;
-        default: code = show_set(argv[optind], &options); break;
+        case RP_PATH_SAFETENSORS: code = show_weights(argv[optind]); break;
+        default: break;
         }
     }
+    if (code < 0)
+        code = show_set(argv[optind], &options);
     rp_names_free(options.names);
     return code;
 }

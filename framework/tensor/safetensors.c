@@ -323,6 +323,18 @@ const struct rp_safetensor *rp_safetensors_find(const struct rp_safetensors *fil
     return bsearch(name, file->tensors, file->n_tensors, sizeof *file->tensors, compare_name);
 }
 
+bool rp_safetensors_are_weights(const struct rp_safetensors *file)
+{
+    static const char end[] = ".weight";
+    size_t n = 0;
+    for (size_t i = 0; i < file->n_tensors; i++) {
+        const size_t length = strlen(file->tensors[i].name);
+        n += length >= sizeof end - 1 &&
+             strcmp(file->tensors[i].name + length - (sizeof end - 1), end) == 0;
+    }
+    return 2 * n > file->n_tensors;
+}
+
 enum rp_status rp_safetensors_values(const struct rp_safetensors *file,
                                      const struct rp_safetensor *tensor, size_t first, size_t n,
                                      float *out, struct rp_error *err)

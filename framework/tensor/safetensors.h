@@ -52,6 +52,9 @@ const struct rp_safetensor *rp_safetensors_tensor(const struct rp_safetensors *f
 const struct rp_safetensor *rp_safetensors_find(const struct rp_safetensors *file,
                                                 const char *name);
 
+/* Are most of its names a module's weight, "….weight"? Then it is a checkpoint's, and holds no states. */
+bool rp_safetensors_are_weights(const struct rp_safetensors *file);
+
 /* out [n] = values first .. first + n - 1, exactly. RP_ERR_UNSUPPORTED (of another type than F32, F16 and
  * BF16), RP_ERR_ARGUMENT (values that are not there). */
 enum rp_status rp_safetensors_values(const struct rp_safetensors *file,

@@ -97,6 +97,11 @@ static enum rp_status list_slots(struct rp_tensor_set *set, struct rp_error *err
 enum rp_status rp_safetensors_set_open(struct rp_tensor_set *set, struct rp_error *err)
 {
     enum rp_status status = rp_safetensors_open(set->path, &set->safetensors, err);
+    if (status == RP_OK && rp_safetensors_are_weights(set->safetensors))
+        status =
+            rp_fail(err, RP_ERR_UNSUPPORTED, set->path, -1,
+                    "expected hidden states, found weights: %s; refparity weights compares those",
+                    rp_safetensors_tensor(set->safetensors, 0)->name);
     if (status == RP_OK)
         status = load_manifest(set, err);
     if (status == RP_OK)

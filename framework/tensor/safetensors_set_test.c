@@ -122,6 +122,19 @@ static void a_manifest_is_a_fixtures(void **state)
     rp_tensor_set_close(set);
 }
 
+static void weights_are_no_states(void **state)
+{
+    static const char json[] = "{\"model.norm.weight\":{\"dtype\":\"F32\",\"shape\":[2],"
+                               "\"data_offsets\":[0,8]}}";
+    struct rp_tensor_set *set = NULL;
+    struct rp_error err;
+    (void)state;
+    safetensors_write(path, json, values, 8);
+    assert_int_equal(rp_tensor_set_open(path, RP_LAYOUT_AUTO, 0, &set, &err), RP_ERR_UNSUPPORTED);
+    assert_string_equal(err.message, "expected hidden states, found weights: model.norm.weight; "
+                                     "refparity weights compares those");
+}
+
 static void a_file_truncated_at_any_byte_is_an_error(void **state)
 {
     unsigned char data[92];
@@ -170,6 +183,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(slots_of_every_type_are_read),
         IN_FOLDER(a_manifest_is_a_fixtures),
+        IN_FOLDER(weights_are_no_states),
         IN_FOLDER(a_file_truncated_at_any_byte_is_an_error),
         IN_FOLDER(a_header_with_any_bit_flipped_is_an_error_or_read),
     };
