@@ -137,59 +137,89 @@ static enum rp_status check_files(const struct rp_tensor_set *set, const struct 
     return RP_OK;
 }
 
+/* The largest l of a plain h{l}.bin; -1: there is none. */
+static int find_last_layer(const struct bin_file *files, size_t n)
+{
+    int last = -1;
+    for (size_t i = 0; i < n; i++) {
+        int layer;
+        if (rp_slot_parse(files[i].slot, &layer) == RP_PART_OUTPUT && layer > last)
+            last = layer;
+    }
+    return last;
+}
+
+/* How many positions the plain files hold by the width of a hidden state, in which emb and all layers but the
+ * last have to agree; 1 where they do not: then what compares them says what is wrong. */
+static size_t count_common_rows(const struct rp_tensor_set *set, const struct bin_file *files,
+                                size_t n)
+{
+    const size_t width = set->options.width;
+    size_t n_rows = 0;
+    for (size_t i = 0; i < n && width > 0; i++) {
+        int layer;
+        const enum rp_slot_part part = rp_slot_parse(files[i].slot, &layer);
+        if (files[i].position >= 0 || (part != RP_PART_EMB && part != RP_PART_OUTPUT))
+            continue;
+        const size_t n_values = files[i].size > 0 ? (size_t)files[i].size / 4 : 0;
+        if (part == RP_PART_OUTPUT && layer == set->last_layer && n_values == width)
+            continue;
+        if (n_values == 0 || n_values % width != 0 || (n_rows > 0 && n_values / width != n_rows))
+            return 1;
+        n_rows = n_values / width;
+    }
+    return n_rows > 0 ? n_rows : 1;
+}
+
+/* The positions of the plain files: of the option, or as many hidden states as they hold. */
+static enum rp_status find_rows(struct rp_tensor_set *set, const struct bin_file *files, size_t n,
+                                struct rp_error *err)
+{
+    const bool is_said = set->options.n_rows > 0;
+    set->last_layer = find_last_layer(files, n);
+    set->n_rows = is_said ? set->options.n_rows : count_common_rows(set, files, n);
+    if (set->n_rows > RP_SET_MAX_POSITIONS)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, set->path, -1,
+                       "expected at most %zu positions, found %zu", RP_SET_MAX_POSITIONS,
+                       set->n_rows);
+    if (set->n_rows == 1)
+        return RP_OK;
+    return rp_set_note(set, err, "each NAME.bin is read as %zu positions, %s", set->n_rows,
+                       is_said ? "as --rows says"
+                               : "as many hidden states as fit into it (--rows 1: as one)");
+}
+
+/* Behind the last layer's attention an engine may have the last position alone. */
+static bool is_last_alone(const struct rp_tensor_set *set, const char *slot, size_t n_values)
+{
+    int layer;
+    const enum rp_slot_part part = rp_slot_parse(slot, &layer);
+    if (part == RP_PART_LOGITS)
+        return n_values == set->options.n_logits;
+    return n_values == set->options.width &&
+           (part == RP_PART_POST_NORM || (part == RP_PART_OUTPUT && layer == set->last_layer));
+}
+
 /* How many positions a plain file of that slot holds, of n_values; 0: that cannot be, see err. */
 static size_t count_rows(const struct rp_tensor_set *set, const char *slot, size_t n_values,
                          struct rp_error *err)
 {
-    const struct rp_tensor_set_options *options = &set->options;
-    int layer;
-    const enum rp_slot_part part = rp_slot_parse(slot, &layer);
-    const size_t width = part == RP_PART_LOGITS ? options->n_logits : options->width;
+    const size_t width = strcmp(slot, "logits") == 0 ? set->options.n_logits : set->options.width;
     const size_t n_rows = set->n_rows;
-    if (n_rows == 1 || (part == RP_PART_LOGITS && n_values == width) ||
-        (rp_slot_is_required(slot) && n_values == width))
+    if (n_rows == 1 || is_last_alone(set, slot, n_values))
         return 1;
-    if (n_values % n_rows != 0 ||
-        (width > 0 && rp_slot_is_required(slot) && n_values / n_rows != width)) {
-        rp_fail(
-            err, RP_ERR_MISMATCH, set->path, -1,
-            "%s.bin: expected %zu positions of %zu values, as other files have, or one of them; "
-            "found %zu values",
-            slot, n_rows, width > 0 ? width : n_values / n_rows, n_values);
-        return 0;
-    }
-    return n_rows;
-}
-
-/* The positions of the plain files: of the option, or as many hidden states as the first of them holds. */
-static enum rp_status find_rows(struct rp_tensor_set *set, const struct bin_file *files, size_t n,
-                                struct rp_error *err)
-{
-    const struct rp_tensor_set_options *options = &set->options;
-    set->n_rows = options->n_rows > 0 ? options->n_rows : 1;
-    if (options->n_rows > RP_SET_MAX_POSITIONS)
-        return rp_fail(err, RP_ERR_ARGUMENT, set->path, -1, "expected at most %zu positions",
-                       RP_SET_MAX_POSITIONS);
-    for (size_t i = 0; i < n && options->n_rows == 0 && options->width > 0; i++) {
-        int layer;
-        const enum rp_slot_part part = rp_slot_parse(files[i].slot, &layer);
-        const size_t n_values = files[i].size > 0 ? (size_t)files[i].size / 4 : 0;
-        if (files[i].position >= 0 || (part != RP_PART_EMB && part != RP_PART_OUTPUT) ||
-            n_values == 0 || n_values % options->width != 0)
-            continue;
-        const size_t n_rows = n_values / options->width;
-        if (n_rows > RP_SET_MAX_POSITIONS)
-            return rp_fail(err, RP_ERR_UNSUPPORTED, set->path, -1,
-                           "expected at most %zu positions, found %zu in %s.bin",
-                           RP_SET_MAX_POSITIONS, n_rows, files[i].slot);
-        set->n_rows = n_rows > set->n_rows ? n_rows : set->n_rows;
-    }
-    return set->n_rows == 1
-               ? RP_OK
-               : rp_set_note(set, err, "each NAME.bin is read as %zu positions, %s", set->n_rows,
-                             options->n_rows > 0
-                                 ? "as --rows says"
-                                 : "as many hidden states as fit into it (--rows 1: as one)");
+    if (n_values % n_rows == 0 &&
+        (width == 0 || !rp_slot_is_required(slot) || n_values / n_rows == width))
+        return n_rows;
+    if (width > 0 && rp_slot_is_required(slot))
+        rp_fail(err, RP_ERR_MISMATCH, set->path, -1,
+                "%s.bin: expected %zu positions of %zu values, found %zu values", slot, n_rows,
+                width, n_values);
+    else
+        rp_fail(err, RP_ERR_MISMATCH, set->path, -1,
+                "%s.bin: expected the values of %zu positions, found %zu, which is no multiple",
+                slot, n_rows, n_values);
+    return 0;
 }
 
 static enum rp_status add_slot(struct rp_tensor_set *set, const struct bin_file *files, size_t n,

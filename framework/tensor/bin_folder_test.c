@@ -126,17 +126,30 @@ static void a_file_of_another_number_of_positions_is_its_error(void **state)
     struct rp_tensor_set *set;
     (void)state;
     rp_test_write_file(folder, "emb.bin", rows, 6 * sizeof(float));
-    rp_test_write_file(folder, "post_norm.bin", rows, 8 * sizeof(float));
+    rp_test_write_file(folder, "post_norm.bin", rows, 9 * sizeof(float));
     rp_test_write_file(folder, "h0_q.bin", rows, 7 * sizeof(float));
     assert_int_equal(open_with(0, 3, 0, &set, NULL), RP_OK);
-    assert_slot_refused(
-        set, "post_norm", RP_ERR_MISMATCH, "",
-        "post_norm.bin: expected 2 positions of 3 values, as other files have, or one "
-        "of them; found 8 values");
-    assert_slot_refused(
-        set, "h0_q", RP_ERR_MISMATCH, "",
-        "h0_q.bin: expected 2 positions of 3 values, as other files have, or one of "
-        "them; found 7 values");
+    assert_slot_refused(set, "post_norm", RP_ERR_MISMATCH, "",
+                        "post_norm.bin: expected 2 positions of 3 values, found 9 values");
+    assert_slot_refused(set, "h0_q", RP_ERR_MISMATCH, "",
+                        "h0_q.bin: expected the values of 2 positions, found 7, which is no "
+                        "multiple");
+    rp_tensor_set_close(set);
+}
+
+/* Or a file that was written twice would move all others to another position. */
+static void files_that_do_not_agree_hold_one_position_each(void **state)
+{
+    static const float rows[6] = {1, 2, 3, 4, 5, 6};
+    struct rp_tensor_set *set;
+    (void)state;
+    rp_test_write_file(folder, "emb.bin", rows, 3 * sizeof(float));
+    rp_test_write_file(folder, "h0.bin", rows, 6 * sizeof(float));
+    rp_test_write_file(folder, "h1.bin", rows, 3 * sizeof(float));
+    assert_int_equal(open_with(0, 3, 0, &set, NULL), RP_OK);
+    assert_int_equal(rp_tensor_set_n_notes(set), 0);
+    assert_int_equal(rp_tensor_set_find(set, "emb")->positions[0], 0);
+    assert_int_equal(rp_tensor_set_find(set, "h0")->dim, 6);
     rp_tensor_set_close(set);
 }
 
@@ -292,6 +305,7 @@ int main(void)
         IN_FOLDER(plain_files_hold_the_position_that_the_caller_names),
         IN_FOLDER(plain_files_hold_as_many_positions_as_hidden_states_fit_into_them),
         IN_FOLDER(a_file_of_another_number_of_positions_is_its_error),
+        IN_FOLDER(files_that_do_not_agree_hold_one_position_each),
         IN_FOLDER(numbered_files_are_gathered_by_position),
         IN_FOLDER(what_only_looks_like_a_position_is_a_name),
         IN_FOLDER(wrong_files_are_errors_of_their_slot),

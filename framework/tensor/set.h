@@ -54,6 +54,7 @@ struct rp_tensor_set {
     char model[256]; /* "model" of a dump's manifest */
     int n_layers, n_layers_seen, complete;
     size_t n_rows;   /* bin: positions of each plain NAME.bin */
+    int last_layer;  /* bin: the last one that has a plain file; -1: none */
     const void *map; /* [map_size]: npz: the whole file */
     size_t map_size;
     struct rp_zip zip; /* npz */
