@@ -407,7 +407,8 @@ static void an_argument_of_another_kind_is_told_so(void **state)
     struct rp_test_replayed replayed;
     rp_test_replayed_open(&replayed, &of);
     const char *dump = replayed.folder;
-    assert_wrong_kind("diff", gguf, dump, dump, "expected an npz or a dump for REFERENCE, found ");
+    assert_wrong_kind("diff", gguf, dump, dump,
+                      "expected an npz, a safetensors file or a dump for REFERENCE, found ");
     assert_wrong_kind("diff", fixture, gguf, dump, "qwen3-bf16.gguf, a GGUF; see refparity diff");
     assert_wrong_kind("replay", fixture, dump, dump, "a checkpoint for MODEL, found ");
     assert_wrong_kind("replay", gguf, gguf, dump, "expected a dump or an npz for DUMP, found ");

@@ -43,6 +43,8 @@ static const char help[] =
     "                            side's width as fit into it]\n"
     "  --threshold-l2-rel X      limit on L2_rel of hidden states  [0.05]\n"
     "  --threshold-cosine X      limit on the logits' cosine  [0.90]\n"
+    "  --all                     print every slot, in forward order: else those that fail come\n"
+    "                            first, and where many pass they are counted\n"
     "  --json                    print JSON\n"
     "  --html FILE               also write a page with charts, one file that loads nothing\n"
     "  --strict-warnings         exit with 3 where all passes and there are warnings; so does\n"
@@ -62,6 +64,7 @@ struct options {
     size_t n_positions;
     struct rp_limits limits;
     int json, strict_warnings;
+    bool shows_all;
 };
 
 static int parse_number(const char *text, double low, double high, double *out)
@@ -124,6 +127,7 @@ static int parse_options(int argc, char **argv, struct options *options)
     static const struct option known[] = {{"pos", required_argument, NULL, 'p'},
                                           {"threshold-l2-rel", required_argument, NULL, 'l'},
                                           {"threshold-cosine", required_argument, NULL, 'c'},
+                                          {"all", no_argument, NULL, 'a'},
                                           {"json", no_argument, NULL, 'j'},
                                           {"html", required_argument, NULL, 'w'},
                                           {"names", required_argument, NULL, 'n'},
@@ -158,6 +162,7 @@ static int parse_options(int argc, char **argv, struct options *options)
                 return rp_cli_usage_error(
                     "diff", "--threshold-cosine takes a number from -1 to 1, not \"%s\"", optarg);
             break;
+        case 'a': options->shows_all = true; break;
         case 'j': options->json = 1; break;
         case 'w': options->html = optarg; break;
         case 'n': options->names = optarg; break;
@@ -250,9 +255,9 @@ static struct compared count_positions(const struct rp_comparison *c,
     return compared;
 }
 
-static void print_result(const struct options *options, const struct rp_comparison *comparison,
-                         const struct rp_pair_result *pair, const struct rp_divergence *divergence,
-                         const struct rp_warnings *warnings)
+static void print_result(const struct rp_terminal *out, const struct options *options,
+                         const struct rp_comparison *comparison, const struct rp_pair_result *pair,
+                         const struct rp_divergence *divergence, const struct rp_warnings *warnings)
 {
     const struct compared compared = count_positions(comparison, pair);
     if (options->json) {
@@ -277,14 +282,15 @@ static void print_result(const struct options *options, const struct rp_comparis
     const struct rp_subject subject = {.reference = options->reference,
                                        .dump = options->dump,
                                        .positions = compared.text,
-                                       .warnings = warnings};
-    rp_cli_print_notes(stdout, "reference", comparison->reference);
-    rp_cli_print_notes(stdout, "dump", comparison->engine);
-    rp_report_text(stdout, &subject, pair, divergence);
-    rp_cli_print_others(stdout, "reference", comparison->reference, comparison->engine);
-    rp_cli_print_others(stdout, "dump", comparison->engine, comparison->reference);
+                                       .warnings = warnings,
+                                       .shows_all = options->shows_all};
+    rp_cli_print_notes(out, "reference", comparison->reference);
+    rp_cli_print_notes(out, "dump", comparison->engine);
+    rp_report_text(out, &subject, pair, divergence);
+    rp_cli_print_others(out, "reference", comparison->reference, comparison->engine);
+    rp_cli_print_others(out, "dump", comparison->engine, comparison->reference);
     if (pair->verdict == RP_SKIP)
-        puts("nothing could be compared");
+        rp_print_line(out, "nothing could be compared");
 }
 
 static enum rp_status write_html(const struct options *options,
@@ -337,8 +343,9 @@ static enum rp_status agree_on_layers(struct rp_comparison *comparison, struct r
     if (engine_layers < 0 || engine_layers == comparison->n_layers)
         return RP_OK;
     if (is_renamed) { /* the first thing to look at */
-        rp_cli_print_notes(stderr, "reference", comparison->reference);
-        rp_cli_print_notes(stderr, "dump", comparison->engine);
+        const struct rp_terminal out = rp_terminal_plain(stderr);
+        rp_cli_print_notes(&out, "reference", comparison->reference);
+        rp_cli_print_notes(&out, "dump", comparison->engine);
     }
     return rp_fail(
         err, RP_ERR_MISMATCH, rp_tensor_set_path(comparison->engine), -1,
@@ -366,7 +373,8 @@ static enum rp_status open_comparison(struct options *options, struct rp_compari
     return status ? status : agree_on_layers(comparison, err);
 }
 
-static int compare(const struct options *options, const struct rp_comparison *comparison)
+static int compare(const struct rp_terminal *out, const struct options *options,
+                   const struct rp_comparison *comparison)
 {
     struct rp_tokens_result tokens;
     struct rp_pair_result pair;
@@ -379,7 +387,7 @@ static int compare(const struct options *options, const struct rp_comparison *co
         return rp_cli_error(&err);
     rp_diagnose_pair(comparison, &pair, &divergence);
     rp_warn_pair(&pair, false, &warnings); /* nobody says what weights the engine has */
-    print_result(options, comparison, &pair, &divergence, &warnings);
+    print_result(out, options, comparison, &pair, &divergence, &warnings);
     int result = exit_code(options, &pair, &warnings);
     if (options->html && write_html(options, comparison, &pair, &divergence, &warnings, &err))
         result = rp_cli_error(&err);
@@ -393,7 +401,7 @@ static int compare(const struct options *options, const struct rp_comparison *co
     return result;
 }
 
-int rp_cli_diff(int argc, char **argv)
+int rp_cli_diff(int argc, char **argv, const struct rp_terminal *out)
 {
     struct options options;
     int code = parse_options(argc, argv, &options);
@@ -406,7 +414,7 @@ int rp_cli_diff(int argc, char **argv)
                                        .n_positions = options.n_positions};
     struct rp_error err;
     code = open_comparison(&options, &comparison, &err) ? rp_cli_error(&err)
-                                                        : compare(&options, &comparison);
+                                                        : compare(out, &options, &comparison);
     rp_tensor_set_close(comparison.reference);
     rp_tensor_set_close(comparison.engine);
     rp_names_free(options.rules[0]);

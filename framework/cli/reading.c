@@ -84,10 +84,11 @@ enum rp_status rp_cli_check_names(const struct rp_names *names, struct rp_error 
                    unused->line, unused->name);
 }
 
-void rp_cli_print_notes(FILE *out, const char *side, const struct rp_tensor_set *set)
+void rp_cli_print_notes(const struct rp_terminal *out, const char *side,
+                        const struct rp_tensor_set *set)
 {
     for (size_t i = 0; i < rp_tensor_set_n_notes(set); i++)
-        fprintf(out, "%s: %s\n", side, rp_tensor_set_note(set, i));
+        rp_print_line(out, "%s: %s", side, rp_tensor_set_note(set, i));
 }
 
 void rp_cli_add_notes(cJSON *root, const char *key, const struct rp_tensor_set *set)
@@ -113,19 +114,19 @@ static const char *other_name(const struct rp_tensor_set *set, const struct rp_t
 
 enum { MOST_SHOWN = 12 };
 
-void rp_cli_print_others(FILE *out, const char *side, const struct rp_tensor_set *set,
-                         const struct rp_tensor_set *other)
+void rp_cli_print_others(const struct rp_terminal *out, const char *side,
+                         const struct rp_tensor_set *set, const struct rp_tensor_set *other)
 {
     size_t n = 0;
     while (other_name(set, other, n))
         n++;
     if (n == 0)
         return;
-    fprintf(out, "not compared: %zu %s of the %s that %s: ", n, n == 1 ? "name" : "names", side,
-            n == 1 ? "is no slot" : "are no slots");
+    rp_print(out, RP_STYLE_PLAIN, "not compared: %zu %s of the %s that %s: ", n,
+             n == 1 ? "name" : "names", side, n == 1 ? "is no slot" : "are no slots");
     for (size_t i = 0; i < n && i < MOST_SHOWN; i++)
-        fprintf(out, "%s%s", i ? ", " : "", other_name(set, other, i));
-    fputs(n > MOST_SHOWN ? " ...\n" : "\n", out);
+        rp_print(out, RP_STYLE_PLAIN, "%s%s", i ? ", " : "", other_name(set, other, i));
+    rp_print_line(out, "%s", n > MOST_SHOWN ? " ..." : "");
 }
 
 void rp_cli_add_others(cJSON *root, const char *key, const struct rp_tensor_set *set,

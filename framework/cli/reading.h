@@ -4,8 +4,8 @@
 #define REFPARITY_CLI_READING_H
 
 #include <cjson/cJSON.h>
-#include <stdio.h>
 
+#include "base/terminal.h"
 #include "refparity/tensor_set.h"
 #include "tensor/names.h"
 
@@ -27,12 +27,13 @@ enum rp_status rp_cli_open_both(const char *reference_path,
 enum rp_status rp_cli_check_names(const struct rp_names *names, struct rp_error *err);
 
 /* What was read otherwise than it stands there, a line each: "dump: hidden_states.1 is read as h0". */
-void rp_cli_print_notes(FILE *out, const char *side, const struct rp_tensor_set *set);
+void rp_cli_print_notes(const struct rp_terminal *out, const char *side,
+                        const struct rp_tensor_set *set);
 void rp_cli_add_notes(cJSON *root, const char *key, const struct rp_tensor_set *set);
 /* The names of set that are no slots and that other (NULL: none) has not either: "not compared: 3 names that
  * are no slots: …". */
-void rp_cli_print_others(FILE *out, const char *side, const struct rp_tensor_set *set,
-                         const struct rp_tensor_set *other);
+void rp_cli_print_others(const struct rp_terminal *out, const char *side,
+                         const struct rp_tensor_set *set, const struct rp_tensor_set *other);
 void rp_cli_add_others(cJSON *root, const char *key, const struct rp_tensor_set *set,
                        const struct rp_tensor_set *other);
 

@@ -276,7 +276,7 @@ static int replay_model(struct rp_cli_replay_options *options, const int64_t *to
     return result;
 }
 
-int rp_cli_replay(int argc, char **argv)
+int rp_cli_replay(int argc, char **argv, const struct rp_terminal *out)
 {
     struct rp_cli_replay_options options;
     int code = rp_cli_replay_parse(argc, argv, &options);
@@ -289,7 +289,7 @@ int rp_cli_replay(int argc, char **argv)
     struct rp_error err;
     enum rp_status status = RP_OK;
     keep_memory();
-    rp_replay_output_open(&run.output, options.json, options.verbose, options.html);
+    rp_replay_output_open(&run.output, out, options.json, options.shown, options.html);
     if (options.tokens_file) {
         status = read_tokens(options.tokens_file, &tokens, &options.replay.n_tokens, &err);
         options.replay.tokens = tokens;

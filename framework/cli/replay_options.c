@@ -46,7 +46,10 @@ static const char help[] =
     "Output:\n"
     "  --json               print JSON\n"
     "  --html FILE          also write a page with charts, one file that loads nothing\n"
-    "  --verbose            print every slot's message\n"
+    "  --all                print every slot, in forward order: else those that fail come first, "
+    "and\n"
+    "                       where many pass they are counted\n"
+    "  --verbose            --all, with every slot's message\n"
     "  --help\n"
     "\n"
     "exit codes: 0 no operation introduces an error, 1 one does, 2 error, also when a required "
@@ -169,7 +172,8 @@ static int take_option(int option, struct rp_cli_replay_options *options)
     case 's': status = rp_state_parse(optarg, &numerics->state, &err); break;
     case 'j': options->json = 1; break;
     case 'w': options->html = optarg; break;
-    case 'v': options->verbose = 1; break;
+    case 'v': options->shown = (struct rp_replay_shown){.all = true, .messages = true}; break;
+    case 'z': options->shown.all = true; break;
     case 'h': fputs(help, stdout); return RP_EXIT_PASS;
     default: return rp_cli_usage_error("replay", "unknown option or no value for it");
     }
@@ -210,6 +214,7 @@ int rp_cli_replay_parse(int argc, char **argv, struct rp_cli_replay_options *opt
                                           {"json", no_argument, NULL, 'j'},
                                           {"html", required_argument, NULL, 'w'},
                                           {"verbose", no_argument, NULL, 'v'},
+                                          {"all", no_argument, NULL, 'z'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     *options = (struct rp_cli_replay_options){.first_layer = -1,

@@ -2,6 +2,7 @@
 #ifndef REFPARITY_CLI_REPLAY_OPTIONS_H
 #define REFPARITY_CLI_REPLAY_OPTIONS_H
 
+#include "cli/replay_output.h"
 #include "refparity/replay.h"
 #include "tensor/names.h"
 
@@ -10,7 +11,8 @@ struct rp_cli_replay_options {
     struct rp_tensor_set_options read; /* of the dump; its names are owned */
     int first_layer, last_layer;       /* -1: all */
     size_t n_threads;
-    int no_explain, json, verbose;
+    int no_explain, json;
+    struct rp_replay_shown shown;
     const char *html; /* NULL: no page */
     struct rp_replay_options replay;
 };

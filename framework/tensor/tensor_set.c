@@ -25,7 +25,7 @@ static enum rp_status guess_folder_layout(const char *path, enum rp_layout *layo
                                           struct rp_error *err)
 {
     char single[RP_FILE_NAME_SIZE] = ""; /* a file that has to be named itself */
-    bool has_bin = false;
+    bool has_bin = false, is_checkpoint = false;
     DIR *folder = opendir(path);
     if (!folder)
         return rp_fail(err, RP_ERR_IO, path, -1, "cannot list: %s", strerror(errno));
@@ -35,12 +35,13 @@ static enum rp_status guess_folder_layout(const char *path, enum rp_layout *layo
         if (strcmp(entry->d_name, "dump.json") == 0 || ends_with(entry->d_name, ".npy"))
             *layout = RP_LAYOUT_NPY;
         has_bin |= ends_with(entry->d_name, ".bin");
+        is_checkpoint |= strcmp(entry->d_name, "config.json") == 0;
         if (ends_with(entry->d_name, ".npz") || ends_with(entry->d_name, ".safetensors") ||
             ends_with(entry->d_name, ".pt"))
             snprintf(single, sizeof single, "%s", entry->d_name);
     }
     closedir(folder);
-    if (*layout == RP_LAYOUT_BIN && !has_bin && single[0])
+    if (*layout == RP_LAYOUT_BIN && !has_bin && !is_checkpoint && single[0])
         return rp_fail(err, RP_ERR_MISSING, path, -1,
                        "no slot is in the folder itself: it holds %s; name that file", single);
     return RP_OK;
