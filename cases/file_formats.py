@@ -1,6 +1,6 @@
 """Writes what people have: one forward by transformers, saved with the plain code that scripts use.
 
-usage: field_files.py [CHECKPOINT FIXTURE FOLDER] ...; the token ids are the fixture's.
+usage: file_formats.py [CHECKPOINT FIXTURE FOLDER] ...; the token ids are the fixture's.
 """
 
 import pathlib

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 if [ $# -ne 1 ]; then
-    echo "usage: cases/field_files_test.sh BUILD_DIR" >&2
+    echo "usage: cases/file_formats_test.sh BUILD_DIR" >&2
     exit 2
 fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -55,7 +55,7 @@ for model in "${models[@]}"; do
     fixture[$model]=${found[0]}
     arguments+=("$root/fixtures/tiny/$model" "${found[0]}" "$work/$model")
 done
-"$python" "$root/cases/field_files.py" "${arguments[@]}" >"$work/log" 2>&1 || fail "field_files.py"
+"$python" "$root/cases/file_formats.py" "${arguments[@]}" >"$work/log" 2>&1 || fail "file_formats.py"
 
 echo "== what transformers computed, in every form, on both sides"
 for model in "${models[@]}"; do
@@ -135,4 +135,4 @@ diffs 2 'a file of llama-perplexity --kl-divergence-base' "$f" base.kld
 printf 'common_debug_cb_eval:                     norm-0 = (f32)   RMS_NORM(inp_embd{64, 2, 1, 1}, }) = {64, 2, 1, 1}\n' >eval.log
 diffs 2 'a log of llama.cpp.s eval callback' "$f" eval.log
 
-echo "field files: $n comparisons, each as expected"
+echo "file formats: $n comparisons, each as expected"
