@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,8 +111,7 @@ static void a_wrong_rule_is_an_error_with_its_line(void **state)
         assert_null(names);
         if (!cases[i].message)
             continue;
-        strcpy(message, cases[i].message);
-        strcat(message, cases[i].found);
+        snprintf(message, sizeof message, "%s%s", cases[i].message, cases[i].found);
         assert_string_equal(err.message, message);
     }
 }
