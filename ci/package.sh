@@ -250,7 +250,8 @@ test_wheel() {
 }
 
 # Every place that says the version says the same.
-test_versions() { # PROGRAM
+test_versions() { # PROGRAM VERSION
+    local version=$2
     [ -n "$version" ] || fail "CMakeLists.txt has no version"
     [ "$("$1" --version)" = "refparity $version" ] || fail "$1 is not of version $version"
     grep -m 1 '^## ' CHANGELOG.md | grep -Eq "^## $version( |\$)" || fail "the first heading of CHANGELOG.md is not $version"
@@ -280,8 +281,8 @@ test_sample() {
         say "error: $program is missing: cmake --preset parity && cmake --build --preset parity"
         exit 2
     }
-    test_versions "$program"
-    ! (version=$version.1 && test_versions "$program") 2>/dev/null || fail "another version is not noticed"
+    test_versions "$program" "$version"
+    ! (test_versions "$program" "$version.1") 2>/dev/null || fail "another version is not noticed"
     test_pages "$program"
     PATH=$(dirname "$program"):$PATH ci/package/completion/test.sh
     python=$(python_of_packages) || exit 2

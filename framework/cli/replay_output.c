@@ -56,7 +56,7 @@ static const struct rp_column columns[] = {
     {"slot", 16, true},     {"operation", 27, true}, {"introduced", 10, false}, {"limit", 8, false},
     {"position", 8, false}, {"verdict", 8, true},    {"from", 17, true}};
 
-enum { N_COLUMNS = sizeof columns / sizeof columns[0], MOST_PASSING = 24 };
+enum { N_COLUMNS = sizeof columns / sizeof columns[0], MOST_PASSING = 24, MOST_FAILING = 40 };
 
 /* "h14_v, _qrope, _krope" of "h14_v, h14_qrope, h14_krope". */
 static const char *shorten_from(const struct rp_replay_slot *slot, char *out, size_t size)
@@ -116,6 +116,14 @@ static void keep_passing(struct rp_replay_output *output, const struct rp_replay
         print_row(&output->passing, slot);
 }
 
+/* One that fails, after many that did: rounding that was not declared makes most of a model's fail. */
+static bool is_counted_only(const struct rp_replay_output *output,
+                            const struct rp_replay_slot *slot)
+{
+    return slot->verdict == RP_FAIL && !output->shown.all &&
+           output->counts.n_failing > MOST_FAILING;
+}
+
 static void print_slot(struct rp_replay_output *output, const struct rp_replay_slot *slot)
 {
     const bool passes = slot->verdict == RP_PASS && slot->n_positions > 0;
@@ -123,6 +131,8 @@ static void print_slot(struct rp_replay_output *output, const struct rp_replay_s
         keep_passing(output, slot);
         return;
     }
+    if (is_counted_only(output, slot))
+        return;
     print_heading(output);
     print_row(output->terminal, slot);
     if (output->shown.messages || slot->verdict != RP_PASS)
@@ -133,6 +143,10 @@ static void print_passing(struct rp_replay_output *output)
 {
     if (output->passing.out)
         fflush(output->passing.out);
+    if (output->counts.n_failing > MOST_FAILING && !output->shown.all)
+        rp_print_marked_line(output->terminal, RP_STYLE_BAD,
+                             "… over their limits: ", "%zu more slots (--all shows them)",
+                             output->counts.n_failing - MOST_FAILING);
     if (output->n_passing == 0)
         return;
     if (output->n_passing <= MOST_PASSING && output->passing.out) {
@@ -192,7 +206,8 @@ void rp_replay_output_explanation(struct rp_replay_output *output,
     if (is_of_numerics && counts->n_numerics++ == 0)
         snprintf(counts->numerics, sizeof counts->numerics, "%s", explanation->text);
     if (!output->explanations) {
-        rp_print_line(output->terminal, "    %s", explanation->text);
+        if (!is_counted_only(output, slot))
+            rp_print_line(output->terminal, "    %s", explanation->text);
         return;
     }
     cJSON *item = cJSON_CreateObject();
