@@ -48,6 +48,7 @@ steps=(
     "dequantized:the C model against HF on the dequantized weights of Q8_0, Q4_0 and K-quants"
     "detect:a share of the bug catalogue: what is found, where, by which name, and no false alarm"
     "llamacpp:llama.cpp against HF: F32 within 1e-5, a K-quant, with and without its callback"
+    "file-formats:files that people have: HF's states in every form that is read, wrong ones, and what is converted"
     "python-engines:transformers in BF16 and F16, and MLX-LM, in the matrix; what MLX-LM computes wrongly, by name"
     "smollm2:a real model in llama.cpp, seven types of weights: nothing is reported but bugs, in their place"
     "readback:matrix schema, results.json and junit.xml, read by others' parsers"
@@ -150,6 +151,7 @@ step_llamacpp() {
         "$(ci/record.sh --print-python)" cases/hf_replay_test.py build/parity
 }
 
+step_file-formats() { cases/file_formats_test.sh build/parity; }
 step_python-engines() { cases/python_engines_test.sh build/parity; }
 
 step_smollm2() {

@@ -85,7 +85,10 @@ enum rp_status rp_judge_replay_open(const struct rp_judge *judge, struct rp_judg
     const enum rp_status status =
         replay->prerequisites.verdict == RP_PASS ? open_replay(replay, &why) : RP_OK;
     if (status == RP_ERR_UNSUPPORTED)
-        rp_judge_decide(&replay->prerequisites, RP_SKIP, "the C model: %s", why.message);
+        rp_judge_decide(&replay->prerequisites, RP_SKIP,
+                        "the C model: %s; its layers are compared with transformers' all the same "
+                        "(refparity diff), and ci/record.sh --replay DUMP --model %s replays it",
+                        why.message, judge->pair->entry->hf_model);
     else if (status == RP_ERR_MISSING && !replay->model)
         rp_judge_decide(&replay->prerequisites, rp_judge_missing(judge->context), "%s",
                         why.message);
