@@ -130,10 +130,10 @@ start=$SECONDS
 long=$root/matrix/prompts/long.txt
 bugs=$built/bin/refparity-llamacpp-bugs
 # expect WHAT GGUF LEAST [SLOTS]: replays $work/dump, LEAST slots or more; SLOTS are the only ones that may fail, and
-# have to.
+# have to. $cache: what K and V are kept in, f32 where it is not set.
 expect() {
     local what=$1 gguf=$2 least=$3 slot=${4:-} status=0
-    local replay=("$built/bin/refparity" replay "$gguf" "$work/dump" --activations by_weight --mode "$mode" --json)
+    local replay=("$built/bin/refparity" replay "$gguf" "$work/dump" --activations by_weight --kv-cache "${cache:-f32}" --mode "$mode" --json)
     "${replay[@]}" --threads 3 >"$work/replay.json" 2>"$work/log" || status=$?
     "${replay[@]}" --threads 1 >"$work/one_thread.json" 2>"$work/log" || [ "$status" -ne 0 ] ||
         fail "replay of $what, $mode, by one thread"
@@ -166,6 +166,44 @@ for model in "${models[@]}"; do
     done
 done
 echo "$n_replayed dumps replayed, with and without a bug ($((SECONDS - start)) s)"
+
+# ---- the prompt among other sequences of a batch: as right as alone, and what is a neighbour's is found in its
+# operation; llamacpp_bugs/run.py --trials 'neighbour|parallel' tries all
+start=$SECONDS
+n_replayed=0
+for model in "${models[@]}"; do
+    for mode in parallel:3 parallel-streams:3; do
+        for prompt in "$work"/p?.txt; do
+            name=$(basename "$prompt" .txt)
+            fixture=("$root/fixtures/store/tiny--$model/main/float32/"*-"$(cat "$work/$name.sha")".npz)
+            run "$work/$model-f32.gguf" "$prompt" "$mode"
+            compare f32-neighbours "$model" "$mode.$name" "${fixture[0]}"
+        done
+    done
+    for options in "parallel:3 $work/$model-f32.gguf f32" "parallel:3 $root/fixtures/tiny/$model/$model-q8_0.gguf f16" \
+        "parallel-streams:3 $work/$model-q4_k_m.gguf f32" "parallel-streams:3 $work/$model-f32.gguf f16"; do
+        read -r mode gguf cache <<<"$options"
+        run "$gguf" "$long" "$mode" --slots operations --cache-type "$cache"
+        expect "$gguf among neighbours" "$gguf" 67
+    done
+done
+cache=f32
+# MODEL MODE SLOTS CHANGE...
+while IFS='|' read -r model mode wrong first second; do
+    changes=(--change "$first")
+    [ -z "$second" ] || changes+=(--change "$second")
+    rm -rf "$work/dump"
+    logged "$bugs" --model "$work/$model-f32.gguf" --prompt-file "$long" --mode "$mode" --dump "$work/dump" --slots operations "${changes[@]}"
+    expect "$model with $first" "$work/$model-f32.gguf" 67 "$wrong"
+done <<'END'
+qwen3|parallel:3|h1_attn|kq_soft_max-1=mask,at=7|
+llama|parallel:3|h2_attn|cache_k_l2 (view)/SET_ROWS=cells,at=7|
+llama|parallel-streams:3|h2_attn|cache_v_l2 (reshaped) (view)/SET_ROWS=cells,at=7|
+qwen3|parallel-streams:3|h2_qrope h2_krope|Qcur-2/ROPE=positions,by=61|Kcur-2/ROPE=positions,by=61
+qwen35|parallel:3|h1_delta|state_predelta-1=neighbour|
+qwen35|parallel-streams:3|h2_conv|conv_states_reshaped-2=neighbour|
+END
+echo "$n_replayed dumps of a prompt among neighbours replayed ($((SECONDS - start)) s)"
 
 # ---- types of weights that no tiny file has: of each a matrix or two. Replay finds a zeroed row of each, and nothing
 # in what is right. Whether a tensor is the checkpoint's is told, or that nothing can be told of its type.
@@ -316,6 +354,9 @@ refuses "--slots takes layers or operations, not 'some'" "${base[@]}" --slots so
 refuses "does not load it" --model "$work/p1.txt" --prompt-file "$work/p1.txt" --dump "$work/dump"
 refuses "is not a decimal number from 0 to 1023" --model "$model" --tokens "$work/p1.txt" --dump "$work/dump"
 refuses "--mode batched: takes a whole number from 1" "${base[@]}" --mode batched:
+refuses "--mode parallel: takes a whole number from 2 to 64" "${base[@]}" --mode parallel:1
+seq 0 1023 >"$work/all"
+refuses "the prompt has all 1024 tokens of the vocabulary" --model "$model" --tokens "$work/all" --dump "$work/dump" --mode parallel:3
 refuses "exactly one has to be given" --model "$model" --dump "$work/dump"
 refuses "unknown option '--frobnicate'" "${base[@]}" --frobnicate 1
 echo "options and errors are as documented"
@@ -327,11 +368,11 @@ import collections, json, pathlib, re, sys
 # Limits on L2_rel of every slot, evidence included. F32: rounding alone, of two summation orders.
 # Dequantized: activations are rounded to 8 bits in every product. Against the original weights: what
 # 4 bits do to random weights; that it is compared at all is the point.
-LIMITS = {"f32": 1e-5, "f32-operations": 1e-5, "wide-f32": 1e-5, "q4_k_m-dequantized": 0.1, "q4_k_m": 0.6}
-EMBEDDING_IS_EXACT = {"f32", "f32-operations", "wide-f32", "q4_k_m-dequantized"}
+LIMITS = {"f32": 1e-5, "f32-operations": 1e-5, "f32-neighbours": 1e-5, "wide-f32": 1e-5, "q4_k_m-dequantized": 0.1, "q4_k_m": 0.6}
+EMBEDDING_IS_EXACT = {"f32", "f32-operations", "f32-neighbours", "wide-f32", "q4_k_m-dequantized"}
 n_models = int(sys.argv[2])
 # fixtures with every operation's slot: one prompt a model
-expected = {"f32": n_models * 3 * 6, "f32-operations": n_models * 3, "wide-f32": n_models * 3, "q4_k_m-dequantized": n_models * 3, "q4_k_m": n_models * 3}
+expected = {"f32": n_models * 3 * 6, "f32-operations": n_models * 3, "f32-neighbours": n_models * 2 * 6, "wide-f32": n_models * 3, "q4_k_m-dequantized": n_models * 3, "q4_k_m": n_models * 3}
 counts, bad = collections.Counter(), []
 for kind, limit in LIMITS.items():
     worst = collections.defaultdict(float)

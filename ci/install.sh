@@ -5,18 +5,20 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-usage: ci/install.sh build|checks|record|llamacpp
+usage: ci/install.sh build|checks|record|llamacpp|slurm
 
   build    what ci/parity.sh needs: a C compiler, make, CMake 3.25, cmocka, cJSON, zlib
   checks   what ci/test.sh needs beyond that: clang and its tools, valgrind
   record   what ci/record.sh needs: Python 3.11 with venv
   llamacpp what ci/get-llamacpp.sh needs: a C++ compiler, make, CMake, pip
+  slurm    what cases/slurm_test.sh needs: Slurm's daemons and commands, munge
 
 exit codes: 0 all is there now, 2 something is missing and cannot be installed from here
 END
 }
 
 has() { command -v "$1" >/dev/null 2>&1; }
+has_daemon() { has "$1" || test -x "/usr/sbin/$1"; }
 has_header() { echo "#include <$1>" | cc -E -x c - >/dev/null 2>&1; }
 # cmocka.h does not include what it needs
 has_cmocka() { printf '#include <stdarg.h>\n#include <stddef.h>\n#include <setjmp.h>\n#include <stdint.h>\n#include <cmocka.h>\n' | cc -E -x c - >/dev/null 2>&1; }
@@ -85,6 +87,13 @@ look() {
         need "has_pip" python3-pip "pip for python3"
         need "has tar" tar "tar"
         ;;
+    slurm)
+        need "has_daemon slurmctld" slurmctld "Slurm's controller"
+        need "has_daemon slurmd" slurmd "Slurm's daemon of a node"
+        need "has sbatch" slurm-client "Slurm's commands"
+        need "has_daemon munged" munge "munge"
+        need "has python3" python3 "python3"
+        ;;
     esac
 }
 
@@ -108,7 +117,7 @@ install() {
 }
 
 case ${1:-} in
-build | checks | record | llamacpp) ;;
+build | checks | record | llamacpp | slurm) ;;
 -h | --help)
     usage
     exit 0

@@ -27,8 +27,8 @@ struct rp_bug_family {
     size_t n;
 };
 extern const struct rp_bug_family rp_rope_bugs, rp_norm_bugs, rp_attention_bugs,
-    rp_attention_gate_bugs, rp_deepseek_bugs, rp_experts_bugs, rp_ffn_bugs, rp_gpt_oss_bugs, rp_residual_bugs,
-    rp_delta_net_bugs, rp_delta_state_bugs, rp_token_bugs, rp_precision_bugs;
+    rp_attention_gate_bugs, rp_deepseek_bugs, rp_experts_bugs, rp_ffn_bugs, rp_gpt_oss_bugs,
+    rp_residual_bugs, rp_delta_net_bugs, rp_delta_state_bugs, rp_token_bugs, rp_precision_bugs;
 
 #define RP_FAMILY(table)                       \
     {                                          \

@@ -97,6 +97,7 @@ class Kind:
     magnitudes: tuple[float, ...] = ()
     at: int | None = None  # the one position that it is at
     head: int | None = None
+    modes: tuple[str, ...] = ("per-token", "batched", "batched")
 
 
 MAGNITUDES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
@@ -473,7 +474,51 @@ AT_RUN_TIME = [
     ),
 ]
 
-KINDS = [*IN_FILE, *AT_RUN_TIME]
+SHARED, STREAMS = "parallel:3", "parallel-streams:3"
+
+
+def of_cache(which: str, cache: str) -> list[Kind]:
+    """A row's K or V in the cell of a neighbour's row, and the other way round; at one position, or at all."""
+    made = []
+    for mode, name in ((SHARED, f"cache_{which}_l{{l}} ({cache}view)"), (STREAMS, f"cache_{which}_l{{l}} (reshaped) (view)")):
+        for at, position in (("", None), (",at={at}", AT)):
+            make = change("attn", f"{name}/SET_ROWS", "cells" + at)
+            made.append(Kind(f"neighbour-cell-{which}", "full", make, UNEXPLAINED, at=position, modes=(mode,)))
+    return made
+
+
+# The prompt is the middle one of three sequences, and something of it is its neighbour's.
+AMONG_NEIGHBOURS = [
+    Kind("neighbour-seen", "full", change("attn", "kq_soft_max-{l}", "mask"), UNEXPLAINED, modes=(SHARED,)),
+    Kind("neighbour-seen", "full", change("attn", "kq_soft_max-{l}", "mask,at={at}"), UNEXPLAINED, at=AT, modes=(SHARED,)),
+    # they go on from those of the neighbour; by one: an offset between the slots of a batch
+    Kind(
+        "neighbour-positions",
+        "full",
+        change("qrope krope", "Qcur-{l}/ROPE&Kcur-{l}/ROPE", "positions,by={a}"),
+        ("rope-position",),
+        (61.0, 1.0),
+        modes=(SHARED, STREAMS),
+    ),
+    *of_cache("k", ""),
+    *of_cache("v", "reshaped) ("),
+    Kind(
+        "neighbour-state",
+        "linear",
+        change("delta", "state_predelta-{l}", "neighbour"),
+        ("delta-state",),
+        modes=(SHARED, STREAMS),
+    ),
+    Kind(
+        "neighbour-conv-state",
+        "linear",
+        change("conv", "conv_states_reshaped-{l}", "neighbour"),
+        UNEXPLAINED,
+        modes=(SHARED, STREAMS),
+    ),
+]
+
+KINDS = [*IN_FILE, *AT_RUN_TIME, *AMONG_NEIGHBOURS]
 
 
 @dataclass(frozen=True)
@@ -497,6 +542,7 @@ class Variant:
 
 VARIANTS = [
     *(Variant(mode=mode) for mode in ("batched", "per-token", "batched:7", "batched:32", "batched:64", "batched:100")),
+    *(Variant(cache, mode=mode) for cache in ("f32", "f16") for mode in (SHARED, STREAMS)),
     Variant(threads=2),
     *(Variant("f16", mode=mode) for mode in ("batched", "per-token", "batched:7")),
     *(

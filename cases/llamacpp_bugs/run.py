@@ -381,7 +381,7 @@ def list_trials(grounds: list[Ground]) -> list:
                 if kind.magnitudes and j not in (0, 2) and len(layers) > 1:
                     layers = [layers[(i + j) % len(layers)]]  # all places, but not at each magnitude
                 for k, layer in enumerate(layers):
-                    mode = "per-token" if (i + j + k) % 3 == 0 else "batched"
+                    mode = kind.modes[(i + j + k) % len(kind.modes)]
                     trial = Trial(ground, kind, layer, magnitude, mode)
                     if trial.bug is not None:
                         trials.append(trial)

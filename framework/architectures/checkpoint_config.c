@@ -582,6 +582,15 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
     return status;
 }
 
+void rp_checkpoint_config_put_in_one(struct rp_checkpoint_config *config)
+{
+    struct rp_model_config *model = &config->model;
+    model->is_absorbed = false;
+    model->n_kv_heads = model->n_heads;
+    model->head_dim = model->nope_dim + model->n_rot;
+    config->architecture = config->architecture->form(model);
+}
+
 void rp_checkpoint_config_free(struct rp_checkpoint_config *config)
 {
     free(config->layer_kinds);

@@ -25,6 +25,8 @@ struct rp_checkpoint_config {
  * RP_ERR_UNSUPPORTED, RP_ERR_MISMATCH with line and column of config.json; RP_ERR_MEMORY. */
 enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
                                          struct rp_checkpoint_config *out, struct rp_error *err);
+/* Of latent attention: not absorbed, with the keys and values of heads. */
+void rp_checkpoint_config_put_in_one(struct rp_checkpoint_config *config);
 void rp_checkpoint_config_free(struct rp_checkpoint_config *config);
 
 #endif

@@ -103,7 +103,10 @@ static void put_latents(struct rp_gguf_metadata *metadata, const struct rp_model
     if (model->q_lora_rank > 0)
         put_size(metadata, name, "attention.q_lora_rank", model->q_lora_rank);
     put_size(metadata, name, "attention.kv_lora_rank", model->kv_lora_rank);
-    put_size(metadata, name, "attention.value_length", model->kv_lora_rank);
+    put_size(metadata, name, "attention.value_length",
+             model->is_absorbed ? model->kv_lora_rank : model->v_head_dim);
+    if (!model->is_absorbed)
+        return;
     put_size(metadata, name, "attention.key_length_mla", model->nope_dim + model->n_rot);
     put_size(metadata, name, "attention.value_length_mla", model->v_head_dim);
 }

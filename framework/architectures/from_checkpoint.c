@@ -127,6 +127,10 @@ static enum rp_status make_rows(const void *context, size_t index, size_t first,
         return RP_OK;
     }
     const struct rp_checkpoint_tensor *source = made->source;
+    if (source->sketch.data)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, rp_safetensors_path(source->file),
+                       (long long)source->tensor->offset,
+                       "tensor '%s' is sketched: its values are not there", source->tensor->name);
     if (made->is_transposed)
         return make_transposed_rows(made, first, n, out, err);
     if (made->fused.n_experts > 0) { /* a row of biases has those of all the expert's rows */
@@ -135,10 +139,6 @@ static enum rp_status make_rows(const void *context, size_t index, size_t first,
     }
     if (made->n_each > 0)
         return make_expert_rows(made, first, n, out, err);
-    if (source->sketch.data)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, rp_safetensors_path(source->file),
-                       (long long)source->tensor->offset,
-                       "tensor '%s' is sketched: its values are not there", source->tensor->name);
     if (!made->rows && !made->columns)
         status =
             rp_safetensors_values(source->file, source->tensor, first * width, n * width, out, err);
@@ -179,6 +179,11 @@ static struct rp_gguf_origin origin_of(const void *context, size_t index)
         .name = made->source ? made->source->tensor->name : "",
         .rows = made->rows,
         .columns = made->columns,
+        .n_each = made->n_each,
+        .stride = made->stride,
+        .first = made->first,
+        .each = made->each,
+        .is_transposed = made->is_transposed,
         .order = !is_ordered             ? ""
                  : made->has_heads_order ? "the V heads dealt out over the K heads"
                                          : "the two values of a rotated pair side by side",
@@ -315,12 +320,22 @@ static enum rp_status check_experts(const struct rp_checkpoint_tensor *tensor, s
                        "tensor '%s' is %s, expected %zu x [%zu][%zu] from config.json", data->name,
                        shape_text(data, shape, sizeof shape), n_experts > 0 ? n_experts : 1, n_out,
                        n_in);
-    if (tensor->sketch.data)
+    const size_t n_rows = n_experts > 0 ? n_experts * n_out : n_out; /* they are in the file */
+    if (tensor->sketch.data && tensor->sketch.n_rows != n_rows)
         return rp_fail(err, RP_ERR_UNSUPPORTED, path, (long long)data->offset,
-                       "tensor '%s' is sketched; experts have to be there whole", data->name);
+                       "tensor '%s' is sketched by %zu rows, expected %zu", data->name,
+                       tensor->sketch.n_rows, n_rows);
     if (data->type == RP_SAFETENSORS_OTHER)
         return rp_safetensors_values(tensor->file, data, 0, 1, NULL, err);
     return RP_OK;
+}
+
+/* Of the same type, whole or sketched. */
+static bool is_kept_alike(const struct rp_checkpoint_tensor *a,
+                          const struct rp_checkpoint_tensor *b)
+{
+    return a->tensor->type == b->tensor->type && !a->sketch.data == !b->sketch.data &&
+           a->sketch.n_vectors == b->sketch.n_vectors;
 }
 
 /* A tensor for each: pattern has a * where the number belongs. */
@@ -341,10 +356,12 @@ static enum rp_status find_each(struct conversion *conversion, const char *patte
                      ? check_experts(made->each[i], 0, made->n_each, made->n_columns, err)
                      : rp_fail(err, RP_ERR_MISSING, rp_checkpoint_path(conversion->checkpoint), -1,
                                "tensor '%s' is missing", name);
-        if (status == RP_OK && made->each[i]->tensor->type != made->each[0]->tensor->type)
+        if (status == RP_OK && !is_kept_alike(made->each[i], made->each[0]))
             status = rp_fail(err, RP_ERR_UNSUPPORTED, rp_safetensors_path(made->each[i]->file),
                              (long long)made->each[i]->tensor->offset,
-                             "tensor '%s' is of another type than the first expert's", name);
+                             "tensor '%s' is of another type than the first expert's, or one of "
+                             "the two is sketched",
+                             name);
     }
     made->source = made->each[0];
     return status;
@@ -446,8 +463,8 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is %s, expected [%zu][%zu] from config.json", name,
                        shape_text(tensor, shape, sizeof shape), n_rows, n_columns);
-    if (made.source->sketch.data && (made.source->sketch.n_rows != n_rows ||
-                                     source->change != RP_CHANGE_NONE || is_of_kv_b(source->which)))
+    if (made.source->sketch.data &&
+        (made.source->sketch.n_rows != n_rows || source->change != RP_CHANGE_NONE))
         return rp_fail(err, RP_ERR_UNSUPPORTED, path, (long long)tensor->offset,
                        "tensor '%s' is sketched by rows of %s, and has to be there whole", name,
                        shape_text(tensor, shape, sizeof shape));
@@ -583,11 +600,21 @@ static enum rp_status refuse_unused(const struct conversion *conversion, struct 
     return RP_OK;
 }
 
+/* Whether the file's keys of latent attention are those of heads, not of the latent. */
+static bool has_latents_in_one(const struct rp_gguf *file, const struct rp_model_config *model)
+{
+    char key[NAME_SIZE];
+    snprintf(key, sizeof key, "%s.attention.key_length_mla", model->architecture);
+    return model->kv_lora_rank > 0 && !rp_gguf_find_value(file, key);
+}
+
 typedef enum rp_status open_fn(const char *path, struct rp_checkpoint **out, struct rp_error *err);
 
-static enum rp_status convert(const char *path, open_fn *open, struct rp_gguf **out,
+/* like: a file; NULL: as converters write it today. */
+static enum rp_status convert(const char *path, const struct rp_gguf *like, struct rp_gguf **out,
                               struct rp_error *err)
 {
+    open_fn *const open = rp_is_checkpoint(path) ? rp_checkpoint_open : rp_checkpoint_open_sketch;
     struct rp_gguf_metadata metadata = {.bytes = NULL};
     struct conversion *conversion = calloc(1, sizeof *conversion);
     if (!conversion)
@@ -595,6 +622,8 @@ static enum rp_status convert(const char *path, open_fn *open, struct rp_gguf **
     enum rp_status status = open(path, &conversion->checkpoint, err);
     if (status == RP_OK)
         status = rp_checkpoint_config_read(conversion->checkpoint, &conversion->config, err);
+    if (status == RP_OK && like && has_latents_in_one(like, &conversion->config.model))
+        rp_checkpoint_config_put_in_one(&conversion->config);
     if (status == RP_OK)
         status = find_prefix(conversion, err);
     if (status != RP_OK)
@@ -627,6 +656,11 @@ done:
 
 enum rp_status rp_gguf_open_checkpoint(const char *path, struct rp_gguf **out, struct rp_error *err)
 {
-    return convert(path, rp_is_checkpoint(path) ? rp_checkpoint_open : rp_checkpoint_open_sketch,
-                   out, err);
+    return convert(path, NULL, out, err);
+}
+
+enum rp_status rp_gguf_open_checkpoint_like(const char *path, const struct rp_gguf *file,
+                                            struct rp_gguf **out, struct rp_error *err)
+{
+    return convert(path, file, out, err);
 }

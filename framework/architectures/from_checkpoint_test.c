@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "architectures/checkpoint_config.h"
 #include "architectures/from_checkpoint.h"
 #include "base/file.h"
 #include "base/scratch_test_util.h"
@@ -63,11 +64,10 @@ static void the_tiny_checkpoints_are_their_bf16_ggufs(void **state)
     }
 }
 
-/* A checkpoint of the model's weights and its config.json with one text for another. */
-static enum rp_status open_changed(const char *model, const char *find, const char *replace,
-                                   struct rp_gguf **gguf, struct rp_error *err)
+/* A checkpoint of the model's weights and its config.json with one text for another; to be removed. */
+static void make_changed(const char *model, const char *find, const char *replace, char folder[256])
 {
-    char folder[256], source[512], target[512], *text = NULL;
+    char source[512], target[512], *text = NULL;
     size_t length;
     rp_test_make_folder(folder);
     snprintf(source, sizeof source, "%s/fixtures/tiny/%s/model.safetensors", RP_SOURCE_DIR, model);
@@ -82,9 +82,16 @@ static enum rp_status open_changed(const char *model, const char *find, const ch
     assert_non_null(changed);
     snprintf(changed, size, "%.*s%s%s", (int)(at - text), text, replace, at + strlen(find));
     rp_test_write_file(folder, "config.json", changed, strlen(changed));
-    const enum rp_status status = rp_gguf_open_checkpoint(folder, gguf, err);
     free(changed);
     free(text);
+}
+
+static enum rp_status open_changed(const char *model, const char *find, const char *replace,
+                                   struct rp_gguf **gguf, struct rp_error *err)
+{
+    char folder[256];
+    make_changed(model, find, replace, folder);
+    const enum rp_status status = rp_gguf_open_checkpoint(folder, gguf, err);
     assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
     return status;
 }
@@ -277,6 +284,41 @@ static void experts_that_cannot_be_chosen_are_errors(void **state)
     }
 }
 
+/* Whether the weights of the chosen experts are divided by their sum: config.json's word, else the class's default
+ * in transformers; and what a file's readers take for an absent key is another question. */
+static void what_config_json_does_not_say_is_the_class_s_default(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model_type, *says;
+        bool normalizes;
+    } cases[] = {
+        {"qwen3_moe", "", false},
+        {"qwen3_moe", "\"norm_topk_prob\": true,", true},
+        {"qwen3_moe", "\"norm_topk_prob\": null,", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char folder[256], replace[256];
+        struct rp_checkpoint *checkpoint = NULL;
+        struct rp_checkpoint_config config;
+        struct rp_error err = {.code = RP_OK};
+        snprintf(replace, sizeof replace,
+                 "\"num_experts\": 8, \"num_experts_per_tok\": 2, %s \"model_type\": \"%s\"",
+                 cases[i].says, cases[i].model_type);
+        make_changed("qwen3", "\"model_type\": \"qwen3\"", replace, folder);
+        assert_int_equal(rp_checkpoint_open(folder, &checkpoint, &err), RP_OK);
+        if (rp_checkpoint_config_read(checkpoint, &config, &err) != RP_OK)
+            fail_msg("%s", err.message);
+        assert_int_equal(config.model.router.normalizes, cases[i].normalizes);
+        rp_checkpoint_config_free(&config);
+        rp_checkpoint_close(checkpoint);
+        assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+    }
+    assert_true(rp_architecture_of_hf("deepseek_v3")->hf_normalizes);
+    assert_false(rp_architecture_of_hf("deepseek_v2")->hf_normalizes);
+    assert_true(rp_architecture_of_hf("qwen3_5_moe")->hf_normalizes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -288,6 +330,7 @@ int main(void)
         cmocka_unit_test(longrope_s_factors_are_tensors),
         cmocka_unit_test(rope_scaling_that_is_not_computed_is_an_error),
         cmocka_unit_test(experts_that_cannot_be_chosen_are_errors),
+        cmocka_unit_test(what_config_json_does_not_say_is_the_class_s_default),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

@@ -13,6 +13,7 @@ int rp_cli_show(int argc, char **argv, const struct rp_terminal *out);
 int rp_cli_check_matrix(int argc, char **argv, const struct rp_terminal *out);
 int rp_cli_record(int argc, char **argv, const struct rp_terminal *out);
 int rp_cli_report(int argc, char **argv, const struct rp_terminal *out);
+int rp_cli_shard(int argc, char **argv, const struct rp_terminal *out);
 
 /* Prints "refparity: error: …" to stderr and returns exit code 2. */
 int rp_cli_error(const struct rp_error *err);

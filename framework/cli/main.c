@@ -26,6 +26,7 @@ static const struct {
     {"check-matrix", "check a matrix.json", rp_cli_check_matrix},
     {"record", "record the references that engines make", rp_cli_record},
     {"report", "summarize the last ctest run and write its reports", rp_cli_report},
+    {"shard", "select the tests of one of several machines", rp_cli_shard},
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

@@ -43,7 +43,8 @@ static const char help[] =
     "  --kv-cache NAME      f32, f16, q8_0, q4_0  [f32]\n"
     "  --attention NAME     plain, flash  [plain]\n"
     "  --state NAME         what each operation's output is kept in: f32, bf16, f16  [f32]\n"
-    "  --mode NAME          per-token, batched, or batched:N with N positions at once  [batched]\n"
+    "  --mode NAME          per-token, batched, batched:N with N positions at once, or parallel:N\n"
+    "                       as one of N sequences  [batched]\n"
     "What is replayed:\n"
     "  --layers A-B         layers A to B, or A alone  [all, emb, post_norm and logits too]; of a\n"
     "                       GGUF in shards those that do not hold them may be missing\n"
@@ -140,23 +141,6 @@ static int parse_layout(const char *text, enum rp_layout *layout)
     return 0;
 }
 
-/* per-token, batched, or batched:N with the positions that the engine takes at once. */
-static int parse_mode(const char *text, struct rp_replay_options *options)
-{
-    static const char prefix[] = "batched:";
-    char *end;
-    options->mode = strcmp(text, "per-token") == 0 ? RP_MODE_PER_TOKEN : RP_MODE_BATCHED;
-    if (options->mode == RP_MODE_PER_TOKEN || strcmp(text, "batched") == 0)
-        return 1;
-    if (strncmp(text, prefix, sizeof prefix - 1) != 0)
-        return 0;
-    text += sizeof prefix - 1;
-    errno = 0;
-    const long batch = strtol(text, &end, 10);
-    options->numerics.batch = batch > 0 ? (size_t)batch : 0;
-    return *text >= '1' && *text <= '9' && !*end && !errno;
-}
-
 /* -1 to go on, else the exit code. */
 static int take_option(int option, struct options *options)
 {
@@ -168,9 +152,12 @@ static int take_option(int option, struct options *options)
     case 'k': status = rp_kv_cache_parse(optarg, &numerics->kv_cache, &err); break;
     case 't': status = rp_attention_parse(optarg, &numerics->attention, &err); break;
     case 'm':
-        if (!parse_mode(optarg, &options->replay))
+        if (!rp_batch_of_mode(optarg, &numerics->batch))
             return rp_cli_usage_error(
-                "replay", "--mode takes per-token, batched or batched:N, not \"%s\"", optarg);
+                "replay", "--mode takes per-token, batched, batched:N or parallel:N, not \"%s\"",
+                optarg);
+        options->replay.mode =
+            strcmp(optarg, "per-token") == 0 ? RP_MODE_PER_TOKEN : RP_MODE_BATCHED;
         break;
     case 'l':
         if (!parse_layers(optarg, options))

@@ -55,7 +55,7 @@ static const struct rp_column columns[] = {
     {"slot", 16, true},     {"operation", 27, true}, {"introduced", 10, false}, {"limit", 8, false},
     {"position", 8, false}, {"verdict", 8, true},    {"from", 17, true}};
 
-enum { N_COLUMNS = sizeof columns / sizeof columns[0], MOST_PASSING = 24 };
+enum { N_COLUMNS = sizeof columns / sizeof columns[0], MOST_PASSING = 24, MOST_FAILING = 40 };
 
 /* "h14_v, _qrope, _krope" of "h14_v, h14_qrope, h14_krope". */
 static const char *shorten_from(const struct rp_replay_slot *slot, char *out, size_t size)
@@ -115,6 +115,14 @@ static void keep_passing(struct rp_replay_output *output, const struct rp_replay
         print_row(&output->passing, slot);
 }
 
+/* One that fails, after many that did: rounding that was not declared makes most of a model's fail. */
+static bool is_counted_only(const struct rp_replay_output *output,
+                            const struct rp_replay_slot *slot)
+{
+    return slot->verdict == RP_FAIL && !output->shown.all &&
+           output->counts.n_failing > MOST_FAILING;
+}
+
 static void print_slot(struct rp_replay_output *output, const struct rp_replay_slot *slot)
 {
     const bool passes = slot->verdict == RP_PASS && slot->n_positions > 0;
@@ -122,6 +130,8 @@ static void print_slot(struct rp_replay_output *output, const struct rp_replay_s
         keep_passing(output, slot);
         return;
     }
+    if (is_counted_only(output, slot))
+        return;
     print_heading(output);
     print_row(output->terminal, slot);
     if (output->shown.messages || slot->verdict != RP_PASS)
@@ -132,6 +142,10 @@ static void print_passing(struct rp_replay_output *output)
 {
     if (output->passing.out)
         fflush(output->passing.out);
+    if (output->counts.n_failing > MOST_FAILING && !output->shown.all)
+        rp_print_marked_line(output->terminal, RP_STYLE_BAD,
+                             "… over their limits: ", "%zu more slots (--all shows them)",
+                             output->counts.n_failing - MOST_FAILING);
     if (output->n_passing == 0)
         return;
     if (output->n_passing <= MOST_PASSING && output->passing.out) {
@@ -183,7 +197,8 @@ void rp_replay_output_explanation(struct rp_replay_output *output,
     if (is_of_numerics && counts->n_numerics++ == 0)
         snprintf(counts->numerics, sizeof counts->numerics, "%s", explanation->text);
     if (!output->explanations) {
-        rp_print_line(output->terminal, "    %s", explanation->text);
+        if (!is_counted_only(output, slot))
+            rp_print_line(output->terminal, "    %s", explanation->text);
         return;
     }
     cJSON *item = cJSON_CreateObject();
@@ -241,9 +256,9 @@ static void print_unshown(const struct rp_terminal *out, const struct rp_replay_
         rp_print_line(out, "left out: %zu layer%s for multi-token prediction, behind the decoder's",
                       counts->n_prediction_layers, counts->n_prediction_layers == 1 ? "" : "s");
     if (counts->n_unknown > 0)
-        rp_print_line(out, "not used: %s: %s, as h0_attnout is (docs/slots.md lists them)", counts->unknown,
-                      counts->n_unknown == 1 ? "no slot has that name"
-                                             : "no slots have such names");
+        rp_print_line(
+            out, "not used: %s: %s, as h0_attnout is (docs/slots.md lists them)", counts->unknown,
+            counts->n_unknown == 1 ? "no slot has that name" : "no slots have such names");
     if (counts->n_missing > 0)
         rp_print_line(out, "not shown: the dump has no %s; every required slot has to be there",
                       counts->missing);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cli/configs.h"
+#include "cli/report_merge.h"
 #include "refparity/compare.h"
 #include "report/markdown.h"
 #include "report/old_reports.h"
@@ -17,6 +18,7 @@
 
 static const char help[] =
     "usage: refparity report [OPTION ...] [BUILD_DIR | CONFIG.json]\n"
+    "       refparity report --merge OUT [OPTION ...] BUILD_DIR | REPORTS ...\n"
     "\n"
     "Collects the results of the last ctest run in BUILD_DIR (the current folder unless\n"
     "given), of each of its matrices, compares what ctest did not come to (after\n"
@@ -31,6 +33,11 @@ static const char help[] =
     "  --markdown         print the summary as Markdown, for a CI's step summary\n"
     "  --strict-warnings  exit with 3 where all passes and there are warnings; so does\n"
     "                     REFPARITY_STRICT_WARNINGS=1 in the environment\n"
+    "  --merge OUT        put the results of several shards (refparity shard) together: of build\n"
+    "                     trees, or folders with their reports, as CI jobs upload them. OUT gets\n"
+    "                     the reports of one machine. A pair that no shard has is an error, and\n"
+    "                     one that two have with different verdicts\n"
+    "  --filter REGEX     with --merge: only tests that match were to be run\n"
     "  --help\n"
     "\n"
     "exit codes: 2 if any pair or weights test is in error or nothing was compared, else 1 if\n"
@@ -39,6 +46,7 @@ static const char help[] =
 
 struct options {
     bool begin, write_only, markdown, strict_warnings, shows_all;
+    const char *merge, *filter;
 };
 
 /* n_tests: how many pairs and weights tests the run had; not 0 after an error. */
@@ -116,6 +124,8 @@ int rp_cli_report(int argc, char **argv, const struct rp_terminal *out)
                                           {"write-only", no_argument, NULL, 'w'},
                                           {"markdown", no_argument, NULL, 'm'},
                                           {"strict-warnings", no_argument, NULL, 's'},
+                                          {"merge", required_argument, NULL, 'g'},
+                                          {"filter", required_argument, NULL, 'f'},
                                           {"all", no_argument, NULL, 'a'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
@@ -129,10 +139,19 @@ int rp_cli_report(int argc, char **argv, const struct rp_terminal *out)
         case 'w': options.write_only = true; break;
         case 'm': options.markdown = true; break;
         case 's': options.strict_warnings = true; break;
+        case 'g': options.merge = optarg; break;
+        case 'f': options.filter = optarg; break;
         case 'a': options.shows_all = true; break;
         case 'h': fputs(help, stdout); return RP_EXIT_PASS;
-        default: return rp_cli_usage_error("report", "unknown option %s", argv[optind - 1]);
+        default:
+            return rp_cli_usage_error("report", "unknown option %s, or one without its value",
+                                      argv[optind - 1]);
         }
+    }
+    if (options.merge) {
+        const struct rp_cli_merge merge = {options.merge, options.filter, options.markdown,
+                                           options.strict_warnings, options.shows_all};
+        return rp_cli_report_merge(out, &merge, argv + optind, (size_t)(argc - optind));
     }
     if (argc - optind > 1)
         return rp_cli_usage_error("report", "expected one folder, found %d", argc - optind);

@@ -298,7 +298,7 @@ int rp_cli_weights(int argc, char **argv, const struct rp_terminal *out)
     printer.findings = root ? cJSON_AddArrayToObject(root, "findings") : NULL;
     enum rp_status status = rp_gguf_open(printer.model, &file, &err);
     if (status == RP_OK)
-        status = rp_gguf_open_checkpoint(printer.checkpoint, &checkpoint, &err);
+        status = rp_gguf_open_checkpoint_like(printer.checkpoint, file, &checkpoint, &err);
     if (status == RP_OK)
         status = rp_weights_compare(file, checkpoint, see, &printer, &err);
     int result = exit_code(&printer);

@@ -133,9 +133,13 @@ static enum rp_status write_slot(void *context, const struct rp_tap *tap, struct
     if (!rp_slot_level_has(sink->engine->level, tap->part) ||
         (sink->engine->without && strstr(tap->slot, sink->engine->without)))
         return RP_OK;
+    float *rows = rp_test_copy(tap->rows, tap->n_positions * tap->dim);
+    for (size_t i = 0; i < tap->n_positions && sink->engine->spoils; i++)
+        sink->engine->spoils(tap->slot, tap->positions[i], rows + i * tap->dim, tap->dim);
     check(rp_dump_rows(sink->dump, tap->slot, tap->positions[0], tap->n_positions, tap->dim,
-                       tap->rows) == 0,
+                       rows) == 0,
           "the dump cannot be written");
+    free(rows);
     return RP_OK;
 }
 

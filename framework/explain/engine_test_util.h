@@ -41,8 +41,10 @@ struct rp_test_engine {
     int other_layer;          /* whose weights the bug reads */
     enum rp_slot_level level; /* zeroed: layers */
     const char *without; /* slots of the level that are not dumped: "_postattn"; NULL: all are */
-    const char *of;      /* the slot to explain: "_krope"; NULL: the first that fails */
-    bool is_outside;     /* not a layer is replayed, but part: emb, post_norm or logits */
+    /* Changes a row of the dump, and not what the engine goes on with; NULL: none. */
+    void (*spoils)(const char *slot, int64_t position, float *row, size_t dim);
+    const char *of;  /* the slot to explain: "_krope"; NULL: the first that fails */
+    bool is_outside; /* not a layer is replayed, but part: emb, post_norm or logits */
     enum rp_slot_part part;
     const struct rp_rope_scaling *scaling; /* of the model; NULL: its own */
     struct rp_numerics numerics;           /* what it computes in */

@@ -76,6 +76,7 @@ static const struct rp_hypothesis_info hypotheses[] = {
     {"router-top-k", "one expert less"},
     {"router-groups", "experts of groups that may not be chosen, or groups by another score"},
     {"router-correction", "the correction bias left out of the choice, or put into the weights"},
+    {"experts-number", "the dump's numbers of experts are not those that ran"},
     {"expert-matrix", "an expert, or each, multiplies by another one's matrix"},
     {"experts-weights", "experts' weights left out, of another expert, or on the input"},
     {"shared-gate", "the shared expert's gate missing, or without its sigmoid"},

@@ -67,15 +67,11 @@ void rp_matrix_pair(const struct rp_matrix *matrix, size_t index, struct rp_pair
 
 struct rp_numerics rp_pair_numerics(const struct rp_pair *pair)
 {
-    static const char batched[] = "batched:";
     struct rp_numerics numerics = pair->entry->numerics;
     const char *mode = pair->mode ? pair->mode : "";
     if (numerics.attention != RP_ATTENTION_FLASH)
         return numerics;
-    if (strcmp(mode, "per-token") == 0)
-        numerics.batch = 1;
-    else if (strncmp(mode, batched, sizeof batched - 1) == 0)
-        numerics.batch = strtoul(mode + sizeof batched - 1, NULL, 10);
+    (void)rp_batch_of_mode(mode, &numerics.batch);
     numerics.threads = (size_t)pair->entry->engine->processors;
     return numerics;
 }

@@ -125,15 +125,16 @@ static void flash_attention_is_told_what_the_mode_takes_at_once(void **state)
         parse("{\"engines\":{\"e\":{\"argv\":[\"{dump}\",\"{mode}\"],\"layout\":\"npy\","
               "\"processors\":2}},\"tests\":[{\"name\":\"flash\",\"hf_model\":\"m\",\"n_layers\":1,"
               "\"engine\":\"e\",\"attention\":\"flash\",\"modes\":[\"per-token\",\"batched:32\","
-              "\"batched\"],\"prompts\":[\"x\"]},{\"name\":\"plain\",\"hf_model\":\"m\","
+              "\"batched\",\"parallel:3\",\"c\"],\"prompts\":[\"x\"]},{\"name\":\"plain\",\"hf_"
+              "model\":\"m\","
               "\"n_layers\":1,\"engine\":\"e\",\"modes\":[\"batched:32\"],\"prompts\":[\"x\"]}]}");
-    static const size_t batches[] = {1, 32, 0, 0};
-    for (size_t i = 0; i < 4; i++) {
+    static const size_t batches[] = {1, 32, 0, RP_BATCH_UNKNOWN, 0, 0};
+    for (size_t i = 0; i < 6; i++) {
         struct rp_pair pair;
         rp_matrix_pair(matrix, i, &pair);
         const struct rp_numerics numerics = rp_pair_numerics(&pair);
         assert_int_equal(numerics.batch, batches[i]);
-        assert_int_equal(numerics.threads, i < 3 ? 2 : 0);
+        assert_int_equal(numerics.threads, i < 5 ? 2 : 0);
     }
     rp_matrix_free(matrix);
 }

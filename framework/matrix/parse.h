@@ -63,6 +63,9 @@ enum rp_status rp_parse_slots(struct rp_matrix *matrix, const cJSON *object,
 /* Fills reference of an entry of which all else is read. */
 enum rp_status rp_parse_reference(struct rp_matrix *matrix, const cJSON *object,
                                   struct rp_entry *entry, struct rp_error *err);
+/* Fills slurm of an entry. */
+enum rp_status rp_parse_slurm(struct rp_matrix *matrix, const cJSON *object, struct rp_entry *entry,
+                              struct rp_error *err);
 /* Fills numerics, slots, gate and replay of an entry whose engine and engine_gguf are read. */
 enum rp_status rp_parse_gate(struct rp_matrix *matrix, const cJSON *object, struct rp_entry *entry,
                              struct rp_error *err);

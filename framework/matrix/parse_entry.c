@@ -37,7 +37,8 @@ static const char *const entry_keys[] = {"name",
                                          "slots",
                                          "how_to_get",
                                          "state",
-                                         "reference"};
+                                         "reference",
+                                         "slurm"};
 
 /* What torch computes the reference in; fixtures hold float32 whatever it is. */
 static const char *const dtypes[] = {"float32", "float64", "bfloat16", "float16"};
@@ -381,6 +382,8 @@ enum rp_status rp_parse_entry(struct rp_matrix *matrix, const cJSON *value, stru
         status = rp_parse_reference(matrix, value, entry, err);
     if (status == RP_OK)
         status = read_disabled(matrix, value, entry, err);
+    if (status == RP_OK)
+        status = rp_parse_slurm(matrix, value, entry, err);
     if (status == RP_OK)
         status = rp_read_string(json, value, "_note", &entry->note, err);
     return status;

@@ -213,6 +213,46 @@ static bool rounds_weights(enum rp_state state, uint32_t type)
     return type != own && (type == RP_GGML_F32 || type == RP_GGML_F16 || type == RP_GGML_BF16);
 }
 
+/* Values that FP32 may round to their other neighbour. A tip of down's product may move the rounding of the sum with the
+ * bias, too. */
+static enum rp_status add_tips(const struct rp_emulation *emulation, const struct rp_site *site,
+                               const struct rp_linear *product)
+{
+    const double worth = product->which == RP_EXPERTS_DOWN ? 2 : 1;
+    float *sigma = new_rows(site, product->n_out);
+    enum rp_status status =
+        sigma ? rp_sigma_linear(site, product, sigma) : no_memory(site, product->n_out);
+    for (size_t i = 0; i < site->n_positions && status == RP_OK; i++) {
+        for (size_t k = 0; k < product->n_out && i < emulation->n_tips; k++) {
+            const double change = worth * rp_state_tip(emulation->numerics.state,
+                                                       product->y[i * product->y_stride + k],
+                                                       (double)sigma[i * product->n_out + k]);
+            emulation->tips[i] += change * change;
+        }
+    }
+    free(sigma);
+    return status;
+}
+
+/* An expert's product is rounded before its bias is added, and then again: HF's GptOssExperts writes both out, where
+ * other products are one with their bias. */
+static enum rp_status linear_of_expert(const struct rp_emulation *emulation,
+                                       const struct rp_site *site, const struct rp_linear *args)
+{
+    const enum rp_state state = emulation->numerics.state;
+    struct rp_linear product = *args;
+    product.bias = NULL;
+    enum rp_status status = rounded_linear(emulation, site, &product);
+    if (status == RP_OK && emulation->tips)
+        status = add_tips(emulation, site, &product);
+    for (size_t i = 0; i < site->n_positions && status == RP_OK; i++) {
+        float *y = args->y + i * args->y_stride;
+        for (size_t k = 0; k < args->n_out; k++)
+            y[k] = rp_state_round(state, y[k]) + rp_state_round(state, args->bias[k]);
+    }
+    return status;
+}
+
 static enum rp_status linear(void *context, const struct rp_site *site,
                              const struct rp_linear *args)
 {
@@ -232,7 +272,8 @@ static enum rp_status linear(void *context, const struct rp_site *site,
         read.weight = weight;
     }
     if (status == RP_OK)
-        status = rounded_linear(emulation, site, &read);
+        status = (args->expert && args->bias ? linear_of_expert : rounded_linear)(emulation, site,
+                                                                                  &read);
     free(weight);
     free(x);
     return status;

@@ -626,6 +626,7 @@ static void add_sums(struct rp_search *search)
 
 void rp_collect_experts(struct rp_search *search)
 {
+    rp_collect_expert_numbers(search);
     add_choice(search);
     add_weights(search);
     add_product(search, RP_EXPERTS_GATE);

@@ -310,6 +310,50 @@ static void an_expert_chosen_wrongly_is_said_with_the_one_it_was_taken_for(void 
     assert_non_null(strstr(report.message, "; wrong at 1 of 40 positions"));
 }
 
+/* At one position the dump has a number that the engine did not run: the lowest, or the highest, of the others. */
+static bool is_last_other;
+
+static void spoil_number(const char *slot, int64_t position, float *row, size_t dim)
+{
+    bool is_chosen[N] = {false};
+    size_t other = N;
+    if (strcmp(slot, "h1_experts") != 0 || position != 7)
+        return;
+    for (size_t k = 0; k < dim; k++)
+        is_chosen[(size_t)row[k]] = true;
+    for (size_t i = 0; i < N; i++)
+        if (!is_chosen[i] && (other == N || is_last_other))
+            other = i;
+    row[1] = (float)other;
+}
+
+static void a_wrong_number_in_the_dump_is_what_is_named(void **state)
+{
+    static const char *const parts[] = {"_expertw", "_gate", "_up", "_ffnout"};
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof parts / sizeof *parts; i++) {
+        struct rp_test_engine engine = engine_of(&plain, 0, NULL);
+        engine.spoils = spoil_number;
+        engine.of = parts[i / 2];
+        is_last_other = i % 2 == 1;
+        const struct rp_test_report report = rp_test_explain(RP_SOURCE_DIR, &engine);
+        assert_int_equal(report.verdict, RP_FAIL);
+        assert_string_equal(report.explanation.name, "experts-number");
+        assert_int_equal(report.n_failing, 5); /* the choice, too */
+    }
+}
+
+/* The twin: the engine runs the wrong expert. Then the choice alone is wrong. */
+static void an_engine_that_runs_the_wrong_expert_fails_at_its_choice_alone(void **state)
+{
+    const struct rp_test_engine engine = engine_of(&plain, ONE_WRONG, install_choice);
+    const struct rp_test_report report = rp_test_explain(RP_SOURCE_DIR, &engine);
+    (void)state;
+    assert_string_equal(report.slot, "h1_experts");
+    assert_int_equal(report.n_failing, 1);
+    assert_string_not_equal(report.explanation.name, "experts-number");
+}
+
 /* What reads it has nothing to be computed from, and whole numbers say nothing of the type of the engine's state. */
 static void numbers_that_are_no_choice_fail_and_nothing_else_does(void **state)
 {
@@ -381,6 +425,8 @@ int main(void)
         cmocka_unit_test(they_are_named_in_a_dump_of_layers_too),
         cmocka_unit_test(experts_of_all_groups_are_named),
         cmocka_unit_test(an_expert_chosen_wrongly_is_said_with_the_one_it_was_taken_for),
+        cmocka_unit_test(a_wrong_number_in_the_dump_is_what_is_named),
+        cmocka_unit_test(an_engine_that_runs_the_wrong_expert_fails_at_its_choice_alone),
         cmocka_unit_test(numbers_that_are_no_choice_fail_and_nothing_else_does),
         cmocka_unit_test(a_tie_passes_and_is_said),
         cmocka_unit_test(another_experts_matrix_is_named),

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/numbers.h"
 #include "refparity/numerics.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -103,4 +104,28 @@ const char *rp_kv_cache_name(enum rp_kv_cache kv_cache)
 const char *rp_attention_name(enum rp_attention_kernel attention)
 {
     return (size_t)attention < COUNT(kernels) ? kernels[attention] : "unknown";
+}
+
+bool rp_batch_of_mode(const char *mode, size_t *batch)
+{
+    static const struct {
+        const char *prefix;
+        bool has_neighbours;
+    } sized[] = {{"batched:", false}, {"parallel:", true}, {"parallel-streams:", true}};
+    *batch = strcmp(mode, "per-token") == 0;
+    if (*batch == 1 || strcmp(mode, "batched") == 0)
+        return true;
+    for (size_t i = 0; i < COUNT(sized); i++) {
+        const size_t length = strlen(sized[i].prefix);
+        int64_t n = 0;
+        if (strncmp(mode, sized[i].prefix, length) != 0)
+            continue;
+        const size_t n_digits =
+            rp_number_parse(mode + length, strlen(mode + length), INT32_MAX, &n);
+        if (n_digits == 0 || mode[length + n_digits] || n < 1)
+            return false;
+        *batch = sized[i].has_neighbours ? RP_BATCH_UNKNOWN : (size_t)n;
+        return true;
+    }
+    return false;
 }

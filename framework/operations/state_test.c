@@ -377,6 +377,64 @@ static void the_decay_reads_the_state_and_the_rule_reads_the_decay_as_it_is(void
     assert_memory_not_equal(y, expected, sizeof y);
 }
 
+/* expert NULL: a product as any other. */
+static void product(struct rp_emulation *emulation, const struct rp_expert_rows *expert,
+                    const float *weight, const float *bias, const float *x, float *y)
+{
+    const struct rp_site site = site_of(&config);
+    const struct rp_linear args = {.which = RP_EXPERTS_UP,
+                                   .type = RP_GGML_BF16,
+                                   .weight = weight,
+                                   .bias = bias,
+                                   .n_out = DIM,
+                                   .n_in = DIM,
+                                   .expert = expert,
+                                   .x = x,
+                                   .y = y,
+                                   .y_stride = DIM};
+    assert_int_equal(emulation->overlay.ops.linear(emulation, &site, &args), RP_OK);
+}
+
+/* The twin: another product is rounded once, with its bias. */
+static void an_experts_product_is_rounded_before_its_bias_is_added(void **state)
+{
+    (void)state;
+    static const size_t at[ROWS] = {0, 3, 5};
+    const struct rp_expert_rows expert = {.n_chosen = 2, .at = at};
+    float x[ROWS * DIM], bias[DIM], plain[ROWS * DIM], y[ROWS * DIM], other[ROWS * DIM];
+    static float weight[DIM * DIM];
+    double tips[ROWS] = {0};
+    struct rp_emulation emulation;
+    size_t n_different = 0;
+    open_emulation(&emulation, RP_STATE_BF16);
+    fill(RP_STATE_BF16, x, ROWS * DIM, 1);
+    fill(RP_STATE_BF16, weight, DIM * DIM, 2);
+    fill(RP_STATE_BF16, bias, DIM, 3);
+    product(&emulation, NULL, weight, NULL, x, plain);
+    product(&emulation, NULL, weight, bias, x, other);
+    emulation.tips = tips;
+    emulation.n_tips = ROWS;
+    product(&emulation, &expert, weight, bias, x, y);
+    for (size_t i = 0; i < ROWS * DIM; i++) {
+        const float sum = rp_round_bf16(plain[i]) + bias[i % DIM];
+        assert_memory_equal(&y[i], &sum, sizeof sum);
+        n_different += rp_round_bf16(sum) < rp_round_bf16(other[i]) ||
+                       rp_round_bf16(sum) > rp_round_bf16(other[i]);
+    }
+    assert_true(n_different > 0);
+    /* No value is that near to a middle; one that is may tip. */
+    for (size_t p = 0; p < ROWS; p++)
+        assert_true(tips[p] < 1e-4);
+    bias[0] = 0;
+    for (size_t i = 0; i < DIM; i++) {
+        weight[i] = i < 2 ? 1 : 0;
+        x[i] = i == 0 ? 1 : 0x1p-8f; /* their sum is halfway */
+    }
+    tips[0] = 0;
+    product(&emulation, &expert, weight, bias, x, y);
+    assert_true(tips[0] >= 0x1p-14);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -388,6 +446,7 @@ int main(void)
         cmocka_unit_test(scores_scaled_scores_and_weights_are_rounded),
         cmocka_unit_test(inputs_are_rounded_and_outputs_are_not),
         cmocka_unit_test(a_products_weights_are_cast_to_the_state),
+        cmocka_unit_test(an_experts_product_is_rounded_before_its_bias_is_added),
         cmocka_unit_test(silu_is_rounded_before_its_product),
         cmocka_unit_test(the_decay_reads_the_state_and_the_rule_reads_the_decay_as_it_is),
     };

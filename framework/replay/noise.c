@@ -113,8 +113,8 @@ static enum rp_status take_expert(struct rp_noise *noise, const struct rp_site *
         const size_t p = rows->at[i] / rows->n_chosen;
         if (p >= noise->capacity)
             continue;
-        noise->of_experts[rows->at[i]] = RP_BOUND_SIGMAS * norm[i];
-        noise->bound[p] = hypot(noise->bound[p], RP_BOUND_SIGMAS * norm[i]);
+        noise->of_experts[rows->at[i]] = RP_BOUND_SIGMAS * norm[i] + tipped(noise, i);
+        noise->bound[p] = hypot(noise->bound[p], noise->of_experts[rows->at[i]]);
     }
     return RP_OK;
 }

@@ -93,6 +93,18 @@ static enum rp_status check_tokens(const struct rp_replay *replay, struct rp_err
     return RP_OK;
 }
 
+static enum rp_status check_batch(const struct rp_numerics *numerics, struct rp_error *err)
+{
+    if (numerics->attention != RP_ATTENTION_FLASH || numerics->kv_cache == RP_KV_CACHE_F32 ||
+        numerics->batch != RP_BATCH_UNKNOWN)
+        return RP_OK;
+    return rp_fail(err, RP_ERR_UNSUPPORTED, NULL, -1,
+                   "what flash attention sums up in over a %s cache depends on how many positions "
+                   "come at once, which the mode parallel:N does not say: run it without flash "
+                   "attention, or in another mode",
+                   rp_kv_cache_name(numerics->kv_cache));
+}
+
 enum rp_status rp_replay_open(const struct rp_model *model, struct rp_tensor_set *dump,
                               const struct rp_replay_options *options, struct rp_replay **out,
                               struct rp_error *err)
@@ -117,6 +129,8 @@ enum rp_status rp_replay_open(const struct rp_model *model, struct rp_tensor_set
         status = check_tokens(replay, err);
     if (status == RP_OK)
         status = rp_check_state(dump, options->numerics.state, err);
+    if (status == RP_OK)
+        status = check_batch(&options->numerics, err);
     if (status != RP_OK) {
         rp_replay_close(replay);
         return status;

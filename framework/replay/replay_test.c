@@ -293,6 +293,29 @@ static void model_and_dump_have_to_belong_together(void **state)
     rp_test_replayed_close(&large);
 }
 
+static void flash_attention_among_neighbours_is_not_emulated(void **state)
+{
+    (void)state;
+    struct rp_test_replayed replayed;
+    const struct rp_test_dump_of of = {.model = "qwen3"};
+    struct rp_replay_options options = {
+        .mode = RP_MODE_BATCHED,
+        .numerics = {.attention = RP_ATTENTION_FLASH, .kv_cache = RP_KV_CACHE_F16}};
+    struct rp_replay *replay_of = NULL;
+    struct rp_error err;
+    rp_test_replayed_open(&replayed, &of);
+    assert_true(rp_batch_of_mode("parallel:3", &options.numerics.batch));
+    assert_int_equal(rp_replay_open(replayed.model, replayed.dump, &options, &replay_of, &err),
+                     RP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "over a f16 cache depends on"));
+    assert_null(replay_of);
+    options.numerics.kv_cache = RP_KV_CACHE_F32;
+    assert_int_equal(rp_replay_open(replayed.model, replayed.dump, &options, &replay_of, &err),
+                     RP_OK);
+    rp_replay_close(replay_of);
+    rp_test_replayed_close(&replayed);
+}
+
 /* ---- one slot's rows ---- */
 
 static void a_variant_with_the_bug_gives_the_engines_rows(void **state)
@@ -462,6 +485,7 @@ int main(void)
         cmocka_unit_test(a_row_that_is_wrong_in_the_dump_alone_fails_twice),
         cmocka_unit_test(a_slot_says_what_it_is_computed_from_and_by_which_operation),
         cmocka_unit_test(model_and_dump_have_to_belong_together),
+        cmocka_unit_test(flash_attention_among_neighbours_is_not_emulated),
         cmocka_unit_test(a_variant_with_the_bug_gives_the_engines_rows),
         cmocka_unit_test(a_variant_may_have_other_weights),
         cmocka_unit_test(rows_are_what_the_verdict_was_made_from),

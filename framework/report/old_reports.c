@@ -20,7 +20,7 @@ static bool begins_with(const char *text, const char *beginning)
 static bool is_ours(const char *name, const char *text)
 {
     const size_t length = strlen(name);
-    if (strcmp(name, "results.json") == 0)
+    if (strcmp(name, "results.json") == 0 || strcmp(name, "shard.json") == 0)
         return begins_with(text, "{\n\t\"format\":\t\"refparity-results\"");
     if (strcmp(name, "junit.xml") == 0)
         return begins_with(text, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"

@@ -200,6 +200,39 @@ static void explained_pairs_are_counted_among_those_that_passed(void **state)
     rp_json_free(doc);
 }
 
+/* Of "e/p0", which fails by replay alone, and of pairs before it that pass. */
+static void a_failing_pair_comes_first_with_what_explains_it(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"pairs\": [{\"pair\": \"skipped/p0\", \"entry\": \"skipped\", \"verdict\": \"SKIP\", "
+        "\"engine_test\": {\"verdict\": \"SKIP\", \"message\": \"no \\u001b[31mengine\"}}, "
+        "{\"pair\": \"e/p0\", \"entry\": \"e\", \"verdict\": \"FAIL\", \"diff\": \"e__p0.diff\", "
+        "\"replay\": [{\"slot\": \"h0\", \"verdict\": \"FAIL\", \"message\": \"h0_q introduces "
+        "1\", "
+        "\"slots\": [{\"slot\": \"h0_q\", \"explanation\": {\"text\": \"a factor of 2\"}}]}]}]}";
+    char *text = NULL;
+    size_t length;
+    struct rp_json *doc = parse(json);
+    struct rp_results results = {.root = cJSON_Duplicate(rp_json_root(doc), 1), .n_pairs = 2};
+    const struct rp_context context = {.reports_dir = "reports"};
+    FILE *out = open_memstream(&text, &length);
+    assert_non_null(out);
+    const struct rp_terminal terminal = rp_terminal_plain(out);
+    rp_results_summary(&terminal, &context, &results, false);
+    assert_int_equal(fclose(out), 0);
+    assert_int_equal(strncmp(text,
+                             "  FAIL     e/p0: h0_q introduces 1\n"
+                             "           replay of h0_q: a factor of 2\n"
+                             "           e__p0.diff\n"
+                             "  SKIP     skipped/p0: no \\x1b[31mengine\n",
+                             120),
+                     0);
+    free(text);
+    rp_results_free(&results);
+    rp_json_free(doc);
+}
+
 /* of what ctest has run to its end, or not */
 static int code_of(struct rp_results results, bool has_ended)
 {
@@ -242,6 +275,7 @@ int main(void)
         cmocka_unit_test(markdown_keeps_its_table_whatever_the_texts_hold),
         cmocka_unit_test(what_is_explained_passes_in_junit_and_is_shown),
         cmocka_unit_test(explained_pairs_are_counted_among_those_that_passed),
+        cmocka_unit_test(a_failing_pair_comes_first_with_what_explains_it),
         cmocka_unit_test(exit_codes_fold_errors_over_failures_and_nothing_compared_is_an_error),
         cmocka_unit_test(test_names_sort_by_layer),
     };

@@ -1,16 +1,22 @@
 /* See results.h. */
 #include "report/results.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/sha256.h"
 #include "report/html.h"
 #include "report/junit.h"
 #include "report/result_file.h"
 #include "run/selection.h"
 #include "run/session_inputs.h"
+
+#ifndef RP_VERSION
+#error "the build defines RP_VERSION"
+#endif
 
 static enum rp_status write_json(const char *path, const cJSON *root, struct rp_error *err)
 {
@@ -41,7 +47,7 @@ static bool is_replayed(const cJSON *pair)
     return false;
 }
 
-static void tally(struct rp_results *results, const cJSON *pair)
+void rp_results_count_pair(struct rp_results *results, const cJSON *pair)
 {
     const char *verdict = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(pair, "verdict"));
     const cJSON *n = cJSON_GetObjectItemCaseSensitive(
@@ -113,8 +119,9 @@ static void write_junit(FILE *out, const void *root)
     rp_report_junit(out, root);
 }
 
-static void add_summary(const struct rp_results *results, cJSON *summary)
+void rp_results_add_summary(const struct rp_results *results, cJSON *root)
 {
+    cJSON *summary = cJSON_AddObjectToObject(root, "summary");
     cJSON_AddNumberToObject(summary, "pairs", (double)results->n_pairs);
     cJSON_AddNumberToObject(summary, "not_selected", (double)results->n_other);
     cJSON_AddNumberToObject(summary, "compared", (double)results->n_compared);
@@ -156,26 +163,65 @@ static void drop_positions(const cJSON *pairs)
     }
 }
 
-static enum rp_status write_reports(const struct rp_context *context, const cJSON *root,
-                                    struct rp_error *err)
+enum rp_status rp_results_write(const char *reports_dir, cJSON *root, struct rp_error *err)
 {
     char path[RP_PATH_SIZE];
     struct rp_error first = {.code = RP_OK}, one;
-    enum rp_status status = rp_make_dirs(context->reports_dir, &one);
+    enum rp_status status = rp_make_dirs(reports_dir, &one);
     keep_first(status, &one, &first);
-    keep_first(rp_report_html(context->reports_dir, root, &one), &one, &first);
+    keep_first(rp_report_html(reports_dir, root, &one), &one, &first);
     drop_positions(cJSON_GetObjectItemCaseSensitive(root, "pairs"));
-    status = rp_path_join(path, sizeof path, context->reports_dir, "results.json", &one);
+    status = rp_path_join(path, sizeof path, reports_dir, "results.json", &one);
     if (!status)
         status = write_json(path, root, &one);
     keep_first(status, &one, &first);
-    status = rp_path_join(path, sizeof path, context->reports_dir, "junit.xml", &one);
+    status = rp_path_join(path, sizeof path, reports_dir, "junit.xml", &one);
     if (!status)
         status = rp_file_write_stream(path, write_junit, root, &one);
     keep_first(status, &one, &first);
     if (first.code && err)
         *err = first;
     return first.code;
+}
+
+/* Which matrix it is, by its content, and what of it was to be run: so that shards can be put together, and
+ * what none of them has is missed. */
+static void add_matrix(const struct rp_context *context, cJSON *root)
+{
+    const struct rp_matrix *matrix = context->matrix;
+    char sha256[65];
+    if (context->begun.matrix_sha256[0])
+        memcpy(sha256, context->begun.matrix_sha256, sizeof sha256);
+    else if (rp_sha256_file(rp_matrix_path(matrix), sha256, NULL))
+        sha256[0] = '\0';
+    cJSON *object = cJSON_AddObjectToObject(root, "matrix");
+    cJSON_AddStringToObject(object, "path", rp_matrix_path(matrix));
+    cJSON_AddStringToObject(object, "sha256", sha256);
+    cJSON *entries = cJSON_AddArrayToObject(object, "entries");
+    cJSON *disabled = cJSON_AddArrayToObject(object, "disabled"); /* of entries */
+    for (size_t i = 0; i < rp_matrix_n_entries(matrix); i++) {
+        const struct rp_entry *entry = rp_matrix_entry(matrix, i);
+        cJSON_AddItemToArray(entries, cJSON_CreateString(entry->name));
+        if (entry->disabled)
+            cJSON_AddItemToArray(disabled, cJSON_CreateString(entry->name));
+    }
+    cJSON *pairs = cJSON_AddArrayToObject(object, "pairs");
+    for (size_t i = 0; i < rp_matrix_n_pairs(matrix); i++) {
+        struct rp_pair pair;
+        rp_matrix_pair(matrix, i, &pair);
+        cJSON_AddItemToArray(pairs, cJSON_CreateString(pair.name));
+    }
+}
+
+/* All of root, before what results.json leaves out is dropped. */
+static enum rp_status write_shard(const struct rp_context *context, const cJSON *root,
+                                  struct rp_error *err)
+{
+    char path[RP_PATH_SIZE];
+    enum rp_status status = rp_make_dirs(context->reports_dir, err);
+    if (!status)
+        status = rp_path_join(path, sizeof path, context->reports_dir, "shard.json", err);
+    return status ? status : write_json(path, root, err);
 }
 
 enum rp_status rp_results_collect(const struct rp_context *context, struct rp_results *results,
@@ -193,9 +239,14 @@ enum rp_status rp_results_collect(const struct rp_context *context, struct rp_re
     cJSON_AddNumberToObject(results->root, "version", 1);
     cJSON_AddStringToObject(results->root, "session", context->session);
     cJSON_AddBoolToObject(results->root, "ended", results->has_ended);
-    cJSON *summary = cJSON_AddObjectToObject(results->root, "summary");
-    cJSON *pairs = cJSON_AddArrayToObject(results->root, "pairs");
-    cJSON *entries = cJSON_AddArrayToObject(results->root, "entries"), *entry;
+    cJSON_AddStringToObject(results->root, "refparity", RP_VERSION);
+    if (context->shard.count > 0) {
+        char shard[32];
+        snprintf(shard, sizeof shard, "%zu/%zu", context->shard.index, context->shard.count);
+        cJSON_AddStringToObject(results->root, "shard", shard);
+    }
+    add_matrix(context, results->root);
+    cJSON *pairs = cJSON_CreateArray(), *entries = cJSON_CreateArray(), *entry;
     rp_report_entries(context, entries, &results->weights);
     cJSON_ArrayForEach(entry, entries)
     {
@@ -208,15 +259,19 @@ enum rp_status rp_results_collect(const struct rp_context *context, struct rp_re
         status = collect_pair(context, &pair, selection.selected[i], &json, &one);
         keep_first(status, &one, &first);
         if (json) {
-            tally(results, json);
+            rp_results_count_pair(results, json);
             cJSON_AddItemToArray(pairs, json);
         }
     }
     results->n_other = selection.n - results->n_pairs;
     rp_selection_free(&selection);
-    add_summary(results, summary);
+    rp_results_add_summary(results, results->root);
+    cJSON_AddItemToObject(results->root, "pairs", pairs);
+    cJSON_AddItemToObject(results->root, "entries", entries);
     keep_first(rp_session_check_matrix(context, &one), &one, &first);
-    keep_first(write_reports(context, results->root, &one), &one, &first);
+    if (context->shard.count > 0)
+        keep_first(write_shard(context, results->root, &one), &one, &first);
+    keep_first(rp_results_write(context->reports_dir, results->root, &one), &one, &first);
     if (first.code && err)
         *err = first;
     return first.code;

@@ -1,5 +1,5 @@
-/* The results of a ctest session: results.json and junit.xml over all pairs. Not for those of one pair:
- * result_file.h; nor for what is printed of them: summary.h, markdown.h. */
+/* The results of a ctest session: results.json and junit.xml over all pairs; of a shard shard.json too, which
+ * has all that merge.h needs. Not for those of one pair: result_file.h; nor for what is printed of them: summary.h, markdown.h. */
 #ifndef REFPARITY_REPORT_RESULTS_H
 #define REFPARITY_REPORT_RESULTS_H
 
@@ -30,6 +30,16 @@ struct rp_results {
 enum rp_status rp_results_collect(const struct rp_context *context, struct rp_results *results,
                                   struct rp_error *err);
 void rp_results_free(struct rp_results *results);
+
+/* ---- for results that come from elsewhere: merge.h ---- */
+
+/* Counts root's pair into results. */
+void rp_results_count_pair(struct rp_results *results, const cJSON *pair);
+/* Adds "summary" as it has been counted, before all else that is added to root. */
+void rp_results_add_summary(const struct rp_results *results, cJSON *root);
+/* Writes the HTML report, results.json and junit.xml. Of several errors the first is returned. What the HTML
+ * report alone draws is dropped from root. */
+enum rp_status rp_results_write(const char *reports_dir, cJSON *root, struct rp_error *err);
 
 /* 2 when any pair or weights test is in error, or nothing was compared; else 1 when any fails; else 2 when
  * ctest did not come to its end; else 3 when there are warnings and strict_warnings; else 0. */

@@ -37,6 +37,24 @@ static const char *mark_of(const char *verdict, char *out, size_t size)
     return out;
 }
 
+/* Of the first operation that replay explains; nothing where it explains none. */
+static void write_explanation(const struct rp_terminal *out, const cJSON *pair)
+{
+    const cJSON *result, *slot;
+    cJSON_ArrayForEach(result, cJSON_GetObjectItemCaseSensitive(pair, "replay"))
+    {
+        cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(result, "slots"))
+        {
+            const cJSON *explanation = cJSON_GetObjectItemCaseSensitive(slot, "explanation");
+            if (!rp_json_text(explanation, "text")[0])
+                continue;
+            rp_print_line(out, "           replay of %s: %s", rp_json_text(slot, "slot"),
+                          rp_json_text(explanation, "text"));
+            return;
+        }
+    }
+}
+
 static void write_problem(const struct rp_terminal *out, const cJSON *pair)
 {
     const char *verdict = rp_json_text(pair, "verdict"), *name = rp_json_text(pair, "pair");
@@ -57,6 +75,7 @@ static void write_problem(const struct rp_terminal *out, const cJSON *pair)
         rp_print_marked_line(out, rp_verdict_style(verdict), mark, "%s: %s", name,
                              rp_results_reason(pair));
     }
+    write_explanation(out, pair);
     if (rp_json_text(pair, "diff")[0])
         rp_print_line(out, "           %s", rp_json_text(pair, "diff"));
 }

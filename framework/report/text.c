@@ -136,17 +136,25 @@ static void count_slot(struct counts *counts, const struct rp_slot_result *slot)
 
 static void write_counts(const struct rp_terminal *out, const struct counts *counts)
 {
-    char over[64] = "", none[64] = "", worst[RP_SLOT_NAME_SIZE + 64] = "";
+    char over[64] = "", worst[RP_SLOT_NAME_SIZE + 64] = "";
     if (counts->worst_slot)
         snprintf(worst, sizeof worst, ", the largest L2_rel %.3g of %s", counts->worst,
                  counts->worst_slot);
     if (counts->n_over)
         snprintf(over, sizeof over, "; %zu downstream are over theirs", counts->n_over);
+    if (counts->n_passing + counts->n_over)
+        rp_print_marked_line(out, RP_STYLE_GOOD,
+                             "… within their limits: ", "%zu slots%s%s (--all shows them)",
+                             counts->n_passing, worst, over);
     if (counts->n_none)
-        snprintf(none, sizeof none, "; %zu are not compared", counts->n_none);
-    rp_print_marked_line(out, RP_STYLE_GOOD,
-                         "… within their limits: ", "%zu slots%s%s%s (--all shows them)",
-                         counts->n_passing, worst, over, none);
+        rp_print_marked_line(out, RP_STYLE_FAINT, "… not compared: ",
+                             "%zu slots that only one of both has (--all shows them)",
+                             counts->n_none);
+}
+
+static bool is_not_compared(const struct rp_slot_result *slot)
+{
+    return !slot->required && slot->verdict == RP_SKIP;
 }
 
 static void write_others(const struct rp_terminal *out, const struct rp_column columns[N_COLUMNS],
@@ -155,18 +163,17 @@ static void write_others(const struct rp_terminal *out, const struct rp_column c
     size_t n = 0;
     struct counts counts = {.n_passing = 0};
     for (size_t i = 0; i < pair->n_slots; i++)
-        n += !is_first(&pair->slots[i], divergence);
+        n += !is_first(&pair->slots[i], divergence) && !is_not_compared(&pair->slots[i]);
     for (size_t i = 0; i < pair->n_slots; i++) {
         const struct rp_slot_result *slot = &pair->slots[i];
         if (is_first(slot, divergence))
             continue;
-        if (n <= MOST_PASSING || is_notable(slot))
+        if (is_notable(slot) || (n <= MOST_PASSING && !is_not_compared(slot)))
             write_row(out, columns, slot);
         else
             count_slot(&counts, slot);
     }
-    if (counts.n_passing + counts.n_over + counts.n_none > 0)
-        write_counts(out, &counts);
+    write_counts(out, &counts);
 }
 
 static void write_table(const struct rp_terminal *out, const struct rp_subject *subject,

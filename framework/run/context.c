@@ -113,6 +113,27 @@ static enum rp_status check_place(const struct rp_context *context, struct rp_er
                    context->build_dir);
 }
 
+/* REFPARITY_SHARD: from here on the folders are those of the shard. */
+static enum rp_status enter_shard(struct rp_context *context, struct rp_error *err)
+{
+    static const char variable[] = "REFPARITY_SHARD";
+    const char *text = getenv(variable);
+    if (!text || !text[0])
+        return RP_OK;
+    struct rp_shard *shard = &context->shard;
+    const enum rp_status status = rp_shard_parse(text, variable, shard, err);
+    if (status)
+        return status;
+    if (!FITS(context->shard_work, "%s/shards/%zu-of-%zu", context->work_dir, shard->index,
+              shard->count) ||
+        !FITS(context->shard_reports, "%s/shards/%zu-of-%zu", context->reports_dir, shard->index,
+              shard->count))
+        return too_long(err, context->work_dir);
+    context->work_dir = context->shard_work;
+    context->reports_dir = context->shard_reports;
+    return RP_OK;
+}
+
 static enum rp_status open_config(const char *config_path, struct rp_context *context,
                                   const char **matrix_path, struct rp_error *err)
 {
@@ -135,6 +156,8 @@ static enum rp_status open_config(const char *config_path, struct rp_context *co
         status = get_string(context->config, "tool", &context->tool, err);
     if (!status)
         status = check_place(context, err);
+    if (!status)
+        status = enter_shard(context, err);
     if (!status)
         status = read_stores(context, err);
     if (!status)

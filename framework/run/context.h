@@ -6,6 +6,7 @@
 #include "refparity/matrix.h"
 #include "run/fingerprint.h"
 #include "run/seal.h"
+#include "run/shard.h"
 
 #define RP_PATH_SIZE 4096
 
@@ -27,8 +28,11 @@ struct rp_context {
     struct rp_matrix *matrix;
     const char *prefix;    /* of test names, "" or ending in '/' */
     const char *build_dir; /* for `ctest --test-dir` */
-    const char *work_dir;  /* a folder per pair below it */
+    /* a folder per pair below it. Each shard has its own, shards/2-of-5 below that of config.json, with a
+     * session of its own: shards of one tree may run at once. Likewise its reports. */
+    const char *work_dir;
     const char *reports_dir;
+    struct rp_shard shard;      /* REFPARITY_SHARD; 0 of 0: all */
     const char *record_command; /* what records a fixture, for messages */
     const char *tool;           /* the program refparity; NULL when config.json has none */
     const char **stores;        /* [n_stores] roots, in the order in which they are looked into */
@@ -43,13 +47,14 @@ struct rp_context {
     char key[RP_SEAL_KEY_SIZE];      /* of the build tree; "" when there is none: seal.h */
     struct rp_begun begun;           /* private: of the session */
     struct rp_json *config;          /* private */
-    char user_store[RP_PATH_SIZE];   /* private: REFPARITY_STORE or its default */
-    char user_models[RP_PATH_SIZE];  /* private: REFPARITY_MODELS or its default */
+    char shard_work[RP_PATH_SIZE], shard_reports[RP_PATH_SIZE]; /* private */
+    char user_store[RP_PATH_SIZE];  /* private: REFPARITY_STORE or its default */
+    char user_models[RP_PATH_SIZE]; /* private: REFPARITY_MODELS or its default */
 };
 
 /* config.json: {"matrix", "matrix_sha256" (not required), "prefix", "build_dir", "work_dir", "reports_dir", "record_command",
  * "tool" (not required), "stores": [...], "targets": {name: path}}, all paths absolute. Errors: those of
- * the JSON and of the matrix; RP_ERR_MISMATCH where it does not lie in its build_dir, or where something
+ * the JSON and of the matrix; RP_ERR_ARGUMENT: REFPARITY_SHARD is none; RP_ERR_MISMATCH where it does not lie in its build_dir, or where something
  * else has written the session under way. */
 enum rp_status rp_context_open(const char *config_path, struct rp_context *context,
                                struct rp_error *err);

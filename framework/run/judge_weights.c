@@ -68,8 +68,12 @@ static enum rp_verdict compare(const struct rp_context *context, const char *ggu
     struct rp_error err;
     enum rp_verdict verdict = RP_PASS;
     enum rp_status status = rp_gguf_open(gguf, &file, &err);
+    if (status == RP_ERR_MISSING) { /* a shard: the engine is not run either */
+        rp_error_text(&err, message, RP_WEIGHTS_MESSAGE_SIZE);
+        return unavailable(context);
+    }
     if (status == RP_OK)
-        status = rp_gguf_open_checkpoint(source, &checkpoint, &err);
+        status = rp_gguf_open_checkpoint_like(source, file, &checkpoint, &err);
     if (status == RP_OK)
         status = rp_weights_compare(file, checkpoint, count, counter, &err);
     if (status != RP_OK) {

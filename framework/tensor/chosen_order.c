@@ -10,6 +10,22 @@ bool rp_part_is_of_experts(enum rp_slot_part part)
            part == RP_PART_UP || part == RP_PART_ACT;
 }
 
+enum rp_status rp_chosen_check(const struct rp_slot_info *experts, const struct rp_slot_info *slot,
+                               const char *path, struct rp_error *err)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < slot->n_positions; i++) {
+        while (at < experts->n_positions && experts->positions[at] < slot->positions[i])
+            at++;
+        if (at == experts->n_positions || experts->positions[at] != slot->positions[i])
+            return rp_fail(err, RP_ERR_MISMATCH, path, -1,
+                           "%s has no row at position %lld, where %s has one: which experts' "
+                           "values those are is not known",
+                           experts->name, (long long)slot->positions[i], slot->name);
+    }
+    return RP_OK;
+}
+
 static float number_at(const unsigned char *row, size_t k)
 {
     float value;

@@ -258,6 +258,23 @@ static enum rp_status set_positions(struct rp_tensor_set *set, struct rp_error *
     return RP_OK;
 }
 
+/* A layer's experts have to be known wherever something of them is dumped. */
+static void check_experts(struct rp_tensor_set *set)
+{
+    char name[RP_SLOT_NAME_SIZE];
+    int layer;
+    for (size_t i = 0; i < set->n_slots; i++) {
+        const struct rp_slot_info *info = &set->slots[i].info;
+        if (info->error.code || !rp_part_is_of_experts(rp_slot_parse(info->name, &layer)))
+            continue;
+        struct rp_slot *experts = rp_set_find(set, rp_slot_name(RP_PART_EXPERTS, layer, name));
+        if (!experts || experts->info.error.code ||
+            rp_chosen_check(&experts->info, info, set->path, &experts->info.error) == RP_OK)
+            continue;
+        experts->info.n_positions = experts->info.dim = 0;
+    }
+}
+
 static void count_layers(struct rp_tensor_set *set)
 {
     for (size_t i = 0; i < set->n_slots; i++) {
@@ -302,6 +319,8 @@ enum rp_status rp_tensor_set_open(const char *path, enum rp_layout layout, int64
         check_row_counts(opened);
         code = set_positions(opened, err);
     }
+    if (!code)
+        check_experts(opened);
     if (code) {
         rp_tensor_set_close(opened);
         return code;
@@ -442,9 +461,12 @@ static enum rp_status order_experts(struct rp_tensor_set *set, int layer, struct
     struct rp_tensor experts;
     char name[RP_SLOT_NAME_SIZE];
     rp_slot_name(RP_PART_EXPERTS, layer, name);
-    if (!rp_set_find(set, name) || load(set, name, &experts, NULL) != RP_OK)
-        return RP_OK; /* its own error is its reader's */
-    const enum rp_status status = rp_chosen_order(&experts, tensor, err);
+    if (!rp_set_find(set, name))
+        return RP_OK;
+    enum rp_status status = load(set, name, &experts, err);
+    if (status != RP_OK) /* in which order the pieces are is not known */
+        return status;
+    status = rp_chosen_order(&experts, tensor, err);
     rp_tensor_release(&experts);
     return status;
 }

@@ -45,7 +45,9 @@ enum rp_status rp_cause_take_row(struct rp_cause_search *search,
         return rp_gguf_row(search->checkpoint, tensor, index, search->made, search->err);
     const struct rp_gguf_origin origin = rp_gguf_origin(search->checkpoint, tensor);
     search->place.tensor = tensor;
-    search->place.row = origin.rows ? origin.rows[index] : index;
+    const struct rp_sketched_row row = rp_origin_sketched_row(&origin, index);
+    search->place.sketch = row.sketch;
+    search->place.row = row.row;
     search->place.columns = origin.columns;
     return RP_OK;
 }

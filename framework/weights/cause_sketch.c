@@ -33,7 +33,7 @@ static enum rp_status try_factor(struct rp_cause_search *search)
     for (size_t i = 0; i < search->n_samples; i++) {
         struct rp_row_sketch expected;
         status = make_own_row(search, NULL, i);
-        if (!rp_sketch_row(search->origin.sketch, search->place.row, &expected))
+        if (!rp_sketch_row(search->place.sketch, search->place.row, &expected))
             return RP_OK;
         square += search->rows[i].norm * search->rows[i].norm;
         wanted_square += expected.norm * expected.norm;
@@ -69,7 +69,7 @@ static enum rp_status find_chances(struct rp_cause_search *search, double *one, 
             status = rp_sketch_row_limit(&search->rows[i], &search->place, &limit, search->err);
         const double u = limit * limit / 2;
         const double chance =
-            u < 1 ? pow(u * exp(1 - u), (double)search->origin.sketch->n_vectors / 2) : 1;
+            u < 1 ? pow(u * exp(1 - u), (double)search->place.sketch->n_vectors / 2) : 1;
         *one *= chance;
         *one_of_rows *= fmin(chance * (double)search->expected->n_rows, 1);
     }

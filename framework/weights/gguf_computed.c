@@ -1,6 +1,8 @@
 /* See weights/gguf_computed.h. The metadata is made as a file without tensors, and read as any other. */
 #include "weights/gguf_computed.h"
 
+#include "weights/checkpoint.h"
+
 #include <stdlib.h>
 
 #include "weights/gguf_internal.h"
@@ -137,6 +139,17 @@ enum rp_status rp_gguf_open_computed(const char *path, struct rp_gguf_metadata *
     else
         rp_gguf_close(gguf);
     return status;
+}
+
+struct rp_sketched_row rp_origin_sketched_row(const struct rp_gguf_origin *origin, size_t r)
+{
+    const size_t n_each = origin->n_each;
+    if (n_each == 0)
+        return (struct rp_sketched_row){origin->sketch, origin->rows ? origin->rows[r] : r};
+    if (origin->each)
+        return (struct rp_sketched_row){&origin->each[r / n_each]->sketch, r % n_each};
+    return (struct rp_sketched_row){origin->sketch,
+                                    r / n_each * origin->stride + origin->first + r % n_each};
 }
 
 struct rp_gguf_origin rp_gguf_origin(const struct rp_gguf *gguf,

@@ -24,17 +24,32 @@ void rp_gguf_metadata_ints(struct rp_gguf_metadata *metadata, const char *key,
 void rp_gguf_metadata_bools(struct rp_gguf_metadata *metadata, const char *key, const bool *values,
                             size_t n);
 
+struct rp_checkpoint_tensor;
+
 /* How a computed tensor is made of another one. */
 struct rp_gguf_origin {
     const char *name; /* of the other one; "" where it is none */
     /* Row r (column c) is the other's row rows[r]; NULL: r. [n_rows], [dims[0]] */
     const size_t *rows, *columns;
+    /* Of n_each rows of each expert, or head, where n_each is not 0: the tensors are `each`, one an expert; or, each
+     * NULL, number e's rows are the other's from row e * stride + first on. is_transposed: its matrix' columns. */
+    size_t n_each, stride, first;
+    const struct rp_checkpoint_tensor *const *each;
+    bool is_transposed;
     const char *order;                     /* what that order is for, a noun phrase; "" */
     float added;                           /* to every value */
     bool is_minus_exp;                     /* -exp(x) of each value x */
     const struct rp_tensor_sketch *sketch; /* NULL, or its data is: the values are there */
     double tolerance; /* how far the same formula elsewhere may be off, relative to each value */
 };
+
+/* A row of a sketch. */
+struct rp_sketched_row {
+    const struct rp_tensor_sketch *sketch;
+    size_t row;
+};
+/* Where row r of the computed tensor is sketched; is_transposed: where column r of all matrices side by side is. */
+struct rp_sketched_row rp_origin_sketched_row(const struct rp_gguf_origin *origin, size_t r);
 
 /* Where the tensors' values come from. */
 struct rp_gguf_source {

@@ -84,11 +84,43 @@ static void shared_experts_may_be_said_by_their_number(void **state)
     assert_null(strstr(found.message, "expert_shared_count"));
 }
 
+/* What an architecture's readers take is the checkpoint's to say, by its table. */
+static void an_absent_key_is_what_the_architecture_has(void **state)
+{
+    (void)state;
+    static const unsigned char yes = 1;
+    for (uint32_t absent = 1; absent <= 3; absent++) {
+        struct gguf_builder builders[2] = {{.version = 3}, {.version = 3}};
+        struct gguf_bytes bytes[2];
+        struct rp_gguf *opened[2];
+        struct found found = {.n_wrong = 0};
+        for (size_t i = 0; i < 2; i++)
+            gguf_add_string(&builders[i], "general.architecture", "some");
+        gguf_add_u32(&builders[1], "some.expert_gating_func", 3);
+        gguf_add(&builders[1], "some.expert_weights_norm", RP_GGUF_BOOL, &yes, 1);
+        gguf_add_u32(&builders[1], "checkpoint.absent.expert_gating_func", absent);
+        if (absent > 1)
+            gguf_add(&builders[1], "checkpoint.absent.expert_weights_norm", RP_GGUF_BOOL, &yes, 1);
+        for (size_t i = 0; i < 2; i++) {
+            bytes[i] = gguf_finish(&builders[i], NULL);
+            assert_int_equal(
+                rp_gguf_open_memory(bytes[i].data, bytes[i].size, "side", &opened[i], NULL), RP_OK);
+        }
+        assert_int_equal(rp_compare_metadata(opened[0], opened[1], see, &found, NULL), RP_OK);
+        assert_int_equal(found.n_wrong, (absent != 3) + (absent == 1));
+        for (size_t i = 0; i < 2; i++) {
+            rp_gguf_close(opened[i]);
+            free(bytes[i].data);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_the_checkpoint_has_nothing_of_is_wrong),
         cmocka_unit_test(shared_experts_may_be_said_by_their_number),
+        cmocka_unit_test(an_absent_key_is_what_the_architecture_has),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

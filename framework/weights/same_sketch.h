@@ -12,7 +12,9 @@
 struct rp_sketch_place {
     const struct rp_gguf *checkpoint;
     const struct rp_gguf_tensor *tensor; /* sketched */
-    size_t row;                          /* in the checkpoint's own order */
+    const struct rp_tensor_sketch *sketch;
+    size_t row;            /* of the sketch, in the checkpoint's own order */
+    bool is_transposed;    /* the row is a column of the file's, whose blocks lie across it */
     const size_t *columns; /* value i of the file's row stands in column columns[i]; NULL: i */
     double x;              /* -ln of the chance that one right row fails: rp_sketch_x */
     double tolerance;      /* what the row of the file is off by itself, relative to its norm */

@@ -62,6 +62,12 @@ static double norm_of(const float *x, size_t n)
     return sqrt(square);
 }
 
+void rp_file_row_measure(struct rp_file_row *row)
+{
+    row->norm = norm_of(row->values, row->n);
+    row->bound_norm = norm_of(row->bound, row->n);
+}
+
 enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf_tensor *tensor,
                                 size_t index, struct rp_file_row *row, struct rp_error *err)
 {
@@ -78,10 +84,8 @@ enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf
         row->bound[i] *= (float)row->allowance;
         row->reach[i] = INFINITY;
     }
-    if (status == RP_OK) {
-        row->norm = norm_of(row->values, row->n);
-        row->bound_norm = norm_of(row->bound, row->n);
-    }
+    if (status == RP_OK)
+        rp_file_row_measure(row);
     return status;
 }
 

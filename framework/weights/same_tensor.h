@@ -30,6 +30,8 @@ enum rp_status rp_file_row_alloc(const struct rp_gguf *file, const struct rp_ggu
 void rp_file_row_free(struct rp_file_row *row); /* a zeroed one is allowed */
 enum rp_status rp_file_row_read(const struct rp_gguf *file, const struct rp_gguf_tensor *tensor,
                                 size_t index, struct rp_file_row *row, struct rp_error *err);
+/* Sets the norms of what stands in values and bound. */
+void rp_file_row_measure(struct rp_file_row *row);
 
 /* expected [row->n]; tolerance: what that is off by itself, relative to each value. NaN is not the same. */
 struct rp_row_distance rp_row_distance(const struct rp_file_row *row, const float *expected,
@@ -50,6 +52,8 @@ struct rp_tensor_rows {
     struct rp_row_distance worst;
     double coarsest;  /* the largest limit of a row */
     bool is_sketched; /* the checkpoint's rows are known by a sketch alone: see same_sketch.h */
+    bool
+        are_columns; /* where is_sketched: of the file's matrices, which are rows of the checkpoint's */
     struct rp_row_distance together; /* where is_sketched: of all rows, in the same units */
 };
 

@@ -67,29 +67,51 @@ static void see_shape(const struct comparison *comparison, const struct rp_gguf_
     comparison->see(comparison->context, &finding);
 }
 
+static const char *row_name(const struct rp_tensor_rows *rows)
+{
+    return rows->are_columns ? "column" : "row";
+}
+
 /* No row alone is over its limit. */
 static void describe_together(struct rp_weights_finding *finding, const struct rp_tensor_rows *rows)
 {
     snprintf(finding->message, sizeof finding->message,
-             "%s (%s): its %zu rows together are not the checkpoint's, by its sketch: L2_rel %.4g, "
+             "%s (%s): its %zu %ss together are not the checkpoint's, by its sketch: L2_rel %.4g, "
              "their rounding may make that %.3g",
-             finding->name, finding->type, rows->n_rows, rows->together.error,
+             finding->name, finding->type, rows->n_rows, row_name(rows), rows->together.error,
              rows->together.limit);
+}
+
+static void add_column(struct rp_weights_finding *finding, const struct rp_row_distance *worst)
+{
+    const size_t used = strlen(finding->message);
+    snprintf(finding->message + used, sizeof finding->message - used, ", the first in column %zu",
+             worst->worst);
 }
 
 static void describe(struct rp_weights_finding *finding, const struct rp_tensor_rows *rows)
 {
     char range[96] = "";
     if (rows->n_failing < rows->n_rows)
-        snprintf(range, sizeof range, ", all from row %zu to row %zu", rows->first_failing,
-                 rows->last_failing);
+        snprintf(range, sizeof range, ", all from %s %zu to %s %zu", row_name(rows),
+                 rows->first_failing, row_name(rows), rows->last_failing);
+    if (!isfinite(rows->worst.error)) {
+        snprintf(finding->message, sizeof finding->message,
+                 "%s (%s): %zu of %zu rows are not the checkpoint's%s; row %zu has values that are "
+                 "not finite",
+                 finding->name, finding->type, rows->n_failing, rows->n_rows, range,
+                 rows->worst_row);
+        if (!rows->is_sketched)
+            add_column(finding, &rows->worst);
+        return;
+    }
     if (rows->is_sketched) {
         snprintf(
             finding->message, sizeof finding->message,
-            "%s (%s): %zu of %zu rows are not the checkpoint's, by its sketch%s; row %zu: L2_rel "
+            "%s (%s): %zu of %zu %ss are not the checkpoint's, by its sketch%s; %s %zu: L2_rel "
             "%.4g, its rounding may make that %.3g",
-            finding->name, finding->type, rows->n_failing, rows->n_rows, range, rows->worst_row,
-            rows->worst.error, rows->worst.limit);
+            finding->name, finding->type, rows->n_failing, rows->n_rows, row_name(rows), range,
+            row_name(rows), rows->worst_row, rows->worst.error, rows->worst.limit);
         return;
     }
     snprintf(

@@ -369,6 +369,21 @@ static void rope_factors_of_one_are_surplus_and_right(void **state)
     assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
 }
 
+/* No distance is told of what is not finite. */
+static void values_that_are_not_finite_are_said(void **state)
+{
+    struct rp_wrong_file subject;
+    (void)state;
+    rp_test_open_subject(&subject, "llama", "bf16");
+    rp_spoil_write_nan(&subject, "blk.1.attn_norm.weight");
+    rp_test_compare(&subject);
+    assert_int_equal(subject.n_wrong, 1);
+    assert_string_equal(subject.wrong[0].message,
+                        "blk.1.attn_norm.weight (F32): 1 of 1 rows are not the checkpoint's; row 0 "
+                        "has values that are not finite, the first in column 5");
+    rp_test_close_subject(&subject);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -384,6 +399,7 @@ int main(void)
         cmocka_unit_test(a_cause_is_judged_on_rows_from_all_over_the_tensor),
         cmocka_unit_test(another_models_checkpoint_is_one_line),
         cmocka_unit_test(an_importance_matrix_may_choose_other_scales),
+        cmocka_unit_test(values_that_are_not_finite_are_said),
         cmocka_unit_test(rope_factors_of_one_are_surplus_and_right),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

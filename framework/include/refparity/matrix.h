@@ -93,6 +93,14 @@ struct rp_reference {
     char folder[RP_MATRIX_NAME_MAX + 16];
 };
 
+/* What a job of Slurm asks for, as sbatch's options of these names take it; NULL: what the cluster gives by
+ * default. */
+struct rp_slurm {
+    const char *mem;  /* "64G" */
+    const char *gres; /* "gpu:1" */
+    const char *time; /* "2:00:00" */
+};
+
 /* One row: a model, an engine, limits. */
 struct rp_entry {
     const char *name;
@@ -123,8 +131,9 @@ struct rp_entry {
     size_t n_positions;
     int disabled;                /* its pairs are listed, but are not to be run */
     const char *disabled_reason; /* NULL when the matrix gives none */
-    const char *note;            /* NULL when there is none */
-    int line;                    /* of the row in the matrix, from 1 */
+    struct rp_slurm slurm;
+    const char *note; /* NULL when there is none */
+    int line;         /* of the row in the matrix, from 1 */
     int column;
     size_t first_pair; /* index of its first pair */
 };
@@ -176,7 +185,7 @@ size_t rp_matrix_n_pairs(const struct rp_matrix *matrix);
 void rp_matrix_pair(const struct rp_matrix *matrix, size_t index, struct rp_pair *pair);
 
 /* What the pair's engine computes in: as declared, and for flash attention, whose accumulators depend
- * on it, how many positions it takes at once (1 in the mode "per-token", N in "batched:N") and its
+ * on it, how many positions it takes at once (see rp_batch_of_mode) and its
  * threads. */
 struct rp_numerics rp_pair_numerics(const struct rp_pair *pair);
 

@@ -3,6 +3,8 @@
 #ifndef REFPARITY_NUMERICS_H
 #define REFPARITY_NUMERICS_H
 
+#include <stdint.h>
+
 #include "refparity/model.h"
 #include "refparity/overlay.h"
 
@@ -34,13 +36,20 @@ struct rp_numerics { /* zeroed: FP32 throughout */
     enum rp_kv_cache kv_cache;
     enum rp_attention_kernel attention;
     /* On which flash attention's accumulators depend: how many positions the engine takes at once, and
-     * of how many. batch 0: one in RP_MODE_PER_TOKEN, else all; prompt_length 0: as many as an
-     * operation is given. */
+     * of how many. batch 0: one in RP_MODE_PER_TOKEN, else all; RP_BATCH_UNKNOWN: not said;
+     * prompt_length 0: as many as an operation is given. */
     size_t batch, prompt_length;
     /* And how many threads it has, 0 for one: each sums up a part of a long cache for a position that
      * comes alone. */
     size_t threads;
 };
+
+#define RP_BATCH_UNKNOWN SIZE_MAX
+
+/* How many positions come at once in a mode that is named as ours are: 1 in "per-token", 0 (all) in "batched",
+ * N in "batched:N"; RP_BATCH_UNKNOWN in "parallel:N" and "parallel-streams:N", where other sequences' come with
+ * them. False, and *batch 0: it is named otherwise. */
+bool rp_batch_of_mode(const char *mode, size_t *batch);
 
 /* Whether nothing is rounded. */
 bool rp_numerics_are_plain(const struct rp_numerics *numerics);

@@ -80,7 +80,7 @@ struct rp_replay;
 
 /* Checks that model and dump belong together (layers, widths), and that the dump's values are of a 16-bit
  * state that is declared. Both stay the caller's and have to outlive it. RP_ERR_MISMATCH,
- * RP_ERR_MEMORY. */
+ * RP_ERR_UNSUPPORTED (numerics that it cannot emulate), RP_ERR_MEMORY. */
 enum rp_status rp_replay_open(const struct rp_model *model, struct rp_tensor_set *dump,
                               const struct rp_replay_options *options, struct rp_replay **out,
                               struct rp_error *err);

@@ -18,6 +18,10 @@ extern "C" {
  * column. */
 enum rp_status rp_gguf_open_checkpoint(const char *path, struct rp_gguf **out,
                                        struct rp_error *err);
+/* The same in the form that file has it in, of several that are right ones: files of latent attention have its keys'
+ * and values' matrices for each head, or, older ones, in one. */
+enum rp_status rp_gguf_open_checkpoint_like(const char *path, const struct rp_gguf *file,
+                                            struct rp_gguf **out, struct rp_error *err);
 
 /* What was found of a tensor or of a metadata value. */
 struct rp_weights_finding {
@@ -46,7 +50,7 @@ struct rp_weights_finding {
 
 typedef void rp_weights_fn(void *context, const struct rp_weights_finding *finding);
 
-/* Compares file with checkpoint, which rp_gguf_open_checkpoint opened, and calls see with each metadata
+/* Compares file with checkpoint, which rp_gguf_open_checkpoint_like opened, and calls see with each metadata
  * value, then with each tensor in the checkpoint's order, then with the file's surplus ones; where the file is
  * another model's, with that alone. RP_ERR_MEMORY; RP_ERR_FORMAT: a sketch is damaged. */
 enum rp_status rp_weights_compare(const struct rp_gguf *file, const struct rp_gguf *checkpoint,
