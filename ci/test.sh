@@ -78,7 +78,7 @@ step_parity() {
 
 # The copy stands where a clone would. The workflow has no place for options: the second configuration keeps those
 # of the first.
-step_workflow() {
+step_workflow() ( # in a shell of its own, since it leaves the folder
     local venv=$root/build/cmake-venv clone=$root/build/workflow
     local few=(-DREFPARITY_UNIT_TESTS=OFF "-DREFPARITY_ENTRIES=tiny-qwen3-bf16;tiny-llama-q4_0")
     rm -rf "$clone" && mkdir -p "$clone" && git ls-files -z | tar -c --null -T - | tar -x -C "$clone" &&
@@ -86,7 +86,7 @@ step_workflow() {
         /usr/bin/cmake --version && /usr/bin/cmake --preset parity "${few[@]}" && /usr/bin/cmake --workflow --preset parity &&
         rm -rf build/parity && "$venv/bin/cmake" --version && "$venv/bin/cmake" --preset parity "${few[@]}" &&
         "$venv/bin/cmake" --workflow --preset parity
-}
+)
 
 step_gcc() { build_and_test strict; }
 step_clang() { build_and_test strict-clang; }
