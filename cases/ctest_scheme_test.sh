@@ -136,7 +136,9 @@ cat >"$work/project/split.json" <<END
 END
 tree=$work/build
 tool=$built/bin/refparity
-expect 0 cmake -S "$work/project" -B "$tree" -DCMAKE_BUILD_TYPE=Debug
+expect 1 cmake -S "$work/project" -B "$work/wrong" -DREFPARITY_ENTRIES="tiny-qwen3-bf16;nobody"
+says 'no entry nobody'
+expect 0 cmake -S "$work/project" -B "$tree" -DCMAKE_BUILD_TYPE=Debug -DREFPARITY_UNIT_TESTS=OFF -DREFPARITY_ENTRIES=tiny-qwen3-bf16
 expect 0 cmake --build "$tree" -j "$(nproc)"
 reports=$tree/reports/scheme_
 config=$tree/refparity/scheme_/config.json
