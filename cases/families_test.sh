@@ -23,7 +23,7 @@ shift
     exit 2
 }
 families=("$@")
-[ $# -gt 0 ] || families=(deepseek2 deepseek3 gemma3 gpt-oss llama_linear phi3 qwen2 qwen35moe qwen3_yarn qwen3moe smollm3)
+[ $# -gt 0 ] || families=(deepseek2 deepseek3 gemma2 gemma3 gpt-oss llama_linear phi3 qwen2 qwen35moe qwen3_yarn qwen3moe smollm3)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=$("$root/ci/record.sh" --print-python)
@@ -119,7 +119,21 @@ bugs_of_qwen35moe() { # GGUF
 }
 
 # What llama.cpp differs by, in F32: its GELU is a table over F16, which HF's is not.
-of_llamacpp() { [ "$1" = gemma3 ] && echo 5e-3 || echo 1e-5; }
+of_llamacpp() { [[ $1 = gemma[23] ]] && echo 5e-3 || echo 1e-5; }
+
+# In the file: another cap of the scores and of the logits, a window that is one position too wide. In the C model: caps
+# that are missing, or in another place.
+bugs_of_gemma2() { # GGUF
+    changed "$1" gemma2.attn_logit_softcapping=4.0 h0_attn=attention-softcap h1_attn=attention-softcap h2_attn=attention-softcap h3_attn=attention-softcap
+    changed "$1" gemma2.final_logit_softcapping=4.0 logits=logits-softcap
+    changed "$1" gemma2.attention.sliding_window=17 h0_attn=attention-window h2_attn=attention-window
+    [ "$mode" = batched ] || return 0
+    buggy "$1" softcap-missing 1 h1_attn=attention-softcap
+    buggy "$1" softcap-before-scale 1 h1_attn=attention-softcap
+    buggy "$1" softcap-after-mask 2 h2_attn=attention-softcap
+    buggy "$1" logits-softcap-missing "" logits=logits-softcap
+    buggy "$1" embedding-scale-missing "" emb=constant-factor
+}
 
 # A norm's weight without its 1, a window that is one position too wide, one base of RoPE for all layers, embeddings
 # that are not scaled.

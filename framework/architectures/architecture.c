@@ -6,19 +6,13 @@
 #include <string.h>
 
 static const struct rp_architecture *const architectures[] = {
-    &rp_architecture_deepseek2,
-    &rp_architecture_deepseek3,
-    &rp_architecture_gemma3,
-    &rp_architecture_gpt_oss,
-    &rp_architecture_llama,
-    &rp_architecture_phi3,
-    &rp_architecture_qwen2,
-    &rp_architecture_qwen3,
-    &rp_architecture_qwen35,
-    &rp_architecture_qwen35moe,
-    &rp_architecture_qwen3moe,
-    &rp_architecture_smollm3,
-    NULL,
+    &rp_architecture_deepseek2, &rp_architecture_deepseek3,
+    &rp_architecture_gemma2,    &rp_architecture_gemma3,
+    &rp_architecture_gpt_oss,   &rp_architecture_llama,
+    &rp_architecture_phi3,      &rp_architecture_qwen2,
+    &rp_architecture_qwen3,     &rp_architecture_qwen35,
+    &rp_architecture_qwen35moe, &rp_architecture_qwen3moe,
+    &rp_architecture_smollm3,   NULL,
 };
 
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name)

@@ -473,6 +473,35 @@ static enum rp_status read_window(const struct reader *reader,
     return status;
 }
 
+/* A GGUF has no way to say that there is none, where the architecture has one. */
+static enum rp_status read_softcap(const struct reader *reader, const char *key, float usual,
+                                   float *cap)
+{
+    const cJSON *value = rp_checkpoint_setting(reader->checkpoint, key);
+    double number = (double)usual;
+    enum rp_status status = RP_OK;
+    if (value && !(usual > 0))
+        return FAIL(reader, value, RP_ERR_UNSUPPORTED, "\"%s\": a cap is computed of gemma2 alone",
+                    key);
+    if (value)
+        status = check_positive(reader, value, key, &number);
+    *cap = (float)number;
+    return status;
+}
+
+static enum rp_status read_softcaps(const struct reader *reader,
+                                    const struct rp_architecture *architecture,
+                                    struct rp_model_config *model)
+{
+    const enum rp_status status =
+        read_softcap(reader, "attn_logit_softcapping", architecture->attention_softcap,
+                     &model->attention_softcap);
+    if (status != RP_OK)
+        return status;
+    return read_softcap(reader, "final_logit_softcapping", architecture->logits_softcap,
+                        &model->logits_softcap);
+}
+
 /* Where config.json has it, it has to be the one that is computed. */
 static enum rp_status check_number(const struct reader *reader, const char *key, double expected)
 {
@@ -490,7 +519,6 @@ static enum rp_status refuse_features(const struct reader *reader,
     const char *key = has_gelu ? "hidden_activation" : "hidden_act";
     const char *expected = has_gelu ? "gelu_pytorch_tanh" : "silu";
     const cJSON *act = rp_checkpoint_setting(reader->checkpoint, key);
-    const cJSON *cap = rp_checkpoint_setting(reader->checkpoint, "final_logit_softcapping");
     const cJSON *window = rp_checkpoint_setting(reader->checkpoint, "sliding_window");
     const cJSON *use_window = rp_checkpoint_setting(reader->checkpoint, "use_sliding_window");
     enum rp_status status = RP_OK;
@@ -503,8 +531,6 @@ static enum rp_status refuse_features(const struct reader *reader,
     if (act && !(cJSON_IsString(act) && strcmp(act->valuestring, expected) == 0))
         return FAIL(reader, act, RP_ERR_UNSUPPORTED,
                     "\"%s\" is not \"%s\", which alone is computed", key, expected);
-    if (cap)
-        return FAIL(reader, cap, RP_ERR_UNSUPPORTED, "a cap on the logits is not computed");
     if (!rp_architecture_has_window(architecture) && window &&
         !(use_window && cJSON_IsFalse(use_window)))
         return FAIL(reader, window, RP_ERR_UNSUPPORTED, "a sliding window is not computed");
@@ -577,6 +603,8 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
             out->layer_kinds[i] = RP_LAYER_FULL_ATTENTION;
     if (status == RP_OK && rp_architecture_has_experts(out->architecture))
         status = read_experts(&reader, out->architecture, model);
+    if (status == RP_OK)
+        status = read_softcaps(&reader, out->architecture, model);
     if (status == RP_OK)
         status = refuse_features(&reader, out->architecture);
     return status;

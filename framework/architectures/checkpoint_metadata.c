@@ -166,6 +166,10 @@ void rp_checkpoint_metadata(const struct rp_checkpoint *checkpoint,
         if (config->architecture->window_has_own_rope)
             put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
     }
+    if (model->attention_softcap > 0)
+        put_float(metadata, name, "attn_logit_softcapping", model->attention_softcap);
+    if (model->logits_softcap > 0)
+        put_float(metadata, name, "final_logit_softcapping", model->logits_softcap);
     put_rope_scaling(metadata, config);
     if (config->n_rope_sections > 0) {
         snprintf(key, sizeof key, "%s.rope.dimension_sections", name);

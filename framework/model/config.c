@@ -395,16 +395,39 @@ static enum rp_status read_layer_kinds(const struct reader *reader,
     return status;
 }
 
+/* A cap has to be the architecture's: none reads the key of one that it does not have. */
+static enum rp_status read_softcap(const struct reader *reader, const char *name, float usual,
+                                   float *cap)
+{
+    char key[KEY_SIZE];
+    *cap = usual;
+    if (!find(reader, name))
+        return RP_OK;
+    if (usual > 0)
+        return read_positive(reader, name, cap);
+    return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
+                   "key '%s': a cap is computed of gemma2 alone", make_key(reader, name, key));
+}
+
+static enum rp_status read_softcaps(const struct reader *reader,
+                                    const struct rp_architecture *architecture,
+                                    struct rp_model_config *config)
+{
+    const enum rp_status status =
+        read_softcap(reader, "attn_logit_softcapping", architecture->attention_softcap,
+                     &config->attention_softcap);
+    if (status != RP_OK)
+        return status;
+    return read_softcap(reader, "final_logit_softcapping", architecture->logits_softcap,
+                        &config->logits_softcap);
+}
+
 /* Keys of features that change the result; zero, or absent, means that they are off. */
 static enum rp_status refuse_features(const struct reader *reader,
                                       const struct rp_architecture *architecture)
 {
     static const char window[] = "attention.sliding_window";
     static const char *const names[] = {"expert_count", "expert_used_count", window};
-    char cap[KEY_SIZE];
-    if (rp_gguf_find_value(reader->gguf, make_key(reader, "final_logit_softcapping", cap)))
-        return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
-                       "key '%s': a cap on the logits is not computed", cap);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if ((names[i] == window && rp_architecture_has_window(architecture)) ||
             (strncmp(names[i], "expert", 6) == 0 && rp_architecture_has_experts(architecture)))
@@ -515,6 +538,8 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
         status = rp_config_read_rope_scaling(gguf, *architecture, config, err);
     if (status == RP_OK)
         status = refuse_features(&reader, *architecture);
+    if (status == RP_OK)
+        status = read_softcaps(&reader, *architecture, config);
     if (status == RP_OK)
         status = read_layer_kinds(&reader, *architecture, config, layer_kinds);
     if (status == RP_OK)

@@ -152,6 +152,7 @@ static enum rp_status run_attention(struct rp_pass *pass, const struct rp_step *
         .n_kv_heads = config->n_kv_heads,
         .head_dim = config->head_dim,
         .scale = config->attention_scale,
+        .softcap = config->attention_softcap,
         .is_causal = true,
         .sinks = step->which < RP_N_LAYER_WEIGHTS ? pass->layer->weights[step->which].data : NULL,
         .window = config->layer_kinds[pass->site.layer] == RP_LAYER_SLIDING_ATTENTION

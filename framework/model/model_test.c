@@ -162,11 +162,12 @@ static void layers_for_prediction_are_left_out(void **state)
 static void what_is_not_computed_is_refused(void **state)
 {
     (void)state;
-    expect_refused(&(struct variant){.architecture = "gpt2"}, RP_ERR_UNSUPPORTED,
-                   "architecture \"gpt2\"; computed are: deepseek2, gemma3, gpt-oss, llama, phi3, "
-                   "qwen2, qwen3, "
-                   "qwen35, qwen35moe, "
-                   "qwen3moe, smollm3");
+    expect_refused(
+        &(struct variant){.architecture = "gpt2"}, RP_ERR_UNSUPPORTED,
+        "architecture \"gpt2\"; computed are: deepseek2, gemma2, gemma3, gpt-oss, llama, phi3, "
+        "qwen2, qwen3, "
+        "qwen35, qwen35moe, "
+        "qwen3moe, smollm3");
     expect_refused(&(struct variant){.changed = "attention.value_length", .value = 4},
                    RP_ERR_UNSUPPORTED,
                    "key 'qwen3.attention.value_length' is 4 and key_length 6; only equal lengths "

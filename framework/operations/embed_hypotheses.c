@@ -78,10 +78,37 @@ static void collect_tokens(struct rp_search *search)
                   (long long)search->slot.positions[nearest[0].row]);
 }
 
+static enum rp_status uncapped(void *context, const struct rp_site *site,
+                               const struct rp_linear *args)
+{
+    const struct rp_change *change = context;
+    struct rp_linear wrong = *args;
+    wrong.softcap = 0;
+    return RP_RUN_BELOW(change, linear, site, &wrong);
+}
+
+static void install_uncapped(struct rp_ops *ops)
+{
+    ops->linear = uncapped;
+}
+
 static void collect_softcap(struct rp_search *search)
 {
+    static const char name[] = "logits-softcap";
     static const double caps[] = {10, 15, 20, 50, 100};
     static const struct rp_fit fit = RP_FIT(true, 1e-2, 1e6, caps);
+    const double own = (double)search->config->logits_softcap;
+    if (own > 0) {
+        struct rp_candidate candidate = rp_candidate_of_rows(name, rp_rows_softcap, own, NULL);
+        candidate.phase = RP_PHASE_FIT;
+        candidate.fit = &fit;
+        candidate.own = own;
+        candidate.reports_value = true;
+        rp_search_add(search, rp_candidate_make(name, install_uncapped, 0, RP_OUTPUT),
+                      "the logits are not capped; the model's are, at %.6g", own);
+        rp_search_add(search, candidate, "the logits capped at %%v; the model's at %.6g", own);
+        return;
+    }
     float *cubes = rp_search_new_rows(search);
     double share, alpha;
     if (!cubes)
@@ -90,8 +117,8 @@ static void collect_softcap(struct rp_search *search)
     for (size_t i = 0; i < search->n * search->dim; i++)
         cubes[i] = search->computed[i] * search->computed[i] * search->computed[i];
     alpha = rp_rows_fit(search, cubes, &share);
-    struct rp_candidate candidate = rp_candidate_of_rows(
-        "logits-softcap", rp_rows_softcap, alpha < 0 ? 1 / sqrt(-3 * alpha) : 30, NULL);
+    struct rp_candidate candidate =
+        rp_candidate_of_rows(name, rp_rows_softcap, alpha < 0 ? 1 / sqrt(-3 * alpha) : 30, NULL);
     candidate.phase = RP_PHASE_FIT;
     candidate.fit = &fit;
     candidate.reports_value = true;

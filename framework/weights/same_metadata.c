@@ -371,7 +371,7 @@ static void find_surplus(const struct comparison *comparison)
                 {"attention.sliding_window", 0, NULL},
                 {"attention.scale", 0, NULL},
                 {"attention.clamp_kqv", 0, NULL},
-                {"attention.logit_softcapping", 0, NULL},
+                {"attn_logit_softcapping", 0, NULL},
                 {"final_logit_softcapping", 0, NULL},
                 {"logit_scale", 1, NULL},
                 {"residual_scale", 1, NULL},
