@@ -179,6 +179,14 @@ bool rp_weight_is_optional(enum rp_weight_id which)
     return which == RP_ROUTER_CORRECTION;
 }
 
+struct rp_model_config rp_layer_config(const struct rp_model_config *config, size_t layer)
+{
+    struct rp_model_config own = *config;
+    if (config->intermediate_sizes && layer < config->n_layers)
+        own.intermediate_size = config->intermediate_sizes[layer];
+    return own;
+}
+
 const struct rp_layer_plan *rp_architecture_plan(const struct rp_architecture *architecture,
                                                  const struct rp_model_config *config, size_t layer)
 {

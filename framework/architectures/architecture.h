@@ -188,6 +188,9 @@ bool rp_architecture_has_shared_expert(const struct rp_architecture *architectur
 float rp_attention_scale(const struct rp_architecture *architecture,
                          const struct rp_model_config *config);
 
+/* config as that layer has it: of sizes that differ from layer to layer its own. */
+struct rp_model_config rp_layer_config(const struct rp_model_config *config, size_t layer);
+
 /* What that layer computes; config's layer_kinds and n_dense_layers are set. */
 const struct rp_layer_plan *rp_architecture_plan(const struct rp_architecture *architecture,
                                                  const struct rp_model_config *config,
@@ -213,7 +216,7 @@ struct rp_weight_rows {
 struct rp_weight_rows rp_weight_rows(const struct rp_architecture *architecture,
                                      const struct rp_model_config *config, enum rp_weight_id which);
 
-/* 0 for what the configuration does not have. */
+/* 0 for what the configuration does not have; config is the layer's, here and in what takes it below. */
 size_t rp_buffer_width(const struct rp_model_config *config, enum rp_buffer buffer);
 
 /* Rows and columns of a weight; a norm's *n_out is 1. */

@@ -108,6 +108,17 @@ static void put_latents(struct rp_gguf_metadata *metadata, const struct rp_model
     put_size(metadata, name, "attention.value_length_mla", model->v_head_dim);
 }
 
+static void put_softcaps(struct rp_gguf_metadata *metadata,
+                         const struct rp_checkpoint_config *config)
+{
+    const struct rp_model_config *model = &config->model;
+    const struct rp_architecture *absent = config->architecture;
+    put_float(metadata, model->architecture, "attn_logit_softcapping", model->attention_softcap);
+    put_float(metadata, model->architecture, "final_logit_softcapping", model->logits_softcap);
+    put_float(metadata, "checkpoint.absent", "attn_logit_softcapping", absent->attention_softcap);
+    put_float(metadata, "checkpoint.absent", "final_logit_softcapping", absent->logits_softcap);
+}
+
 static void put_rope_scaling(struct rp_gguf_metadata *metadata,
                              const struct rp_checkpoint_config *config)
 {
@@ -166,10 +177,8 @@ void rp_checkpoint_metadata(const struct rp_checkpoint *checkpoint,
         if (config->architecture->window_has_own_rope)
             put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
     }
-    if (model->attention_softcap > 0)
-        put_float(metadata, name, "attn_logit_softcapping", model->attention_softcap);
-    if (model->logits_softcap > 0)
-        put_float(metadata, name, "final_logit_softcapping", model->logits_softcap);
+    if (config->architecture->attention_softcap > 0)
+        put_softcaps(metadata, config);
     put_rope_scaling(metadata, config);
     if (config->n_rope_sections > 0) {
         snprintf(key, sizeof key, "%s.rope.dimension_sections", name);

@@ -166,7 +166,8 @@ struct rp_model_config {
     size_t n_prediction_layers;            /* behind these in the file, which are not computed */
     const enum rp_layer_kind *layer_kinds; /* [n_layers] */
     size_t hidden_size;
-    size_t intermediate_size;
+    size_t intermediate_size;         /* of the layer, see rp_layer_config; the largest of all */
+    const size_t *intermediate_sizes; /* [n_layers]; NULL: all layers have the one above */
     size_t n_heads;
     size_t n_kv_heads; /* divides n_heads */
     size_t head_dim;
