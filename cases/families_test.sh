@@ -378,6 +378,31 @@ END
     echo "$family: $((n_replayed - before)) shards opened, each as the whole model"
 }
 
+# Layers whose FFNs have several widths. llama.cpp takes one width for a Llama's; the same model under the name of
+# DeciLM, whose layers it computes alike, has one for each.
+several_widths() {
+    local type tiny=$root/fixtures/tiny/llama
+    before=$n_replayed
+    logged "$python" "$root/cases/narrow_layers.py" "$tiny" "$work/narrow" 192,128,64,160
+    for type in f32 q8_0; do
+        logged "$bin/refparity-llamacpp-quantize" $type "$work/narrow/llama-bf16.gguf" "$work/narrow/$type.gguf"
+        logged "$bin/refparity" weights "$work/narrow/$type.gguf" "$work/narrow"
+        logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$work/narrow/$type.gguf" "$work/deci.gguf" --architecture deci
+        for mode in batched per-token; do
+            llamacpp refparity-llamacpp "$work/deci.gguf" $mode
+            replays "$work/narrow/$type.gguf"
+        done
+        logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$work/deci.gguf" "$work/mutated.gguf" --tensor blk.2.ffn_up.weight=copy:blk.2.ffn_gate.weight
+        llamacpp refparity-llamacpp "$work/mutated.gguf" $mode
+        replays "$work/narrow/$type.gguf" h2_up=weights-swapped
+    done
+    rm -rf "$work/dump"
+    logged "$bin/refparity-embedded" --model "$work/narrow" --tokens "$work/tokens" --mode batched --dump "$work/dump" --slots operations
+    mode=batched
+    "$bin/refparity" replay "$work/narrow" "$work/dump" >"$work/log" 2>&1 || fail "a checkpoint whose layers have several widths"
+    echo "FFNs of several widths: $((n_replayed - before)) dumps of llama.cpp replayed"
+}
+
 for family in "${families[@]}"; do
     start=$SECONDS
     n_replayed=0
@@ -425,3 +450,4 @@ for family in "${families[@]}"; do
 done
 before=$n_replayed
 split_files
+several_widths

@@ -108,6 +108,20 @@ static void put_latents(struct rp_gguf_metadata *metadata, const struct rp_model
     put_size(metadata, name, "attention.value_length_mla", model->v_head_dim);
 }
 
+/* One for each layer. */
+static void put_widths(struct rp_gguf_metadata *metadata, const struct rp_model_config *model)
+{
+    char key[KEY_SIZE];
+    int64_t *widths = calloc(model->n_layers, sizeof *widths);
+    metadata->failed = metadata->failed || !widths;
+    for (size_t i = 0; widths && i < model->n_layers; i++)
+        widths[i] = (int64_t)model->intermediate_sizes[i];
+    snprintf(key, sizeof key, "%s.feed_forward_length", model->architecture);
+    if (widths)
+        rp_gguf_metadata_ints(metadata, key, widths, model->n_layers);
+    free(widths);
+}
+
 static void put_softcaps(struct rp_gguf_metadata *metadata,
                          const struct rp_checkpoint_config *config)
 {
@@ -159,7 +173,9 @@ void rp_checkpoint_metadata(const struct rp_checkpoint *checkpoint,
     if (config->context_length > 0)
         put_size(metadata, name, "context_length", config->context_length);
     put_size(metadata, name, "embedding_length", model->hidden_size);
-    if (model->intermediate_size > 0)
+    if (model->intermediate_sizes)
+        put_widths(metadata, model);
+    else if (model->intermediate_size > 0)
         put_size(metadata, name, "feed_forward_length", model->intermediate_size);
     put_size(metadata, name, "vocab_size", model->vocab_size);
     put_size(metadata, name, "attention.head_count", model->n_heads);
