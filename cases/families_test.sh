@@ -130,6 +130,7 @@ bugs_of_gemma2() { # GGUF
     [ "$mode" = batched ] || return 0
     buggy "$1" softcap-missing 1 h1_attn=attention-softcap
     buggy "$1" softcap-before-scale 1 h1_attn=attention-softcap
+    buggy "$1" softcap-not-multiplied 2 h2_attn=attention-softcap
     buggy "$1" softcap-after-mask 2 h2_attn=attention-softcap
     buggy "$1" logits-softcap-missing "" logits=logits-softcap
     buggy "$1" embedding-scale-missing "" emb=constant-factor

@@ -250,7 +250,7 @@ static enum rp_status not_softcapped(void *context, const struct rp_site *site,
     return RP_BELOW(bug, attention, site, &wrong);
 }
 
-/* scale cap tanh(q . key / cap), by another cap: scale cap tanh(scale q . key / (scale cap)). */
+/* scale cap tanh(q . key / cap), which is the scaled scores with the cap scale cap. */
 static enum rp_status capped_before_scale(void *context, const struct rp_site *site,
                                           const struct rp_attention *args)
 {
@@ -258,6 +258,19 @@ static enum rp_status capped_before_scale(void *context, const struct rp_site *s
     struct rp_attention wrong = *args;
     if (rp_bug_is_here(bug, site))
         wrong.softcap = args->softcap * args->scale;
+    return RP_BELOW(bug, attention, site, &wrong);
+}
+
+/* tanh(s / cap), not times the cap again. */
+static enum rp_status cap_not_multiplied(void *context, const struct rp_site *site,
+                                         const struct rp_attention *args)
+{
+    const struct rp_bug_site *bug = context;
+    struct rp_attention wrong = *args;
+    if (rp_bug_is_here(bug, site) && args->softcap > 0) {
+        wrong.scale = args->scale / args->softcap;
+        wrong.softcap = 1;
+    }
     return RP_BELOW(bug, attention, site, &wrong);
 }
 
@@ -462,6 +475,14 @@ static const struct rp_bug bugs[] = {
         .provenance = "github.com/ggml-org/llama.cpp pull 8197 (where the cap and the scale stand)",
         SOFTCAP_BUG,
         .ops = {.attention = capped_before_scale},
+        .names = "attention-softcap",
+    },
+    {
+        .name = "softcap-not-multiplied",
+        .description = "Gemma 2's scores are tanh(s / cap), without the product with the cap",
+        .provenance = "github.com/ggml-org/llama.cpp pull 8197 (three steps of the graph)",
+        SOFTCAP_BUG,
+        .ops = {.attention = cap_not_multiplied},
         .names = "attention-softcap",
     },
     {

@@ -92,33 +92,57 @@ static void install_uncapped(struct rp_ops *ops)
     ops->linear = uncapped;
 }
 
-static void collect_softcap(struct rp_search *search)
+/* The logits before their cap, [n][dim]; NULL: that failed. */
+static const float *uncapped_rows(struct rp_search *search, const struct rp_candidate *candidate)
+{
+    float *rows = rp_search_new_rows(search);
+    double *error = calloc(search->n + 1, sizeof *error);
+    if (!rows || !error) {
+        free(error);
+        return NULL;
+    }
+    const enum rp_status status = search->try_rows(search, candidate, error, search->err);
+    rp_search_note(search, status);
+    memcpy(rows, search->rows, search->n * search->dim * sizeof *rows);
+    free(error);
+    return status == RP_OK ? rows : NULL;
+}
+
+/* Of a model that caps its logits. */
+static void collect_own_softcap(struct rp_search *search, double own, const struct rp_fit *fit)
 {
     static const char name[] = "logits-softcap";
+    const struct rp_candidate missing = rp_candidate_make(name, install_uncapped, 0, RP_OUTPUT);
+    struct rp_candidate other = rp_candidate_of_rows(name, rp_rows_softcap, own, NULL);
+    rp_search_add(search, missing, "the logits are not capped; the model's are, at %.6g", own);
+    other.phase = RP_PHASE_FIT;
+    other.fit = fit;
+    other.own = own;
+    other.reports_value = true;
+    other.rows = uncapped_rows(search, &missing);
+    if (other.rows)
+        rp_search_add(search, other, "the logits capped at %%v; the model's at %.6g", own);
+}
+
+static void collect_softcap(struct rp_search *search)
+{
     static const double caps[] = {10, 15, 20, 50, 100};
     static const struct rp_fit fit = RP_FIT(true, 1e-2, 1e6, caps);
     const double own = (double)search->config->logits_softcap;
+    double share, alpha;
     if (own > 0) {
-        struct rp_candidate candidate = rp_candidate_of_rows(name, rp_rows_softcap, own, NULL);
-        candidate.phase = RP_PHASE_FIT;
-        candidate.fit = &fit;
-        candidate.own = own;
-        candidate.reports_value = true;
-        rp_search_add(search, rp_candidate_make(name, install_uncapped, 0, RP_OUTPUT),
-                      "the logits are not capped; the model's are, at %.6g", own);
-        rp_search_add(search, candidate, "the logits capped at %%v; the model's at %.6g", own);
+        collect_own_softcap(search, own, &fit);
         return;
     }
     float *cubes = rp_search_new_rows(search);
-    double share, alpha;
     if (!cubes)
         return;
     /* c tanh(x / c) is about x - x^3 / (3 c^2). */
     for (size_t i = 0; i < search->n * search->dim; i++)
         cubes[i] = search->computed[i] * search->computed[i] * search->computed[i];
     alpha = rp_rows_fit(search, cubes, &share);
-    struct rp_candidate candidate =
-        rp_candidate_of_rows(name, rp_rows_softcap, alpha < 0 ? 1 / sqrt(-3 * alpha) : 30, NULL);
+    struct rp_candidate candidate = rp_candidate_of_rows(
+        "logits-softcap", rp_rows_softcap, alpha < 0 ? 1 / sqrt(-3 * alpha) : 30, NULL);
     candidate.phase = RP_PHASE_FIT;
     candidate.fit = &fit;
     candidate.reports_value = true;
