@@ -13,9 +13,23 @@ tool=$(cd "$1" && pwd)/bin/refparity
 python=$("$root/ci/record.sh" --print-python)
 
 n_failed=0
-# run CHECKPOINT GGUF DTYPE [OPTION...]: see cases/state_engine.py
+n_running=0
+n_at_once=$(nproc)
+export OMP_NUM_THREADS=1
+end_one() {
+    wait -n || n_failed=$((n_failed + 1))
+    n_running=$((n_running - 1))
+}
+# run CHECKPOINT GGUF DTYPE [OPTION...]: see cases/state_engine.py; as many at once as there are processors.
 run() {
-    "$python" -B "$root/cases/state_engine.py" "$tool" "$@" || n_failed=$((n_failed + 1))
+    [ "$n_running" -lt "$n_at_once" ] || end_one
+    (
+        status=0
+        said=$("$python" -B "$root/cases/state_engine.py" "$tool" "$@" 2>&1) || status=$?
+        printf '%s\n' "$said"
+        exit $status
+    ) &
+    n_running=$((n_running + 1))
 }
 
 for model in qwen3 llama qwen35; do
@@ -37,5 +51,6 @@ else
     echo "skipped: SmolLM2: get it by ci/get-smollm2.sh --checkpoint"
 fi
 
+while [ "$n_running" -gt 0 ]; do end_one; done
 echo "$n_failed of the runs failed"
 [ "$n_failed" -eq 0 ]

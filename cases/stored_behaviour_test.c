@@ -95,8 +95,9 @@ static char *everything(const struct rp_verdicts *v)
     FILE *out = open_memstream(&text, &n);
     assert_non_null(out);
     const struct rp_subject subject = {
-        .title = "pair", .replay = v->replay, .n_replay = v->n_replay};
-    rp_report_text(out, &subject, &v->pair, &v->divergence);
+        .title = "pair", .replay = v->replay, .n_replay = v->n_replay, .shows_all = true};
+    const struct rp_terminal terminal = rp_terminal_plain(out);
+    rp_report_text(&terminal, &subject, &v->pair, &v->divergence);
     cJSON *root = cJSON_CreateObject();
     rp_report_json(root, &v->pair, &v->divergence);
     rp_report_replay_json(cJSON_AddArrayToObject(root, "replay"), v->replay, v->n_replay);

@@ -149,10 +149,11 @@ static char *print(const struct rp_scratch_pair *scratch, const struct rp_result
     size_t n;
     FILE *out = open_memstream(&text, &n);
     assert_non_null(out);
+    const struct rp_terminal terminal = rp_terminal_plain(out);
     if (as_markdown)
         rp_report_markdown(out, results);
     else
-        rp_results_summary(out, &scratch->context, results);
+        rp_results_summary(&terminal, &scratch->context, results, false);
     assert_int_equal(fclose(out), 0);
     return text;
 }

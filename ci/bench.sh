@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-usage: ci/bench.sh [--readme] [SECTION ...]
+usage: ci/bench.sh [--save] [SECTION ...]
 
 Measures, all of these by default, and prints a table with the goals beside the figures:
 
@@ -24,7 +24,7 @@ Measures, all of these by default, and prints a table with the goals beside the 
   build    configuring and building 100 pairs of 30 layers
   parity   ci/parity.sh from a clean tree, with everything installed
 
-  --readme  also puts the table into README.md, between <!-- bench --> and <!-- /bench -->; only
+  --save    also puts the table into docs/figures.md, between <!-- bench --> and <!-- /bench -->; only
             with all sections
   --help    this text
 
@@ -44,22 +44,21 @@ fail() {
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 sections=()
-readme=false
+save=false
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help)
         usage
         exit 0
         ;;
-    --readme) readme=true ;;
+    --save) save=true ;;
     compare | memory | warm | field | replay | experts | smollm2 | build | parity) sections+=("$1") ;;
     *) fail "no section '$1': see ci/bench.sh --help" ;;
     esac
     shift
 done
-if [ "$readme" = true ]; then
-    [ ${#sections[@]} -eq 0 ] || fail "--readme needs all sections"
-    [ -f "$root/README.md" ] || say "note: there is no README.md: the table is only printed"
+if [ "$save" = true ]; then
+    [ ${#sections[@]} -eq 0 ] || fail "--save needs all sections"
 fi
 [ ${#sections[@]} -gt 0 ] || sections=(compare memory warm field replay experts smollm2 build parity)
 
@@ -331,15 +330,16 @@ table=$work/table
     sed 's/\t/ | /g; s/^/| /; s/$/ |/' "$rows"
 } >"$table"
 cat "$table"
-if [ "$readme" = true ] && [ -f "$root/README.md" ]; then
-    grep -q "^<!-- bench -->$" "$root/README.md" || fail "README.md has no line <!-- bench -->"
-    grep -q "^<!-- /bench -->$" "$root/README.md" ||
-        fail "README.md has no line <!-- /bench -->"
+if [ "$save" = true ]; then
+    page=$root/docs/figures.md
+    grep -q "^<!-- bench -->$" "$page" || fail "docs/figures.md has no line <!-- bench -->"
+    grep -q "^<!-- /bench -->$" "$page" ||
+        fail "docs/figures.md has no line <!-- /bench -->"
     awk -v table="$table" '
         /^<!-- \/bench -->$/ { inside = 0 }
         !inside { print }
         /^<!-- bench -->$/ { inside = 1; while ((getline line < table) > 0) print line }
-    ' "$root/README.md" >"$work/readme"
-    cat "$work/readme" >"$root/README.md"
-    say "README.md has the table"
+    ' "$page" >"$work/page"
+    cat "$work/page" >"$page"
+    say "docs/figures.md has the table"
 fi

@@ -14,7 +14,7 @@ Builds and runs cases/bugs/detect.c, as many processes as there are processors, 
   --with-llamacpp   also runs cases/llamacpp_bugs (needs ci/install.sh llamacpp and recorder's Python)
   --merge FILE.csv  also counts trials of that file (cases/bugs/detect.c says what is in it)
   --json FILE       writes the table there as JSON too
-  --readme          also puts the table into README.md, between <!-- detect --> and <!-- /detect -->;
+  --save            also puts the table into docs/detection.md, between <!-- detect --> and <!-- /detect -->;
                     only without --quick
   --keep            keeps build/detect/*.csv and *.log, a line for each trial that went wrong; they are
                     there after a failure in any case
@@ -31,7 +31,7 @@ out=$root/build/detect
 n_jobs=$(nproc)
 every=1
 json=
-readme=
+save=
 keep=
 llamacpp=
 merged=()
@@ -46,7 +46,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --quick) every=12 ;;
     --with-llamacpp) llamacpp=1 ;;
-    --readme) readme=1 ;;
+    --save) save=1 ;;
     --keep) keep=1 ;;
     --merge | --json | -j)
         [ $# -ge 2 ] || wrong_usage "no value for $1"
@@ -65,7 +65,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ -z "$readme" ] || [ "$every" = 1 ] || wrong_usage "--readme wants all trials, not --quick"
+[ -z "$save" ] || [ "$every" = 1 ] || wrong_usage "--save wants all trials, not --quick"
 case $n_jobs in
 '' | *[!0-9]* | 0) wrong_usage "-j '$n_jobs' is not a number" ;;
 esac
@@ -133,18 +133,19 @@ files=("$out"/share-*.csv ${merged[@]+"${merged[@]}"})
 [ -z "$json" ] || "$detect" --table --json "${files[@]}" >"$json"
 "$detect" --table --check "${files[@]}" >"$out/table.txt" || code=$?
 cat "$out/table.txt"
-if [ -n "$readme" ]; then
+if [ -n "$save" ]; then
     "$detect" --table --markdown "${files[@]}" >"$out/table.md"
-    if ! grep -q '^<!-- detect -->$' README.md || ! grep -q '^<!-- /detect -->$' README.md; then
-        echo "error: README.md has no <!-- detect --> and <!-- /detect -->" >&2
+    page=docs/detection.md
+    if ! grep -q '^<!-- detect -->$' $page || ! grep -q '^<!-- /detect -->$' $page; then
+        echo "error: $page has no <!-- detect --> and <!-- /detect -->" >&2
         exit 2
     fi
     awk -v table="$out/table.md" '
         /^<!-- \/detect -->$/ { inside = 0 }
         !inside { print }
         /^<!-- detect -->$/ { inside = 1; while ((getline line < table) > 0) print line }
-    ' README.md >"$out/readme"
-    cat "$out/readme" >README.md
+    ' $page >"$out/page"
+    cat "$out/page" >$page
 fi
 if [ "$code" -ne 0 ]; then
     echo "what went wrong is in $out/share-*.log"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes requirements.txt of fixtures/, fixtures/engines/mlx/ and ci/ from their .in: every package that pip installs, with
+# Makes requirements.txt of fixtures/, fixtures/engines/mlx/, ci/ and ci/package/ from their .in: every package that pip installs, with
 # the hashes of all its files in pip's index, so that pip refuses a file that was exchanged. Run it after a
 # change of a .in; what is pinned already stays at its version. usage: ci/lock.sh [--upgrade]
 set -euo pipefail
@@ -18,7 +18,7 @@ trap 'rm -rf "$work"' EXIT
 
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install -q pip-tools==7.6.2
-for folder in fixtures fixtures/engines/mlx ci; do
+for folder in fixtures fixtures/engines/mlx ci ci/package; do
     (
         cd "$root/$folder"
         cp requirements.txt "$work/locked"

@@ -17,7 +17,7 @@ END
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 2
 logs=$root/build/test
-fuzz_seconds=${REFPARITY_FUZZ_SECONDS:-30}
+fuzz_seconds=${REFPARITY_FUZZ_SECONDS:-20}
 n_jobs=$(nproc)
 
 # What the clean matrix compares: entries x (modes + comparisons of modes) x prompts of the tiny
@@ -26,19 +26,21 @@ expected_summary="compared 330 of 374 pairs: 330 passed (93 of them explained), 
 
 steps=(
     "parity:the matrix, as the README runs it, with the exact number of comparisons"
-    "workflow:cmake --workflow, with CMake 3.25 and with the one of ci/requirements.txt"
-    "gcc:all tests, gcc, warnings as errors"
-    "clang:all tests, clang, warnings as errors"
+    "workflow:cmake --workflow of a copy, with CMake 3.25 and with the one of ci/requirements.txt"
+    "gcc:unit tests and a sample of the matrix, gcc, warnings as errors"
+    "clang:the same, clang"
     "format:clang-format"
     "tidy:clang-tidy"
     "rooms:includes go one way"
     "faults:each fault of docs/faults.md has its test"
+    "links:every file that a page names is there"
     "shell:shellcheck"
-    "sanitize:all tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+    "sanitize:the same under AddressSanitizer and UndefinedBehaviorSanitizer"
     "valgrind:unit tests under valgrind, but those that only compute"
     "ctest-scheme:what ctest users do: filters, reruns, skips, stop on failure"
     "html:the HTML report, in headless Chromium at two widths"
     "consumer:refparity inside another project: installed, fetched, by pkg-config"
+    "packages:one version; pages of man and completion of every option; a wheel, installed, run, removed"
     "fuzz:$fuzz_seconds s for each parser"
     "python:the recorder's unit tests"
     "record:the committed fixtures, recorded again"
@@ -51,20 +53,21 @@ steps=(
     "readback:matrix schema, results.json and junit.xml, read by others' parsers"
 )
 
-# configure PRESET: with llama.cpp, which is built first where it is missing (some minutes, once).
+# configure PRESET [OPTION...]: with llama.cpp, which is built first where it is missing (some minutes, once).
 configure() {
     local llama
-    llama=$(ci/get-llamacpp.sh) && cmake --preset "$1" "-DREFPARITY_LLAMA_DIR=$llama"
+    llama=$(ci/get-llamacpp.sh) && cmake --preset "$1" "-DREFPARITY_LLAMA_DIR=$llama" "${@:2}"
 }
 
-tidy() { # as many at once as there are processors
-    configure strict-clang >/dev/null &&
-        git ls-files '*.c' | grep -vE '_fuzz\.c$' |
-        xargs -P "$n_jobs" -n 4 clang-tidy --quiet -p build/strict-clang
-}
+# The whole matrix is run once, by the step parity. Other compilers and sanitizers get an entry of each engine
+# that is built here, of each architecture, of each kind of weights, and with each kind of test.
+sample="tiny-qwen3-bf16;tiny-qwen35-q4_0;tiny-llama-q8_0-llamacpp;tiny-qwen35-q4_0-llamacpp;tiny-llama-transformers"
+sample_summary="compared 80 of 80 pairs: 80 passed"
 
 build_and_test() {
-    configure "$1" && cmake --build --preset "$1" && ctest --preset "$1" --no-label-summary
+    local passed
+    configure "$1" "-DREFPARITY_ENTRIES=$sample" && cmake --build --preset "$1" && ctest --preset "$1" --no-label-summary &&
+        passed=$("build/$1/bin/refparity" report "build/$1") && grep -F "$sample_summary" <<<"$passed"
 }
 
 install_pinned() { "$1" -m pip install -q --require-hashes --requirement ci/requirements.txt; } # PYTHON
@@ -73,18 +76,22 @@ step_parity() {
     configure parity && REFPARITY_MODELS=$root/build/no-models ci/parity.sh && build/parity/bin/refparity report build/parity | grep -F "$expected_summary"
 }
 
+# The copy stands where a clone would. The workflow has no place for options: the second configuration keeps those
+# of the first.
 step_workflow() {
-    local venv=$root/build/cmake-venv
-    rm -rf build/parity && /usr/bin/cmake --version && /usr/bin/cmake --workflow --preset parity &&
-        python3 -m venv "$venv" && install_pinned "$venv/bin/python" &&
-        rm -rf build/parity && "$venv/bin/cmake" --version && "$venv/bin/cmake" --preset parity &&
-        "$venv/bin/cmake" --build --preset parity && "$venv/bin/ctest" --preset parity -R tiny-qwen3-bf16
+    local venv=$root/build/cmake-venv clone=$root/build/workflow
+    local few=(-DREFPARITY_UNIT_TESTS=OFF "-DREFPARITY_ENTRIES=tiny-qwen3-bf16;tiny-llama-q4_0")
+    rm -rf "$clone" && mkdir -p "$clone" && git ls-files -z | tar -c --null -T - | tar -x -C "$clone" &&
+        python3 -m venv "$venv" && install_pinned "$venv/bin/python" && cd "$clone" &&
+        /usr/bin/cmake --version && /usr/bin/cmake --preset parity "${few[@]}" && /usr/bin/cmake --workflow --preset parity &&
+        rm -rf build/parity && "$venv/bin/cmake" --version && "$venv/bin/cmake" --preset parity "${few[@]}" &&
+        "$venv/bin/cmake" --workflow --preset parity
 }
 
 step_gcc() { build_and_test strict; }
 step_clang() { build_and_test strict-clang; }
 step_format() { git ls-files '*.c' '*.h' | xargs clang-format --dry-run --Werror; }
-step_tidy() { tidy; }
+step_tidy() { configure strict-clang "-DREFPARITY_ENTRIES=$sample" >/dev/null && ci/tidy.py build/strict-clang; }
 step_rooms() {
     local wrong
     wrong=$(mktemp -d) && mkdir "$wrong/base" && echo '#include "cli/cli.h"' >"$wrong/base/wrong.c" &&
@@ -95,6 +102,11 @@ step_faults() { # a page that names no test that there is must fail
     wrong=$(mktemp) && sed s/a_failed_write_leaves_nothing/no_such_test/ docs/faults.md >"$wrong" &&
         ci/faults.sh && ! ci/faults.sh "$wrong"
 }
+step_links() { # of a page with a dead link, a dead heading and a dead path each is an error
+    local wrong
+    wrong=$(mktemp --suffix=.md) && printf '%s\n' '[a](no-such-page.md) [b](#no-heading)' "\`ci/no-such-script.sh\`" >"$wrong" &&
+        ci/links.sh && ! ci/links.sh "$wrong" && [ "$(ci/links.sh "$wrong" | grep -c error:)" = 3 ]
+}
 step_shell() { git ls-files '*.sh' .ci/run | xargs shellcheck; }
 step_sanitize() { build_and_test sanitize; }
 
@@ -102,12 +114,10 @@ step_sanitize() { build_and_test sanitize; }
 # sanitizers' step has them.
 step_valgrind() {
     cmake --preset parity && cmake --build --preset parity || return 1
-    local test check=(valgrind --quiet --suppressions=ci/valgrind.supp --num-callers=40 --error-exitcode=9 --leak-check=full)
-    while read -r test; do
-        echo "== $test"
-        "${check[@]}" --errors-for-leak-kinds=all "$test" || return 1
-    done < <(find build/parity/framework -maxdepth 1 -name '*_test' -type f -perm -u+x |
-        grep -vE '/(explain|replay|diagnose)_|_(hypotheses|trials|hf_parity|attention_bound|cache_tips|dump_damage|kl|mapped_fault)_test$' | sort)
+    local check=(valgrind --quiet --suppressions=ci/valgrind.supp --num-callers=40 --error-exitcode=9 --leak-check=full)
+    find build/parity/framework -maxdepth 1 -name '*_test' -type f -perm -u+x |
+        grep -vE '/(explain|replay|diagnose)_|_(hypotheses|trials|hf_parity|attention_bound|cache_tips|dump_damage|kl|mapped_fault)_test$' | sort |
+        xargs -P "$n_jobs" -n 1 "${check[@]}" --errors-for-leak-kinds=all || return 1
     echo "== the tool"
     "${check[@]}" build/parity/bin/refparity report build/parity
 }
@@ -117,6 +127,8 @@ step_ctest-scheme() { cases/ctest_scheme_test.sh build/parity; }
 step_html() { cases/html_report_test.sh build/parity; }
 
 step_consumer() { cases/consumer_test.sh build/parity; }
+
+step_packages() { ci/package.sh --test sample; }
 
 step_fuzz() {
     cmake --preset fuzz && cmake --build --preset fuzz || return 1
@@ -180,6 +192,8 @@ for wanted in "$@"; do
     }
 done
 
+# The same file is compiled by several steps and in copies of the tree: once is enough.
+export CMAKE_C_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
 mkdir -p "$logs"
 ci/install.sh build && ci/install.sh checks && ci/install.sh llamacpp || exit 2
 n_passed=0

@@ -1,4 +1,5 @@
-# refparity_add_matrix(MATRIX [PREFIX name/] [STORE dir...] [LABELS label...] [RECORD_COMMAND cmd])
+# refparity_add_matrix(MATRIX [PREFIX name/] [STORE dir...] [LABELS label...] [RECORD_COMMAND cmd]
+#                      [ENTRIES name...])
 #
 # Makes the tests of a matrix: for each pair one generated .c, one program, and one ctest test per
 # slot, in the scheme
@@ -14,7 +15,8 @@
 # and where an entry has compare_modes, <entry>/<mode>-vs-<mode>/<prompt> with tokens, slots and
 # report, which need the run of both modes and no fixture; all of it
 # between session/begin and session/end, which keep this ctest run's results apart from older ones
-# and write results.json and junit.xml. STORE: folders with recorded fixtures.
+# and write results.json and junit.xml. STORE: folders with recorded fixtures. ENTRIES: these alone
+# become tests; all unless given.
 #
 # CMake reads names and counts from the matrix, nothing else: string(JSON) rewrites numbers and
 # splits on ";", so prompts, limits and argv are left to C. That also checks the matrix; a mistake
@@ -367,7 +369,7 @@ function(_refparity_add_entry entry_json)
 endfunction()
 
 function(refparity_add_matrix matrix)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "PREFIX;RECORD_COMMAND" "STORE;LABELS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "PREFIX;RECORD_COMMAND" "STORE;LABELS;ENTRIES")
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "refparity_add_matrix: unknown argument ${arg_UNPARSED_ARGUMENTS}")
   endif()
@@ -431,10 +433,18 @@ function(refparity_add_matrix matrix)
   set_tests_properties("${arg_PREFIX}session/end" PROPERTIES
     FIXTURES_CLEANUP "${id}-session" LABELS "session;${arg_LABELS}")
 
+  set(wanted "${arg_ENTRIES}")
   foreach(i RANGE ${n_entries})
     if(i LESS n_entries)
       string(JSON entry_json GET "${json}" tests ${i})
-      _refparity_add_entry("${entry_json}")
+      _refparity_json(name "" "${entry_json}" name)
+      if(NOT arg_ENTRIES OR name IN_LIST arg_ENTRIES)
+        _refparity_add_entry("${entry_json}")
+        list(REMOVE_ITEM wanted "${name}")
+      endif()
     endif()
   endforeach()
+  if(wanted)
+    message(FATAL_ERROR "${matrix}: no entry ${wanted} (refparity check-matrix --list has all pairs)")
+  endif()
 endfunction()

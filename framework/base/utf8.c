@@ -48,6 +48,23 @@ size_t rp_utf8_valid_length(const void *text, size_t length)
     return at;
 }
 
+uint32_t rp_utf8_code_point(const void *sequence, size_t n)
+{
+    static const unsigned char masks[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
+    const unsigned char *s = sequence;
+    uint32_t c = s[0] & masks[n];
+    for (size_t i = 1; i < n; i++)
+        c = c << 6 | (s[i] & 0x3F);
+    return c;
+}
+
+bool rp_utf8_is_invisible(uint32_t c)
+{
+    return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0xAD || (c >= 0x200B && c <= 0x200F) ||
+           (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) ||
+           (c >= 0xFE00 && c <= 0xFE0F) || c == 0xFEFF || (c >= 0xE0000 && c <= 0xE0FFF);
+}
+
 const char *rp_shown(const char *text, char *out)
 {
     const size_t room = RP_SHOWN_SIZE - sizeof "...\"";

@@ -22,14 +22,15 @@ static const char help[] =
 
 static void warn(const char *path, const struct rp_entry *entry, const struct rp_limits *limits)
 {
+    const struct rp_terminal out = rp_terminal_plain(stderr);
     struct rp_warnings warnings;
     rp_warn_limits(limits, &warnings);
     for (size_t i = 0; i < warnings.n; i++)
-        fprintf(stderr, "%s:%d: warning: %s: %s\n", path, entry->line, entry->name,
-                warnings.list[i].message);
+        rp_print_line(&out, "%s:%d: warning: %s: %s", path, entry->line, entry->name,
+                      warnings.list[i].message);
 }
 
-int rp_cli_check_matrix(int argc, char **argv)
+int rp_cli_check_matrix(int argc, char **argv, const struct rp_terminal *out)
 {
     const char *path = NULL;
     int list = 0;
@@ -65,11 +66,11 @@ int rp_cli_check_matrix(int argc, char **argv)
         rp_matrix_pair(matrix, i, &pair);
         n_slots += (size_t)pair.entry->n_layers + 3;
         if (list)
-            puts(pair.name);
+            rp_print_line(out, "%s", pair.name);
     }
     if (!list)
-        printf("%s: %zu engines, %zu entries, %zu pairs, %zu required slots\n", path,
-               rp_matrix_n_engines(matrix), rp_matrix_n_entries(matrix), n_pairs, n_slots);
+        rp_print_line(out, "%s: %zu engines, %zu entries, %zu pairs, %zu required slots", path,
+                      rp_matrix_n_engines(matrix), rp_matrix_n_entries(matrix), n_pairs, n_slots);
     rp_matrix_free(matrix);
     return RP_EXIT_PASS;
 }

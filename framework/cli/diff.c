@@ -34,6 +34,8 @@ static const char help[] =
     "                            given)  [all]\n"
     "  --threshold-l2-rel X      limit on L2_rel of hidden states  [0.05]\n"
     "  --threshold-cosine X      limit on the logits' cosine  [0.90]\n"
+    "  --all                     print every slot, in forward order: else those that fail come\n"
+    "                            first, and where many pass they are counted\n"
     "  --json                    print JSON\n"
     "  --html FILE               also write a page with charts, one file that loads nothing\n"
     "  --strict-warnings         exit with 3 where all passes and there are warnings; so does\n"
@@ -50,6 +52,7 @@ struct options {
     size_t n_positions;
     struct rp_limits limits;
     int json, strict_warnings;
+    bool shows_all;
 };
 
 static int parse_number(const char *text, double low, double high, double *out)
@@ -112,6 +115,7 @@ static int parse_options(int argc, char **argv, struct options *options)
     static const struct option known[] = {{"pos", required_argument, NULL, 'p'},
                                           {"threshold-l2-rel", required_argument, NULL, 'l'},
                                           {"threshold-cosine", required_argument, NULL, 'c'},
+                                          {"all", no_argument, NULL, 'a'},
                                           {"json", no_argument, NULL, 'j'},
                                           {"html", required_argument, NULL, 'w'},
                                           {"strict-warnings", no_argument, NULL, 's'},
@@ -140,6 +144,7 @@ static int parse_options(int argc, char **argv, struct options *options)
                 return rp_cli_usage_error(
                     "diff", "--threshold-cosine takes a number from -1 to 1, not \"%s\"", optarg);
             break;
+        case 'a': options->shows_all = true; break;
         case 'j': options->json = 1; break;
         case 'w': options->html = optarg; break;
         case 's': options->strict_warnings = 1; break;
@@ -222,9 +227,9 @@ static struct compared count_positions(const struct rp_comparison *c,
     return compared;
 }
 
-static void print_result(const struct options *options, const struct rp_comparison *comparison,
-                         const struct rp_pair_result *pair, const struct rp_divergence *divergence,
-                         const struct rp_warnings *warnings)
+static void print_result(const struct rp_terminal *out, const struct options *options,
+                         const struct rp_comparison *comparison, const struct rp_pair_result *pair,
+                         const struct rp_divergence *divergence, const struct rp_warnings *warnings)
 {
     const struct compared compared = count_positions(comparison, pair);
     if (options->json) {
@@ -244,10 +249,11 @@ static void print_result(const struct options *options, const struct rp_comparis
     const struct rp_subject subject = {.reference = options->reference,
                                        .dump = options->dump,
                                        .positions = compared.text,
-                                       .warnings = warnings};
-    rp_report_text(stdout, &subject, pair, divergence);
+                                       .warnings = warnings,
+                                       .shows_all = options->shows_all};
+    rp_report_text(out, &subject, pair, divergence);
     if (pair->verdict == RP_SKIP)
-        puts("nothing could be compared");
+        rp_print_line(out, "nothing could be compared");
 }
 
 static enum rp_status write_html(const struct options *options,
@@ -272,7 +278,7 @@ static enum rp_status write_html(const struct options *options,
     return status;
 }
 
-int rp_cli_diff(int argc, char **argv)
+int rp_cli_diff(int argc, char **argv, const struct rp_terminal *out)
 {
     struct options options;
     const int code = parse_options(argc, argv, &options);
@@ -320,7 +326,7 @@ int rp_cli_diff(int argc, char **argv)
         rp_diagnose_pair(&comparison, &pair, &divergence);
         struct rp_warnings warnings;
         rp_warn_pair(&pair, false, &warnings); /* nobody says what weights the engine has */
-        print_result(&options, &comparison, &pair, &divergence, &warnings);
+        print_result(out, &options, &comparison, &pair, &divergence, &warnings);
         result = exit_code(&options, &pair, &warnings);
         if (options.html && write_html(&options, &comparison, &pair, &divergence, &warnings, &err))
             result = rp_cli_error(&err);

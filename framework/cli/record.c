@@ -31,33 +31,36 @@ struct counts {
     size_t n_done, n_skipped, n_failed;
 };
 
-static void record_pair(const struct rp_context *context, const struct rp_pair *pair, bool force,
-                        struct counts *counts)
+static void record_pair(const struct rp_terminal *out, const struct rp_context *context,
+                        const struct rp_pair *pair, bool force, struct counts *counts)
 {
     struct rp_recorded_reference recorded;
     struct rp_error err;
     char text[2300];
-    printf("%s/%s: ", pair->entry->name, pair->prompt->id);
-    fflush(stdout);
+    rp_print(out, RP_STYLE_PLAIN, "%s/%s: ", pair->entry->name, pair->prompt->id);
+    fflush(out->out);
     switch (rp_reference_record(context, pair, force, &recorded, &err)) {
     case RP_OK:
         counts->n_done++;
         if (recorded.is_new)
-            printf("%.1f s %s\n", recorded.seconds, recorded.path);
+            rp_print_line(out, "%.1f s %s", recorded.seconds, recorded.path);
         else
-            printf("valid%s: %s\n",
-                   recorded.is_of_another_build ? ", made by another build of its engine (--force "
-                                                  "records it again)"
-                                                : "",
-                   recorded.path);
+            rp_print_line(out, "valid%s: %s",
+                          recorded.is_of_another_build
+                              ? ", made by another build of its engine (--force "
+                                "records it again)"
+                              : "",
+                          recorded.path);
         break;
     case RP_ERR_MISSING:
         counts->n_skipped++;
-        printf("skipped: %s\n", rp_error_text(&err, text, sizeof text));
+        rp_print_line(out, "skipped: %s", rp_error_text(&err, text, sizeof text));
         break;
-    default: counts->n_failed++; printf("error: %s\n", rp_error_text(&err, text, sizeof text));
+    default:
+        counts->n_failed++;
+        rp_print_line(out, "error: %s", rp_error_text(&err, text, sizeof text));
     }
-    fflush(stdout);
+    fflush(out->out);
 }
 
 static bool is_chosen(const struct rp_pair *pair, const char *filter)
@@ -68,8 +71,8 @@ static bool is_chosen(const struct rp_pair *pair, const char *filter)
 }
 
 /* All modes of an entry have one reference: each prompt once. */
-static void record_matrix(const struct rp_context *context, const char *filter, bool force,
-                          struct counts *counts)
+static void record_matrix(const struct rp_terminal *out, const struct rp_context *context,
+                          const char *filter, bool force, struct counts *counts)
 {
     for (size_t i = 0; i < rp_matrix_n_entries(context->matrix); i++) {
         const struct rp_entry *entry = rp_matrix_entry(context->matrix, i);
@@ -78,12 +81,13 @@ static void record_matrix(const struct rp_context *context, const char *filter, 
             struct rp_pair pair;
             rp_matrix_pair(context->matrix, entry->first_pair + k, &pair);
             if (is_chosen(&pair, filter))
-                record_pair(context, &pair, force, counts);
+                record_pair(out, context, &pair, force, counts);
         }
     }
 }
 
-static int record_all(const struct rp_configs *configs, const char *filter, bool force)
+static int record_all(const struct rp_terminal *out, const struct rp_configs *configs,
+                      const char *filter, bool force)
 {
     char path[RP_PATH_SIZE];
     struct counts counts = {0};
@@ -92,7 +96,7 @@ static int record_all(const struct rp_configs *configs, const char *filter, bool
         struct rp_error err;
         if (rp_context_open(path, &context, &err))
             return rp_cli_error(&err);
-        record_matrix(&context, filter, force, &counts);
+        record_matrix(out, &context, filter, force, &counts);
         rp_context_close(&context);
     }
     if (counts.n_done + counts.n_skipped + counts.n_failed == 0) {
@@ -102,12 +106,12 @@ static int record_all(const struct rp_configs *configs, const char *filter, bool
                 filter);
         return RP_EXIT_ERROR;
     }
-    printf("%zu recorded or valid, %zu failed, %zu skipped\n", counts.n_done, counts.n_failed,
-           counts.n_skipped);
+    rp_print_line(out, "%zu recorded or valid, %zu failed, %zu skipped", counts.n_done,
+                  counts.n_failed, counts.n_skipped);
     return counts.n_failed || !counts.n_done ? RP_EXIT_ERROR : RP_EXIT_PASS;
 }
 
-int rp_cli_record(int argc, char **argv)
+int rp_cli_record(int argc, char **argv, const struct rp_terminal *out)
 {
     static const struct option known[] = {
         {"force", no_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
@@ -130,7 +134,7 @@ int rp_cli_record(int argc, char **argv)
     if (rp_configs_find(optind < argc ? argv[optind] : ".", &configs, &err))
         code = rp_cli_error(&err);
     else
-        code = record_all(&configs, optind + 1 < argc ? argv[optind + 1] : "", force);
+        code = record_all(out, &configs, optind + 1 < argc ? argv[optind + 1] : "", force);
     rp_configs_free(&configs);
     return code;
 }

@@ -57,7 +57,10 @@ static const char help[] =
     "Output:\n"
     "  --json               print JSON\n"
     "  --html FILE          also write a page with charts, one file that loads nothing\n"
-    "  --verbose            print every slot's message\n"
+    "  --all                print every slot, in forward order: else those that fail come first, "
+    "and\n"
+    "                       where many pass they are counted\n"
+    "  --verbose            --all, with every slot's message\n"
     "  --help\n"
     "\n"
     "exit codes: 0 no operation introduces an error, 1 one does, 2 error, also when a required "
@@ -70,7 +73,8 @@ struct options {
     enum rp_layout layout;
     int first_layer, last_layer; /* -1: all */
     size_t n_threads;
-    int no_explain, json, verbose;
+    int no_explain, json;
+    struct rp_replay_shown shown;
     const char *html; /* NULL: no page */
     struct rp_replay_options replay;
 };
@@ -187,7 +191,8 @@ static int take_option(int option, struct options *options)
     case 's': status = rp_state_parse(optarg, &numerics->state, &err); break;
     case 'j': options->json = 1; break;
     case 'w': options->html = optarg; break;
-    case 'v': options->verbose = 1; break;
+    case 'v': options->shown = (struct rp_replay_shown){.all = true, .messages = true}; break;
+    case 'z': options->shown.all = true; break;
     case 'h': fputs(help, stdout); return RP_EXIT_PASS;
     default: return rp_cli_usage_error("replay", "unknown option or no value for it");
     }
@@ -226,6 +231,7 @@ static int parse_options(int argc, char **argv, struct options *options)
                                           {"json", no_argument, NULL, 'j'},
                                           {"html", required_argument, NULL, 'w'},
                                           {"verbose", no_argument, NULL, 'v'},
+                                          {"all", no_argument, NULL, 'z'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     *options = (struct options){.first_layer = -1,
@@ -457,7 +463,7 @@ static int model_error(const struct options *options, const struct rp_error *err
     return code;
 }
 
-int rp_cli_replay(int argc, char **argv)
+int rp_cli_replay(int argc, char **argv, const struct rp_terminal *out)
 {
     struct options options;
     const int code = parse_options(argc, argv, &options);
@@ -471,7 +477,7 @@ int rp_cli_replay(int argc, char **argv)
     int64_t *tokens = NULL;
     struct rp_error err;
     enum rp_status status = RP_OK;
-    rp_replay_output_open(&run.output, options.json, options.verbose, options.html);
+    rp_replay_output_open(&run.output, out, options.json, options.shown, options.html);
     if (options.tokens_file) {
         status = read_tokens(options.tokens_file, &tokens, &options.replay.n_tokens, &err);
         options.replay.tokens = tokens;

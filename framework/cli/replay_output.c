@@ -9,6 +9,7 @@
 #include "cli/cli.h"
 #include "report/html.h"
 #include "report/replay.h"
+#include "report/verdict_style.h"
 
 static void add_number(cJSON *object, const char *name, double value)
 {
@@ -50,20 +51,101 @@ static void add_slot(cJSON *slots, const struct rp_replay_slot *slot)
     cJSON_AddItemToArray(slots, item);
 }
 
+static const struct rp_column columns[] = {
+    {"slot", 16, true},     {"operation", 27, true}, {"introduced", 10, false}, {"limit", 8, false},
+    {"position", 8, false}, {"verdict", 8, true},    {"from", 17, true}};
+
+enum { N_COLUMNS = sizeof columns / sizeof columns[0], MOST_PASSING = 24 };
+
+/* "h14_v, _qrope, _krope" of "h14_v, h14_qrope, h14_krope". */
+static const char *shorten_from(const struct rp_replay_slot *slot, char *out, size_t size)
+{
+    const char *from = slot->from;
+    const size_t prefix = strcspn(slot->slot, "_");
+    size_t n = 0;
+    for (size_t i = 0; from[i] && n + 1 < size;) {
+        if (i > 0 && from[i - 1] == ' ' && strncmp(from + i, slot->slot, prefix) == 0 &&
+            from[i + prefix] == '_')
+            i += prefix;
+        out[n++] = from[i++];
+    }
+    out[n] = '\0';
+    return out;
+}
+
+static void print_row(const struct rp_terminal *terminal, const struct rp_replay_slot *slot)
+{
+    const char *verdict = rp_verdict_name(slot->verdict);
+    const size_t article = strncmp(slot->operation, "the ", 4) == 0 ? 4 : 0;
+    char introduced[RP_NUMBER_SIZE] = "-", limit[RP_NUMBER_SIZE] = "-", position[24] = "-",
+         from[sizeof slot->from];
+    if (slot->n_positions > 0) {
+        rp_number_text(introduced, "%.2e", slot->introduced[slot->worst]);
+        rp_number_text(limit, "%.2e", slot->limit[slot->worst]);
+        snprintf(position, sizeof position, "%lld", (long long)slot->positions[slot->worst]);
+    }
+    rp_table_row(
+        terminal, columns, N_COLUMNS,
+        (const struct rp_cell[N_COLUMNS]){{slot->slot, RP_STYLE_PLAIN},
+                                          {slot->operation + article, RP_STYLE_PLAIN},
+                                          {introduced, RP_STYLE_STRONG},
+                                          {limit, RP_STYLE_PLAIN},
+                                          {position, RP_STYLE_PLAIN},
+                                          {verdict, rp_verdict_style(verdict)},
+                                          {shorten_from(slot, from, sizeof from), RP_STYLE_FAINT}});
+}
+
+static void print_heading(struct rp_replay_output *output)
+{
+    if (!output->has_heading)
+        rp_table_heading(output->terminal, columns, N_COLUMNS);
+    output->has_heading = true;
+}
+
+/* One that passes waits for the end. */
+static void keep_passing(struct rp_replay_output *output, const struct rp_replay_slot *slot)
+{
+    const double limit = slot->limit[slot->worst];
+    const double share = limit > 0 ? slot->introduced[slot->worst] / limit : 0;
+    if (share > output->worst) {
+        output->worst = share;
+        snprintf(output->worst_slot, sizeof output->worst_slot, "%s", slot->slot);
+    }
+    if (output->n_passing++ < MOST_PASSING && output->passing.out)
+        print_row(&output->passing, slot);
+}
+
 static void print_slot(struct rp_replay_output *output, const struct rp_replay_slot *slot)
 {
-    if (output->n_lines++ == 0)
-        printf("%-14s %-26s %10s %10s %9s  %-7s %s\n", "slot", "operation", "introduced", "limit",
-               "position", "verdict", "from");
-    if (slot->n_positions > 0)
-        printf("%-14s %-26s %10.2e %10.2e %9lld  %-7s %s\n", slot->slot, slot->operation,
-               slot->introduced[slot->worst], slot->limit[slot->worst],
-               (long long)slot->positions[slot->worst], rp_verdict_name(slot->verdict), slot->from);
-    else
-        printf("%-14s %-26s %10s %10s %9s  %-7s %s\n", slot->slot, slot->operation, "-", "-", "-",
-               rp_verdict_name(slot->verdict), slot->from);
-    if (output->is_verbose || slot->verdict != RP_PASS)
-        printf("    %s\n", slot->message);
+    const bool passes = slot->verdict == RP_PASS && slot->n_positions > 0;
+    if (passes && !output->shown.all) {
+        keep_passing(output, slot);
+        return;
+    }
+    print_heading(output);
+    print_row(output->terminal, slot);
+    if (output->shown.messages || slot->verdict != RP_PASS)
+        rp_print_line(output->terminal, "    %s", slot->message);
+}
+
+static void print_passing(struct rp_replay_output *output)
+{
+    if (output->passing.out)
+        fflush(output->passing.out);
+    if (output->n_passing == 0)
+        return;
+    if (output->n_passing <= MOST_PASSING && output->passing.out) {
+        print_heading(output);
+        fputs(output->passing_text, output->terminal->out);
+        return;
+    }
+    char nearest[RP_SLOT_NAME_SIZE + 64] = "";
+    if (output->worst_slot[0])
+        snprintf(nearest, sizeof nearest, ", the nearest %s at %.2f of its limit",
+                 output->worst_slot, output->worst);
+    rp_print_marked_line(output->terminal, RP_STYLE_GOOD,
+                         "… within their limits: ", "%zu slots%s (--all shows them)",
+                         output->n_passing, nearest);
 }
 
 void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_replay_slot *slot)
@@ -101,7 +183,7 @@ void rp_replay_output_explanation(struct rp_replay_output *output,
     if (is_of_numerics && counts->n_numerics++ == 0)
         snprintf(counts->numerics, sizeof counts->numerics, "%s", explanation->text);
     if (!output->explanations) {
-        printf("    %s\n", explanation->text);
+        rp_print_line(output->terminal, "    %s", explanation->text);
         return;
     }
     cJSON *item = cJSON_CreateObject();
@@ -153,57 +235,66 @@ static const char *verdict_of(int code)
     return code == RP_EXIT_PASS ? "PASS" : code == RP_EXIT_FAIL ? "FAIL" : "ERROR";
 }
 
-static void print_unshown(const struct rp_replay_counts *counts)
+static void print_unshown(const struct rp_terminal *out, const struct rp_replay_counts *counts)
 {
     if (counts->n_prediction_layers > 0)
-        printf("left out: %zu layer%s for multi-token prediction, behind the decoder's\n",
-               counts->n_prediction_layers, counts->n_prediction_layers == 1 ? "" : "s");
+        rp_print_line(out, "left out: %zu layer%s for multi-token prediction, behind the decoder's",
+                      counts->n_prediction_layers, counts->n_prediction_layers == 1 ? "" : "s");
     if (counts->n_unknown > 0)
-        printf("not used: %s: %s, as h0_attnout is (README: slots)\n", counts->unknown,
-               counts->n_unknown == 1 ? "no slot has that name" : "no slots have such names");
+        rp_print_line(out, "not used: %s: %s, as h0_attnout is (docs/slots.md lists them)", counts->unknown,
+                      counts->n_unknown == 1 ? "no slot has that name"
+                                             : "no slots have such names");
     if (counts->n_missing > 0)
-        printf("not shown: the dump has no %s; every required slot has to be there\n",
-               counts->missing);
+        rp_print_line(out, "not shown: the dump has no %s; every required slot has to be there",
+                      counts->missing);
     if (counts->n_partial > 0)
-        printf(
+        rp_print_line(
+            out,
             "not shown: some positions of %zu slot%s, whose inputs are not dumped or not finite: "
-            "--verbose says which\n",
+            "--verbose says which",
             counts->n_partial, counts->n_partial == 1 ? "" : "s");
     if (counts->positions[0])
-        printf("not shown: %s\n", counts->positions);
+        rp_print_line(out, "not shown: %s", counts->positions);
     if (counts->has_no_tokens)
-        puts("not shown: emb, as the dump has no tokens: give the prompt's ids with --tokens FILE");
+        rp_print_line(
+            out,
+            "not shown: emb, as the dump has no tokens: give the prompt's ids with --tokens FILE");
     if (counts->has_no_dump_json)
-        puts("not known: whether the engine finished its dump, which has no dump.json: its "
-             "positions are taken for 0, 1, 2 ...");
+        rp_print_line(
+            out, "not known: whether the engine finished its dump, which has no dump.json: its "
+                 "positions are taken for 0, 1, 2 ...");
     if (counts->is_broken_off)
-        puts("not shown: what the engine did not come to: its dump is not complete "
-             "(rp_dump_close was not reached)");
+        rp_print_line(out, "not shown: what the engine did not come to: its dump is not complete "
+                           "(rp_dump_close was not reached)");
 }
 
-static void print_end(const struct rp_replay_counts *counts)
+static void print_end(const struct rp_terminal *out, const struct rp_replay_counts *counts)
 {
     if (counts->n_slots == 0)
-        puts("nothing could be replayed");
+        rp_print_line(out, "nothing could be replayed");
     else if (counts->n_failing > 0)
-        printf("the first slot that introduces an error: %s\n", counts->first_failing);
+        rp_print_marked_line(out, RP_STYLE_BAD, "the first slot that introduces an error: ", "%s",
+                             counts->first_failing);
     else if (counts->n_errors > 0)
-        puts(
+        rp_print_line(
+            out,
             "no error of the engine's was found, and the dump is damaged: mend it, then run again");
     else
-        puts("no operation that was replayed introduces an error");
-    printf("%zu slots replayed, %zu of them carried from further back, %zu over the limit, %zu not "
-           "replayed, %zu damaged\n",
-           counts->n_slots, counts->n_carried, counts->n_failing, counts->n_skipped,
-           counts->n_errors);
+        rp_print_line(out, "no operation that was replayed introduces an error");
+    rp_print_line(
+        out,
+        "%zu slots replayed, %zu of them carried from further back, %zu over the limit, %zu not "
+        "replayed, %zu damaged",
+        counts->n_slots, counts->n_carried, counts->n_failing, counts->n_skipped, counts->n_errors);
     if (counts->n_numerics > 1 && 2 * counts->n_numerics > counts->n_explained)
-        printf("hint: %zu of %zu explained slots: %s; see --activations, --kv-cache, --attention\n",
-               counts->n_numerics, counts->n_explained, counts->numerics);
+        rp_print_line(
+            out, "hint: %zu of %zu explained slots: %s; see --activations, --kv-cache, --attention",
+            counts->n_numerics, counts->n_explained, counts->numerics);
     if (counts->other_weights[0])
-        printf("hint: %s\n", counts->other_weights);
+        rp_print_line(out, "hint: %s", counts->other_weights);
     if (counts->coarsest[0])
-        printf("resolution: %s\n", counts->coarsest);
-    print_unshown(counts);
+        rp_print_line(out, "resolution: %s", counts->coarsest);
+    print_unshown(out, counts);
 }
 
 static void print_json(struct rp_replay_output *output, const char *model, const char *dump,
@@ -252,10 +343,12 @@ static enum rp_status write_html(struct rp_replay_output *output, const char *mo
     return status;
 }
 
-void rp_replay_output_open(struct rp_replay_output *output, bool is_json, bool is_verbose,
-                           const char *html)
+void rp_replay_output_open(struct rp_replay_output *output, const struct rp_terminal *terminal,
+                           bool is_json, struct rp_replay_shown shown, const char *html)
 {
-    *output = (struct rp_replay_output){.is_verbose = is_verbose, .html = html};
+    *output = (struct rp_replay_output){.terminal = terminal, .shown = shown, .html = html};
+    output->passing = *terminal;
+    output->passing.out = open_memstream(&output->passing_text, &output->passing_length);
     if (html)
         output->layers = cJSON_CreateArray();
     if (!is_json)
@@ -270,8 +363,10 @@ int rp_replay_output_end(struct rp_replay_output *output, const char *model, con
 {
     if (output->root)
         print_json(output, model, dump, numerics);
-    else
-        print_end(&output->counts);
+    else {
+        print_passing(output);
+        print_end(output->terminal, &output->counts);
+    }
     const int code = code_of(&output->counts);
     struct rp_error err;
     return output->layers && write_html(output, model, dump, code, &err) ? rp_cli_error(&err)
@@ -282,5 +377,8 @@ void rp_replay_output_close(struct rp_replay_output *output)
 {
     cJSON_Delete(output->root);
     cJSON_Delete(output->layers);
+    if (output->passing.out)
+        fclose(output->passing.out);
+    free(output->passing_text);
     *output = (struct rp_replay_output){.root = NULL};
 }

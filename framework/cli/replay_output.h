@@ -1,10 +1,11 @@
-/* What refparity replay prints: a line for each slot, or JSON, then what was counted and what was not
- * shown. Not for running anything. */
+/* What refparity replay prints: the slots that do not pass as they come, then those that pass, or how many
+ * they are, then what was counted and what was not shown; or JSON. Not for running anything. */
 #ifndef REFPARITY_CLI_REPLAY_OUTPUT_H
 #define REFPARITY_CLI_REPLAY_OUTPUT_H
 
 #include <cjson/cJSON.h>
 
+#include "base/terminal.h"
 #include "explain/other_weights.h"
 #include "refparity/explain.h"
 #include "refparity/replay.h"
@@ -30,18 +31,30 @@ struct rp_replay_counts {
     char coarsest[600];
 };
 
+/* Which slots are shown: all, in forward order, and with each one's message. */
+struct rp_replay_shown {
+    bool all, messages;
+};
+
 struct rp_replay_output {
-    bool is_verbose;
+    const struct rp_terminal *terminal;
+    struct rp_replay_shown shown;
     struct rp_replay_counts counts;
     cJSON *root, *slots, *explanations; /* NULL without JSON */
     cJSON *layers;                      /* for the HTML page; NULL without one */
     const char *html;                   /* its path */
-    int n_lines;
+    bool has_heading;
+    /* The lines of slots that pass, as long as these are few; worst: of its limit, the nearest to it. */
+    struct rp_terminal passing;
+    char *passing_text;
+    size_t passing_length, n_passing;
+    double worst;
+    char worst_slot[RP_SLOT_NAME_SIZE];
 };
 
-/* html: the path of an HTML page, NULL: none. */
-void rp_replay_output_open(struct rp_replay_output *output, bool is_json, bool is_verbose,
-                           const char *html);
+/* html: the path of an HTML page, NULL: none. terminal outlives the output. */
+void rp_replay_output_open(struct rp_replay_output *output, const struct rp_terminal *terminal,
+                           bool is_json, struct rp_replay_shown shown, const char *html);
 void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_replay_slot *slot);
 /* Of the slot before. */
 void rp_replay_output_explanation(struct rp_replay_output *output,

@@ -27,6 +27,7 @@ static const char help[] =
     "  --write-only       exit with 0 once the reports are written, whatever they say but\n"
     "                     warnings under --strict-warnings, and note that ctest has come to\n"
     "                     its end (ctest does this)\n"
+    "  --all              print every pair that fails: else the first 20\n"
     "  --markdown         print the summary as Markdown, for a CI's step summary\n"
     "  --strict-warnings  exit with 3 where all passes and there are warnings; so does\n"
     "                     REFPARITY_STRICT_WARNINGS=1 in the environment\n"
@@ -37,11 +38,12 @@ static const char help[] =
     "written, else 3 if there are warnings and --strict-warnings, else 0\n";
 
 struct options {
-    bool begin, write_only, markdown, strict_warnings;
+    bool begin, write_only, markdown, strict_warnings, shows_all;
 };
 
 /* n_tests: how many pairs and weights tests the run had; not 0 after an error. */
-static int report(const struct rp_context *context, const struct options *options, size_t *n_tests)
+static int report(const struct rp_terminal *out, const struct rp_context *context,
+                  const struct options *options, size_t *n_tests)
 {
     struct rp_results results = {.root = NULL};
     struct rp_error err, no_mark = {.code = RP_OK};
@@ -57,9 +59,9 @@ static int report(const struct rp_context *context, const struct options *option
     *n_tests = results.n_pairs + results.weights.n + (status != RP_OK);
     if (results.n_pairs + results.weights.n > 0) {
         if (options->markdown)
-            rp_report_markdown(stdout, &results);
+            rp_report_markdown(out->out, &results);
         else
-            rp_results_summary(stdout, context, &results);
+            rp_results_summary(out, context, &results, options->shows_all);
     }
     int code = rp_results_exit_code(&results, options->strict_warnings);
     if (options->write_only && code != RP_EXIT_WARNING)
@@ -81,7 +83,8 @@ static int begin_all(const struct rp_configs *configs)
 }
 
 /* The worst exit code of all that had a run. */
-static int report_all(const struct rp_configs *configs, const struct options *options)
+static int report_all(const struct rp_terminal *out, const struct rp_configs *configs,
+                      const struct options *options)
 {
     char path[RP_PATH_SIZE];
     struct rp_context context;
@@ -95,7 +98,7 @@ static int report_all(const struct rp_configs *configs, const struct options *op
             code = rp_cli_error(&err);
             n = 1; /* nobody knows */
         } else {
-            code = report(&context, options, &n);
+            code = report(out, &context, options, &n);
             rp_context_close(&context);
         }
         n_tests += n;
@@ -103,16 +106,20 @@ static int report_all(const struct rp_configs *configs, const struct options *op
     }
     if (n_tests > 0)
         return worst;
-    puts("no pair has been run: run ctest first");
+    rp_print_line(out, "no pair has been run: run ctest first");
     return options->write_only ? RP_EXIT_PASS : RP_EXIT_ERROR;
 }
 
-int rp_cli_report(int argc, char **argv)
+int rp_cli_report(int argc, char **argv, const struct rp_terminal *out)
 {
-    static const struct option known[] = {
-        {"begin", no_argument, NULL, 'b'},    {"write-only", no_argument, NULL, 'w'},
-        {"markdown", no_argument, NULL, 'm'}, {"strict-warnings", no_argument, NULL, 's'},
-        {"help", no_argument, NULL, 'h'},     {NULL, 0, NULL, 0}};
+    static const struct option known[] = {{"begin", no_argument, NULL, 'b'},
+                                          {"write-only", no_argument, NULL, 'w'},
+                                          {"markdown", no_argument, NULL, 'm'},
+                                          {"strict-warnings", no_argument, NULL, 's'},
+                                          {"all", no_argument, NULL, 'a'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    const struct rp_terminal plain = rp_terminal_plain(out->out);
     struct options options = {.strict_warnings = rp_env_flag("REFPARITY_STRICT_WARNINGS")};
     int option;
     opterr = 0;
@@ -122,6 +129,7 @@ int rp_cli_report(int argc, char **argv)
         case 'w': options.write_only = true; break;
         case 'm': options.markdown = true; break;
         case 's': options.strict_warnings = true; break;
+        case 'a': options.shows_all = true; break;
         case 'h': fputs(help, stdout); return RP_EXIT_PASS;
         default: return rp_cli_usage_error("report", "unknown option %s", argv[optind - 1]);
         }
@@ -132,7 +140,9 @@ int rp_cli_report(int argc, char **argv)
     struct rp_error err;
     if (rp_configs_find(optind < argc ? argv[optind] : ".", &configs, &err))
         return rp_cli_error(&err);
-    const int code = options.begin ? begin_all(&configs) : report_all(&configs, &options);
+    const int code = options.begin
+                         ? begin_all(&configs)
+                         : report_all(options.write_only ? &plain : out, &configs, &options);
     rp_configs_free(&configs);
     return code;
 }

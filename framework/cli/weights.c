@@ -28,16 +28,17 @@ static const char help[] =
     "with random signs. What is off by less than the resolution that is printed is not seen then.\n"
     "The second form is the test ENTRY/weights of a build tree, whose config.json is CONFIG.\n"
     "\n"
-    "  --verbose   print what is right, too\n"
+    "  --all       print what is right, too\n"
     "  --json      print JSON\n"
     "  --help\n"
     "\n"
     "exit codes: 0 the file is the checkpoint, 1 it is not, 2 error; of a test also 77, skipped\n";
 
 struct printer {
+    const struct rp_terminal *out;
     const char *model, *checkpoint;
     const char *config, *entry; /* of a test; else NULL */
-    bool is_verbose;
+    bool shows_all, has_heading;
     cJSON *findings; /* NULL without --json */
     size_t n_tensors, n_rows, n_values, n_wrong, n_not_compared;
     size_t n_sketched;
@@ -72,20 +73,49 @@ static void add_finding(cJSON *findings, const struct rp_weights_finding *findin
     cJSON_AddItemToArray(findings, item);
 }
 
-static void print_finding(const struct printer *printer, const struct rp_weights_finding *finding)
+static const struct rp_column columns[] = {
+    {"tensor or value", 45, true}, {"type", 7, true},    {"rows", 7, false},
+    {"worst row", 9, false},       {"L2_rel", 8, false}, {"limit", 8, false},
+    {"verdict", 8, true}};
+
+enum { N_COLUMNS = sizeof columns / sizeof columns[0] };
+
+static void print_right(struct printer *printer, const struct rp_weights_finding *finding)
+{
+    const bool has_rows = !finding->is_metadata && finding->n_rows > 0;
+    char rows[24] = "", worst[24] = "", l2_rel[RP_NUMBER_SIZE] = "", limit[RP_NUMBER_SIZE] = "";
+    if (!printer->has_heading)
+        rp_table_heading(printer->out, columns, N_COLUMNS);
+    printer->has_heading = true;
+    if (has_rows) {
+        snprintf(rows, sizeof rows, "%zu", finding->n_rows);
+        snprintf(worst, sizeof worst, "%zu", finding->worst_row);
+        rp_number_text(l2_rel, "%.3g", finding->l2_rel);
+        rp_number_text(limit, "%.3g", finding->limit);
+    }
+    rp_table_row(printer->out, columns, N_COLUMNS,
+                 (const struct rp_cell[N_COLUMNS]){{finding->name, RP_STYLE_PLAIN},
+                                                   {finding->type, RP_STYLE_PLAIN},
+                                                   {rows, RP_STYLE_PLAIN},
+                                                   {worst, RP_STYLE_PLAIN},
+                                                   {l2_rel, RP_STYLE_PLAIN},
+                                                   {limit, RP_STYLE_PLAIN},
+                                                   {"right", RP_STYLE_GOOD}});
+    if (finding->cause[0])
+        rp_print_line(printer->out, "    %s", finding->cause);
+}
+
+/* What is not the checkpoint's comes as it is found; what is right waits for the end, or is counted. */
+static void print_finding(struct printer *printer, const struct rp_weights_finding *finding)
 {
     if (!finding->is_right) {
-        printf("%s: %s\n", printer->model, finding->message);
-        printf("    %s\n", finding->cause[0] ? finding->cause : "unexplained");
-        printf("    next: %s\n", finding->next);
-    } else if (printer->is_verbose && finding->is_metadata) {
-        printf("%s: right\n", finding->name);
+        rp_print_marked_line(printer->out, RP_STYLE_BAD, printer->model, ": %s", finding->message);
+        rp_print_line(printer->out, "    %s", finding->cause[0] ? finding->cause : "unexplained");
+        rp_print_line(printer->out, "    next: %s", finding->next);
+    } else if (printer->shows_all) {
+        print_right(printer, finding);
     } else if (finding->cause[0]) {
-        printf("%s (%s): %s\n", finding->name, finding->type, finding->cause);
-    } else if (printer->is_verbose) {
-        printf("%s (%s): right: %zu rows, the worst %zu: L2_rel %.3g, its rounding may cost %.3g\n",
-               finding->name, finding->type, finding->n_rows, finding->worst_row, finding->l2_rel,
-               finding->limit);
+        rp_print_line(printer->out, "%s (%s): %s", finding->name, finding->type, finding->cause);
     }
 }
 
@@ -124,26 +154,38 @@ static const char *verdict_name(const struct printer *printer)
     return code == RP_EXIT_PASS ? "PASS" : code == RP_EXIT_FAIL ? "FAIL" : "ERROR";
 }
 
+static void print_counts(const struct printer *printer)
+{
+    const struct rp_terminal *out = printer->out;
+    if (printer->worst > 0)
+        rp_print_line(out,
+                      "%zu tensors, %zu rows, %zu metadata values compared; of what is right, the "
+                      "nearest to its limit is %s, at %.2f of it",
+                      printer->n_tensors, printer->n_rows, printer->n_values, printer->worst_name,
+                      printer->worst);
+    else
+        rp_print_line(out, "%zu tensors, %zu rows, %zu metadata values compared",
+                      printer->n_tensors, printer->n_rows, printer->n_values);
+    if (printer->n_sketched > 0)
+        rp_print_line(out,
+                      "%zu tensors by the checkpoint's sketch, resolution: a row may be off by "
+                      "L2_rel %.2g unseen, all rows of a tensor by %.2g",
+                      printer->n_sketched, printer->row_resolution, printer->tensor_resolution);
+    if (printer->n_not_compared > 0)
+        rp_print_line(out, "%zu cannot be compared", printer->n_not_compared);
+    if (printer->n_wrong > 0)
+        rp_print(out, RP_STYLE_BAD, "%zu are not the checkpoint's", printer->n_wrong);
+    else
+        rp_print(out, RP_STYLE_GOOD,
+                 printer->n_not_compared > 0 ? "the others are the checkpoint's"
+                                             : "the file is the checkpoint");
+    fputc('\n', out->out);
+}
+
 static void print_end(const struct printer *printer, cJSON *root)
 {
     if (!root) {
-        printf("%zu tensors, %zu rows, %zu metadata values compared", printer->n_tensors,
-               printer->n_rows, printer->n_values);
-        if (printer->worst > 0)
-            printf("; of what is right, the nearest to its limit is %s, at %.2f of it",
-                   printer->worst_name, printer->worst);
-        if (printer->n_sketched > 0)
-            printf(
-                "\n%zu tensors by the checkpoint's sketch, resolution: a row may be off by L2_rel "
-                "%.2g unseen, all rows of a tensor by %.2g",
-                printer->n_sketched, printer->row_resolution, printer->tensor_resolution);
-        if (printer->n_not_compared > 0)
-            printf("\n%zu cannot be compared", printer->n_not_compared);
-        if (printer->n_wrong > 0)
-            printf("\n%zu are not the checkpoint's\n", printer->n_wrong);
-        else
-            puts(printer->n_not_compared > 0 ? "\nthe others are the checkpoint's"
-                                             : "\nthe file is the checkpoint");
+        print_counts(printer);
         return;
     }
     cJSON_AddStringToObject(root, "model", printer->model);
@@ -159,15 +201,18 @@ static void print_end(const struct printer *printer, cJSON *root)
 /* -1 to go on, else the exit code. */
 static int parse_options(int argc, char **argv, struct printer *printer, bool *is_json)
 {
-    static const struct option known[] = {
-        {"verbose", no_argument, NULL, 'v'},      {"json", no_argument, NULL, 'j'},
-        {"config", required_argument, NULL, 'c'}, {"entry", required_argument, NULL, 'e'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
+    static const struct option known[] = {{"all", no_argument, NULL, 'a'},
+                                          {"verbose", no_argument, NULL, 'a'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {"config", required_argument, NULL, 'c'},
+                                          {"entry", required_argument, NULL, 'e'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
         switch (option) {
-        case 'v': printer->is_verbose = true; break;
+        case 'a': printer->shows_all = true; break;
         case 'j': *is_json = true; break;
         case 'c': printer->config = optarg; break;
         case 'e': printer->entry = optarg; break;
@@ -223,26 +268,30 @@ static int run_test(struct printer *printer)
     const bool is_stored = rp_weights_result_write(&context, entry, &result, &err) == RP_OK;
     const char *message = result.message;
     if (verdict == RP_SKIP)
-        printf("refparity: SKIP: weights: %s\n", message);
+        rp_print_line(printer->out, "refparity: SKIP: weights: %s", message);
     else if (verdict == RP_FAIL || verdict == RP_ERROR)
-        printf("%s:%d: error: weights: %s\n", rp_matrix_path(context.matrix), entry->line, message);
+        rp_print_line(printer->out, "%s:%d: error: weights: %s", rp_matrix_path(context.matrix),
+                      entry->line, message);
     else
-        printf("weights: %s: %s\n", rp_verdict_name(verdict), message);
+        rp_print_line(printer->out, "weights: %s: %s", rp_verdict_name(verdict), message);
     rp_context_close(&context);
     if (!is_stored) /* the report would not know of it */
         return rp_cli_error(&err);
     return verdict == RP_SKIP ? RP_EXIT_SKIP : rp_verdict_exit_code(verdict);
 }
 
-int rp_cli_weights(int argc, char **argv)
+int rp_cli_weights(int argc, char **argv, const struct rp_terminal *out)
 {
-    struct printer printer = {.model = NULL};
+    struct printer printer = {.out = out};
     bool is_json = false;
     const int code = parse_options(argc, argv, &printer, &is_json);
     if (code >= 0)
         return code;
-    if (printer.config)
+    const struct rp_terminal plain = rp_terminal_plain(out->out);
+    if (printer.config) { /* what ctest shows has no colours */
+        printer.out = &plain;
         return run_test(&printer);
+    }
     struct rp_gguf *file = NULL, *checkpoint = NULL;
     struct rp_error err;
     cJSON *root = is_json ? cJSON_CreateObject() : NULL;

@@ -6,16 +6,6 @@
 
 #include "base/utf8.h"
 
-/* A well-formed sequence's code point; s[n] is one, n is 1 to 4. */
-static uint32_t code_point(const unsigned char *s, size_t n)
-{
-    static const unsigned char masks[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
-    uint32_t c = s[0] & masks[n];
-    for (size_t i = 1; i < n; i++)
-        c = c << 6 | (s[i] & 0x3F);
-    return c;
-}
-
 /* GPT-2's bytes_to_unicode backwards: printable Latin-1 stands for itself, the 68 other bytes for
  * U+0100 and up, in order. -1: not in its alphabet. */
 static int byte_of(uint32_t c)
@@ -65,7 +55,7 @@ size_t rp_piece_bytes(const struct rp_vocabulary *vocabulary, const struct rp_pi
         step = sequence ? sequence : 1;
         int decoded = -1;
         if (sequence && piece->kind != RP_PIECE_SPECIAL) {
-            const uint32_t c = code_point(s, sequence);
+            const uint32_t c = rp_utf8_code_point(s, sequence);
             if (vocabulary->spelling == RP_SPELLING_BYTE_LEVEL)
                 decoded = byte_of(c);
             else if (c == 0x2581)
@@ -83,14 +73,6 @@ size_t rp_piece_bytes(const struct rp_vocabulary *vocabulary, const struct rp_pi
     return n;
 }
 
-/* Controls, and format characters that would reorder or hide what is printed around them. */
-static int is_invisible(uint32_t c)
-{
-    return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0xAD || (c >= 0x200B && c <= 0x200F) ||
-           (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) ||
-           (c >= 0xFE00 && c <= 0xFE0F) || c == 0xFEFF || (c >= 0xE0000 && c <= 0xE0FFF);
-}
-
 char *rp_bytes_shown(const char *bytes, size_t n, char *out, size_t size)
 {
     static const char end[] = "…\"";
@@ -99,7 +81,7 @@ char *rp_bytes_shown(const char *bytes, size_t n, char *out, size_t size)
     for (size_t i = 0, step; i < n; i += step) {
         const unsigned char *s = (const unsigned char *)bytes + i;
         const size_t sequence = rp_utf8_sequence(s, n - i);
-        const uint32_t c = sequence ? code_point(s, sequence) : 0;
+        const uint32_t c = sequence ? rp_utf8_code_point(s, sequence) : 0;
         char text[16];
         step = sequence ? sequence : 1;
         if (!sequence)
@@ -110,7 +92,7 @@ char *rp_bytes_shown(const char *bytes, size_t n, char *out, size_t size)
             snprintf(text, sizeof text, "\\t");
         else if (c == '"' || c == '\\')
             snprintf(text, sizeof text, "\\%c", (char)c);
-        else if (is_invisible(c))
+        else if (rp_utf8_is_invisible(c))
             snprintf(text, sizeof text, c < 0x80 ? "\\x%02x" : "\\u%04x", (unsigned)c);
         else
             snprintf(text, sizeof text, "%.*s", (int)sequence, (const char *)s);

@@ -4,54 +4,70 @@
 #include <math.h>
 
 #include "report/by_position.h"
+#include "report/verdict_style.h"
 
 /* ---- text ---- */
 
-static void write_slot(FILE *out, const struct rp_replay_result *result,
+static const struct rp_column columns[] = {
+    {"slot", 16, true},  {"n", 5, false},         {"position", 8, false}, {"introduced", 10, false},
+    {"limit", 8, false}, {"inherited", 9, false}, {"status", 8, true},    {"", 0, true}};
+
+enum { N_COLUMNS = sizeof columns / sizeof columns[0] };
+
+static void write_slot(const struct rp_terminal *out, const struct rp_replay_result *result,
                        const struct rp_replay_slot *slot)
 {
-    fprintf(out, "%-12s", slot->slot);
-    if (slot->n_positions == 0) {
-        fprintf(out, " %5s %8s %10s %10s %10s", "-", "-", "-", "-", "-");
-    } else {
-        const int fails = slot == result->layer.first_failing;
+    const bool is_failing = slot->verdict == RP_FAIL || slot->verdict == RP_ERROR;
+    const char *name = rp_verdict_name(slot->verdict);
+    char n[24], position[24], numbers[3][RP_NUMBER_SIZE];
+    char between[RP_TERMINAL_WIDTH] = "";
+    struct rp_cell cells[N_COLUMNS] = {{slot->slot, RP_STYLE_PLAIN},   {"-", RP_STYLE_FAINT},
+                                       {"-", RP_STYLE_FAINT},          {"-", RP_STYLE_FAINT},
+                                       {"-", RP_STYLE_FAINT},          {"-", RP_STYLE_FAINT},
+                                       {name, rp_verdict_style(name)}, {between, RP_STYLE_FAINT}};
+    if (slot->n_positions > 0) {
+        const bool fails = slot == result->layer.first_failing;
         const size_t at = fails ? slot->first : slot->worst;
-        fprintf(out, " %5zu %8lld %10.3g %10.2g", slot->n_positions, (long long)slot->positions[at],
-                slot->introduced[at], slot->limit[at]);
-        if (fails && !isnan(result->inherited))
-            fprintf(out, " %10.3g", result->inherited);
-        else
-            fprintf(out, " %10s", "");
+        snprintf(n, sizeof n, "%zu", slot->n_positions);
+        snprintf(position, sizeof position, "%lld", (long long)slot->positions[at]);
+        cells[1].text = n;
+        cells[2].text = position;
+        cells[3].text = rp_number_text(numbers[0], "%.3g", slot->introduced[at]);
+        cells[4].text = rp_number_text(numbers[1], "%.2g", slot->limit[at]);
+        cells[5].text = fails && !isnan(result->inherited)
+                            ? rp_number_text(numbers[2], "%.3g", result->inherited)
+                            : "";
     }
-    fprintf(out, "  %s", rp_verdict_name(slot->verdict));
-    if (slot->verdict == RP_FAIL || slot->verdict == RP_ERROR)
-        fprintf(out, ": %s", slot->message);
-    else if (slot->is_carried)
-        fprintf(out, " (%s is not dumped)", slot->between);
-    fputc('\n', out);
+    if (slot->is_carried && !is_failing)
+        snprintf(between, sizeof between, "%.12s is not dumped", slot->between);
+    rp_table_row(out, columns, N_COLUMNS, cells);
+    if (is_failing)
+        rp_print_line(out, "    %s", slot->message);
 }
 
-void rp_report_replay_text(FILE *out, const struct rp_replay_result *results, size_t n)
+void rp_report_replay_text(const struct rp_terminal *out, const struct rp_replay_result *results,
+                           size_t n)
 {
     if (n == 0)
         return;
-    fprintf(out,
-            "\nreplay: what each slot adds, run by the C model on the engine's own values\n"
-            "%-12s %5s %8s %10s %10s %10s  %s\n",
-            "slot", "n", "worst at", "introduced", "limit", "inherited", "status");
+    fputc('\n', out->out);
+    rp_print_line(out,
+                  "replay: what each slot adds, run by the C model on the engine's own values");
+    rp_table_heading(out, columns, N_COLUMNS);
     for (size_t i = 0; i < n; i++) {
         const struct rp_replay_layer *layer = &results[i].layer;
         if (layer->n_slots == 0)
-            fprintf(out, "%-12s %s: %s\n", results[i].slot,
-                    rp_verdict_name(results[i].judgement.verdict), results[i].judgement.message);
+            rp_print_line(out, "%-16s %s: %s", results[i].slot,
+                          rp_verdict_name(results[i].judgement.verdict),
+                          results[i].judgement.message);
         for (size_t s = 0; s < layer->n_slots; s++)
             write_slot(out, &results[i], &layer->slots[s]);
     }
     for (size_t i = 0; i < n; i++)
         for (size_t s = 0; s < results[i].layer.n_slots; s++)
             if (results[i].explanations[s].text[0])
-                fprintf(out, "%s: %s\n", results[i].layer.slots[s].slot,
-                        results[i].explanations[s].text);
+                rp_print_line(out, "%s: %s", results[i].layer.slots[s].slot,
+                              results[i].explanations[s].text);
 }
 
 static void write_failing(FILE *out, const struct rp_replay_result *result,

@@ -5,12 +5,14 @@
 #include <cjson/cJSON.h>
 #include <stdio.h>
 
+#include "base/terminal.h"
 #include "run/judge_replay.h"
 
 /* A table with a line for each slot: the error that its operation introduces at its worst position, and
  * the limit there, and of a failing one what its layer inherits; then what explains the failures. Nothing
  * where n is 0. */
-void rp_report_replay_text(FILE *out, const struct rp_replay_result *results, size_t n);
+void rp_report_replay_text(const struct rp_terminal *out, const struct rp_replay_result *results,
+                           size_t n);
 
 /* The lines that explain one failing layer, each indented by two spaces. */
 void rp_report_replay_failure(FILE *out, const struct rp_replay_result *result);

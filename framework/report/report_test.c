@@ -183,7 +183,8 @@ static void explained_pairs_are_counted_among_those_that_passed(void **state)
     FILE *out = open_memstream(&text, &length);
     assert_non_null(out);
     rp_report_markdown(out, &results);
-    rp_results_summary(out, &context, &results);
+    const struct rp_terminal terminal = rp_terminal_plain(out);
+    rp_results_summary(&terminal, &context, &results, false);
     assert_int_equal(fclose(out), 0);
     assert_has(text, "1 passed (1 of them explained), 0 failed");
     assert_has_not(text, "| verdict | test | what |");

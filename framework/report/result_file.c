@@ -46,6 +46,16 @@ static const char *origin_of(const struct rp_judge *judge, char *buf, size_t siz
     return rp_reference_text(judge->context, judge->pair, judge->comparison.reference, buf, size);
 }
 
+/* lines, which are cut to pieces, of the engine. */
+static void write_log(const struct rp_terminal *out, const char *path, char *lines)
+{
+    char *rest = lines;
+    fputc('\n', out->out);
+    rp_print_line(out, "end of %s:", path);
+    for (const char *line; (line = strsep(&rest, "\n")) != NULL && (line[0] || rest);)
+        rp_print_line(out, "%s", line);
+}
+
 static void write_diff(FILE *out, const void *argument)
 {
     const struct diff *diff = argument;
@@ -65,11 +75,13 @@ static void write_diff(FILE *out, const void *argument)
                                        .reproduce = diff->reproduce,
                                        .replay = diff->verdicts->replay,
                                        .n_replay = diff->verdicts->n_replay,
-                                       .warnings = &diff->verdicts->warnings};
-    rp_report_text(out, &subject, &diff->verdicts->pair, &diff->verdicts->divergence);
+                                       .warnings = &diff->verdicts->warnings,
+                                       .shows_all = true};
+    const struct rp_terminal file = rp_terminal_plain(out);
+    rp_report_text(&file, &subject, &diff->verdicts->pair, &diff->verdicts->divergence);
     if (diff->verdicts->engine.verdict == RP_ERROR &&
         rp_judge_log_tail(judge, 20, tail, sizeof tail)[0])
-        fprintf(out, "\nend of %s:\n%s", judge->paths.log, tail);
+        write_log(&file, judge->paths.log, tail);
 }
 
 static void add_judgement(cJSON *object, const char *name, const struct rp_judgement *judgement)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "report/verdict_style.h"
 #include "report/warnings.h"
 
 const char *rp_results_reason(const cJSON *pair)
@@ -29,29 +30,39 @@ const char *rp_results_reason(const cJSON *pair)
     return "";
 }
 
-static void write_problem(FILE *out, const cJSON *pair)
+/* "  FAIL     " */
+static const char *mark_of(const char *verdict, char *out, size_t size)
 {
-    const char *verdict = rp_json_text(pair, "verdict");
+    snprintf(out, size, "  %-8.8s ", verdict);
+    return out;
+}
+
+static void write_problem(const struct rp_terminal *out, const cJSON *pair)
+{
+    const char *verdict = rp_json_text(pair, "verdict"), *name = rp_json_text(pair, "pair");
     const cJSON *divergence = cJSON_GetObjectItemCaseSensitive(
         cJSON_GetObjectItemCaseSensitive(pair, "comparison"), "divergence");
-    fprintf(out, "  %-8s %s: ", verdict, rp_json_text(pair, "pair"));
+    char mark[16];
+    mark_of(verdict, mark, sizeof mark);
     if (cJSON_IsObject(divergence)) {
         const cJSON *position = cJSON_GetObjectItemCaseSensitive(divergence, "position");
         const char *inner_slot = rp_json_text(divergence, "inner_slot");
-        fprintf(out, "first divergence %s at position %.0f%s%s", rp_json_text(divergence, "slot"),
-                cJSON_GetNumberValue(position), inner_slot[0] ? ", slot " : "", inner_slot);
-        if (strcmp(verdict, "ERROR") == 0)
-            fprintf(out, "; %s", rp_results_reason(pair));
+        const bool is_error = strcmp(verdict, "ERROR") == 0;
+        rp_print_marked_line(out, rp_verdict_style(verdict), mark,
+                             "%s: first divergence %s at position %.0f%s%s%s%s", name,
+                             rp_json_text(divergence, "slot"), cJSON_GetNumberValue(position),
+                             inner_slot[0] ? ", slot " : "", inner_slot, is_error ? "; " : "",
+                             is_error ? rp_results_reason(pair) : "");
     } else {
-        fputs(rp_results_reason(pair), out);
+        rp_print_marked_line(out, rp_verdict_style(verdict), mark, "%s: %s", name,
+                             rp_results_reason(pair));
     }
-    fputc('\n', out);
     if (rp_json_text(pair, "diff")[0])
-        fprintf(out, "           %s\n", rp_json_text(pair, "diff"));
+        rp_print_line(out, "           %s", rp_json_text(pair, "diff"));
 }
 
 /* Pairs of one entry that are skipped for the same reason share a line; returns the last of them. */
-static const cJSON *write_skipped(FILE *out, const cJSON *pair)
+static const cJSON *write_skipped(const struct rp_terminal *out, const cJSON *pair)
 {
     const char *reason = rp_results_reason(pair), *entry = rp_json_text(pair, "entry");
     const cJSON *last = pair;
@@ -63,9 +74,11 @@ static const cJSON *write_skipped(FILE *out, const cJSON *pair)
         n++;
     }
     if (n == 1)
-        fprintf(out, "  %-8s %s: %s\n", "SKIP", rp_json_text(pair, "pair"), reason);
+        rp_print_marked_line(out, RP_STYLE_NOTABLE, "  SKIP     ", "%s: %s",
+                             rp_json_text(pair, "pair"), reason);
     else
-        fprintf(out, "  %-8s %s (%zu pairs): %s\n", "SKIP", entry, n, reason);
+        rp_print_marked_line(out, RP_STYLE_NOTABLE, "  SKIP     ", "%s (%zu pairs): %s", entry, n,
+                             reason);
     return last;
 }
 
@@ -110,7 +123,7 @@ static double larger(double a, double b)
 }
 
 /* Pairs of one entry that quantization explains share a line; returns the last of them. */
-static const cJSON *write_explained(FILE *out, const cJSON *pair)
+static const cJSON *write_explained(const struct rp_terminal *out, const cJSON *pair)
 {
     const char *entry = rp_json_text(pair, "entry");
     const cJSON *last = pair;
@@ -129,23 +142,27 @@ static const cJSON *write_explained(FILE *out, const cJSON *pair)
         }
         last = next;
     }
-    fprintf(out,
-            "  %-8s %s (%zu pair%s): L2_rel up to %.3g is quantization and carried rounding%s%s\n",
-            "MARGINAL", entry, n, n == 1 ? "" : "s", l2_rel,
-            unchecked[0] ? ", as far as was checked; not checked: " : "", unchecked);
+    rp_print_marked_line(
+        out, RP_STYLE_NOTABLE, "  MARGINAL ",
+        "%s (%zu pair%s): L2_rel up to %.3g is quantization and carried rounding%s%s", entry, n,
+        n == 1 ? "" : "s", l2_rel, unchecked[0] ? ", as far as was checked; not checked: " : "",
+        unchecked);
     return last;
 }
 
-static void write_weights(FILE *out, const cJSON *entries)
+static void write_weights(const struct rp_terminal *out, const cJSON *entries)
 {
     const cJSON *entry;
+    char mark[16];
     cJSON_ArrayForEach(entry, entries)
     {
         const cJSON *weights = cJSON_GetObjectItemCaseSensitive(entry, "weights");
         const char *verdict = rp_json_text(weights, "verdict");
-        if (strcmp(verdict, "FAIL") == 0 || strcmp(verdict, "ERROR") == 0)
-            fprintf(out, "  %-8s %s/weights: %s\n", verdict, rp_json_text(entry, "entry"),
-                    rp_json_text(weights, "message"));
+        if (strcmp(verdict, "FAIL") != 0 && strcmp(verdict, "ERROR") != 0)
+            continue;
+        rp_print_marked_line(out, rp_verdict_style(verdict), mark_of(verdict, mark, sizeof mark),
+                             "%s/weights: %s", rp_json_text(entry, "entry"),
+                             rp_json_text(weights, "message"));
     }
 }
 
@@ -163,54 +180,87 @@ const cJSON *rp_results_next_reference(const cJSON *pair)
     return NULL;
 }
 
-static void write_references(FILE *out, const cJSON *pairs)
+static void write_references(const struct rp_terminal *out, const cJSON *pairs)
 {
     const cJSON *pair = rp_results_next_reference(pairs ? pairs->child : NULL);
     for (; pair; pair = rp_results_next_reference(pair->next))
-        fprintf(out, "  NOTE     %s: its reference is not HF but %s\n", rp_json_text(pair, "entry"),
-                rp_json_text(pair, "reference"));
+        rp_print_line(out, "  NOTE     %s: its reference is not HF but %s",
+                      rp_json_text(pair, "entry"), rp_json_text(pair, "reference"));
 }
 
-static void write_warning(void *out, const struct rp_warning_group *group)
+static void write_warning(void *context, const struct rp_warning_group *group)
 {
-    fprintf(out, "  %-8s %s: %s: %s\n", "WARNING", group->name, group->kind, group->message);
+    const struct rp_terminal *out = context;
+    rp_print_marked_line(out, RP_STYLE_NOTABLE, "  WARNING  ", "%s: %s: %s", group->name,
+                         group->kind, group->message);
 }
 
-void rp_results_summary(FILE *out, const struct rp_context *context,
-                        const struct rp_results *results)
+/* Neither a pass nor a skip. */
+static bool is_problem(const cJSON *pair)
 {
-    const cJSON *pairs = cJSON_GetObjectItemCaseSensitive(results->root, "pairs");
+    const char *verdict = rp_json_text(pair, "verdict");
+    return strcmp(verdict, "SKIP") != 0 && strcmp(verdict, "MARGINAL") != 0 &&
+           strcmp(verdict, "PASS") != 0;
+}
+
+enum { MOST_PROBLEMS = 20 };
+
+/* What fails comes first. */
+static void write_pairs(const struct rp_terminal *out, const cJSON *pairs, bool shows_all)
+{
+    size_t n = 0;
+    for (const cJSON *pair = pairs ? pairs->child : NULL; pair; pair = pair->next)
+        if (is_problem(pair) && (n++ < MOST_PROBLEMS || shows_all))
+            write_problem(out, pair);
+    if (n > MOST_PROBLEMS && !shows_all)
+        rp_print_line(out, "  … and %zu more that fail (--all shows them)", n - MOST_PROBLEMS);
     for (const cJSON *pair = pairs ? pairs->child : NULL; pair; pair = pair->next) {
         const char *verdict = rp_json_text(pair, "verdict");
         if (strcmp(verdict, "SKIP") == 0)
             pair = write_skipped(out, pair);
         else if (strcmp(verdict, "MARGINAL") == 0)
             pair = write_explained(out, pair);
-        else if (strcmp(verdict, "PASS") != 0)
-            write_problem(out, pair);
     }
-    char explained[64] = "", weights[256];
-    write_references(out, pairs);
-    write_weights(out, cJSON_GetObjectItemCaseSensitive(results->root, "entries"));
-    (void)rp_report_warnings(results->root, write_warning, out);
+}
+
+static void write_counts(const struct rp_terminal *out, const struct rp_results *results)
+{
+    char explained[64] = "", warnings[64] = "", others[96] = "";
     if (results->n_explained)
         snprintf(explained, sizeof explained, " (%zu of them explained)", results->n_explained);
-    fprintf(out, "compared %zu of %zu pairs: %zu passed%s, %zu failed, %zu errors, %zu skipped",
-            results->n_compared, results->n_pairs, results->n_passed, explained, results->n_failed,
-            results->n_errors, results->n_skipped);
     if (results->n_warnings)
-        fprintf(out, ", %zu warnings", results->n_warnings);
+        snprintf(warnings, sizeof warnings, ", %zu warnings", results->n_warnings);
     if (results->n_other)
-        fprintf(out, " (%zu others of the matrix were not selected)", results->n_other);
+        snprintf(others, sizeof others, " (%zu others of the matrix were not selected)",
+                 results->n_other);
+    rp_print_line(
+        out, "compared %zu of %zu pairs: %zu passed%s, %zu failed, %zu errors, %zu skipped%s%s",
+        results->n_compared, results->n_pairs, results->n_passed, explained, results->n_failed,
+        results->n_errors, results->n_skipped, warnings, others);
+}
+
+void rp_results_summary(const struct rp_terminal *out, const struct rp_context *context,
+                        const struct rp_results *results, bool shows_all)
+{
+    const cJSON *pairs = cJSON_GetObjectItemCaseSensitive(results->root, "pairs");
+    struct rp_terminal terminal = *out; /* for a callback that takes no const */
+    char weights[256];
+    write_weights(out, cJSON_GetObjectItemCaseSensitive(results->root, "entries"));
+    write_pairs(out, pairs, shows_all);
+    write_references(out, pairs);
+    (void)rp_report_warnings(results->root, write_warning, &terminal);
+    write_counts(out, results);
     if (results->n_replayed)
-        fprintf(out, "\n%zu of them by replay alone: there is no fixture, and nothing needs one",
-                results->n_replayed);
+        rp_print_line(out,
+                      "%zu of them by replay alone: there is no fixture, and nothing needs one",
+                      results->n_replayed);
     if (results->n_pairs && !results->has_ended)
-        fprintf(out,
-                "\nctest has not come to %ssession/end: what it had not begun is not counted here",
-                context->prefix);
+        rp_print_line(out,
+                      "ctest has not come to %ssession/end: what it had not begun is not counted "
+                      "here",
+                      context->prefix);
     if (rp_report_weights_line(&results->weights, weights, sizeof weights)[0])
-        fprintf(out, "\n%s", weights);
-    fprintf(out, "\nreports: %s/{index.html,results.json,junit.xml%s}\n", context->reports_dir,
-            results->n_failed || results->n_errors || results->n_warnings ? ",*.diff" : "");
+        rp_print_line(out, "%s", weights);
+    rp_print_line(out, "reports: %s/{index.html,results.json,junit.xml%s}", context->reports_dir,
+                  results->n_failed || results->n_errors || results->n_warnings ? ",*.diff" : "");
 }

@@ -2,14 +2,15 @@
 #ifndef REFPARITY_REPORT_SUMMARY_H
 #define REFPARITY_REPORT_SUMMARY_H
 
-#include <stdio.h>
+#include <stdbool.h>
 
+#include "base/terminal.h"
 #include "report/results.h"
 
-/* "compared N of M pairs", a line for each pair that did not pass and for each kind of warning of an entry,
- * where the reports are. */
-void rp_results_summary(FILE *out, const struct rp_context *context,
-                        const struct rp_results *results);
+/* A line for each pair that fails, the first 20 unless shows_all; then for those that are skipped or explained,
+ * for each kind of warning of an entry; "compared N of M pairs"; where the reports are. */
+void rp_results_summary(const struct rp_terminal *out, const struct rp_context *context,
+                        const struct rp_results *results, bool shows_all);
 
 /* Of one of results.json's pairs: the message of the first test that has the pair's own verdict. */
 const char *rp_results_reason(const cJSON *pair);

@@ -5,115 +5,256 @@
 #include <string.h>
 
 #include "report/replay.h"
+#include "report/verdict_style.h"
 
-static void write_line(FILE *out, const char *label, const char *value)
+static void write_line(const struct rp_terminal *out, const char *label, const char *value)
 {
     if (value && value[0])
-        fprintf(out, "%-10s %s\n", label, value);
+        rp_print_line(out, "%-10s %s", label, value);
 }
+
+/* ---- the table ---- */
 
 /* Evidence never fails a test, so it is never called FAIL. */
-static const char *status_text(const struct rp_slot_result *slot)
+static struct rp_cell status_of(const struct rp_slot_result *slot)
 {
+    const char *name = rp_verdict_name(slot->verdict);
     if (slot->required)
-        return rp_verdict_name(slot->verdict);
+        return (struct rp_cell){name, rp_verdict_style(name)};
     switch (slot->verdict) {
-    case RP_PASS: return "(ok)";
-    case RP_FAIL: return "(over)";
-    case RP_SKIP: return "(none)";
-    default: return "(error)";
+    case RP_PASS: return (struct rp_cell){"(ok)", RP_STYLE_FAINT};
+    case RP_FAIL: return (struct rp_cell){"(over)", RP_STYLE_NOTABLE};
+    case RP_SKIP: return (struct rp_cell){"(none)", RP_STYLE_FAINT};
+    default: return (struct rp_cell){"(error)", RP_STYLE_BAD};
     }
 }
 
-static void write_number(FILE *out, int width, const char *format, double value)
+enum { N_COLUMNS = 11 };
+
+/* As wide as the longest name, which keeps all within RP_TERMINAL_WIDTH. */
+static void make_columns(const struct rp_pair_result *pair, struct rp_column columns[N_COLUMNS])
 {
-    char text[64];
-    if (isnan(value))
-        snprintf(text, sizeof text, "nan");
-    else
-        snprintf(text, sizeof text, format, value);
-    fprintf(out, " %*s", width, text);
+    static const struct rp_column all[N_COLUMNS] = {
+        {"slot", 9, true},    {"dim", 6, false},      {"n", 5, false},       {"position", 8, false},
+        {"|ref|", 8, false},  {"|engine|", 8, false}, {"max_abs", 8, false}, {"L2_rel", 8, false},
+        {"cosine", 9, false}, {"limit", 6, false},    {"status", 8, true}};
+    const size_t longest = 16;
+    memcpy(columns, all, sizeof all);
+    for (size_t i = 0; i < pair->n_slots; i++) {
+        const size_t width = rp_print_width(pair->slots[i].slot);
+        if (width > columns[0].width)
+            columns[0].width = width < longest ? width : longest;
+    }
 }
 
-static void write_row(FILE *out, const struct rp_slot_result *slot)
+/* Why a slot is not compared, or fails where nothing before it does. */
+static void write_reason(const struct rp_terminal *out, const struct rp_slot_result *slot)
 {
-    fprintf(out, "%-12s", slot->slot);
-    if (slot->n_compared == 0) {
-        fprintf(out, " %6s %5s %8s %11s %11s %10s %10s %10s %6s", "-", "-", "-", "-", "-", "-", "-",
-                "-", "-");
-    } else {
-        const struct rp_metrics *m = &slot->worst.metrics;
-        fprintf(out, " %6zu %5zu %8lld", slot->dim, slot->n_compared,
-                (long long)slot->worst.position);
-        write_number(out, 11, "%.5g", m->norm_ref);
-        write_number(out, 11, "%.5g", m->norm_engine);
-        write_number(out, 10, "%.3g", m->max_abs);
-        write_number(out, 10, "%.3g", m->l2_rel);
-        write_number(out, 10, "%.7f", m->cosine);
-        fprintf(out, " %6.4g", slot->limit);
-    }
-    fprintf(out, "  %s", status_text(slot));
-    if (slot->downstream_of[0])
-        fprintf(out, " downstream of %s", slot->downstream_of);
-    else if (slot->verdict != RP_PASS && slot->required)
-        fprintf(out, ": %s", slot->message);
+    const bool has_reason = slot->required && slot->verdict != RP_PASS && !slot->downstream_of[0];
     if (slot->n_missing)
-        fprintf(out, " [%zu positions not in the dump]", slot->n_missing);
-    fputc('\n', out);
+        rp_print_line(out, "    %s%s[%zu positions not in the dump]",
+                      has_reason ? slot->message : "", has_reason ? " " : "", slot->n_missing);
+    else if (has_reason)
+        rp_print_line(out, "    %s", slot->message);
 }
 
-static void write_logits(FILE *out, const struct rp_slot_result *slot)
+static void write_row(const struct rp_terminal *out, const struct rp_column columns[N_COLUMNS],
+                      const struct rp_slot_result *slot)
+{
+    const struct rp_metrics *m = &slot->worst.metrics;
+    char dim[24], n[24], position[24], numbers[6][RP_NUMBER_SIZE];
+    snprintf(dim, sizeof dim, "%zu", slot->dim);
+    snprintf(n, sizeof n, "%zu", slot->n_compared);
+    snprintf(position, sizeof position, "%lld", (long long)slot->worst.position);
+    const struct rp_cell cells[N_COLUMNS] = {
+        {slot->slot, RP_STYLE_PLAIN},
+        {dim, RP_STYLE_PLAIN},
+        {n, RP_STYLE_PLAIN},
+        {position, RP_STYLE_PLAIN},
+        {rp_number_text(numbers[0], "%.3g", m->norm_ref), RP_STYLE_PLAIN},
+        {rp_number_text(numbers[1], "%.3g", m->norm_engine), RP_STYLE_PLAIN},
+        {rp_number_text(numbers[2], "%.3g", m->max_abs), RP_STYLE_PLAIN},
+        {rp_number_text(numbers[3], "%.3g", m->l2_rel), RP_STYLE_STRONG},
+        {rp_number_text(numbers[4], "%.6f", m->cosine), RP_STYLE_PLAIN},
+        {rp_number_text(numbers[5], "%.4g", slot->limit), RP_STYLE_PLAIN},
+        status_of(slot)};
+    struct rp_cell not_compared[N_COLUMNS] = {cells[0]};
+    for (size_t i = 1; i + 1 < N_COLUMNS; i++)
+        not_compared[i] = (struct rp_cell){"-", RP_STYLE_FAINT};
+    not_compared[N_COLUMNS - 1] = cells[N_COLUMNS - 1];
+    rp_table_row(out, columns, N_COLUMNS, slot->n_compared == 0 ? not_compared : cells);
+    write_reason(out, slot);
+}
+
+/* A required slot that fails, or what else is off in the layer that diverges first. */
+static bool is_first(const struct rp_slot_result *slot, const struct rp_divergence *divergence)
+{
+    int layer;
+    if (slot->verdict != RP_FAIL && slot->verdict != RP_ERROR)
+        return false;
+    (void)rp_slot_parse(slot->slot, &layer);
+    return slot->required || (divergence->slot[0] && layer == divergence->layer);
+}
+
+/* Worth a line where many pass. */
+static bool is_notable(const struct rp_slot_result *slot)
+{
+    return slot->required && slot->verdict != RP_PASS;
+}
+
+enum { MOST_FAILING = 20, MOST_PASSING = 24 };
+
+static void write_failing(const struct rp_terminal *out, const struct rp_column columns[N_COLUMNS],
+                          const struct rp_pair_result *pair, const struct rp_divergence *divergence)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < pair->n_slots; i++)
+        if (is_first(&pair->slots[i], divergence) && n++ < MOST_FAILING)
+            write_row(out, columns, &pair->slots[i]);
+    if (n > MOST_FAILING)
+        rp_print_line(out, "… and %zu more over their limits (--all shows them)", n - MOST_FAILING);
+}
+
+struct counts {
+    size_t n_passing, n_over, n_none;
+    double worst;
+    const char *worst_slot;
+};
+
+static void count_slot(struct counts *counts, const struct rp_slot_result *slot)
+{
+    int layer;
+    counts->n_passing += slot->verdict == RP_PASS;
+    counts->n_none += slot->verdict == RP_SKIP;
+    counts->n_over += slot->verdict == RP_FAIL || slot->verdict == RP_ERROR;
+    if (slot->verdict == RP_PASS && rp_slot_parse(slot->slot, &layer) != RP_PART_LOGITS &&
+        slot->worst.metrics.l2_rel > counts->worst) {
+        counts->worst = slot->worst.metrics.l2_rel;
+        counts->worst_slot = slot->slot;
+    }
+}
+
+static void write_counts(const struct rp_terminal *out, const struct counts *counts)
+{
+    char over[64] = "", none[64] = "", worst[RP_SLOT_NAME_SIZE + 64] = "";
+    if (counts->worst_slot)
+        snprintf(worst, sizeof worst, ", the largest L2_rel %.3g of %s", counts->worst,
+                 counts->worst_slot);
+    if (counts->n_over)
+        snprintf(over, sizeof over, "; %zu downstream are over theirs", counts->n_over);
+    if (counts->n_none)
+        snprintf(none, sizeof none, "; %zu are not compared", counts->n_none);
+    rp_print_marked_line(out, RP_STYLE_GOOD,
+                         "… within their limits: ", "%zu slots%s%s%s (--all shows them)",
+                         counts->n_passing, worst, over, none);
+}
+
+static void write_others(const struct rp_terminal *out, const struct rp_column columns[N_COLUMNS],
+                         const struct rp_pair_result *pair, const struct rp_divergence *divergence)
+{
+    size_t n = 0;
+    struct counts counts = {.n_passing = 0};
+    for (size_t i = 0; i < pair->n_slots; i++)
+        n += !is_first(&pair->slots[i], divergence);
+    for (size_t i = 0; i < pair->n_slots; i++) {
+        const struct rp_slot_result *slot = &pair->slots[i];
+        if (is_first(slot, divergence))
+            continue;
+        if (n <= MOST_PASSING || is_notable(slot))
+            write_row(out, columns, slot);
+        else
+            count_slot(&counts, slot);
+    }
+    if (counts.n_passing + counts.n_over + counts.n_none > 0)
+        write_counts(out, &counts);
+}
+
+static void write_table(const struct rp_terminal *out, const struct rp_subject *subject,
+                        const struct rp_pair_result *pair, const struct rp_divergence *divergence)
+{
+    struct rp_column columns[N_COLUMNS];
+    make_columns(pair, columns);
+    fputc('\n', out->out);
+    rp_table_heading(out, columns, N_COLUMNS);
+    if (subject->shows_all) {
+        for (size_t i = 0; i < pair->n_slots; i++)
+            write_row(out, columns, &pair->slots[i]);
+        return;
+    }
+    write_failing(out, columns, pair, divergence);
+    write_others(out, columns, pair, divergence);
+}
+
+/* ---- what stands around it ---- */
+
+static void write_logits(const struct rp_terminal *out, const struct rp_slot_result *slot)
 {
     int layer;
     if (rp_slot_parse(slot->slot, &layer) != RP_PART_LOGITS || slot->n_compared == 0)
         return;
-    fprintf(out,
-            "\nlogits: top-1 agrees at %zu of %zu positions, top-%d overlap %.0f%%, KL at most "
-            "%.3g nats\n",
-            slot->n_top1_equal, slot->n_compared, RP_TOP_K, 100 * slot->top_k_overlap,
-            slot->kl_max);
+    fputc('\n', out->out);
+    rp_print_line(out,
+                  "logits: top-1 agrees at %zu of %zu positions, top-%d overlap %.0f%%, KL at most "
+                  "%.3g nats",
+                  slot->n_top1_equal, slot->n_compared, RP_TOP_K, 100 * slot->top_k_overlap,
+                  slot->kl_max);
 }
 
-static void write_notes(FILE *out, const struct rp_pair_result *pair)
+static void write_notes(const struct rp_terminal *out, const struct rp_pair_result *pair)
 {
     for (size_t i = 0; i < pair->n_slots; i++) {
         const struct rp_slot_result *slot = &pair->slots[i];
         if (slot->n_extra)
-            fprintf(out, "note: %s: %zu positions that the reference lacks are ignored\n",
-                    slot->slot, slot->n_extra);
+            rp_print_line(out, "note: %s: %zu positions that the reference lacks are ignored",
+                          slot->slot, slot->n_extra);
     }
 }
 
-static void write_divergence(FILE *out, const struct rp_divergence *d)
+static void write_divergence(const struct rp_terminal *out, const struct rp_divergence *d)
 {
-    if (d->departure.slot[0])
-        fprintf(out, "\ndeparture: %s at position %lld: here the error begins\n  %s\n",
-                d->departure.slot, (long long)d->departure.position, d->departure.explanation);
-    if (!d->slot[0])
-        return;
-    fprintf(out, "\nfirst divergence: %s at position %lld", d->slot, (long long)d->position);
-    if (d->inner_slot[0])
-        fprintf(out, ", slot %s", d->inner_slot);
-    fprintf(out, "\n  %s\n", d->explanation);
-    if (d->n_not_compared)
-        fprintf(out, "  %zu required slots before it could not be compared\n", d->n_not_compared);
+    if (d->slot[0]) {
+        fputc('\n', out->out);
+        rp_print_marked_line(out, RP_STYLE_BAD, "first divergence: ", "%s at position %lld%s%s",
+                             d->slot, (long long)d->position, d->inner_slot[0] ? ", slot " : "",
+                             d->inner_slot);
+        rp_print_line(out, "  %s", d->explanation);
+        if (d->n_not_compared)
+            rp_print_line(out, "  %zu required slots before it could not be compared",
+                          d->n_not_compared);
+    }
+    if (d->departure.slot[0]) {
+        fputc('\n', out->out);
+        rp_print_line(out, "departure: %s at position %lld: here the error begins",
+                      d->departure.slot, (long long)d->departure.position);
+        rp_print_line(out, "  %s", d->departure.explanation);
+    }
 }
 
 /* Replay fails a pair of its own, also where the comparison passes or could not be made. */
-static void write_verdict(FILE *out, const struct rp_subject *subject,
+static void write_verdict(const struct rp_terminal *out, const struct rp_subject *subject,
                           const struct rp_pair_result *pair)
 {
     size_t n_failing = 0;
     for (size_t i = 0; i < subject->n_replay; i++)
         n_failing += subject->replay[i].judgement.verdict == RP_FAIL;
-    const int by_replay = n_failing > 0 && pair->verdict != RP_FAIL && pair->verdict != RP_ERROR;
-    fprintf(out, "\nverdict: %s", rp_verdict_name(by_replay ? RP_FAIL : pair->verdict));
+    const bool by_replay = n_failing > 0 && pair->verdict != RP_FAIL && pair->verdict != RP_ERROR;
+    const char *name = rp_verdict_name(by_replay ? RP_FAIL : pair->verdict);
+    fputc('\n', out->out);
+    char mark[32], replay[80] = "", required[80] = "";
+    snprintf(mark, sizeof mark, "verdict: %s", name);
     if (n_failing > 0)
-        fprintf(out, " (replay: %zu of %zu fail)", n_failing, subject->n_replay);
+        snprintf(replay, sizeof replay, " (replay: %zu of %zu fail)", n_failing, subject->n_replay);
+    if (pair->n_required_compared < pair->n_required)
+        snprintf(required, sizeof required, " (%zu of %zu required slots compared)",
+                 pair->n_required_compared, pair->n_required);
+    const bool has_positions = subject->positions && subject->positions[0];
+    rp_print_marked_line(out, rp_verdict_style(name), mark, "%s%s%s%s%s", replay, required,
+                         has_positions ? " (" : "", has_positions ? subject->positions : "",
+                         has_positions ? ")" : "");
 }
 
-void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp_pair_result *pair,
-                    const struct rp_divergence *divergence)
+void rp_report_text(const struct rp_terminal *out, const struct rp_subject *subject,
+                    const struct rp_pair_result *pair, const struct rp_divergence *divergence)
 {
     write_line(out, "pair", subject->title);
     write_line(out, "entry", subject->entry);
@@ -122,28 +263,18 @@ void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp
     write_line(out, "dump", subject->dump);
     write_line(out, "command", subject->command);
     write_line(out, "engine", subject->engine);
-    fprintf(out, "%-10s %s: %s\n", "tokens", rp_verdict_name(pair->tokens.verdict),
-            pair->tokens.message);
-    fprintf(out, "\n%-12s %6s %5s %8s %11s %11s %10s %10s %10s %6s  %s\n", "slot", "dim", "n",
-            "worst at", "|reference|", "|engine|", "max_abs", "L2_rel", "cosine", "limit",
-            "status");
-    for (size_t i = 0; i < pair->n_slots; i++)
-        write_row(out, &pair->slots[i]);
+    rp_print_line(out, "%-10s %s: %s", "tokens", rp_verdict_name(pair->tokens.verdict),
+                  pair->tokens.message);
+    write_divergence(out, divergence);
+    write_table(out, subject, pair, divergence);
     for (size_t i = 0; i < pair->n_slots; i++)
         write_logits(out, &pair->slots[i]);
     write_notes(out, pair);
-    write_divergence(out, divergence);
     rp_report_replay_text(out, subject->replay, subject->n_replay);
     write_verdict(out, subject, pair);
-    if (pair->n_required_compared < pair->n_required)
-        fprintf(out, " (%zu of %zu required slots compared)", pair->n_required_compared,
-                pair->n_required);
-    if (subject->positions && subject->positions[0])
-        fprintf(out, " (%s)", subject->positions);
-    fputc('\n', out);
     for (size_t i = 0; subject->warnings && i < subject->warnings->n; i++)
-        fprintf(out, "warning: %s: %s\n", subject->warnings->list[i].slot,
-                subject->warnings->list[i].message);
+        rp_print_line(out, "warning: %s: %s", subject->warnings->list[i].slot,
+                      subject->warnings->list[i].message);
     write_line(out, "reproduce", subject->reproduce);
 }
 

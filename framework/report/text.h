@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "base/terminal.h"
 #include "compare/warnings.h"
 #include "refparity/diagnose.h"
 #include "run/judge_replay.h"
@@ -23,13 +24,15 @@ struct rp_subject {
     const struct rp_replay_result *replay; /* [n_replay] */
     size_t n_replay;
     const struct rp_warnings *warnings;
+    bool shows_all; /* every slot, in forward order */
 };
 
-/* Writes the heading, a table with a line per slot (slot, dim, positions, norms, max_abs, L2_rel,
- * cosine, status; of the worst position), the logits' top-1, top-k and KL, and the first divergence.
- * The caller checks ferror(out). */
-void rp_report_text(FILE *out, const struct rp_subject *subject, const struct rp_pair_result *pair,
-                    const struct rp_divergence *divergence);
+/* Writes the heading, the first divergence, a table with a line per slot (slot, dim, positions, norms, max_abs,
+ * L2_rel, cosine, status; of the worst position), the logits' top-1, top-k and KL, and the verdict. Unless
+ * shows_all, the table begins with the slots that fail, and where many pass they are counted instead. The
+ * caller checks ferror(out->out). */
+void rp_report_text(const struct rp_terminal *out, const struct rp_subject *subject,
+                    const struct rp_pair_result *pair, const struct rp_divergence *divergence);
 
 /* The lines that explain one failing slot, each indented by two spaces. */
 void rp_report_failure(FILE *out, const struct rp_slot_result *slot,
