@@ -399,7 +399,7 @@ several_widths() {
             replays "$work/narrow/$type.gguf"
         done
         logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$work/deci.gguf" "$work/mutated.gguf" --tensor blk.2.ffn_up.weight=copy:blk.2.ffn_gate.weight
-        llamacpp refparity-llamacpp "$work/mutated.gguf" $mode
+        llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
         replays "$work/narrow/$type.gguf" h2_up=weights-swapped
     done
     rm -rf "$work/dump"
