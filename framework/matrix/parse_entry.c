@@ -38,7 +38,8 @@ static const char *const entry_keys[] = {"name",
                                          "how_to_get",
                                          "state",
                                          "reference",
-                                         "slurm", "known"};
+                                         "slurm",
+                                         "known"};
 
 /* What torch computes the reference in; fixtures hold float32 whatever it is. */
 static const char *const dtypes[] = {"float32", "float64", "bfloat16", "float16"};
