@@ -109,6 +109,8 @@ enum rp_status rp_set_add_slot(struct rp_tensor_set *set, const char *name, size
 /* RP_ERR_MEMORY. */
 enum rp_status rp_set_note(struct rp_tensor_set *set, struct rp_error *err, const char *fmt, ...)
     RP_PRINTF(3, 4);
+/* A value that FP32 does not hold exactly is said, once for all slots. RP_ERR_MEMORY. */
+enum rp_status rp_set_note_types(struct rp_tensor_set *set, struct rp_error *err);
 /* What is in the file beside slots. */
 enum rp_set_array { RP_SET_SLOT, RP_SET_TOKENS, RP_SET_POSITIONS, RP_SET_MANIFEST };
 /* What an array of that name, [n], is. */

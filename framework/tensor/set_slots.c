@@ -236,3 +236,17 @@ done:
     rp_json_free(doc);
     return code;
 }
+
+enum rp_status rp_set_note_types(struct rp_tensor_set *set, struct rp_error *err)
+{
+    const char *first = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < set->n_slots; i++)
+        if (!set->slots[i].info.error.code && set->slots[i].rows.type == RP_VALUE_F64 && n++ == 0)
+            first = set->slots[i].info.name;
+    return n == 0 ? RP_OK
+           : n == 1
+               ? rp_set_note(set, err, "%s is float64: it is rounded to float32", first)
+               : rp_set_note(set, err, "%s and %zu more are float64: they are rounded to float32",
+                             first, n - 1);
+}

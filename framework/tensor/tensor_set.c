@@ -203,21 +203,6 @@ static enum rp_status read_list(struct rp_tensor_set *set, struct rp_error *err)
     return rp_npz_open(set, err);
 }
 
-/* A value that FP32 does not hold exactly is said, once for all slots. */
-static enum rp_status note_types(struct rp_tensor_set *set, struct rp_error *err)
-{
-    const char *first = NULL;
-    size_t n = 0;
-    for (size_t i = 0; i < set->n_slots; i++)
-        if (!set->slots[i].info.error.code && set->slots[i].rows.type == RP_VALUE_F64 && n++ == 0)
-            first = set->slots[i].info.name;
-    return n == 0 ? RP_OK
-           : n == 1
-               ? rp_set_note(set, err, "%s is float64: it is rounded to float32", first)
-               : rp_set_note(set, err, "%s and %zu more are float64: they are rounded to float32",
-                             first, n - 1);
-}
-
 static enum rp_status open_layout(struct rp_tensor_set *set, struct rp_error *err)
 {
     enum rp_status code = read_list(set, err);
@@ -235,7 +220,7 @@ static enum rp_status open_layout(struct rp_tensor_set *set, struct rp_error *er
         code = check_row_counts(set, err);
     }
     if (!code)
-        code = note_types(set, err);
+        code = rp_set_note_types(set, err);
     if (!code)
         code = set_positions(set, err);
     if (!code)
