@@ -10,12 +10,14 @@
 #include "base/mapped_fault.h"
 #include "compare/warnings.h"
 #include "operations/matmul.h"
+#include "report/known.h"
 #include "report/replay.h"
 #include "report/result_file.h"
 #include "report/test_name.h"
 #include "report/text.h"
 #include "run/explained_gate.h"
 #include "run/judge_replay.h"
+#include "run/known.h"
 #include "run/run.h"
 #include "run/stored.h"
 
@@ -120,11 +122,24 @@ static void print_warnings(const struct case_run *run, const struct rp_warnings 
             warnings->list[i].slot, warnings->list[i].message);
 }
 
+/* What is known and no longer diverges, each with its place in the matrix; false: nothing. */
+static bool print_mended(const cJSON *pair)
+{
+    const cJSON *item = NULL;
+    bool any = false;
+    while ((item = rp_report_next_mended(pair, item)) != NULL) {
+        say("%s\n", cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "message")));
+        any = true;
+    }
+    return any;
+}
+
 static void leave(struct case_run *run, enum rp_verdict verdict, const char *message)
 {
     switch (verdict) {
     case RP_PASS:
     case RP_MARGINAL:
+    case RP_XFAIL:
         run->n_verdicts[verdict]++;
         say("%s: %s: %s\n", run->test, rp_verdict_name(verdict), message);
         return;
@@ -263,6 +278,8 @@ void rp_case_slot(void **state, const char *slot)
     test.seconds = spent(run);
     (void)rp_store_slot(judge, slot, &test, NULL);
     rp_slot_test_free(&test);
+    if (rp_known_slot(judge, &result, &err))
+        leave(run, RP_ERROR, rp_error_text(&err, text, sizeof text));
     if (result.verdict == RP_FAIL) {
         print_place(run, result.message);
         struct text details;
@@ -298,6 +315,7 @@ void rp_case_replay(void **state, const char *slot)
         result.seconds = spent(run);
         (void)rp_store_replay(judge, &result, NULL);
     }
+    rp_known_replay(&run->pair, &result);
     const enum rp_verdict verdict = result.judgement.verdict;
     snprintf(message, sizeof message, "%s", result.judgement.message);
     if (verdict == RP_FAIL) {
@@ -321,11 +339,18 @@ void rp_case_report(void **state)
     enum rp_verdict verdict = RP_ERROR;
     struct rp_warnings warnings;
     char text[2300];
+    cJSON *json = NULL;
     if ((run->pair.against && rp_judge_select_modes(&run->context, &run->pair, &err)) ||
-        rp_results_write_pair(&run->context, &run->pair, &verdict, &warnings, &err))
+        rp_results_make_pair(&run->context, &run->pair, NULL, &json, &verdict, &warnings, &err)) {
+        cJSON_Delete(json);
         leave(run, RP_ERROR, rp_error_text(&err, text, sizeof text));
+    }
     print_warnings(run, &warnings);
     printf("report: the pair's verdict is %s\n", rp_verdict_name(verdict));
+    const bool is_mended = print_mended(json);
+    cJSON_Delete(json);
+    if (is_mended)
+        leave_failed(run, RP_FAIL);
     run->n_done++;
 }
 
@@ -390,10 +415,10 @@ static int exit_code(const struct case_run *run, int n_failed)
         return RP_EXIT_ERROR;
     if (n[RP_FAIL] > 0)
         return RP_EXIT_FAIL;
-    return n[RP_PASS] + n[RP_MARGINAL] > 0 ? RP_EXIT_PASS
-           : n[RP_SKIP] > 0                ? RP_EXIT_SKIP
-           : run->n_done > 0               ? RP_EXIT_PASS
-                                           : RP_EXIT_ERROR;
+    return n[RP_PASS] + n[RP_MARGINAL] + n[RP_XFAIL] > 0 ? RP_EXIT_PASS
+           : n[RP_SKIP] > 0                              ? RP_EXIT_SKIP
+           : run->n_done > 0                             ? RP_EXIT_PASS
+                                                         : RP_EXIT_ERROR;
 }
 
 int rp_case_main(int argc, char **argv, const struct rp_case *pair, const struct CMUnitTest *tests,

@@ -196,9 +196,11 @@ static void a_shared_fixture_that_another_engine_edits_is_an_error(void **state)
             enum rp_verdict verdict;
             struct rp_warnings warnings;
             assert_int_equal(judge_h1(&scratch, message), RP_PASS);
-            assert_int_equal(
-                rp_results_write_pair(&scratch.context, &scratch.pair, &verdict, &warnings, NULL),
-                RP_OK);
+            cJSON *json;
+            assert_int_equal(rp_results_make_pair(&scratch.context, &scratch.pair, NULL, &json,
+                                                  &verdict, &warnings, NULL),
+                             RP_OK);
+            cJSON_Delete(json);
             assert_int_equal(verdict, RP_PASS);
         }
         if (changes == 2) {
@@ -276,8 +278,11 @@ static void a_forged_result_is_an_error(void **state)
     enum rp_verdict verdict;
     struct rp_warnings warnings;
     begin_wrong(&scratch);
-    assert_int_equal(
-        rp_results_write_pair(&scratch.context, &scratch.pair, &verdict, &warnings, NULL), RP_OK);
+    cJSON *json;
+    assert_int_equal(rp_results_make_pair(&scratch.context, &scratch.pair, NULL, &json, &verdict,
+                                          &warnings, NULL),
+                     RP_OK);
+    cJSON_Delete(json);
     assert_int_equal(verdict, RP_FAIL);
     edit(&scratch, "pairs/tiny/p0/result.json", "\"FAIL\"", "\"PASS\"");
     assert_report_is_error(&scratch, "its result.json was not written by its test report");

@@ -51,6 +51,7 @@ refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/matrix.json" PREFIX scheme/
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/modes.json" PREFIX two/)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/weights.json" PREFIX file/)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/loud.json" PREFIX loud/ STORE "$root/fixtures/store")
+refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/known.json" PREFIX known/ STORE "$root/fixtures/store")
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/refer.json" PREFIX refer/)
 refparity_add_matrix("\${CMAKE_CURRENT_SOURCE_DIR}/split.json" PREFIX split/ STORE "$root/fixtures/store")
 END
@@ -95,6 +96,15 @@ cat >"$work/project/loud.json" <<END
 {"engines": {"loud": {"argv": ["{target:refparity-embedded-bugs}", $run, "--bug", "logits-factor", "--magnitude", "0.01"],
   "layout": "npy"}}, "tests": [$(entry loud loud)]}
 END
+# an engine whose bug is known; another run may have another bug, or none
+cat >"$work/project/known.json" <<END
+{"engines": {"old": {"argv": ["sh", "-c", "\"\$@\" \$(cat $work/bug)", "sh", "{target:refparity-embedded-bugs}", $run, "--slots", "{slots}"],
+  "layout": "npy"}},
+ "tests": [{"name": "old", "hf_model": "tiny/qwen3", "n_layers": 4,
+  "engine_gguf": "$root/fixtures/tiny/qwen3/qwen3-bf16.gguf", "replay": true, "prompts": ["Hello"],
+  "known": [
+    {"slot": "h*_ffnout", "name": "constant-factor", "reason": "it halves one FFN", "issue": "#7"}]}]}
+END
 # llama.cpp in HF's place, on F32 weights; the C model is judged, right and with a bug
 llamacpp=$built/bin/refparity-llamacpp
 referring() { # NAME ENGINE
@@ -126,7 +136,9 @@ cat >"$work/project/split.json" <<END
 END
 tree=$work/build
 tool=$built/bin/refparity
-expect 0 cmake -S "$work/project" -B "$tree" -DCMAKE_BUILD_TYPE=Debug
+expect 1 cmake -S "$work/project" -B "$work/wrong" -DREFPARITY_ENTRIES="tiny-qwen3-bf16;nobody"
+says 'no entry nobody'
+expect 0 cmake -S "$work/project" -B "$tree" -DCMAKE_BUILD_TYPE=Debug -DREFPARITY_UNIT_TESTS=OFF -DREFPARITY_ENTRIES=tiny-qwen3-bf16
 expect 0 cmake --build "$tree" -j "$(nproc)"
 reports=$tree/reports/scheme_
 config=$tree/refparity/scheme_/config.json
@@ -402,6 +414,40 @@ says 'qwen3.rope.freq_base is missing, which readers take for 10000'
 expect 8 env REFPARITY_CHECKPOINTS="$work/sketches" ctest --test-dir "$tree" -R '^file/.*/weights$'
 says 'file/right/weights .*Passed'
 
+# ---- a known divergence passes and is shown, a new one fails, and so does a known one that is mended; each against
+# the run before
+known=$tree/refparity/known_/config.json
+run_known() { ctest --test-dir "$tree" --verbose -R '^known/'; }
+echo "--bug ffn-half --layer 2" >"$work/bug"
+expect 0 run_known
+says 'replay/h02: XFAIL: h2_ffnout, .*: known: it halves one FFN \(#7\)'
+says 'h03: XFAIL: L2_rel .*: downstream of h2_ffnout, which is known: it halves one FFN \(#7\)'
+expect 0 "$tool" report "$known"
+says '^  XFAIL    old \(1 pair\): h\*_ffnout, constant-factor: it halves one FFN \(#7\)$'
+says '^compared 1 of 1 pairs: 0 passed, 1 known, 0 failed, 0 errors, 0 skipped$'
+cp "$tree/reports/known_/results.json" "$work/before.json"
+expect 0 "$tool" report --baseline "$work/before.json" "$known"
+says '^1 pair against .*before.json: 0 new, 0 worse, 0 mended, 0 better, 0 now known, [0-9]+ as before$'
+echo "--bug ffn-half --layer 2 --bug attention-factor --layer 1" >"$work/bug"
+expect 8 run_known
+says 'known/old/p0/replay/h01 .*Failed'
+says 'known/old/p0/replay/h02 .*Passed'
+expect 1 "$tool" report --baseline "$work/before.json" "$known"
+says '^  new       old/p0/replay/h1_attnout: PASS -> FAIL: introduced '
+expect 1 "$tool" report --baseline "$work/before.json" --markdown "$known"
+says '^\| new \| old/p0/replay/h1&?.*attnout \| PASS '
+: >"$work/bug"
+expect 8 run_known
+says 'known/old/p0/report .*Failed'
+says 'known.json:6: error: mended: remove it: none of the 4 slots "h\*_ffnout" of old/p0 diverges by constant-factor: it halves one FFN \(#7\)$'
+expect 1 "$tool" report "$known"
+says '^  FAIL     old/p0: .*known.json:6: error: mended: remove it'
+expect 1 "$tool" report --baseline "$work/before.json" "$known"
+says '^  new       old/p0/report: PASS -> FAIL; what is known of it is mended: remove it$'
+says '^  mended    old/p0/replay/h2_ffnout: XFAIL -> PASS: introduced '
+expect 2 "$tool" report --baseline "$work/project/known.json" "$known"
+says 'known.json:1:1: expected a results.json of .refparity report.'
+
 # ---- what CMake derives from an engine's declaration
 ctest --test-dir "$tree" --show-only=json-v1 >"$work/tests.json"
 python3 - "$work/tests.json" <<'END'
@@ -427,10 +473,10 @@ says 'split-00001-of-00003.gguf: the model file is not what it was when this cte
 rm "$work/models/split-00003-of-00003.gguf"
 expect 0 run_ctest -V -R '^split/shards/(p0/engine|weights)$'
 says 'split/shards/p0/engine .*Skipped' # a model that is not all there
-says 'shard 3 of 3 of this model is missing; all have to be in one folder'
 says 'split/shards/weights .*Skipped'
 expect 8 env REFPARITY_REQUIRE=1 ctest --test-dir "$tree" --output-on-failure -R '^split/shards/weights$'
 says 'split/shards/weights .*Failed'
+says 'shard 3 of 3 of this model is missing; all have to be in one folder'
 
 # ---- a matrix that was changed after configuring: its new entries have no tests, so nothing passes
 cp "$work/project/matrix.json" "$work/matrix.json"

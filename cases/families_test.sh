@@ -24,7 +24,7 @@ shift
     exit 2
 }
 families=("$@")
-[ $# -gt 0 ] || families=(deepseek2 deepseek3 gemma3 gpt-oss llama_linear phi3 qwen2 qwen35moe qwen3_yarn qwen3moe smollm3)
+[ $# -gt 0 ] || families=(deepseek2 deepseek3 gemma2 gemma3 gpt-oss llama_linear phi3 qwen2 qwen35moe qwen3_yarn qwen3moe smollm3)
 if [ ${#families[@]} -gt 1 ]; then # each by itself: most of a family's programs keep one processor busy
     printf '%s\n' "${families[@]}" | xargs -P "$(nproc)" -I{} "${BASH_SOURCE[0]}" ${all:+--all} "$build" {}
     exit
@@ -124,7 +124,22 @@ bugs_of_qwen35moe() { # GGUF
 }
 
 # What llama.cpp differs by, in F32: its GELU is a table over F16, which HF's is not.
-of_llamacpp() { [ "$1" = gemma3 ] && echo 5e-3 || echo 1e-5; }
+of_llamacpp() { [[ $1 = gemma[23] ]] && echo 5e-3 || echo 1e-5; }
+
+# In the file: another cap of the scores and of the logits, a window that is one position too wide. In the C model: caps
+# that are missing, or in another place.
+bugs_of_gemma2() { # GGUF
+    changed "$1" gemma2.attn_logit_softcapping=4.0 h0_attn=attention-softcap h1_attn=attention-softcap h2_attn=attention-softcap h3_attn=attention-softcap
+    changed "$1" gemma2.final_logit_softcapping=4.0 logits=logits-softcap
+    changed "$1" gemma2.attention.sliding_window=17 h0_attn=attention-window h2_attn=attention-window
+    [ "$mode" = batched ] || return 0
+    buggy "$1" softcap-missing 1 h1_attn=attention-softcap
+    buggy "$1" softcap-before-scale 1 h1_attn=attention-softcap
+    buggy "$1" softcap-not-multiplied 2 h2_attn=attention-softcap
+    buggy "$1" softcap-after-mask 2 h2_attn=attention-softcap
+    buggy "$1" logits-softcap-missing "" logits=logits-softcap
+    buggy "$1" embedding-scale-missing "" emb=constant-factor
+}
 
 # A norm's weight without its 1, a window that is one position too wide, one base of RoPE for all layers, embeddings
 # that are not scaled.
@@ -400,6 +415,31 @@ END
     echo "$family: $((n_replayed - before)) shards opened, each as the whole model"
 }
 
+# Layers whose FFNs have several widths. llama.cpp takes one width for a Llama's; the same model under the name of
+# DeciLM, whose layers it computes alike, has one for each.
+several_widths() {
+    local type tiny=$root/fixtures/tiny/llama
+    before=$n_replayed
+    logged "$python" "$root/cases/narrow_layers.py" "$tiny" "$work/narrow" 192,128,64,160
+    for type in f32 q8_0; do
+        logged "$bin/refparity-llamacpp-quantize" $type "$work/narrow/llama-bf16.gguf" "$work/narrow/$type.gguf"
+        logged "$bin/refparity" weights "$work/narrow/$type.gguf" "$work/narrow"
+        logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$work/narrow/$type.gguf" "$work/deci.gguf" --architecture deci
+        for mode in batched per-token; do
+            llamacpp refparity-llamacpp "$work/deci.gguf" $mode
+            replays "$work/narrow/$type.gguf"
+        done
+        logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$work/deci.gguf" "$work/mutated.gguf" --tensor blk.2.ffn_up.weight=copy:blk.2.ffn_gate.weight
+        llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
+        replays "$work/narrow/$type.gguf" h2_up=weights-swapped
+    done
+    rm -rf "$work/dump"
+    logged "$bin/refparity-embedded" --model "$work/narrow" --tokens "$work/tokens" --mode batched --dump "$work/dump" --slots operations
+    mode=batched
+    "$bin/refparity" replay "$work/narrow" "$work/dump" >"$work/log" 2>&1 || fail "a checkpoint whose layers have several widths"
+    echo "FFNs of several widths: $((n_replayed - before)) dumps of llama.cpp replayed"
+}
+
 for family in "${families[@]}"; do
     start=$SECONDS
     n_replayed=0
@@ -449,3 +489,4 @@ for family in "${families[@]}"; do
 done
 before=$n_replayed
 [ "$family" != smollm3 ] || split_files
+[ "$family" != llama_linear ] || several_widths

@@ -113,8 +113,11 @@ static void an_old_result_does_not_stand_in_for_a_lost_one(void **state)
     rp_scratch_pair_begin(&scratch, &(struct rp_scratch_spec){0});
     rp_scratch_pair_judge(&scratch, &v);
     rp_verdicts_free(&v);
-    assert_int_equal(
-        rp_results_write_pair(&scratch.context, &scratch.pair, &verdict, &warnings, NULL), RP_OK);
+    cJSON *json;
+    assert_int_equal(rp_results_make_pair(&scratch.context, &scratch.pair, NULL, &json, &verdict,
+                                          &warnings, NULL),
+                     RP_OK);
+    cJSON_Delete(json);
     assert_int_equal(verdict, RP_PASS);
     char config[512], reports[RP_PATH_SIZE];
     snprintf(config, sizeof config, "%s/config.json", scratch.folder);

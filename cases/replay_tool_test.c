@@ -253,6 +253,7 @@ static void an_architecture_that_is_not_computed_names_who_replays_it(void **sta
     assert_non_null(error);
     assert_non_null(strstr(error, "\nrefparity: next: "));
     assert_non_null(strstr(error, "ci/record.sh --replay"));
+    assert_non_null(strstr(error, "refparity diff reference.npz"));
     rp_test_replayed_close(&replayed);
 }
 
@@ -406,7 +407,8 @@ static void an_argument_of_another_kind_is_told_so(void **state)
     struct rp_test_replayed replayed;
     rp_test_replayed_open(&replayed, &of);
     const char *dump = replayed.folder;
-    assert_wrong_kind("diff", gguf, dump, dump, "expected an npz or a dump for REFERENCE, found ");
+    assert_wrong_kind("diff", gguf, dump, dump,
+                      "expected an npz, a safetensors file or a dump for REFERENCE, found ");
     assert_wrong_kind("diff", fixture, gguf, dump, "qwen3-bf16.gguf, a GGUF; see refparity diff");
     assert_wrong_kind("replay", fixture, dump, dump, "a checkpoint for MODEL, found ");
     assert_wrong_kind("replay", gguf, gguf, dump, "expected a dump or an npz for DUMP, found ");

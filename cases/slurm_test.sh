@@ -12,7 +12,7 @@ build=$(cd "${1:?usage: cases/slurm_test.sh BUILD [--record]}" && pwd -P) || exi
 "$root/ci/install.sh" slurm || exit 2
 [ "$(id -u)" = 0 ] || { echo "error: the test's daemons need root: run it in a container" >&2; exit 2; }
 tool=$build/bin/refparity
-filter='^tiny-qwen3-(bf16|q8_0)/'
+filter='^tiny-qwen3-bf16/'
 scratch=$(mktemp -d /tmp/refparity-slurm.XXXXXX)
 munged='' slurmctld='' n1='' n2=''
 export SLURM_CONF=$scratch/slurm.conf REFPARITY_SLURM_INTERVAL=1 REFPARITY_MODELS=$scratch/no-models
@@ -67,6 +67,40 @@ refused() { # CODE MESSAGE OUTPUT
     wrong "expected exit code 2 and '$2', found $1: $(cat "$3")"
 }
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+# ---- what is submitted: an array for each kind of resources; nothing where there is no Slurm
+step "the sbatch commands of a matrix whose entries need different things"
+mkdir -p "$scratch/tree/refparity"
+entry() { # NAME SLURM
+    echo "{\"name\": \"$1\", \"hf_model\": \"o/$1\", \"n_layers\": 1, \"prompts\": [\"a\", \"b\"], \"slurm\": {$2}}"
+}
+cat >"$scratch/tree/matrix.json" <<END
+{"engines": {"e": {"argv": ["e", "{dump}", "{prompt}"], "layout": "npy"}}, "tests": [$(entry small ''),
+ $(entry large '"mem": "64G", "gres": "gpu:1", "time": "2:00:00"'), $(entry tiny '')]}
+END
+cat >"$scratch/tree/refparity/config.json" <<END
+{
+  "matrix": "$scratch/tree/matrix.json", "prefix": "", "build_dir": "$scratch/tree", "work_dir": "$scratch/tree/refparity",
+  "reports_dir": "$scratch/tree/reports", "record_command": "", "stores": [], "targets": {},
+  "tool": "$tool",
+  "_": ""
+}
+END
+echo config.json >"$scratch/tree/refparity/matrices"
+planned() { "$root/ci/slurm.sh" "$@" --build "$scratch/tree" --dry-run --partition p --account=a --sbatch=--qos=low; }
+planned run --shards 3 >"$scratch/planned.txt" 2>&1 || wrong "dry run: $(cat "$scratch/planned.txt")"
+[ "$(grep -c '^sbatch .*--requeue .*--partition p --account a --qos=low --wrap' "$scratch/planned.txt")" = 2 ] || wrong "expected two arrays: $(cat "$scratch/planned.txt")"
+grep -q -- '--array 1-2 --partition' "$scratch/planned.txt" || wrong "no array of what needs nothing: $(cat "$scratch/planned.txt")"
+grep -q -- '--array 3-3 --mem 64G --gres gpu:1 --time 2:00:00 ' "$scratch/planned.txt" || wrong "no array of what needs a GPU: $(cat "$scratch/planned.txt")"
+planned record >"$scratch/planned.txt" 2>&1 || wrong "dry run of record: $(cat "$scratch/planned.txt")"
+grep -q -- '--array 3-3 \|--array 1-1 ' "$scratch/planned.txt" || wrong "record: no array for each kind: $(cat "$scratch/planned.txt")"
+planned run --shards 1 >"$scratch/planned.txt" 2>&1
+refused $? 'expected at least 2 shards' "$scratch/planned.txt"
+[ ! -e "$scratch/tree/reports" ] || wrong "a dry run wrote reports"
+mkdir "$scratch/bin"
+for program in bash dirname sed head cat id; do ln -s "$(command -v $program)" "$scratch/bin/"; done
+PATH=$scratch/bin "$root/ci/slurm.sh" run --build "$scratch/tree" >"$scratch/planned.txt" 2>&1
+refused $? 'there is no sbatch here' "$scratch/planned.txt"
 
 # ---- the cluster
 step "starting munged, slurmctld and two nodes"
@@ -132,6 +166,8 @@ REFPARITY_SHARD=1/1 "$tool" report "$build" >"$scratch/one.txt"
 one=$?
 [ $one = 0 ] || wrong "one machine: exit code $one: $(tail -n 3 "$scratch/one.txt")"
 cp "$build/reports/shards/1-of-1/results.json" "$scratch/one.json"
+cp "$build/reports/shards/1-of-1/junit.xml" "$scratch/one.xml"
+plain_junit() { sed -E 's/ time(stamp)?="[^"]*"//g; s/ after [0-9.]+ s//g; s,/shards/[0-9]+-of-[0-9]+,,g; s/(_s" value=")[^"]*/\1/' "$1"; }
 
 # same A B: are two results.json the same but for times, and for folders that are named for their shard?
 same() {
@@ -168,6 +204,7 @@ END
 
 # ---- an array over both nodes, one of which dies
 step "a job array; node n1 is killed while it runs a shard"
+rm -rf "$build"/refparity/shards/*-of-4
 slurm run "$filter" --shards 4 || die "run: exit code $?"
 runs_on_n1() { squeue --noheader --nodelist n1 --states RUNNING --format %A | grep -q . && ls "$build"/refparity/shards/*-of-4/pairs/*/*/*/run.json; }
 until_true 20 runs_on_n1 || die "no shard runs on n1"
@@ -176,12 +213,16 @@ refused $? 'still in the queue' "$scratch/second.txt"
 kill_steps n1
 kill_tree "$n1"
 scontrol update nodename=n1 state=down reason=killed || wrong "scontrol: n1 down"
+start_node n1 # it comes back, without its jobs
+n1=$!
+disown $n1
 slurm report >"$scratch/merged.txt" 2>"$scratch/progress.txt"
 merged=$?
 cat "$scratch/progress.txt" "$scratch/merged.txt"
 [ $merged = "$one" ] || wrong "after the death of a node: exit code $merged, on one machine $one"
 grep -q 'attempt 2' "$build"/refparity/slurm/log/*.log || wrong "no shard was run a second time"
 same "$scratch/one.json" "$build/reports/results.json" || wrong "the merged results are not those of one machine"
+diff <(plain_junit "$scratch/one.xml") <(plain_junit "$build/reports/junit.xml") || wrong "junit.xml is not that of one machine"
 diff <(sed '/^reports: /d' "$scratch/one.txt") <(sed '/^reports: /d' "$scratch/merged.txt") || wrong "the summaries differ"
 
 # ---- a shard that is lost for good is an error by the names of its pairs
@@ -192,11 +233,8 @@ slurm report >"$scratch/lost.txt" 2>&1
 lost=$("$tool" shard --filter "$filter" --names 2/4 "$build")
 for pair in $lost; do grep -q "ERROR *$pair: no shard has it" "$scratch/lost.txt" || wrong "$pair was lost, and nothing says so"; done
 
-# ---- n1 is back; an engine that diverges gives exit code 1
-step "node n1 comes back; a shard whose engine has a bug"
-start_node n1
-n1=$!
-disown $n1
+# ---- an engine that diverges gives exit code 1
+step "a shard whose engine has a bug"
 until_true 20 two_idle || die "n1 does not come back"
 cat >"$scratch/engine.sh" <<END
 #!/bin/sh
@@ -209,6 +247,21 @@ REFPARITY_TRANSFORMERS_PYTHON=$scratch/engine.sh slurm run '^tiny-qwen3-transfor
 bug=$?
 [ $bug = 1 ] || wrong "an engine with a bug: expected exit code 1, found $bug: $(tail -n 5 "$scratch/bug.txt")"
 grep -q 'FAIL *tiny-qwen3-transformers/.*first divergence h2 ' "$scratch/bug.txt" || wrong "the bug is not named: $(cat "$scratch/bug.txt")"
+
+# ---- two writers of one fixture agree: a job, and a recording beside it
+if [ "${2:-}" = --record ]; then
+    step "two recordings of the same fixtures at once"
+    store=$scratch/store
+    slurm record '^tiny-qwen3-bf16/' --store "$store" --wait >"$scratch/record.txt" 2>&1 &
+    job=$!
+    "$root/ci/record.sh" tiny-qwen3-bf16/ --store "$store" >"$scratch/beside.txt" 2>&1 || wrong "the recording beside: $(cat "$scratch/beside.txt")"
+    wait $job || wrong "record: $(cat "$scratch/record.txt")"
+    [ -z "$(find "$store" -name '*.tmp')" ] || wrong "left in the store: $(find "$store" -name '*.tmp')"
+    for file in $(cd "$store" && find . -name '*.npz'); do
+        python3 -m zipfile -t "$store/$file" >/dev/null || wrong "$file is not whole"
+    done
+    "$root/ci/record.sh" tiny-qwen3-bf16/ --check --store "$store" >"$scratch/check.txt" 2>&1 || wrong "what was recorded differs: $(cat "$scratch/check.txt")"
+fi
 
 # ---- a controller that does not answer
 step "the controller is down"

@@ -250,13 +250,13 @@ test_wheel() {
 }
 
 # Every place that says the version says the same.
-test_versions() { # PROGRAM VERSION
-    local version=$2
-    [ -n "$version" ] || fail "CMakeLists.txt has no version"
-    [ "$("$1" --version)" = "refparity $version" ] || fail "$1 is not of version $version"
-    grep -m 1 '^## ' CHANGELOG.md | grep -Eq "^## $version( |\$)" || fail "the first heading of CHANGELOG.md is not $version"
-    grep -q "^__version__ = \"$version\"" fixtures/engines/refparity_dump.py || fail "refparity_dump.py is not of $version"
-}
+test_versions() ( # PROGRAM VERSION; in a shell of its own
+    local expected=$2
+    [ -n "$expected" ] || fail "CMakeLists.txt has no version"
+    [ "$("$1" --version)" = "refparity $expected" ] || fail "$1 is not of version $expected"
+    grep -m 1 '^## ' CHANGELOG.md | grep -Eq "^## $expected( |\$)" || fail "the first heading of CHANGELOG.md is not $expected"
+    grep -q "^__version__ = \"$expected\"" fixtures/engines/refparity_dump.py || fail "refparity_dump.py is not of $expected"
+)
 
 test_pages() { # PROGRAM
     local page command
@@ -282,7 +282,7 @@ test_sample() {
         exit 2
     }
     test_versions "$program" "$version"
-    ! (test_versions "$program" "$version.1") 2>/dev/null || fail "another version is not noticed"
+    ! test_versions "$program" "$version.1" 2>/dev/null || fail "another version is not noticed"
     test_pages "$program"
     PATH=$(dirname "$program"):$PATH ci/package/completion/test.sh
     python=$(python_of_packages) || exit 2

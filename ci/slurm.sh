@@ -22,6 +22,7 @@ FILTER is an extended regular expression on names, as `refparity shard --filter`
 
   --build DIR        the build tree; default build/parity
   --shards N         run: into how many jobs; default 8, or as many as there are prompts
+  --store DIR        record: into this store; default the one in the source tree
   --cpus N           processors of a job; default 1
   --partition NAME, --account NAME
                      passed on to sbatch
@@ -61,17 +62,20 @@ job_shard() {
     ctest --test-dir "$folder" --parallel "${SLURM_CPUS_PER_TASK:-1}" --output-on-failure \
         --no-label-summary --no-tests=error --label-exclude '^unit$' --tests-regex "$select" || status=$?
     "$tool" report "$build" || exit $?
-    [ $status = 0 ] || fail "ctest failed (exit code $status), although every pair passed"
+    [ $status = 0 ] || {
+        rm -rf "$build/reports/shards/$SLURM_ARRAY_TASK_ID-of-$n" # its pairs are errors then
+        fail "ctest failed (exit code $status), although every pair passed"
+    }
 }
 
-# record BUILD: the entries of line SLURM_ARRAY_TASK_ID of record.tasks
+# record BUILD STORE: the entries of line SLURM_ARRAY_TASK_ID of record.tasks
 job_record() {
     local state=$1/refparity/slurm entry entries status=0
     rm -f "$state/record/$SLURM_ARRAY_TASK_ID"
     IFS=$'\t' read -ra entries < <(sed -n "${SLURM_ARRAY_TASK_ID}p" "$state/record.tasks" | cut -f 4-)
     for entry in "${entries[@]}"; do
         echo "recording $entry on $(hostname), attempt $((${SLURM_RESTART_COUNT:-0} + 1))"
-        "$root/ci/record.sh" "$entry/" || status=$?
+        "$root/ci/record.sh" "$entry/" ${2:+--store "$2"} || status=$?
     done
     echo $status >"$state/record/$SLURM_ARRAY_TASK_ID.part"
     mv "$state/record/$SLURM_ARRAY_TASK_ID.part" "$state/record/$SLURM_ARRAY_TASK_ID"
@@ -136,20 +140,21 @@ submit() {
 # submit_all LABEL COMMAND... <LINES: lines "number <tab> what <tab> mem <tab> gres <tab> time", of which
 # neighbours that need the same become one array
 submit_all() {
-    local label=$1 first='' last='' key='' number mem gres time job
+    local label=$1 first='' last='' key='' number needs
     shift
     flush() {
+        local mem gres time job
         [ -n "$first" ] || return 0
         IFS=$'\t' read -r mem gres time <<<"$key"
         job=$(submit "$first-$last" "$mem" "$gres" "$time" "$label" "$@") || exit 2
         echo "$job"
         $dry_run || echo "$job" >>"$state/$label.jobs"
     }
-    while IFS=$'\t' read -r number _ mem gres time; do
-        if [ "$key" != "$mem"$'\t'"$gres"$'\t'"$time" ]; then
+    while IFS=$'\t' read -r number _ needs; do
+        if [ "$key" != "$needs" ]; then
             flush "$@"
             first=$number
-            key=$mem$'\t'$gres$'\t'$time
+            key=$needs
         fi
         last=$number
     done
@@ -244,7 +249,7 @@ record() {
         : >"$state/record.jobs"
     fi
     jobs=$(awk -F '\t' -v OFS='\t' '{ print NR, "-", $1, $2, $3 }' "$tasks" |
-        submit_all record record-task "$build") || exit 2
+        submit_all record record-task "$build" ${store:+"$store"}) || exit 2
     if $dry_run; then
         rm -f "$tasks"
         printf '%s\n' "$jobs"
@@ -284,6 +289,7 @@ build=$root/build/parity
 filter=
 n_shards=8
 cpus=1
+store=
 patience=300
 interval=${REFPARITY_SLURM_INTERVAL:-5} # seconds between questions to Slurm
 dry_run=false
@@ -310,6 +316,7 @@ while [ $# -gt 0 ]; do
     --shards) need_number "$@" && n_shards=$2 && shift ;;
     --cpus) need_number "$@" && cpus=$2 && shift ;;
     --patience) need_number "$@" && patience=$2 && shift ;;
+    --store) need_value "$@" && store=$(realpath -m "$2") && shift ;;
     --partition | --account) need_value "$@" && passed+=("$1" "$2") && shift ;;
     --sbatch) need_value "$@" && passed+=("$2") && shift ;;
     --wait) wait=true ;;
@@ -328,5 +335,7 @@ done
 build=$(cd "$build" && pwd -P)
 state=$build/refparity/slurm
 tool=$(tool_of "$build")
+[ "$(cat "$build/refparity/matrices")" = config.json ] ||
+    fail "$build has several matrices, or one with a PREFIX: expected one without"
 require_slurm
 "$command"

@@ -168,8 +168,11 @@ static void attend_scored(const struct rp_attention *args, const float *q, const
         float dot = 0;
         for (size_t i = 0; i < dim; i++)
             dot += q[i] * keys[key * kv_width + i];
-        args->scores[key] = (float)change((double)(dot * args->scale),
-                                          (double)(position - args->key_positions[key]), magnitude);
+        double score = (double)(dot * args->scale);
+        if (args->softcap > 0)
+            score = (double)args->softcap * tanh(score / (double)args->softcap);
+        args->scores[key] =
+            (float)change(score, (double)(position - args->key_positions[key]), magnitude);
         max = fmax(max, (double)args->scores[key]);
     }
     for (size_t key = 0; key < n_visible; key++) {
@@ -209,12 +212,6 @@ static double unchanged(double score, double distance, double magnitude)
     return score;
 }
 
-static double capped(double score, double distance, double magnitude)
-{
-    (void)distance;
-    return magnitude * tanh(score / magnitude);
-}
-
 static double biased(double score, double distance, double magnitude)
 {
     return score - magnitude * distance;
@@ -230,9 +227,87 @@ static double biased(double score, double distance, double magnitude)
         attend_all_scored(site, args, change, bug->choice.magnitude, sink); \
         return RP_OK;                                                       \
     }
-ATTEND_SCORED(softcapped, capped, -(double)INFINITY)
 ATTEND_SCORED(with_sink, unchanged, bug->choice.magnitude)
 ATTEND_SCORED(with_linear_bias, biased, -(double)INFINITY)
+
+static enum rp_status softcapped(void *context, const struct rp_site *site,
+                                 const struct rp_attention *args)
+{
+    const struct rp_bug_site *bug = context;
+    struct rp_attention wrong = *args;
+    if (rp_bug_is_here(bug, site))
+        wrong.softcap = (float)bug->choice.magnitude;
+    return RP_BELOW(bug, attention, site, &wrong);
+}
+
+static enum rp_status not_softcapped(void *context, const struct rp_site *site,
+                                     const struct rp_attention *args)
+{
+    const struct rp_bug_site *bug = context;
+    struct rp_attention wrong = *args;
+    if (rp_bug_is_here(bug, site))
+        wrong.softcap = 0;
+    return RP_BELOW(bug, attention, site, &wrong);
+}
+
+/* scale cap tanh(q . key / cap), which is the scaled scores with the cap scale cap. */
+static enum rp_status capped_before_scale(void *context, const struct rp_site *site,
+                                          const struct rp_attention *args)
+{
+    const struct rp_bug_site *bug = context;
+    struct rp_attention wrong = *args;
+    if (rp_bug_is_here(bug, site))
+        wrong.softcap = args->softcap * args->scale;
+    return RP_BELOW(bug, attention, site, &wrong);
+}
+
+/* tanh(s / cap), not times the cap again. */
+static enum rp_status cap_not_multiplied(void *context, const struct rp_site *site,
+                                         const struct rp_attention *args)
+{
+    const struct rp_bug_site *bug = context;
+    struct rp_attention wrong = *args;
+    if (rp_bug_is_here(bug, site) && args->softcap > 0) {
+        wrong.scale = args->scale / args->softcap;
+        wrong.softcap = 1;
+    }
+    return RP_BELOW(bug, attention, site, &wrong);
+}
+
+/* Keys that the mask hides have the score -cap for -infinity. */
+static enum rp_status capped_after_mask(void *context, const struct rp_site *site,
+                                        const struct rp_attention *args)
+{
+    const struct rp_bug_site *bug = context;
+    const size_t group = args->n_heads / args->n_kv_heads, dim = args->head_dim;
+    const size_t kv_width = args->n_kv_heads * dim;
+    if (!rp_bug_is_here(bug, site))
+        return RP_BELOW(bug, attention, site, args);
+    for (size_t at = 0; at < site->n_positions * args->n_heads; at++) {
+        const size_t p = at / args->n_heads, kv_at = at % args->n_heads / group * dim;
+        const int64_t own = site->positions[p];
+        float *y = args->y + at * dim;
+        float sum = 0;
+        memset(y, 0, dim * sizeof *y);
+        for (size_t key = 0; key < args->n_keys; key++) {
+            const int64_t distance = own - args->key_positions[key];
+            const bool is_hidden =
+                distance < 0 || (args->window > 0 && distance >= (int64_t)args->window);
+            float score = -args->softcap, dot = 0;
+            for (size_t i = 0; i < dim; i++)
+                dot += args->q[at * dim + i] * args->keys[key * kv_width + kv_at + i];
+            if (!is_hidden)
+                score = args->softcap * tanhf(dot * args->scale / args->softcap);
+            const float weight = expf(score);
+            sum += weight;
+            for (size_t i = 0; i < dim; i++)
+                y[i] += weight * args->values[key * kv_width + kv_at + i];
+        }
+        for (size_t i = 0; i < dim; i++)
+            y[i] /= sum;
+    }
+    return RP_OK;
+}
 
 /* Each key's values are those of the key before it. */
 static enum rp_status values_shifted(void *context, const struct rp_site *site,
@@ -292,6 +367,9 @@ static enum rp_status heads_transposed(void *context, const struct rp_site *site
 #define ATTENTION_BUG                                               \
     .layers = RP_BUG_IN_FULL_ATTENTION, .first_part = RP_PART_ATTN, \
     .architectures = RP_EVERY_ARCHITECTURE
+#define SOFTCAP_BUG                                                                       \
+    .layers = RP_BUG_IN_ANY_LAYER, .first_part = RP_PART_ATTN, .architectures = "gemma2", \
+    RP_BOTH_MODES
 static const struct rp_bug bugs[] = {
     {
         .name = "attention-scale",
@@ -381,6 +459,38 @@ static const struct rp_bug bugs[] = {
         .spares_position_0 = true,
         .ops = {.attention = softcapped},
         RP_MAGNITUDES(1, 5, 20, 50, 200, 1000, 30000),
+        .names = "attention-softcap",
+    },
+    {
+        .name = "softcap-missing",
+        .description = "Gemma 2's scores are not capped",
+        .provenance = "github.com/sgl-project/sglang issue 33915 (the cap dropped)",
+        SOFTCAP_BUG,
+        .ops = {.attention = not_softcapped},
+        .names = "attention-softcap",
+    },
+    {
+        .name = "softcap-before-scale",
+        .description = "Gemma 2's scores are capped before they are scaled",
+        .provenance = "github.com/ggml-org/llama.cpp pull 8197 (where the cap and the scale stand)",
+        SOFTCAP_BUG,
+        .ops = {.attention = capped_before_scale},
+        .names = "attention-softcap",
+    },
+    {
+        .name = "softcap-not-multiplied",
+        .description = "Gemma 2's scores are tanh(s / cap), without the product with the cap",
+        .provenance = "github.com/ggml-org/llama.cpp pull 8197 (three steps of the graph)",
+        SOFTCAP_BUG,
+        .ops = {.attention = cap_not_multiplied},
+        .names = "attention-softcap",
+    },
+    {
+        .name = "softcap-after-mask",
+        .description = "the mask is set before the cap, which makes -infinity a score",
+        .provenance = "github.com/ggml-org/llama.cpp pull 8197 (where the cap and the mask stand)",
+        SOFTCAP_BUG,
+        .ops = {.attention = capped_after_mask},
         .names = "attention-softcap",
     },
     {

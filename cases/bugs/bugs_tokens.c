@@ -117,6 +117,16 @@ static enum rp_status capped_logits(void *context, const struct rp_site *site,
     return change_logits(context, site, args, cap);
 }
 
+static enum rp_status uncapped_logits(void *context, const struct rp_site *site,
+                                      const struct rp_linear *args)
+{
+    const struct rp_bug_site *bug = context;
+    struct rp_linear wrong = *args;
+    if (rp_bug_is_here(bug, site))
+        wrong.softcap = 0;
+    return RP_BELOW(bug, linear, site, &wrong);
+}
+
 #define PROMPT_BUG                                                        \
     .architectures = RP_EVERY_ARCHITECTURE, .layers = RP_BUG_IN_NO_LAYER, \
     .first_part = RP_PART_OTHER, RP_BOTH_MODES
@@ -178,7 +188,7 @@ static const struct rp_bug bugs[] = {
         .provenance = "github.com/marin-community/levanter pull 978 (Gemma without it)",
         .layers = RP_BUG_IN_NO_LAYER,
         RP_BOTH_MODES,
-        .architectures = "gemma3",
+        .architectures = "gemma2,gemma3",
         .first_part = RP_PART_EMB,
         .ops = {.embed = unscaled_embedding},
         .names = "constant-factor",
@@ -212,6 +222,17 @@ static const struct rp_bug bugs[] = {
         .first_part = RP_PART_LOGITS,
         .ops = {.linear = capped_logits},
         RP_MAGNITUDES(2, 10, 30, 100, 500, 3000, 1e6),
+        .names = "logits-softcap",
+    },
+    {
+        .name = "logits-softcap-missing",
+        .description = "Gemma 2's logits are not capped",
+        .provenance = "github.com/ggml-org/llama.cpp pull 8197 (the final cap missing)",
+        .layers = RP_BUG_IN_NO_LAYER,
+        RP_BOTH_MODES,
+        .architectures = "gemma2",
+        .first_part = RP_PART_LOGITS,
+        .ops = {.linear = uncapped_logits},
         .names = "logits-softcap",
     },
 };

@@ -6,19 +6,13 @@
 #include <string.h>
 
 static const struct rp_architecture *const architectures[] = {
-    &rp_architecture_deepseek2,
-    &rp_architecture_deepseek3,
-    &rp_architecture_gemma3,
-    &rp_architecture_gpt_oss,
-    &rp_architecture_llama,
-    &rp_architecture_phi3,
-    &rp_architecture_qwen2,
-    &rp_architecture_qwen3,
-    &rp_architecture_qwen35,
-    &rp_architecture_qwen35moe,
-    &rp_architecture_qwen3moe,
-    &rp_architecture_smollm3,
-    NULL,
+    &rp_architecture_deepseek2, &rp_architecture_deepseek3,
+    &rp_architecture_gemma2,    &rp_architecture_gemma3,
+    &rp_architecture_gpt_oss,   &rp_architecture_llama,
+    &rp_architecture_phi3,      &rp_architecture_qwen2,
+    &rp_architecture_qwen3,     &rp_architecture_qwen35,
+    &rp_architecture_qwen35moe, &rp_architecture_qwen3moe,
+    &rp_architecture_smollm3,   NULL,
 };
 
 const struct rp_architecture *rp_architecture_find(struct rp_gguf_string name)
@@ -183,6 +177,14 @@ static bool has_weight(enum rp_step_kind kind)
 bool rp_weight_is_optional(enum rp_weight_id which)
 {
     return which == RP_ROUTER_CORRECTION;
+}
+
+struct rp_model_config rp_layer_config(const struct rp_model_config *config, size_t layer)
+{
+    struct rp_model_config own = *config;
+    if (config->intermediate_sizes && layer < config->n_layers)
+        own.intermediate_size = config->intermediate_sizes[layer];
+    return own;
 }
 
 const struct rp_layer_plan *rp_architecture_plan(const struct rp_architecture *architecture,

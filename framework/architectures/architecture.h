@@ -133,6 +133,8 @@ struct rp_architecture {
     bool scales_embeddings;     /* by sqrt(hidden_size) */
     bool ties_embeddings;       /* where config.json does not say */
     enum rp_activation_function activation;
+    /* Caps of attention's scores and of the logits, where no key says otherwise; 0: the architecture has none. */
+    float attention_softcap, logits_softcap;
     /* A model of so many layers scales attention by 1 / sqrt(hidden_size / n_heads), which no key of a GGUF
      * says; 0: none does. */
     size_t layers_scaled_by_width;
@@ -152,8 +154,8 @@ struct rp_architecture {
 };
 
 extern const struct rp_architecture rp_architecture_deepseek2, rp_architecture_deepseek3,
-    rp_architecture_llama, rp_architecture_phi3, rp_architecture_qwen3, rp_architecture_gemma3,
-    rp_architecture_gpt_oss, rp_architecture_qwen2, rp_architecture_qwen35,
+    rp_architecture_llama, rp_architecture_phi3, rp_architecture_qwen3, rp_architecture_gemma2,
+    rp_architecture_gemma3, rp_architecture_gpt_oss, rp_architecture_qwen2, rp_architecture_qwen35,
     rp_architecture_qwen35moe, rp_architecture_qwen3moe, rp_architecture_smollm3;
 
 /* Their names, for a message: "llama, qwen3"; those of config.json's model_type. */
@@ -186,6 +188,9 @@ bool rp_architecture_has_shared_expert(const struct rp_architecture *architectur
 float rp_attention_scale(const struct rp_architecture *architecture,
                          const struct rp_model_config *config);
 
+/* config as that layer has it: of sizes that differ from layer to layer its own. */
+struct rp_model_config rp_layer_config(const struct rp_model_config *config, size_t layer);
+
 /* What that layer computes; config's layer_kinds and n_dense_layers are set. */
 const struct rp_layer_plan *rp_architecture_plan(const struct rp_architecture *architecture,
                                                  const struct rp_model_config *config,
@@ -211,7 +216,7 @@ struct rp_weight_rows {
 struct rp_weight_rows rp_weight_rows(const struct rp_architecture *architecture,
                                      const struct rp_model_config *config, enum rp_weight_id which);
 
-/* 0 for what the configuration does not have. */
+/* 0 for what the configuration does not have; config is the layer's, here and in what takes it below. */
 size_t rp_buffer_width(const struct rp_model_config *config, enum rp_buffer buffer);
 
 /* Rows and columns of a weight; a norm's *n_out is 1. */

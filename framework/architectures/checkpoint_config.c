@@ -87,10 +87,42 @@ static enum rp_status check_attention_scale(const struct reader *reader,
     return status;
 }
 
-static enum rp_status read_sizes(const struct reader *reader,
-                                 const struct rp_architecture *architecture,
-                                 struct rp_model_config *model)
+/* The FFN's width: a number, or one for each layer. */
+static enum rp_status read_widths(const struct reader *reader, struct rp_checkpoint_config *config)
 {
+    const char key[] = "intermediate_size";
+    const bool has_experts = rp_architecture_has_experts(config->architecture);
+    const cJSON *list = rp_checkpoint_setting(reader->checkpoint, key), *item;
+    struct rp_model_config *model = &config->model;
+    size_t n = 0;
+    if (!cJSON_IsArray(list))
+        return read_size(reader, key, has_experts ? 0 : REQUIRED, &model->intermediate_size);
+    if ((size_t)cJSON_GetArraySize(list) != model->n_layers)
+        return FAIL(reader, list, RP_ERR_MISMATCH,
+                    "\"%s\": expected a number, or an array of one per layer, %zu", key,
+                    model->n_layers);
+    size_t *sizes = calloc(model->n_layers, sizeof *sizes);
+    config->intermediate_sizes = sizes;
+    model->intermediate_sizes = sizes;
+    if (!sizes)
+        return FAIL(reader, NULL, RP_ERR_MEMORY, "no memory for %zu layers", model->n_layers);
+    cJSON_ArrayForEach(item, list)
+    {
+        long long number;
+        if (!rp_json_int(item, 1, MAX_SIZE, &number))
+            return FAIL(reader, item, RP_ERR_FORMAT, "\"%s\": expected numbers from 1 to %d", key,
+                        MAX_SIZE);
+        sizes[n++] = (size_t)number;
+        if ((size_t)number > model->intermediate_size)
+            model->intermediate_size = (size_t)number;
+    }
+    return RP_OK;
+}
+
+static enum rp_status read_sizes(const struct reader *reader, struct rp_checkpoint_config *config)
+{
+    const struct rp_architecture *architecture = config->architecture;
+    struct rp_model_config *model = &config->model;
     double eps;
     enum rp_status status = read_size(reader, "num_hidden_layers", REQUIRED, &model->n_layers);
     if (status == RP_OK && model->n_layers > MAX_LAYERS)
@@ -100,9 +132,7 @@ static enum rp_status read_sizes(const struct reader *reader,
     if (status == RP_OK)
         status = read_size(reader, "hidden_size", REQUIRED, &model->hidden_size);
     if (status == RP_OK)
-        status = read_size(reader, "intermediate_size",
-                           rp_architecture_has_experts(architecture) ? 0 : REQUIRED,
-                           &model->intermediate_size);
+        status = read_widths(reader, config);
     if (status == RP_OK)
         status = read_size(reader, "vocab_size", REQUIRED, &model->vocab_size);
     if (status == RP_OK)
@@ -473,6 +503,35 @@ static enum rp_status read_window(const struct reader *reader,
     return status;
 }
 
+/* A GGUF has no way to say that there is none, where the architecture has one. */
+static enum rp_status read_softcap(const struct reader *reader, const char *key, float usual,
+                                   float *cap)
+{
+    const cJSON *value = rp_checkpoint_setting(reader->checkpoint, key);
+    double number = (double)usual;
+    enum rp_status status = RP_OK;
+    if (value && !(usual > 0))
+        return FAIL(reader, value, RP_ERR_UNSUPPORTED, "\"%s\": a cap is computed of gemma2 alone",
+                    key);
+    if (value)
+        status = check_positive(reader, value, key, &number);
+    *cap = (float)number;
+    return status;
+}
+
+static enum rp_status read_softcaps(const struct reader *reader,
+                                    const struct rp_architecture *architecture,
+                                    struct rp_model_config *model)
+{
+    const enum rp_status status =
+        read_softcap(reader, "attn_logit_softcapping", architecture->attention_softcap,
+                     &model->attention_softcap);
+    if (status != RP_OK)
+        return status;
+    return read_softcap(reader, "final_logit_softcapping", architecture->logits_softcap,
+                        &model->logits_softcap);
+}
+
 /* Where config.json has it, it has to be the one that is computed. */
 static enum rp_status check_number(const struct reader *reader, const char *key, double expected)
 {
@@ -490,7 +549,6 @@ static enum rp_status refuse_features(const struct reader *reader,
     const char *key = has_gelu ? "hidden_activation" : "hidden_act";
     const char *expected = has_gelu ? "gelu_pytorch_tanh" : "silu";
     const cJSON *act = rp_checkpoint_setting(reader->checkpoint, key);
-    const cJSON *cap = rp_checkpoint_setting(reader->checkpoint, "final_logit_softcapping");
     const cJSON *window = rp_checkpoint_setting(reader->checkpoint, "sliding_window");
     const cJSON *use_window = rp_checkpoint_setting(reader->checkpoint, "use_sliding_window");
     enum rp_status status = RP_OK;
@@ -503,8 +561,6 @@ static enum rp_status refuse_features(const struct reader *reader,
     if (act && !(cJSON_IsString(act) && strcmp(act->valuestring, expected) == 0))
         return FAIL(reader, act, RP_ERR_UNSUPPORTED,
                     "\"%s\" is not \"%s\", which alone is computed", key, expected);
-    if (cap)
-        return FAIL(reader, cap, RP_ERR_UNSUPPORTED, "a cap on the logits is not computed");
     if (!rp_architecture_has_window(architecture) && window &&
         !(use_window && cJSON_IsFalse(use_window)))
         return FAIL(reader, window, RP_ERR_UNSUPPORTED, "a sliding window is not computed");
@@ -555,7 +611,7 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
         reader.sliding_rope = cJSON_GetObjectItemCaseSensitive(reader.rope, "sliding_attention");
         reader.rope = full;
     }
-    enum rp_status status = read_sizes(&reader, out->architecture, model);
+    enum rp_status status = read_sizes(&reader, out);
     if (status == RP_OK)
         status = read_prediction_layers(&reader, model);
     if (status == RP_OK)
@@ -578,6 +634,8 @@ enum rp_status rp_checkpoint_config_read(const struct rp_checkpoint *checkpoint,
     if (status == RP_OK && rp_architecture_has_experts(out->architecture))
         status = read_experts(&reader, out->architecture, model);
     if (status == RP_OK)
+        status = read_softcaps(&reader, out->architecture, model);
+    if (status == RP_OK)
         status = refuse_features(&reader, out->architecture);
     return status;
 }
@@ -594,6 +652,8 @@ void rp_checkpoint_config_put_in_one(struct rp_checkpoint_config *config)
 void rp_checkpoint_config_free(struct rp_checkpoint_config *config)
 {
     free(config->layer_kinds);
+    free(config->intermediate_sizes);
+    config->intermediate_sizes = NULL;
     free(config->short_rope_factors);
     free(config->long_rope_factors);
     config->short_rope_factors = NULL;

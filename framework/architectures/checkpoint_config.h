@@ -13,6 +13,7 @@ struct rp_checkpoint_config {
     const struct rp_architecture *architecture;
     struct rp_model_config model;    /* its layer_kinds are the ones below */
     enum rp_layer_kind *layer_kinds; /* [n_layers], owned */
+    size_t *intermediate_sizes;      /* [n_layers], owned; NULL: all layers have one size */
     size_t context_length;           /* 0: not said */
     bool has_llama3_rope;            /* rope scaling, with the four numbers below */
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor, rope_original_context;

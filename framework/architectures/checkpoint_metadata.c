@@ -111,6 +111,31 @@ static void put_latents(struct rp_gguf_metadata *metadata, const struct rp_model
     put_size(metadata, name, "attention.value_length_mla", model->v_head_dim);
 }
 
+/* One for each layer. */
+static void put_widths(struct rp_gguf_metadata *metadata, const struct rp_model_config *model)
+{
+    char key[KEY_SIZE];
+    int64_t *widths = calloc(model->n_layers, sizeof *widths);
+    metadata->failed = metadata->failed || !widths;
+    for (size_t i = 0; widths && i < model->n_layers; i++)
+        widths[i] = (int64_t)model->intermediate_sizes[i];
+    snprintf(key, sizeof key, "%s.feed_forward_length", model->architecture);
+    if (widths)
+        rp_gguf_metadata_ints(metadata, key, widths, model->n_layers);
+    free(widths);
+}
+
+static void put_softcaps(struct rp_gguf_metadata *metadata,
+                         const struct rp_checkpoint_config *config)
+{
+    const struct rp_model_config *model = &config->model;
+    const struct rp_architecture *absent = config->architecture;
+    put_float(metadata, model->architecture, "attn_logit_softcapping", model->attention_softcap);
+    put_float(metadata, model->architecture, "final_logit_softcapping", model->logits_softcap);
+    put_float(metadata, "checkpoint.absent", "attn_logit_softcapping", absent->attention_softcap);
+    put_float(metadata, "checkpoint.absent", "final_logit_softcapping", absent->logits_softcap);
+}
+
 static void put_rope_scaling(struct rp_gguf_metadata *metadata,
                              const struct rp_checkpoint_config *config)
 {
@@ -151,7 +176,9 @@ void rp_checkpoint_metadata(const struct rp_checkpoint *checkpoint,
     if (config->context_length > 0)
         put_size(metadata, name, "context_length", config->context_length);
     put_size(metadata, name, "embedding_length", model->hidden_size);
-    if (model->intermediate_size > 0)
+    if (model->intermediate_sizes)
+        put_widths(metadata, model);
+    else if (model->intermediate_size > 0)
         put_size(metadata, name, "feed_forward_length", model->intermediate_size);
     put_size(metadata, name, "vocab_size", model->vocab_size);
     put_size(metadata, name, "attention.head_count", model->n_heads);
@@ -169,6 +196,8 @@ void rp_checkpoint_metadata(const struct rp_checkpoint *checkpoint,
         if (config->architecture->window_has_own_rope)
             put_float(metadata, name, "rope.freq_base_swa", model->rope_theta_sliding);
     }
+    if (config->architecture->attention_softcap > 0)
+        put_softcaps(metadata, config);
     put_rope_scaling(metadata, config);
     if (config->n_rope_sections > 0) {
         snprintf(key, sizeof key, "%s.rope.dimension_sections", name);

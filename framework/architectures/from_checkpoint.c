@@ -441,6 +441,7 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
 {
     const struct rp_checkpoint *checkpoint = conversion->checkpoint;
     const enum rp_layer_kind kind = conversion->config.layer_kinds[layer];
+    const struct rp_model_config config = rp_layer_config(&conversion->config.model, layer);
     char shape[256];
     size_t n_rows, n_columns;
     struct made made = {.source = use_tensor(conversion, name), .change = source->change};
@@ -451,14 +452,12 @@ static enum rp_status add_tensor(struct conversion *conversion, const struct rp_
                        "tensor '%s' is missing", name);
     const struct rp_safetensor *tensor = made.source->tensor;
     const char *path = rp_safetensors_path(made.source->file);
-    rp_weight_shape(&conversion->config.model, source->which, &made.n_rows, &made.n_columns);
-    made.n_rows =
-        rp_weight_rows(conversion->config.architecture, &conversion->config.model, source->which)
-            .n_all;
+    rp_weight_shape(&config, source->which, &made.n_rows, &made.n_columns);
+    made.n_rows = rp_weight_rows(conversion->config.architecture, &config, source->which).n_all;
     n_rows = made.n_rows;
     n_columns = made.n_columns;
     if (is_of_kv_b(source->which))
-        rp_weight_shape(&conversion->config.model, RP_ATTN_KV_B, &n_rows, &n_columns);
+        rp_weight_shape(&config, RP_ATTN_KV_B, &n_rows, &n_columns);
     if (!has_shape(tensor, n_rows, n_columns))
         return rp_fail(err, RP_ERR_MISMATCH, path, (long long)tensor->offset,
                        "tensor '%s' is %s, expected [%zu][%zu] from config.json", name,

@@ -207,13 +207,13 @@ static void rope_scaling_that_is_not_computed_is_an_error(void **state)
 static void settings_that_are_not_computed_are_errors(void **state)
 {
     (void)state;
-    expect_error("llama", "\"model_type\": \"llama\"", "\"model_type\": \"gemma\"",
-                 RP_ERR_UNSUPPORTED,
-                 "model_type gemma; computed are: deepseek_v2, deepseek_v3, gemma3, gemma3_text, "
-                 "gpt_oss, llama, mistral, "
-                 "phi3, qwen2, "
-                 "qwen3, qwen3_5, "
-                 "qwen3_5_text, qwen3_5_moe, qwen3_5_moe_text, qwen3_moe, smollm3");
+    expect_error(
+        "llama", "\"model_type\": \"llama\"", "\"model_type\": \"gemma\"", RP_ERR_UNSUPPORTED,
+        "model_type gemma; computed are: deepseek_v2, deepseek_v3, gemma2, gemma3, gemma3_text, "
+        "gpt_oss, llama, mistral, "
+        "phi3, qwen2, "
+        "qwen3, qwen3_5, "
+        "qwen3_5_text, qwen3_5_moe, qwen3_5_moe_text, qwen3_moe, smollm3");
     expect_error("qwen3", "\"silu\"", "\"gelu\"", RP_ERR_UNSUPPORTED,
                  "\"hidden_act\" is not \"silu\", which alone is computed");
     expect_error("qwen3", "\"use_sliding_window\": false",

@@ -12,7 +12,7 @@
 #include "architectures/gpt_oss_experts.h"
 #include "base/file.h"
 #include "base/scratch_test_util.h"
-#include "weights/safetensors_builder.h"
+#include "tensor/safetensors_builder.h"
 
 enum { EXPERTS = 2, OUT = 3, IN = 4, ALL = 2 * OUT };
 

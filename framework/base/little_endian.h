@@ -28,6 +28,20 @@ static inline float rp_float_from_bits(uint32_t bits)
     return value;
 }
 
+/* Exact, subnormals included: the exponent is rebased by a multiplication, and for subnormals the
+ * mantissa is placed behind 0.5, which is then subtracted. From Marat Dukhan's FP16 library. */
+static inline float rp_float_from_half(uint16_t half)
+{
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
+    uint32_t shifted = (uint32_t)half << 17; /* the sign is shifted out */
+    float normal = rp_float_from_bits((shifted >> 4) + (0xe0u << 23)) * 0x1p-112f;
+    float subnormal = rp_float_from_bits((shifted >> 17) | (126u << 23)) - 0.5f;
+    uint32_t bits;
+    float magnitude = shifted < (1u << 27) ? subnormal : normal;
+    memcpy(&bits, &magnitude, sizeof bits);
+    return rp_float_from_bits(sign | bits);
+}
+
 static inline double rp_load_f64(const unsigned char *bytes)
 {
     uint64_t bits = rp_load_u64(bytes);

@@ -11,6 +11,7 @@
 
 #include "base/numbers.h"
 #include "cli/path_kind.h"
+#include "cli/reading.h"
 #include "compare/warnings.h"
 #include "diagnose/tokens.h"
 #include "report/by_position.h"
@@ -22,9 +23,9 @@
 static const char help[] =
     "usage: refparity diff [OPTION ...] REFERENCE DUMP\n"
     "\n"
-    "Compares every slot that the reference (an .npz) and the engine's dump (a folder of\n"
-    ".npy or .bin files, or another .npz) have in common. emb, h0, h1 ..., post_norm have\n"
-    "to be within the limit on L2_rel, logits above the limit on the cosine; other slots\n"
+    "Compares every slot that the reference (an .npz or .safetensors) and the engine's dump (a\n"
+    "folder of .npy or .bin files, or such a file) have in common. emb, h0, h1 ..., post_norm\n"
+    "have to be within the limit on L2_rel, logits above the limit on the cosine; other slots\n"
     "are shown. A required slot that only the reference has is an error, and so is a position\n"
     "that only the reference has, unless --pos names those to compare; what else could not be\n"
     "compared is counted.\n"
@@ -32,6 +33,14 @@ static const char help[] =
     "  --pos LIST|all            compare these positions alone: 0, or 0,4,7-11; a dump of plain\n"
     "                            NAME.bin files holds one position, the first of LIST (0 unless\n"
     "                            given)  [all]\n"
+    "  --names FILE              which names are which slots, lines \"their_name our_slot\", as\n"
+    "                            \"model.layers.{l} h{l}\" (docs/file-formats.md)  [names that "
+    "are\n"
+    "                            common are read, and it is said]\n"
+    "  --reference-names FILE    the same for the reference alone\n"
+    "  --dump-names FILE         the same for the dump alone\n"
+    "  --rows N                  a plain NAME.bin holds N positions  [as many rows of the other\n"
+    "                            side's width as fit into it]\n"
     "  --threshold-l2-rel X      limit on L2_rel of hidden states  [0.05]\n"
     "  --threshold-cosine X      limit on the logits' cosine  [0.90]\n"
     "  --all                     print every slot, in forward order: else those that fail come\n"
@@ -47,8 +56,11 @@ static const char help[] =
 
 struct options {
     const char *reference, *dump;
-    const char *html;   /* NULL: no page */
-    int64_t *positions; /* [n_positions] ascending; NULL: all; owned */
+    const char *html;                     /* NULL: no page */
+    const char *names, *names_of[2];      /* files, of both sides and of each; NULL: none */
+    struct rp_tensor_set_options read[2]; /* reference, dump */
+    struct rp_names *rules[2]; /* of read; owned, the second NULL where it is the first */
+    int64_t *positions;        /* [n_positions] ascending; NULL: all; owned */
     size_t n_positions;
     struct rp_limits limits;
     int json, strict_warnings;
@@ -118,11 +130,17 @@ static int parse_options(int argc, char **argv, struct options *options)
                                           {"all", no_argument, NULL, 'a'},
                                           {"json", no_argument, NULL, 'j'},
                                           {"html", required_argument, NULL, 'w'},
+                                          {"names", required_argument, NULL, 'n'},
+                                          {"reference-names", required_argument, NULL, 'r'},
+                                          {"dump-names", required_argument, NULL, 'd'},
+                                          {"rows", required_argument, NULL, 'R'},
                                           {"strict-warnings", no_argument, NULL, 's'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     *options = (struct options){.limits = rp_limits_default(),
                                 .strict_warnings = rp_env_flag("REFPARITY_STRICT_WARNINGS")};
+    options->read[0] = options->read[1] =
+        (struct rp_tensor_set_options){.single_position = -1, .with_aliases = true};
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
@@ -147,6 +165,15 @@ static int parse_options(int argc, char **argv, struct options *options)
         case 'a': options->shows_all = true; break;
         case 'j': options->json = 1; break;
         case 'w': options->html = optarg; break;
+        case 'n': options->names = optarg; break;
+        case 'r': options->names_of[0] = optarg; break;
+        case 'd': options->names_of[1] = optarg; break;
+        case 'R':
+            if (!rp_cli_parse_rows(optarg, &options->read[1].n_rows))
+                return rp_cli_usage_error("diff", "--rows takes a number of positions, not \"%s\"",
+                                          optarg);
+            options->read[0].n_rows = options->read[1].n_rows;
+            break;
         case 's': options->strict_warnings = 1; break;
         case 'h': fputs(help, stdout); return RP_EXIT_PASS;
         default: return rp_cli_usage_error("diff", "unknown option %s", argv[optind - 1]);
@@ -158,8 +185,8 @@ static int parse_options(int argc, char **argv, struct options *options)
     options->reference = argv[optind];
     options->dump = argv[optind + 1];
     const unsigned wrong = 1U << RP_PATH_GGUF | 1U << RP_PATH_NPY;
-    const int code =
-        rp_cli_check_kind("diff", "an npz or a dump for REFERENCE", options->reference, wrong);
+    const int code = rp_cli_check_kind("diff", "an npz, a safetensors file or a dump for REFERENCE",
+                                       options->reference, wrong);
     return code >= 0 ? code
                      : rp_cli_check_kind("diff", "a dump or an npz for DUMP", options->dump, wrong);
 }
@@ -168,7 +195,8 @@ static int parse_options(int argc, char **argv, struct options *options)
 static bool are_swapped(const struct rp_comparison *c)
 {
     size_t length;
-    return rp_tensor_set_layout(c->reference) != RP_LAYOUT_NPZ &&
+    const enum rp_layout layout = rp_tensor_set_layout(c->reference);
+    return (layout == RP_LAYOUT_NPY || layout == RP_LAYOUT_BIN) &&
            rp_tensor_set_layout(c->engine) == RP_LAYOUT_NPZ &&
            rp_tensor_set_manifest(c->engine, &length) != NULL;
 }
@@ -208,7 +236,7 @@ static struct compared count_positions(const struct rp_comparison *c,
     for (size_t i = 0; i < pair->n_slots; i++) {
         const struct rp_slot_result *slot = &pair->slots[i];
         const struct rp_slot_info *of = rp_tensor_set_find(c->reference, slot->slot);
-        if (!slot->required || !of)
+        if (!slot->required || !of || slot->verdict == RP_SKIP)
             continue;
         compared.n = of->n_positions > compared.n ? of->n_positions : compared.n;
         compared.most = slot->n_compared > compared.most ? slot->n_compared : compared.most;
@@ -238,6 +266,11 @@ static void print_result(const struct rp_terminal *out, const struct options *op
         cJSON_AddStringToObject(root, "dump", options->dump);
         rp_report_json(root, pair, divergence);
         rp_report_json_warnings(root, warnings);
+        rp_cli_add_notes(root, "reference_notes", comparison->reference);
+        rp_cli_add_notes(root, "dump_notes", comparison->engine);
+        rp_cli_add_others(root, "not_compared_reference", comparison->reference,
+                          comparison->engine);
+        rp_cli_add_others(root, "not_compared_dump", comparison->engine, comparison->reference);
         cJSON_AddNumberToObject(root, "n_positions", (double)compared.n);
         cJSON_AddNumberToObject(root, "n_positions_compared", (double)compared.most);
         char *text = cJSON_Print(root);
@@ -251,7 +284,11 @@ static void print_result(const struct rp_terminal *out, const struct options *op
                                        .positions = compared.text,
                                        .warnings = warnings,
                                        .shows_all = options->shows_all};
+    rp_cli_print_notes(out, "reference", comparison->reference);
+    rp_cli_print_notes(out, "dump", comparison->engine);
     rp_report_text(out, &subject, pair, divergence);
+    rp_cli_print_others(out, "reference", comparison->reference, comparison->engine);
+    rp_cli_print_others(out, "dump", comparison->engine, comparison->reference);
     if (pair->verdict == RP_SKIP)
         rp_print_line(out, "nothing could be compared");
 }
@@ -278,10 +315,96 @@ static enum rp_status write_html(const struct options *options,
     return status;
 }
 
+static enum rp_status open_names(struct options *options, struct rp_error *err)
+{
+    enum rp_status status = RP_OK;
+    if (options->names && (options->names_of[0] || options->names_of[1]))
+        return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
+                       "--names is for both sides: expected it alone, or the names of each");
+    if (options->names)
+        status = rp_names_open(options->names, &options->rules[0], err);
+    for (int side = 0; side < 2 && status == RP_OK; side++) {
+        if (options->names_of[side])
+            status = rp_names_open(options->names_of[side], &options->rules[side], err);
+        options->read[side].names = options->rules[options->names ? 0 : side];
+    }
+    return status;
+}
+
+/* The number of layers, which has to be that of both sides. */
+static enum rp_status agree_on_layers(struct rp_comparison *comparison, struct rp_error *err)
+{
+    comparison->n_layers = count_layers(comparison);
+    const int declared = rp_tensor_set_n_layers(comparison->engine);
+    const int seen = rp_tensor_set_n_layers_seen(comparison->engine);
+    const int engine_layers = seen > comparison->n_layers ? seen : declared;
+    const bool is_renamed = rp_tensor_set_n_notes(comparison->engine) > 0 ||
+                            rp_tensor_set_n_notes(comparison->reference) > 0;
+    if (engine_layers < 0 || engine_layers == comparison->n_layers)
+        return RP_OK;
+    if (is_renamed) { /* the first thing to look at */
+        const struct rp_terminal out = rp_terminal_plain(stderr);
+        rp_cli_print_notes(&out, "reference", comparison->reference);
+        rp_cli_print_notes(&out, "dump", comparison->engine);
+    }
+    return rp_fail(
+        err, RP_ERR_MISMATCH, rp_tensor_set_path(comparison->engine), -1,
+        "the dump has %d layers, the reference %d%s", engine_layers, comparison->n_layers,
+        is_renamed ? ": are its names other slots than was read? say it with --names" : "");
+}
+
+static enum rp_status open_comparison(struct options *options, struct rp_comparison *comparison,
+                                      struct rp_error *err)
+{
+    enum rp_status status = open_names(options, err);
+    if (options->positions)
+        options->read[0].single_position = options->read[1].single_position = options->positions[0];
+    if (!status)
+        status =
+            rp_cli_open_both(options->reference, &options->read[0], options->dump,
+                             &options->read[1], &comparison->reference, &comparison->engine, err);
+    for (int side = 0; side < 2 && !status; side++)
+        status = rp_cli_check_names(options->rules[side], err);
+    if (!status && are_swapped(comparison))
+        status = rp_fail(err, RP_ERR_ARGUMENT, NULL, -1,
+                         "expected REFERENCE and DUMP, found %s, a dump, and %s, a fixture: "
+                         "swapped?",
+                         options->reference, options->dump);
+    return status ? status : agree_on_layers(comparison, err);
+}
+
+static int compare(const struct rp_terminal *out, const struct options *options,
+                   const struct rp_comparison *comparison)
+{
+    struct rp_tokens_result tokens;
+    struct rp_pair_result pair;
+    struct rp_divergence divergence;
+    struct rp_warnings warnings;
+    struct rp_error err;
+    rp_compare_tokens(comparison, &tokens);
+    rp_explain_tokens(comparison, NULL, &tokens);
+    if (rp_compare_pair_after_tokens(comparison, &tokens, &pair, &err))
+        return rp_cli_error(&err);
+    rp_diagnose_pair(comparison, &pair, &divergence);
+    rp_warn_pair(&pair, false, &warnings); /* nobody says what weights the engine has */
+    print_result(out, options, comparison, &pair, &divergence, &warnings);
+    int result = exit_code(options, &pair, &warnings);
+    if (options->html && write_html(options, comparison, &pair, &divergence, &warnings, &err))
+        result = rp_cli_error(&err);
+    rp_pair_result_free(&pair);
+    if (!rp_tensor_set_complete(comparison->engine)) {
+        (void)rp_fail(&err, RP_ERR_MISMATCH, options->dump, -1,
+                      "the dump is not complete, rp_dump_close was not reached: what is there "
+                      "was compared");
+        result = rp_cli_error(&err);
+    }
+    return result;
+}
+
 int rp_cli_diff(int argc, char **argv, const struct rp_terminal *out)
 {
     struct options options;
-    const int code = parse_options(argc, argv, &options);
+    int code = parse_options(argc, argv, &options);
     if (code >= 0) {
         free(options.positions);
         return code;
@@ -289,57 +412,13 @@ int rp_cli_diff(int argc, char **argv, const struct rp_terminal *out)
     struct rp_comparison comparison = {.limits = options.limits,
                                        .positions = options.positions,
                                        .n_positions = options.n_positions};
-    struct rp_pair_result pair;
-    struct rp_divergence divergence;
     struct rp_error err;
-    int result;
-    enum rp_status status =
-        rp_tensor_set_open(options.reference, RP_LAYOUT_AUTO, 0, &comparison.reference, &err);
-    if (!status)
-        status = rp_tensor_set_open(options.dump, RP_LAYOUT_AUTO,
-                                    options.positions ? options.positions[0] : 0,
-                                    &comparison.engine, &err);
-    if (!status && are_swapped(&comparison))
-        status = rp_fail(&err, RP_ERR_ARGUMENT, NULL, -1,
-                         "expected REFERENCE and DUMP, found %s, a dump, and %s, a fixture: "
-                         "swapped?",
-                         options.reference, options.dump);
-    if (!status) {
-        comparison.n_layers = count_layers(&comparison);
-        const int declared = rp_tensor_set_n_layers(comparison.engine);
-        const int seen = rp_tensor_set_n_layers_seen(comparison.engine);
-        const int engine_layers = seen > comparison.n_layers ? seen : declared;
-        if (engine_layers >= 0 && engine_layers != comparison.n_layers)
-            status = rp_fail(&err, RP_ERR_MISMATCH, options.dump, -1,
-                             "the dump has %d layers, the reference %d", engine_layers,
-                             comparison.n_layers);
-    }
-    if (!status) {
-        struct rp_tokens_result tokens;
-        rp_compare_tokens(&comparison, &tokens);
-        rp_explain_tokens(&comparison, NULL, &tokens);
-        status = rp_compare_pair_after_tokens(&comparison, &tokens, &pair, &err);
-    }
-    if (status) {
-        result = rp_cli_error(&err);
-    } else {
-        rp_diagnose_pair(&comparison, &pair, &divergence);
-        struct rp_warnings warnings;
-        rp_warn_pair(&pair, false, &warnings); /* nobody says what weights the engine has */
-        print_result(out, &options, &comparison, &pair, &divergence, &warnings);
-        result = exit_code(&options, &pair, &warnings);
-        if (options.html && write_html(&options, &comparison, &pair, &divergence, &warnings, &err))
-            result = rp_cli_error(&err);
-        rp_pair_result_free(&pair);
-        if (!rp_tensor_set_complete(comparison.engine)) {
-            (void)rp_fail(&err, RP_ERR_MISMATCH, options.dump, -1,
-                          "the dump is not complete, rp_dump_close was not reached: what is there "
-                          "was compared");
-            result = rp_cli_error(&err);
-        }
-    }
-    free(options.positions);
+    code = open_comparison(&options, &comparison, &err) ? rp_cli_error(&err)
+                                                        : compare(out, &options, &comparison);
     rp_tensor_set_close(comparison.reference);
     rp_tensor_set_close(comparison.engine);
-    return result;
+    rp_names_free(options.rules[0]);
+    rp_names_free(options.rules[1]);
+    free(options.positions);
+    return code;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/mapped_fault.h"
+#include "tensor/other_formats.h"
 #include "refparity/compare.h"
 
 #ifndef RP_VERSION
@@ -36,6 +37,8 @@ int rp_cli_error(const struct rp_error *err)
     const struct rp_terminal out = rp_terminal_plain(stderr);
     char text[2300];
     rp_print_line(&out, "refparity: error: %s", rp_error_text(err, text, sizeof text));
+    if (err->code == RP_ERR_UNSUPPORTED && err->where[0])
+        (void)rp_other_format_print(stderr, err->where);
     return RP_EXIT_ERROR;
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "cli/cli.h"
+#include "tensor/other_formats.h"
 
 static bool is_file_in(const char *folder, const char *name)
 {
@@ -48,6 +49,8 @@ static enum rp_path_kind kind_of_file(const char *path)
         if (size >= sizeof known[i].magic &&
             memcmp(bytes, known[i].magic, sizeof known[i].magic) == 0)
             kind = known[i].kind;
+    if (kind == RP_PATH_OTHER && rp_is_safetensors(bytes, size))
+        kind = RP_PATH_SAFETENSORS;
     rp_file_unmap(bytes, size);
     return kind;
 }
@@ -69,11 +72,9 @@ enum rp_path_kind rp_path_kind(const char *path)
 const char *rp_path_kind_text(enum rp_path_kind kind)
 {
     static const char *const texts[] = {
-        [RP_PATH_OTHER] = "something else",
-        [RP_PATH_GGUF] = "a GGUF",
-        [RP_PATH_NPZ] = "an npz",
-        [RP_PATH_NPY] = "an npy",
-        [RP_PATH_CHECKPOINT] = "a checkpoint",
+        [RP_PATH_OTHER] = "something else", [RP_PATH_GGUF] = "a GGUF",
+        [RP_PATH_NPZ] = "an npz",           [RP_PATH_SAFETENSORS] = "a safetensors file",
+        [RP_PATH_NPY] = "an npy",           [RP_PATH_CHECKPOINT] = "a checkpoint",
         [RP_PATH_DUMP] = "a dump",
     };
     return texts[kind];
@@ -86,7 +87,7 @@ bool rp_path_is_model(enum rp_path_kind kind)
 
 bool rp_path_has_states(enum rp_path_kind kind)
 {
-    return kind == RP_PATH_NPZ || kind == RP_PATH_DUMP;
+    return kind == RP_PATH_NPZ || kind == RP_PATH_SAFETENSORS || kind == RP_PATH_DUMP;
 }
 
 int rp_cli_check_kind(const char *command, const char *wanted, const char *path, unsigned wrong)

@@ -10,6 +10,7 @@ enum rp_path_kind {
     RP_PATH_GGUF,
     RP_PATH_NPZ,
     RP_PATH_NPY,
+    RP_PATH_SAFETENSORS,
     RP_PATH_CHECKPOINT, /* a folder with config.json */
     RP_PATH_DUMP        /* a folder with dump.json, or with files .npy or .bin */
 };

@@ -1,14 +1,11 @@
 /* refparity replay: which layers of an engine introduce an error of their own? */
 #include "cli/cli.h"
 
-#include <errno.h>
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
@@ -16,244 +13,23 @@
 #include "base/file.h"
 #include "base/numbers.h"
 #include "cli/path_kind.h"
+#include "cli/reading.h"
 #include "cli/replay_expected.h"
 #include "cli/replay_jobs.h"
 #include "cli/replay_lacks.h"
+#include "cli/replay_options.h"
 #include "cli/replay_output.h"
 #include "explain/damaged_dump.h"
 #include "explain/other_weights.h"
 #include "refparity/explain.h"
 #include "refparity/replay.h"
 
-static const char help[] =
-    "usage: refparity replay [OPTION ...] MODEL DUMP\n"
-    "       refparity replay --expected FILE.npz [OPTION ...] DUMP\n"
-    "\n"
-    "Runs each operation of the model on the engine's own dumped values, with the engine's own\n"
-    "weights, and shows the error that it introduces; what it was given does not show. An error\n"
-    "over the limit, what FP32 sums in another order may add, fails. An operation whose inputs\n"
-    "are not dumped is carried from the nearest slots that are. Reads the engine's model and its\n"
-    "dump; needs no reference. MODEL is a GGUF, or the folder of a Hugging Face checkpoint\n"
-    "(config.json and safetensors).\n"
-    "\n"
-    "What the engine computes in, where that is not FP32 throughout:\n"
-    "  --activations NAME   what the inputs of matrix products are rounded to: f32, by_weight\n"
-    "                       (what each weight's type is multiplied with), f16, bf16, q8_0,\n"
-    "                       q8_K  [f32]\n"
-    "  --kv-cache NAME      f32, f16, q8_0, q4_0  [f32]\n"
-    "  --attention NAME     plain, flash  [plain]\n"
-    "  --state NAME         what each operation's output is kept in: f32, bf16, f16  [f32]\n"
-    "  --mode NAME          per-token, batched, batched:N with N positions at once, or parallel:N\n"
-    "                       as one of N sequences  [batched]\n"
-    "What is replayed:\n"
-    "  --layers A-B         layers A to B, or A alone  [all, emb, post_norm and logits too]; of a\n"
-    "                       GGUF in shards those that do not hold them may be missing\n"
-    "  --tokens FILE        the prompt's token ids, a decimal number a line  [the dump's]\n"
-    "  --layout NAME        of the dump: npy, bin, npz  [found out]\n"
-    "  --threads N          layers at once  [one a core]\n"
-    "  --no-explain         do not look for what explains an error\n"
-    "  --expected FILE      what each slot has to be, as ci/record.sh --replay computes it with\n"
-    "                       Hugging Face's modules, of any architecture; what the engine computes\n"
-    "                       in is FILE's, and nothing is explained\n"
-    "Output:\n"
-    "  --json               print JSON\n"
-    "  --html FILE          also write a page with charts, one file that loads nothing\n"
-    "  --all                print every slot, in forward order: else those that fail come first, "
-    "and\n"
-    "                       where many pass they are counted\n"
-    "  --verbose            --all, with every slot's message\n"
-    "  --help\n"
-    "\n"
-    "exit codes: 0 no operation introduces an error, 1 one does, 2 error, also when a required "
-    "slot\n"
-    "or position is missing, the tokens are not known, or the dump is not complete: what was not\n"
-    "shown is no pass\n";
-
-struct options {
-    const char *model, *dump, *tokens_file, *expected;
-    enum rp_layout layout;
-    int first_layer, last_layer; /* -1: all */
-    size_t n_threads;
-    int no_explain, json;
-    struct rp_replay_shown shown;
-    const char *html; /* NULL: no page */
-    struct rp_replay_options replay;
-};
-
 struct run {
-    const struct options *options;
+    const struct rp_cli_replay_options *options;
     struct rp_replay_output output;
     int n_explained, n_undamaged;
     struct rp_products products;
 };
-
-/* ---- options ---- */
-
-static int parse_layers(const char *text, struct options *options)
-{
-    char *end;
-    errno = 0;
-    const long first = strtol(text, &end, 10);
-    long last = first;
-    if (end == text || errno || first < 0 || first > 100000)
-        return 0;
-    if (*end == '-') {
-        const char *second = end + 1;
-        last = strtol(second, &end, 10);
-        if (end == second || errno)
-            return 0;
-    }
-    if (*end || last < first || last > 100000)
-        return 0;
-    options->first_layer = (int)first;
-    options->last_layer = (int)last;
-    return 1;
-}
-
-static int parse_threads(const char *text, struct options *options)
-{
-    char *end;
-    errno = 0;
-    const long n = strtol(text, &end, 10);
-    options->n_threads = n > 0 ? (size_t)n : 0;
-    return end != text && !*end && !errno && n > 0 && n <= 1024;
-}
-
-/* One a core. */
-static size_t default_threads(void)
-{
-    const long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n < 1 ? 1 : n > 64 ? 64 : (size_t)n;
-}
-
-static int parse_layout(const char *text, enum rp_layout *layout)
-{
-    static const struct {
-        const char *name;
-        enum rp_layout layout;
-    } known[] = {{"npy", RP_LAYOUT_NPY}, {"bin", RP_LAYOUT_BIN}, {"npz", RP_LAYOUT_NPZ}};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (strcmp(text, known[i].name) == 0) {
-            *layout = known[i].layout;
-            return 1;
-        }
-    }
-    return 0;
-}
-
-/* -1 to go on, else the exit code. */
-static int take_option(int option, struct options *options)
-{
-    struct rp_numerics *numerics = &options->replay.numerics;
-    struct rp_error err;
-    enum rp_status status = RP_OK;
-    switch (option) {
-    case 'a': status = rp_activations_parse(optarg, &numerics->activations, &err); break;
-    case 'k': status = rp_kv_cache_parse(optarg, &numerics->kv_cache, &err); break;
-    case 't': status = rp_attention_parse(optarg, &numerics->attention, &err); break;
-    case 'm':
-        if (!rp_batch_of_mode(optarg, &numerics->batch))
-            return rp_cli_usage_error(
-                "replay", "--mode takes per-token, batched, batched:N or parallel:N, not \"%s\"",
-                optarg);
-        options->replay.mode =
-            strcmp(optarg, "per-token") == 0 ? RP_MODE_PER_TOKEN : RP_MODE_BATCHED;
-        break;
-    case 'l':
-        if (!parse_layers(optarg, options))
-            return rp_cli_usage_error("replay", "--layers takes A-B or A, not \"%s\"", optarg);
-        break;
-    case 'y':
-        if (!parse_layout(optarg, &options->layout))
-            return rp_cli_usage_error("replay", "--layout takes npy, bin or npz, not \"%s\"",
-                                      optarg);
-        break;
-    case 'p':
-        if (!parse_threads(optarg, options))
-            return rp_cli_usage_error("replay", "--threads takes 1 to 1024, not \"%s\"", optarg);
-        break;
-    case 'i': options->tokens_file = optarg; break;
-    case 'e': options->expected = optarg; break;
-    case 'n': options->no_explain = 1; break;
-    case 's': status = rp_state_parse(optarg, &numerics->state, &err); break;
-    case 'j': options->json = 1; break;
-    case 'w': options->html = optarg; break;
-    case 'v': options->shown = (struct rp_replay_shown){.all = true, .messages = true}; break;
-    case 'z': options->shown.all = true; break;
-    case 'h': fputs(help, stdout); return RP_EXIT_PASS;
-    default: return rp_cli_usage_error("replay", "unknown option or no value for it");
-    }
-    return status == RP_OK ? -1 : rp_cli_error(&err);
-}
-
-/* Of --expected, which says itself what the engine computes in. */
-static int take_dump(int n, char **arguments, struct options *options)
-{
-    if (n != 1)
-        return rp_cli_usage_error("replay",
-                                  "expected DUMP alone beside --expected, found %d arguments", n);
-    if (!rp_numerics_are_plain(&options->replay.numerics))
-        return rp_cli_usage_error("replay",
-                                  "what the engine computes in is said by %s: give it to "
-                                  "ci/record.sh --replay",
-                                  options->expected);
-    options->dump = arguments[0];
-    return rp_cli_check_kind("replay", "a dump or an npz for DUMP", options->dump,
-                             1U << RP_PATH_GGUF | 1U << RP_PATH_NPY | 1U << RP_PATH_CHECKPOINT);
-}
-
-static int parse_options(int argc, char **argv, struct options *options)
-{
-    static const struct option known[] = {{"activations", required_argument, NULL, 'a'},
-                                          {"kv-cache", required_argument, NULL, 'k'},
-                                          {"attention", required_argument, NULL, 't'},
-                                          {"mode", required_argument, NULL, 'm'},
-                                          {"layers", required_argument, NULL, 'l'},
-                                          {"layout", required_argument, NULL, 'y'},
-                                          {"threads", required_argument, NULL, 'p'},
-                                          {"tokens", required_argument, NULL, 'i'},
-                                          {"expected", required_argument, NULL, 'e'},
-                                          {"no-explain", no_argument, NULL, 'n'},
-                                          {"state", required_argument, NULL, 's'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {"html", required_argument, NULL, 'w'},
-                                          {"verbose", no_argument, NULL, 'v'},
-                                          {"all", no_argument, NULL, 'z'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
-    *options = (struct options){.first_layer = -1,
-                                .last_layer = -1,
-                                .n_threads = default_threads(),
-                                .replay = {.mode = RP_MODE_BATCHED}};
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
-        if (option == '?')
-            return rp_cli_usage_error("replay", "unknown option, or no value for %s",
-                                      argv[optind - 1]);
-        const int code = take_option(option, options);
-        if (code >= 0)
-            return code;
-    }
-    if (options->expected)
-        return take_dump(argc - optind, argv + optind, options);
-    if (argc - optind != 2)
-        return rp_cli_usage_error("replay", "expected MODEL and DUMP, found %d arguments",
-                                  argc - optind);
-    options->model = argv[optind];
-    options->dump = argv[optind + 1];
-    const enum rp_path_kind model = rp_path_kind(options->model),
-                            dump = rp_path_kind(options->dump);
-    if (rp_path_has_states(model) && rp_path_is_model(dump))
-        return rp_cli_usage_error(
-            "replay", "expected MODEL and DUMP, found %s, %s, and %s, %s: swapped?", options->model,
-            rp_path_kind_text(model), options->dump, rp_path_kind_text(dump));
-    const int code = rp_cli_check_kind("replay", "a GGUF or a checkpoint for MODEL", options->model,
-                                       1U << RP_PATH_NPZ | 1U << RP_PATH_NPY | 1U << RP_PATH_DUMP);
-    return code >= 0 ? code
-                     : rp_cli_check_kind("replay", "a dump or an npz for DUMP", options->dump,
-                                         1U << RP_PATH_GGUF | 1U << RP_PATH_NPY);
-}
 
 /* A decimal id per line; *ids is freed by the caller. */
 static enum rp_status read_tokens(const char *path, int64_t **ids, size_t *n, struct rp_error *err)
@@ -373,12 +149,12 @@ static enum rp_status take_result(struct rp_replay *replay, struct rp_replay_lay
 
 static enum rp_status run_all(struct rp_replay *replay, struct run *run, struct rp_error *err)
 {
-    const struct options *options = run->options;
+    const struct rp_cli_replay_options *options = run->options;
     const size_t n_layers = rp_model_config(rp_replay_model(replay))->n_layers;
     const bool is_whole = options->first_layer < 0;
     const struct rp_replay_jobs_options jobs_options = {
         .dump = options->dump,
-        .layout = options->layout,
+        .read = &options->read,
         .replay = &options->replay,
         .first_layer = is_whole ? 0 : (size_t)options->first_layer,
         .last_layer = is_whole ? n_layers - 1 : (size_t)options->last_layer,
@@ -417,19 +193,19 @@ static void keep_memory(void)
 #endif
 }
 
-static int replay_expected(const struct options *options, const int64_t *tokens,
+static int replay_expected(const struct rp_cli_replay_options *options, const int64_t *tokens,
                            struct rp_replay_output *output)
 {
     const struct rp_replay_wanted wanted = {.first_layer = options->first_layer,
                                             .last_layer = options->last_layer,
                                             .tokens = tokens,
                                             .n_tokens = options->replay.n_tokens};
-    return rp_cli_replay_expected(options->expected, options->dump, options->layout, &wanted,
+    return rp_cli_replay_expected(options->expected, options->dump, &options->read, &wanted,
                                   output);
 }
 
-static enum rp_status open_model(const struct options *options, struct rp_model **model,
-                                 struct rp_error *err)
+static enum rp_status open_model(const struct rp_cli_replay_options *options,
+                                 struct rp_model **model, struct rp_error *err)
 {
     return options->first_layer < 0
                ? rp_model_open(options->model, model, err)
@@ -437,68 +213,92 @@ static enum rp_status open_model(const struct options *options, struct rp_model 
                                       (size_t)options->last_layer, model, err);
 }
 
-/* Prints the error; where the architecture is what the C model does not compute, also what replays it. */
-static int model_error(const struct options *options, const struct rp_error *err)
+/* Prints the error; where the architecture is what the C model does not compute, also what else serves. */
+static int model_error(const struct rp_cli_replay_options *options, const struct rp_error *err)
 {
     const int code = rp_cli_error(err);
-    const bool is_gguf = rp_path_kind(options->model) == RP_PATH_GGUF;
+    const bool is_gguf = options->model && rp_path_kind(options->model) == RP_PATH_GGUF;
     if (err->code == RP_ERR_UNSUPPORTED && strstr(err->message, "computed are: "))
         fprintf(stderr,
                 "refparity: next: Hugging Face's own modules replay other architectures: "
-                "ci/record.sh --replay %s --model HF_MODEL%s%s\n",
-                options->dump, is_gguf ? " --gguf " : "", is_gguf ? options->model : "");
+                "ci/record.sh --replay %s --model HF_MODEL%s%s\n"
+                "refparity: or compare each layer: ci/record.sh --model HF_MODEL --prompt-file "
+                "PROMPT --out reference.npz; refparity diff reference.npz %s\n",
+                options->dump, is_gguf ? " --gguf " : "", is_gguf ? options->model : "",
+                options->dump);
     return code;
+}
+
+/* By the model's width, where the dump's files do not say how many positions they hold. */
+static enum rp_status open_dump(struct rp_cli_replay_options *options, const struct rp_model *model,
+                                struct run *run, struct rp_tensor_set **dump, struct rp_error *err)
+{
+    const struct rp_model_config *config = rp_model_config(model);
+    options->read.width = config->hidden_size;
+    options->read.n_logits = config->vocab_size;
+    enum rp_status status = rp_tensor_set_open_with(options->dump, &options->read, dump, err);
+    if (status == RP_OK)
+        status = rp_cli_check_names(options->read.names, err);
+    if (status == RP_OK)
+        rp_replay_output_notes(&run->output, *dump);
+    return status;
+}
+
+static int replay_model(struct rp_cli_replay_options *options, const int64_t *tokens,
+                        struct run *run)
+{
+    struct rp_model *model = NULL;
+    struct rp_tensor_set *dump = NULL;
+    struct rp_replay *replay = NULL;
+    struct rp_error err;
+    enum rp_status status = open_model(options, &model, &err);
+    if (status == RP_OK)
+        status = open_dump(options, model, run, &dump, &err);
+    if (status == RP_OK)
+        status = rp_replay_open(model, dump, &options->replay, &replay, &err);
+    if (status == RP_OK) {
+        const struct rp_replay_wanted wanted = {.n_layers = (int)rp_model_config(model)->n_layers,
+                                                .first_layer = options->first_layer,
+                                                .last_layer = options->last_layer,
+                                                .tokens = tokens,
+                                                .n_tokens = options->replay.n_tokens};
+        rp_replay_find_lacks(&wanted, dump, &run->output.counts);
+        run->output.counts.n_prediction_layers = rp_model_config(model)->n_prediction_layers;
+        status = run_all(replay, run, &err);
+    }
+    const int result = status == RP_OK
+                           ? rp_replay_output_end(&run->output, options->model, options->dump,
+                                                  &options->replay.numerics)
+                           : model_error(options, &err);
+    rp_replay_close(replay);
+    rp_tensor_set_close(dump);
+    rp_model_close(model);
+    return result;
 }
 
 int rp_cli_replay(int argc, char **argv, const struct rp_terminal *out)
 {
-    struct options options;
-    const int code = parse_options(argc, argv, &options);
-    if (code >= 0)
+    struct rp_cli_replay_options options;
+    int code = rp_cli_replay_parse(argc, argv, &options);
+    if (code >= 0) {
+        rp_names_free(options.read.names);
         return code;
+    }
     struct run run = {.options = &options};
-    keep_memory();
-    struct rp_model *model = NULL;
-    struct rp_tensor_set *dump = NULL;
-    struct rp_replay *replay = NULL;
     int64_t *tokens = NULL;
     struct rp_error err;
     enum rp_status status = RP_OK;
+    keep_memory();
     rp_replay_output_open(&run.output, out, options.json, options.shown, options.html);
     if (options.tokens_file) {
         status = read_tokens(options.tokens_file, &tokens, &options.replay.n_tokens, &err);
         options.replay.tokens = tokens;
     }
-    if (status == RP_OK && options.expected) {
-        const int result = replay_expected(&options, tokens, &run.output);
-        rp_replay_output_close(&run.output);
-        free(tokens);
-        return result;
-    }
-    if (status == RP_OK)
-        status = open_model(&options, &model, &err);
-    if (status == RP_OK)
-        status = rp_tensor_set_open(options.dump, options.layout, 0, &dump, &err);
-    if (status == RP_OK)
-        status = rp_replay_open(model, dump, &options.replay, &replay, &err);
-    if (status == RP_OK) {
-        const struct rp_replay_wanted wanted = {.n_layers = (int)rp_model_config(model)->n_layers,
-                                                .first_layer = options.first_layer,
-                                                .last_layer = options.last_layer,
-                                                .tokens = tokens,
-                                                .n_tokens = options.replay.n_tokens};
-        rp_replay_find_lacks(&wanted, dump, &run.output.counts);
-        run.output.counts.n_prediction_layers = rp_model_config(model)->n_prediction_layers;
-        status = run_all(replay, &run, &err);
-    }
-    const int result = status == RP_OK
-                           ? rp_replay_output_end(&run.output, options.model, options.dump,
-                                                  &options.replay.numerics)
-                           : model_error(&options, &err);
+    code = status != RP_OK    ? rp_cli_error(&err)
+           : options.expected ? replay_expected(&options, tokens, &run.output)
+                              : replay_model(&options, tokens, &run);
     rp_replay_output_close(&run.output);
-    rp_replay_close(replay);
-    rp_tensor_set_close(dump);
-    rp_model_close(model);
+    rp_names_free(options.read.names);
     free(tokens);
-    return result;
+    return code;
 }

@@ -2,6 +2,7 @@
 #include "cli/replay_expected.h"
 
 #include "cli/cli.h"
+#include "cli/reading.h"
 #include "replay/expected.h"
 #include "replay/judge.h"
 
@@ -32,16 +33,21 @@ static enum rp_status judge_all(struct rp_expected *expected, const struct rp_te
     return status;
 }
 
-int rp_cli_replay_expected(const char *path, const char *dump_path, enum rp_layout layout,
+int rp_cli_replay_expected(const char *path, const char *dump_path,
+                           const struct rp_tensor_set_options *read,
                            const struct rp_replay_wanted *of, struct rp_replay_output *output)
 {
     struct rp_replay_wanted wanted = *of;
     struct rp_tensor_set *dump = NULL;
     struct rp_expected *expected = NULL;
     struct rp_error err;
-    enum rp_status status = rp_tensor_set_open(dump_path, layout, 0, &dump, &err);
+    enum rp_status status = rp_tensor_set_open_with(dump_path, read, &dump, &err);
     if (status == RP_OK)
+        status = rp_cli_check_names(read->names, &err);
+    if (status == RP_OK) {
+        rp_replay_output_notes(output, dump);
         status = rp_expected_open(path, dump, &expected, &err);
+    }
     if (status == RP_OK) {
         wanted.n_layers = rp_expected_n_layers(expected);
         rp_replay_find_lacks(&wanted, dump, &output->counts);

@@ -7,7 +7,8 @@
 #include "cli/replay_output.h"
 
 /* path: the npz. of: its n_layers are taken from that. output is open; returns the exit code. */
-int rp_cli_replay_expected(const char *path, const char *dump_path, enum rp_layout layout,
+int rp_cli_replay_expected(const char *path, const char *dump_path,
+                           const struct rp_tensor_set_options *read,
                            const struct rp_replay_wanted *of, struct rp_replay_output *output);
 
 #endif

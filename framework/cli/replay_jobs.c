@@ -82,7 +82,7 @@ static enum rp_status open_worker(struct rp_replay_jobs *jobs, const struct rp_m
     const struct rp_replay_jobs_options *options = &jobs->options;
     worker->jobs = jobs;
     enum rp_status status =
-        rp_tensor_set_open(options->dump, options->layout, 0, &worker->dump, err);
+        rp_tensor_set_open_with(options->dump, options->read, &worker->dump, err);
     if (status == RP_OK)
         status = rp_replay_open(model, worker->dump, options->replay, &worker->replay, err);
     return status;

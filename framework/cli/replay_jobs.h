@@ -6,8 +6,8 @@
 #include "refparity/replay.h"
 
 struct rp_replay_jobs_options {
-    const char *dump; /* opened for each thread, by rp_replay_jobs_start */
-    enum rp_layout layout;
+    const char *dump;                         /* opened for each thread, by rp_replay_jobs_start */
+    const struct rp_tensor_set_options *read; /* how */
     const struct rp_replay_options *replay;
     size_t first_layer, last_layer;
     bool has_outside; /* emb, post_norm and logits, too */

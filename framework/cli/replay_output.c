@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/reading.h"
 #include "report/html.h"
 #include "report/replay.h"
 #include "report/verdict_style.h"
@@ -160,6 +161,14 @@ static void print_passing(struct rp_replay_output *output)
     rp_print_marked_line(output->terminal, RP_STYLE_GOOD,
                          "… within their limits: ", "%zu slots%s (--all shows them)",
                          output->n_passing, nearest);
+}
+
+void rp_replay_output_notes(struct rp_replay_output *output, const struct rp_tensor_set *dump)
+{
+    if (output->root)
+        rp_cli_add_notes(output->root, "dump_notes", dump);
+    else
+        rp_cli_print_notes(output->terminal, "dump", dump);
 }
 
 void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_replay_slot *slot)

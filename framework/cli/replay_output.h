@@ -55,6 +55,8 @@ struct rp_replay_output {
 /* html: the path of an HTML page, NULL: none. terminal outlives the output. */
 void rp_replay_output_open(struct rp_replay_output *output, const struct rp_terminal *terminal,
                            bool is_json, struct rp_replay_shown shown, const char *html);
+/* What of the dump was read otherwise than it stands there. */
+void rp_replay_output_notes(struct rp_replay_output *output, const struct rp_tensor_set *dump);
 void rp_replay_output_slot(struct rp_replay_output *output, const struct rp_replay_slot *slot);
 /* Of the slot before. */
 void rp_replay_output_explanation(struct rp_replay_output *output,

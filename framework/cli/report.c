@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cli/configs.h"
+#include "cli/report_baseline.h"
 #include "cli/report_merge.h"
 #include "refparity/compare.h"
 #include "report/markdown.h"
@@ -31,6 +32,10 @@ static const char help[] =
     "                     its end (ctest does this)\n"
     "  --all              print every pair that fails: else the first 20\n"
     "  --markdown         print the summary as Markdown, for a CI's step summary\n"
+    "  --baseline FILE    compare with the results.json of an earlier run, and print what is new,\n"
+    "                     worse, mended and better; exit with 1 if anything is new or worse,\n"
+    "                     else with 0, whatever fails as before (docs/known-divergences.md)\n"
+    "  --json             with --baseline: print that as JSON\n"
     "  --strict-warnings  exit with 3 where all passes and there are warnings; so does\n"
     "                     REFPARITY_STRICT_WARNINGS=1 in the environment\n"
     "  --merge OUT        put the results of several shards (refparity shard) together: of build\n"
@@ -45,8 +50,9 @@ static const char help[] =
     "written, else 3 if there are warnings and --strict-warnings, else 0\n";
 
 struct options {
-    bool begin, write_only, markdown, strict_warnings, shows_all;
-    const char *merge, *filter;
+    bool begin, write_only, markdown, json, strict_warnings, shows_all;
+    const char *merge, *filter; /* NULL: none */
+    const char *baseline;       /* NULL: none */
 };
 
 /* n_tests: how many pairs and weights tests the run had; not 0 after an error. */
@@ -65,6 +71,14 @@ static int report(const struct rp_terminal *out, const struct rp_context *contex
     if (!results.root)
         return rp_cli_error(&err);
     *n_tests = results.n_pairs + results.weights.n + (status != RP_OK);
+    if (options->baseline && results.n_pairs > 0) {
+        const int changed = rp_cli_report_baseline(out, &results, options->baseline,
+                                                   options->json       ? RP_REPORT_JSON
+                                                   : options->markdown ? RP_REPORT_MARKDOWN
+                                                                       : RP_REPORT_TEXT);
+        rp_results_free(&results);
+        return status ? rp_cli_error(&err) : changed;
+    }
     if (results.n_pairs + results.weights.n > 0) {
         if (options->markdown)
             rp_report_markdown(out->out, &results);
@@ -127,6 +141,8 @@ int rp_cli_report(int argc, char **argv, const struct rp_terminal *out)
                                           {"merge", required_argument, NULL, 'g'},
                                           {"filter", required_argument, NULL, 'f'},
                                           {"all", no_argument, NULL, 'a'},
+                                          {"baseline", required_argument, NULL, 'B'},
+                                          {"json", no_argument, NULL, 'j'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     const struct rp_terminal plain = rp_terminal_plain(out->out);
@@ -142,12 +158,17 @@ int rp_cli_report(int argc, char **argv, const struct rp_terminal *out)
         case 'g': options.merge = optarg; break;
         case 'f': options.filter = optarg; break;
         case 'a': options.shows_all = true; break;
+        case 'B': options.baseline = optarg; break;
+        case 'j': options.json = true; break;
         case 'h': fputs(help, stdout); return RP_EXIT_PASS;
         default:
             return rp_cli_usage_error("report", "unknown option %s, or one without its value",
                                       argv[optind - 1]);
         }
     }
+    if (options.json && !options.baseline)
+        return rp_cli_usage_error("report", "--json goes with --baseline; without, the report is "
+                                            "reports/results.json");
     if (options.merge) {
         const struct rp_cli_merge merge = {options.merge, options.filter, options.markdown,
                                            options.strict_warnings, options.shows_all};

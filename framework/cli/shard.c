@@ -94,9 +94,9 @@ static void print_shard(const struct rp_context *context, const struct rp_shards
 static void print_list(FILE *out, const struct rp_shards *shards)
 {
     for (size_t i = 1; i <= shards->count; i++) {
-        const struct rp_slurm *asked = shards->resources[i];
+        const struct rp_slurm *asked = shards->parts[i].resources;
         if (asked)
-            fprintf(out, "%zu\t%zu\t%s\t%s\t%s\n", i, shards->n_of[i], shown(asked->mem),
+            fprintf(out, "%zu\t%zu\t%s\t%s\t%s\n", i, shards->parts[i].n_pairs, shown(asked->mem),
                     shown(asked->gres), shown(asked->time));
     }
 }

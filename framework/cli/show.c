@@ -1,6 +1,7 @@
 /* refparity show: what is in a file. */
 #include "cli/cli.h"
 
+#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,17 +12,23 @@
 #include "base/file.h"
 #include "base/utf8.h"
 #include "cli/path_kind.h"
+#include "cli/reading.h"
 #include "refparity/compare.h"
 #include "refparity/gguf.h"
 #include "tensor/npy.h"
+#include "tensor/safetensors.h"
 
 static const char help[] =
-    "usage: refparity show FILE\n"
+    "usage: refparity show [--names FILE] [--rows N] FILE\n"
     "\n"
-    "FILE is a fixture (.npz), a dump folder, a file .npy, or a GGUF. Of the first two: the\n"
-    "manifest, the token ids, and for each slot its shape, positions, norms and values that\n"
+    "FILE is a fixture (.npz, .safetensors), a dump folder, a file .npy, or a GGUF. Of the first\n"
+    "two: the manifest, the token ids, and for each slot its shape, positions, norms and values "
+    "that\n"
     "are not finite. Of an npy: its shape, type, first values, and how many are finite. Of a\n"
     "GGUF: its metadata and its tensors.\n"
+    "\n"
+    "  --names FILE   which names are which slots (docs/file-formats.md)  [common names are read]\n"
+    "  --rows N       a plain NAME.bin holds N positions  [1]\n"
     "\n"
     "exit codes: 0 all of it could be read, 2 not\n";
 
@@ -81,37 +88,59 @@ static int show_gguf(const struct rp_terminal *out, const char *path)
     return RP_EXIT_PASS;
 }
 
-enum { FIRST_VALUES = 8 };
-
-/* data: n_elements FP32, not aligned */
-static void show_floats(const struct rp_terminal *out, const unsigned char *data,
-                        uint64_t n_elements)
+/* Of a checkpoint's file: its tensors. -1: it holds no weights, or cannot be read. */
+static int show_weights(const struct rp_terminal *out, const char *path)
 {
-    const size_t n = (size_t)n_elements;
-    rp_print(out, RP_STYLE_PLAIN,
-             "  %zu of %zu values are finite; the first:", n - rp_metrics_count_nonfinite(data, n),
-             n);
-    for (size_t i = 0; i < n && i < FIRST_VALUES; i++) {
-        float value;
-        memcpy(&value, data + i * sizeof value, sizeof value);
-        rp_print(out, RP_STYLE_PLAIN, " %.7g", (double)value);
+    struct rp_safetensors *file;
+    if (rp_safetensors_open(path, &file, NULL))
+        return -1;
+    const bool are_weights = rp_safetensors_are_weights(file);
+    if (are_weights)
+        rp_print_line(out, "%s: safetensors file of weights, %zu tensors\n", path,
+                      rp_safetensors_n_tensors(file));
+    for (size_t i = 0; are_weights && i < rp_safetensors_n_tensors(file); i++) {
+        const struct rp_safetensor *tensor = rp_safetensors_tensor(file, i);
+        rp_print(out, RP_STYLE_PLAIN, "%-48s %-6s [", tensor->name, tensor->type_name);
+        for (unsigned d = 0; d < tensor->n_dims; d++)
+            rp_print(out, RP_STYLE_PLAIN, "%s%zu", d ? ", " : "", tensor->dims[d]);
+        rp_print_line(out, "]");
     }
-    rp_print_line(out, "%s", n > FIRST_VALUES ? " ..." : "");
+    rp_safetensors_close(file);
+    return are_weights ? RP_EXIT_PASS : -1;
 }
 
-static enum rp_status show_ids(const struct rp_terminal *out, const struct rp_npy *npy,
-                               const unsigned char *bytes, struct rp_error *err)
+enum { FIRST_VALUES = 8 };
+
+/* Of a whole array, as its values lie in the file. */
+static enum rp_status show_floats(const struct rp_terminal *out, const struct rp_array *array,
+                                  const unsigned char *data, struct rp_error *err)
 {
-    int64_t *ids = calloc((size_t)npy->n_elements + 1, sizeof *ids);
-    if (!ids)
-        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "not enough memory");
-    rp_npy_int64(npy, bytes, ids);
-    rp_print(out, RP_STYLE_PLAIN, "  the first:");
-    for (size_t i = 0; i < npy->n_elements && i < 2 * FIRST_VALUES; i++)
-        rp_print(out, RP_STYLE_PLAIN, " %lld", (long long)ids[i]);
-    rp_print_line(out, "%s", npy->n_elements > 2 * FIRST_VALUES ? " ..." : "");
-    free(ids);
+    const size_t n = (size_t)array->n_elements;
+    const struct rp_rows rows = {.type = array->type,
+                                 .is_big_endian = array->is_big_endian,
+                                 .n = 1,
+                                 .dim = n,
+                                 .n_stacked = 1,
+                                 .column_stride = 1};
+    float *values = n > SIZE_MAX / sizeof *values - 1 ? NULL : malloc((n + 1) * sizeof *values);
+    if (!values)
+        return rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu values", n);
+    rp_rows_read(&rows, data, values);
+    rp_print(out, RP_STYLE_PLAIN, "  %zu of %zu values are finite; the first:",
+             n - rp_metrics_count_nonfinite(values, n), n);
+    for (size_t i = 0; i < n && i < FIRST_VALUES; i++)
+        rp_print(out, RP_STYLE_PLAIN, " %.7g", (double)values[i]);
+    rp_print_line(out, "%s", n > FIRST_VALUES ? " ..." : "");
+    free(values);
     return RP_OK;
+}
+
+static void show_ids(const struct rp_terminal *out, const int64_t *ids, size_t n)
+{
+    rp_print(out, RP_STYLE_PLAIN, "  the first:");
+    for (size_t i = 0; i < n && i < 2 * FIRST_VALUES; i++)
+        rp_print(out, RP_STYLE_PLAIN, " %lld", (long long)ids[i]);
+    rp_print_line(out, "%s", n > 2 * FIRST_VALUES ? " ..." : "");
 }
 
 static enum rp_status show_array(const struct rp_terminal *out, const char *path,
@@ -122,14 +151,23 @@ static enum rp_status show_array(const struct rp_terminal *out, const char *path
     enum rp_status status = rp_npy_parse(bytes, size, path, &npy, err);
     if (status != RP_OK)
         return status;
+    const struct rp_array *array = &npy.array;
     rp_print_line(out, "%s: npy, shape %s, type %s%s", path,
-                  rp_npy_shape_text(&npy, shape, sizeof shape), rp_shown(npy.descr, type),
-                  npy.fortran_order ? ", in Fortran's order" : "");
-    if (rp_npy_check(&npy, RP_NPY_INT64, size, path, NULL) == RP_OK)
-        return show_ids(out, &npy, bytes, err);
-    status = rp_npy_check(&npy, RP_NPY_FLOAT32, size, path, err);
-    if (status == RP_OK)
-        show_floats(out, bytes + npy.data_offset, npy.n_elements);
+                  rp_array_shape_text(array, shape, sizeof shape), rp_shown(array->type_name, type),
+                  array->is_fortran ? ", in Fortran's order" : "");
+    status = rp_npy_check(&npy, size, path, err);
+    if (status != RP_OK)
+        return status;
+    const unsigned char *data = bytes + npy.data_offset;
+    if (array->type >= RP_VALUE_F32 && array->type <= RP_VALUE_BF16)
+        return show_floats(out, array, data, err);
+    int64_t *ids;
+    size_t n;
+    status = rp_array_int64(array, data, SIZE_MAX / sizeof *ids - 1, path, &ids, &n, err);
+    if (status == RP_OK) {
+        show_ids(out, ids, n);
+        free(ids);
+    }
     return status;
 }
 
@@ -236,17 +274,19 @@ static void show_manifest(const struct rp_terminal *out, const char *text, size_
     cJSON_Delete(root);
 }
 
-static int show_set(const struct rp_terminal *out, const char *path)
+static int show_set(const struct rp_terminal *out, const char *path,
+                    const struct rp_tensor_set_options *options)
 {
     static const char *const layouts[] = {
         [RP_LAYOUT_AUTO] = "?",
         [RP_LAYOUT_NPZ] = "npz",
+        [RP_LAYOUT_SAFETENSORS] = "safetensors file",
         [RP_LAYOUT_NPY] = "dump folder of .npy files",
         [RP_LAYOUT_BIN] = "dump folder of .bin files",
     };
     struct rp_tensor_set *set;
     struct rp_error err;
-    if (rp_tensor_set_open(path, RP_LAYOUT_AUTO, 0, &set, &err))
+    if (rp_tensor_set_open_with(path, options, &set, &err))
         return rp_cli_error(&err);
     size_t length;
     const char *manifest = rp_tensor_set_manifest(set, &length);
@@ -255,27 +295,67 @@ static int show_set(const struct rp_terminal *out, const char *path)
                   rp_tensor_set_complete(set) ? "" : ", incomplete: the engine did not finish it");
     if (manifest)
         show_manifest(out, manifest, length);
+    rp_cli_print_notes(out, "read", set);
     int code = show_tokens(out, set);
     rp_table_heading(out, columns, N_COLUMNS);
     for (size_t i = 0; i < rp_tensor_set_n_slots(set); i++) {
         const int slot_code = show_slot(out, set, rp_tensor_set_slot(set, i));
         code = code ? code : slot_code;
     }
+    for (size_t i = 0; i < rp_tensor_set_n_others(set); i++)
+        rp_print_line(out, "%s: no slot has such a name", rp_tensor_set_other(set, i));
+    if (code == RP_EXIT_PASS && rp_cli_check_names(options->names, &err))
+        code = rp_cli_error(&err);
     rp_tensor_set_close(set);
     return code;
 }
 
+/* -1 to go on, else the exit code. */
+static int parse_options(int argc, char **argv, struct rp_tensor_set_options *options)
+{
+    static const struct option known[] = {{"names", required_argument, NULL, 'n'},
+                                          {"rows", required_argument, NULL, 'R'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    struct rp_error err;
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
+        if (option == 'h') {
+            fputs(help, stdout);
+            return RP_EXIT_PASS;
+        }
+        if (option == '?')
+            return rp_cli_usage_error("show", "unknown option, or no value for %s",
+                                      argv[optind - 1]);
+        if (option == 'R' && !rp_cli_parse_rows(optarg, &options->n_rows))
+            return rp_cli_usage_error("show", "--rows takes a number of positions, not \"%s\"",
+                                      optarg);
+        if (option == 'n') {
+            rp_names_free(options->names);
+            if (rp_names_open(optarg, &options->names, &err))
+                return rp_cli_error(&err);
+        }
+    }
+    if (argc - optind != 1)
+        return rp_cli_usage_error("show", "expected FILE, found %d arguments", argc - optind);
+    return -1;
+}
+
 int rp_cli_show(int argc, char **argv, const struct rp_terminal *out)
 {
-    if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        fputs(help, stdout);
-        return RP_EXIT_PASS;
+    struct rp_tensor_set_options options = {.with_aliases = true};
+    int code = parse_options(argc, argv, &options);
+    if (code < 0) {
+        switch (rp_path_kind(argv[optind])) {
+        case RP_PATH_GGUF: code = show_gguf(out, argv[optind]); break;
+        case RP_PATH_NPY: code = show_npy(out, argv[optind]); break;
+        case RP_PATH_SAFETENSORS: code = show_weights(out, argv[optind]); break;
+        default: break;
+        }
     }
-    if (argc != 2)
-        return rp_cli_usage_error("show", "expected FILE, found %d arguments", argc - 1);
-    switch (rp_path_kind(argv[1])) {
-    case RP_PATH_GGUF: return show_gguf(out, argv[1]);
-    case RP_PATH_NPY: return show_npy(out, argv[1]);
-    default: return show_set(out, argv[1]);
-    }
+    if (code < 0)
+        code = show_set(out, argv[optind], &options);
+    rp_names_free(options.names);
+    return code;
 }

@@ -129,10 +129,10 @@ void rp_compare_slot_of_pair_after_tokens(const struct rp_comparison *comparison
     SAY(result, "not comparable: %.*s", (int)sizeof result->message - 32, tokens->message);
 }
 
-static void judge_whole(struct rp_pair_result *pair)
+enum rp_verdict rp_pair_verdict(const struct rp_pair_result *pair)
 {
     int failed = pair->tokens.verdict == RP_FAIL, broken = pair->tokens.verdict == RP_ERROR;
-    int explained = 0;
+    int explained = 0, known = 0;
     for (size_t i = 0; i < pair->n_slots; i++) {
         const struct rp_slot_result *slot = &pair->slots[i];
         if (!slot->required) {
@@ -141,17 +141,28 @@ static void judge_whole(struct rp_pair_result *pair)
                 slot->fixture_is_damaged && rp_slot_parse(slot->slot, &layer) != RP_PART_OTHER;
             continue;
         }
-        pair->n_required++;
-        pair->n_required_compared += slot->n_compared > 0 && slot->verdict != RP_SKIP;
         explained |= slot->verdict == RP_MARGINAL;
+        known |= slot->verdict == RP_XFAIL;
         failed |= slot->verdict == RP_FAIL;
         broken |= slot->verdict == RP_ERROR;
     }
-    pair->verdict = broken                      ? RP_ERROR
-                    : failed                    ? RP_FAIL
-                    : explained                 ? RP_MARGINAL
-                    : pair->n_required_compared ? RP_PASS
-                                                : RP_SKIP;
+    return broken                      ? RP_ERROR
+           : failed                    ? RP_FAIL
+           : known                     ? RP_XFAIL
+           : explained                 ? RP_MARGINAL
+           : pair->n_required_compared ? RP_PASS
+                                       : RP_SKIP;
+}
+
+static void judge_whole(struct rp_pair_result *pair)
+{
+    for (size_t i = 0; i < pair->n_slots; i++) {
+        const struct rp_slot_result *slot = &pair->slots[i];
+        pair->n_required += slot->required != 0;
+        pair->n_required_compared +=
+            slot->required && slot->n_compared > 0 && slot->verdict != RP_SKIP;
+    }
+    pair->verdict = rp_pair_verdict(pair);
 }
 
 enum rp_status rp_compare_pair(const struct rp_comparison *comparison,

@@ -151,7 +151,8 @@ static struct rp_divergence no_divergence(void)
 /* Errors and skips say nothing of the engine's numbers. */
 static int was_compared(const struct rp_slot_result *slot)
 {
-    return slot->verdict == RP_PASS || slot->verdict == RP_MARGINAL || slot->verdict == RP_FAIL;
+    return slot->verdict == RP_PASS || slot->verdict == RP_MARGINAL || slot->verdict == RP_XFAIL ||
+           slot->verdict == RP_FAIL;
 }
 
 void rp_diagnose_pair(const struct rp_comparison *comparison, struct rp_pair_result *pair,

@@ -57,7 +57,8 @@ static const struct rp_hypothesis_info hypotheses[] = {
     {"attention-softmax", "softmax's weights are not divided by their sum"},
     {"attention-head-mapping", "query heads read other KV heads"},
     {"attention-parts", "latent attention: scores of one part of the query alone"},
-    {"attention-softcap", "scores are capped: c tanh(s / c)"},
+    {"attention-softcap",
+     "scores are capped: c tanh(s / c), or the model's cap is missing or another"},
     {"attention-sink", "a further term in softmax's sum, or the model's sinks missing or wrong"},
     {"attention-head", "one head is zero, or heads are interleaved"},
     {"attention-gate",
@@ -110,7 +111,8 @@ static const struct rp_hypothesis_info hypotheses[] = {
     {"numerics-attention", "behaves like the other attention kernel"},
     {"token-shifted", "embeddings of the next or an earlier token"},
     {"token-replaced", "the embedding of another token"},
-    {"logits-softcap", "logits are capped: c tanh(x / c)"},
+    {"logits-softcap",
+     "logits are capped: c tanh(x / c), or the model's cap is missing or another"},
 };
 
 const struct rp_hypothesis_info *rp_hypotheses(size_t *n)

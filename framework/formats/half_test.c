@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "formats/quants.h"
+#include "base/little_endian.h"
 #include "formats/half.h"
 
 typedef float round_fn(float x);

@@ -7,20 +7,6 @@
 
 #define BLOCK_VALUES 32 /* QK4_0, QK8_0, … */
 
-/* Exact, subnormals included: the exponent is rebased by a multiplication, and for subnormals the
- * mantissa is placed behind 0.5, which is then subtracted. From Marat Dukhan's FP16 library. */
-float rp_float_from_half(uint16_t half)
-{
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
-    uint32_t shifted = (uint32_t)half << 17; /* the sign is shifted out */
-    float normal = rp_float_from_bits((shifted >> 4) + (0xe0u << 23)) * 0x1p-112f;
-    float subnormal = rp_float_from_bits((shifted >> 17) | (126u << 23)) - 0.5f;
-    uint32_t bits;
-    float magnitude = shifted < (1u << 27) ? subnormal : normal;
-    memcpy(&bits, &magnitude, sizeof bits);
-    return rp_float_from_bits(sign | bits);
-}
-
 void rp_decode_f32(const unsigned char *in, size_t n, float *out)
 {
     for (size_t i = 0; i < n; i++)

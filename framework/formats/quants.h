@@ -29,7 +29,4 @@ float rp_nvfp4_scale(unsigned char byte);
  * minima [n / 32], of the n values at in; block_bytes is 20 or 24. */
 void rp_block_minima(const unsigned char *in, size_t n, size_t block_bytes, float *minima);
 
-/* Exact, subnormals included. */
-float rp_float_from_half(uint16_t half);
-
 #endif

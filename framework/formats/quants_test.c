@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/crc32.h"
+#include "base/little_endian.h"
 #include "formats/quants.h"
 #include "formats/quants_grids.h"
 

@@ -213,6 +213,11 @@ void rp_matrix_free(struct rp_matrix *matrix)
         free((void *)entry->limits.slots);
         free((void *)entry->compare_modes);
         free((void *)entry->positions);
+        for (size_t k = 0; k < entry->n_known; k++) {
+            free(entry->known[k].prompts);
+            free(entry->known[k].modes);
+        }
+        free((void *)entry->known);
     }
     while (matrix->files) {
         struct rp_prompt_file *file = matrix->files;

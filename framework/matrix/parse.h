@@ -70,6 +70,10 @@ enum rp_status rp_parse_slurm(struct rp_matrix *matrix, const cJSON *object, str
 enum rp_status rp_parse_gate(struct rp_matrix *matrix, const cJSON *object, struct rp_entry *entry,
                              struct rp_error *err);
 
+/* Fills known of an entry of which all else is read. */
+enum rp_status rp_parse_known(struct rp_matrix *matrix, const cJSON *object, struct rp_entry *entry,
+                              struct rp_error *err);
+
 /* The limits of key in an entry: a number, or a number per slot, which have to be released. limits
  * keeps its values when there is no such key. */
 enum rp_status rp_parse_l2_rel_limits(struct rp_matrix *matrix, const cJSON *object,

@@ -38,7 +38,8 @@ static const char *const entry_keys[] = {"name",
                                          "how_to_get",
                                          "state",
                                          "reference",
-                                         "slurm"};
+                                         "slurm",
+                                         "known"};
 
 /* What torch computes the reference in; fixtures hold float32 whatever it is. */
 static const char *const dtypes[] = {"float32", "float64", "bfloat16", "float16"};
@@ -380,6 +381,8 @@ enum rp_status rp_parse_entry(struct rp_matrix *matrix, const cJSON *value, stru
         status = read_positions(matrix, value, entry, err);
     if (status == RP_OK)
         status = rp_parse_reference(matrix, value, entry, err);
+    if (status == RP_OK)
+        status = rp_parse_known(matrix, value, entry, err);
     if (status == RP_OK)
         status = read_disabled(matrix, value, entry, err);
     if (status == RP_OK)

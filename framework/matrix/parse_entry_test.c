@@ -39,7 +39,8 @@ static void an_unknown_key_is_an_error_at_its_place(void **state)
                  "revision, n_layers, engine, modes, engine_gguf, prompts, threshold_l2_rel, "
                  "threshold_cosine, dtype, positions, _disabled, compare_modes, "
                  "threshold_modes_l2_rel, accept_exit, gate, replay, activations, kv_cache, "
-                 "attention, _note, _comment, slots, how_to_get, state, reference, slurm");
+                 "attention, _note, _comment, slots, how_to_get, state, reference, slurm, "
+                 "known");
 }
 
 static void names_that_could_not_name_a_test_are_an_error(void **state)

@@ -32,7 +32,7 @@ static const struct rp_gguf_value *find(const struct reader *reader, const char 
     return rp_gguf_find_value(reader->gguf, make_key(reader, name, key));
 }
 
-/* A number for each layer, which has to be the same for all: a layer has no sizes of its own here. */
+/* A number for each layer, which has to be the same for all: of these sizes a layer has none of its own. */
 static enum rp_status read_equal_sizes(const struct reader *reader, const char *key, int64_t max,
                                        int64_t *value)
 {
@@ -48,8 +48,8 @@ static enum rp_status read_equal_sizes(const struct reader *reader, const char *
     for (size_t i = 1; i < n && status == RP_OK; i++)
         if (sizes[i] != sizes[0])
             status = rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
-                             "key '%s' is %lld for layer 0 and %lld for layer %zu: layers of "
-                             "several sizes are not computed",
+                             "key '%s' is %lld for layer 0 and %lld for layer %zu: of "
+                             "layers only feed_forward_length may differ",
                              key, (long long)sizes[0], (long long)sizes[i], i);
     if (status == RP_OK)
         *value = sizes[0];
@@ -71,6 +71,52 @@ static enum rp_status read_size(const struct reader *reader, const char *name, i
     if (status == RP_OK)
         *out = (size_t)value;
     return status;
+}
+
+/* The FFN's width: a number, or one for each layer, which go to *sizes where they differ. */
+static enum rp_status read_widths(const struct reader *reader, struct rp_model_config *config,
+                                  size_t **sizes)
+{
+    static const char name[] = "feed_forward_length";
+    const struct rp_gguf_value *found = find(reader, name);
+    char key[KEY_SIZE];
+    int64_t *widths = NULL;
+    size_t n = 0;
+    if (!found || found->kind != RP_GGUF_ARRAY)
+        return read_size(reader, name, MAX_SIZE, &config->intermediate_size);
+    const char *path = rp_gguf_path(reader->gguf);
+    make_key(reader, name, key);
+    enum rp_status status = rp_gguf_get_ints(reader->gguf, key, &widths, &n, reader->err);
+    if (status != RP_OK)
+        return status;
+    if (n < config->n_layers || n > config->n_layers + config->n_prediction_layers)
+        status = rp_fail(reader->err, RP_ERR_MISMATCH, path, -1,
+                         "key '%s' has %zu elements, expected one per layer, %zu", key, n,
+                         config->n_layers);
+    size_t *all = status == RP_OK ? malloc(n * sizeof *all) : NULL;
+    if (status == RP_OK && !all)
+        status = rp_fail(reader->err, RP_ERR_MEMORY, path, -1, "no memory for %zu layers", n);
+    bool differs = false;
+    for (size_t i = 0; i < config->n_layers && status == RP_OK; i++) {
+        if (widths[i] < 1 || widths[i] > MAX_SIZE) {
+            status = rp_fail(reader->err, RP_ERR_UNSUPPORTED, path, -1,
+                             "key '%s' is %lld for layer %zu, expected 1 to %d", key,
+                             (long long)widths[i], i, MAX_SIZE);
+            break;
+        }
+        all[i] = (size_t)widths[i];
+        differs = differs || all[i] != all[0];
+        if (all[i] > config->intermediate_size)
+            config->intermediate_size = all[i];
+    }
+    free(widths);
+    if (status != RP_OK || !differs) {
+        free(all);
+        return status;
+    }
+    *sizes = all;
+    config->intermediate_sizes = all;
+    return RP_OK;
 }
 
 /* Leaves *out, the default, where the key is absent. */
@@ -395,16 +441,39 @@ static enum rp_status read_layer_kinds(const struct reader *reader,
     return status;
 }
 
+/* A cap has to be the architecture's: none reads the key of one that it does not have. */
+static enum rp_status read_softcap(const struct reader *reader, const char *name, float usual,
+                                   float *cap)
+{
+    char key[KEY_SIZE];
+    *cap = usual;
+    if (!find(reader, name))
+        return RP_OK;
+    if (usual > 0)
+        return read_positive(reader, name, cap);
+    return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
+                   "key '%s': a cap is computed of gemma2 alone", make_key(reader, name, key));
+}
+
+static enum rp_status read_softcaps(const struct reader *reader,
+                                    const struct rp_architecture *architecture,
+                                    struct rp_model_config *config)
+{
+    const enum rp_status status =
+        read_softcap(reader, "attn_logit_softcapping", architecture->attention_softcap,
+                     &config->attention_softcap);
+    if (status != RP_OK)
+        return status;
+    return read_softcap(reader, "final_logit_softcapping", architecture->logits_softcap,
+                        &config->logits_softcap);
+}
+
 /* Keys of features that change the result; zero, or absent, means that they are off. */
 static enum rp_status refuse_features(const struct reader *reader,
                                       const struct rp_architecture *architecture)
 {
     static const char window[] = "attention.sliding_window";
     static const char *const names[] = {"expert_count", "expert_used_count", window};
-    char cap[KEY_SIZE];
-    if (rp_gguf_find_value(reader->gguf, make_key(reader, "final_logit_softcapping", cap)))
-        return rp_fail(reader->err, RP_ERR_UNSUPPORTED, rp_gguf_path(reader->gguf), -1,
-                       "key '%s': a cap on the logits is not computed", cap);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if ((names[i] == window && rp_architecture_has_window(architecture)) ||
             (strncmp(names[i], "expert", 6) == 0 && rp_architecture_has_experts(architecture)))
@@ -460,7 +529,7 @@ static enum rp_status read_vocab(const struct reader *reader, struct rp_model_co
 enum rp_status rp_config_read(const struct rp_gguf *gguf,
                               const struct rp_architecture **architecture,
                               struct rp_model_config *config, enum rp_layer_kind **layer_kinds,
-                              struct rp_error *err)
+                              size_t **intermediate_sizes, struct rp_error *err)
 {
     static const char key[] = "general.architecture";
     struct rp_gguf_string name;
@@ -490,11 +559,8 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
     if (status == RP_OK)
         status = read_size(&reader, "embedding_length", MAX_SIZE, &config->hidden_size);
     const bool has_experts = rp_architecture_has_experts(*architecture);
-    if (status == RP_OK && !has_experts)
-        status = read_size(&reader, "feed_forward_length", MAX_SIZE, &config->intermediate_size);
-    if (status == RP_OK && has_experts)
-        status = read_optional_size(&reader, "feed_forward_length", MAX_SIZE,
-                                    &config->intermediate_size);
+    if (status == RP_OK && (!has_experts || find(&reader, "feed_forward_length")))
+        status = read_widths(&reader, config, intermediate_sizes);
     if (status == RP_OK && has_experts)
         status = read_experts(&reader, *architecture, config);
     if (status == RP_OK)
@@ -515,6 +581,8 @@ enum rp_status rp_config_read(const struct rp_gguf *gguf,
         status = rp_config_read_rope_scaling(gguf, *architecture, config, err);
     if (status == RP_OK)
         status = refuse_features(&reader, *architecture);
+    if (status == RP_OK)
+        status = read_softcaps(&reader, *architecture, config);
     if (status == RP_OK)
         status = read_layer_kinds(&reader, *architecture, config, layer_kinds);
     if (status == RP_OK)

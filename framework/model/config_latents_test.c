@@ -48,6 +48,7 @@ static void read_config(const struct change *change, bool is_absorbed, struct rp
     struct rp_model_config config;
     const struct rp_architecture *architecture;
     enum rp_layer_kind *kinds = NULL;
+    size_t *widths = NULL;
     struct rp_gguf *gguf = NULL;
     gguf_add_string(&builder, "general.architecture", "deepseek2");
     gguf_add_f32(&builder, "deepseek2.attention.layer_norm_rms_epsilon", 1e-6f);
@@ -60,7 +61,8 @@ static void read_config(const struct change *change, bool is_absorbed, struct rp
     }
     struct gguf_bytes bytes = gguf_finish(&builder, NULL);
     assert_int_equal(rp_gguf_open_memory(bytes.data, bytes.size, "file", &gguf, err), RP_OK);
-    assert_true(rp_config_read(gguf, &architecture, &config, &kinds, err) != RP_OK);
+    assert_true(rp_config_read(gguf, &architecture, &config, &kinds, &widths, err) != RP_OK);
+    free(widths);
     free(kinds);
     rp_gguf_close(gguf);
     free(bytes.data);

@@ -152,6 +152,7 @@ static enum rp_status run_attention(struct rp_pass *pass, const struct rp_step *
         .n_kv_heads = config->n_kv_heads,
         .head_dim = config->head_dim,
         .scale = config->attention_scale,
+        .softcap = config->attention_softcap,
         .is_causal = true,
         .sinks = step->which < RP_N_LAYER_WEIGHTS ? pass->layer->weights[step->which].data : NULL,
         .window = config->layer_kinds[pass->site.layer] == RP_LAYER_SLIDING_ATTENTION
@@ -358,7 +359,8 @@ enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
                                 size_t n, const int64_t *positions, float *hidden,
                                 struct rp_error *err)
 {
-    const struct rp_model_config *config = &forward->model->config;
+    const struct rp_model_config own = rp_layer_config(&forward->model->config, layer);
+    const struct rp_model_config *config = &own;
     const struct rp_layer_plan *plan;
     size_t width = 0;
     float *scratch = NULL;
@@ -371,6 +373,7 @@ enum rp_status rp_layer_forward(const struct rp_forward *forward, size_t layer,
     if (layer >= config->n_layers)
         return rp_fail(err, RP_ERR_ARGUMENT, NULL, -1, "layer %zu of a model with %zu", layer,
                        config->n_layers);
+    pass.site.config = config;
     plan = rp_layer_plan_of(forward->model, layer);
     status = check_kind(plan, config->layer_kinds[layer], layer, weights, state, err);
     if (status == RP_OK)

@@ -27,14 +27,16 @@ enum rp_status rp_float_alloc(size_t n, size_t width, float **floats, struct rp_
 }
 
 static enum rp_status check_tensor(const struct rp_model *model, enum rp_weight_id which,
-                                   const struct rp_gguf_tensor *tensor, struct rp_error *err)
+                                   size_t layer, const struct rp_gguf_tensor *tensor,
+                                   struct rp_error *err)
 {
+    const struct rp_model_config config = rp_layer_config(&model->config, layer);
     const char *path = rp_gguf_tensor_path(model->gguf, tensor);
     const size_t *dims = tensor->dims;
     size_t n_out, n_in, n_stacked = rp_weight_n_stacked(&model->config, which);
     n_stacked = n_stacked > 0 ? n_stacked : 1;
-    rp_weight_shape(&model->config, which, &n_out, &n_in);
-    n_out = rp_weight_rows(model->architecture, &model->config, which).n_all;
+    rp_weight_shape(&config, which, &n_out, &n_in);
+    n_out = rp_weight_rows(model->architecture, &config, which).n_all;
     /* A matrix a head, of whose rows n_out has all; ik_llama.cpp's files have them in two dimensions. */
     if ((which == RP_ATTN_K_B || which == RP_ATTN_V_B) && dims[2] != 1) {
         n_stacked = model->config.n_heads;
@@ -62,7 +64,7 @@ static enum rp_status bind(const struct rp_model *model, enum rp_weight_id which
         return rp_fail(err, RP_ERR_MISSING, rp_gguf_path(model->gguf), -1, "tensor '%s' is missing",
                        name);
     used[*tensor - rp_gguf_tensor(model->gguf, 0)] = true;
-    return check_tensor(model, which, *tensor, err);
+    return check_tensor(model, which, layer, *tensor, err);
 }
 
 static enum rp_status decode_vector(const struct rp_model *model,
@@ -197,8 +199,8 @@ static enum rp_status open_model(const char *path, size_t first, size_t last, st
         status = rp_gguf_open(path, &model->gguf, err);
     if (status != RP_OK)
         goto done;
-    status =
-        rp_config_read(model->gguf, &model->architecture, &model->config, &model->layer_kinds, err);
+    status = rp_config_read(model->gguf, &model->architecture, &model->config, &model->layer_kinds,
+                            &model->intermediate_sizes, err);
     if (status != RP_OK)
         goto done;
     used = calloc(rp_gguf_n_tensors(model->gguf), sizeof *used);
@@ -254,6 +256,7 @@ void rp_model_close(struct rp_model *model)
     free(model->output_norm);
     free(model->layers);
     free(model->layer_kinds);
+    free(model->intermediate_sizes);
     rp_gguf_close(model->gguf);
     free(model);
 }
@@ -283,9 +286,10 @@ size_t rp_model_slot_width(const struct rp_model *model, enum rp_slot_part part,
     if (part == RP_PART_OTHER || layer >= model->config.n_layers)
         return 0;
     const struct rp_layer_plan *plan = rp_layer_plan_of(model, layer);
+    const struct rp_model_config config = rp_layer_config(&model->config, layer);
     for (size_t i = 0; i < plan->n_steps; i++) {
         if (plan->steps[i].kind == RP_STEP_TAP && plan->steps[i].part == part)
-            return rp_buffer_width(&model->config, plan->steps[i].in);
+            return rp_buffer_width(&config, plan->steps[i].in);
     }
     return 0;
 }
@@ -328,9 +332,10 @@ static size_t n_minima(const struct rp_gguf_tensor *tensor, size_t n)
     return rp_gguf_type_has_minima(tensor->type) ? tensor->dims[0] / 32 * n : 0;
 }
 
-static struct rp_weight_rows rows_of(const struct rp_model *model, size_t which)
+static struct rp_weight_rows rows_of(const struct rp_model *model, size_t layer, size_t which)
 {
-    return rp_weight_rows(model->architecture, &model->config, (enum rp_weight_id)which);
+    const struct rp_model_config config = rp_layer_config(&model->config, layer);
+    return rp_weight_rows(model->architecture, &config, (enum rp_weight_id)which);
 }
 
 const struct rp_gguf_tensor *rp_model_undecodable(const struct rp_model *model, size_t layer,
@@ -384,7 +389,7 @@ size_t rp_layer_bytes(const struct rp_model *model, size_t layer)
         const struct rp_gguf_tensor *tensor = model->layers[layer][i];
         if (!tensor || is_stack(model, i))
             continue;
-        const size_t n = rows_of(model, i).n;
+        const size_t n = rows_of(model, layer, i).n;
         total += tensor->dims[0] * n + n_minima(tensor, n);
     }
     return total * sizeof(float);
@@ -418,7 +423,7 @@ enum rp_status rp_layer_load(const struct rp_model *model, size_t layer, struct 
                                                    .stack = tensor};
             continue;
         }
-        const struct rp_weight_rows rows = rows_of(model, i);
+        const struct rp_weight_rows rows = rows_of(model, layer, i);
         const size_t n_values = rows.n * tensor->dims[0];
         float *minima = n_minima(tensor, rows.n) ? at + n_values : NULL;
         loaded.weights[i] = (struct rp_weight){.data = at,

@@ -27,6 +27,7 @@ struct variant {
     const char *without;      /* key or tensor that is left out */
     const char *changed;      /* integer key that gets value; added if not usual */
     const uint32_t *widths;   /* [N_LAYERS] feed_forward_length as an array; NULL: a number */
+    size_t n_widths;          /* of those that are written; 0: all */
     const char *extra_tensor; /* added, [HIDDEN] */
     const char *scaling;      /* rope.scaling.type */
     const char *bad_type;     /* tensor that becomes I8 by its type alone */
@@ -129,11 +130,16 @@ static inline void add_layer(struct writer *writer, int layer, const char *archi
         kind = LLAMA_LAYER;
     else if (strcmp(architecture, "qwen35") == 0)
         kind = layer % 2 == 1 ? FULL_LAYER : LINEAR_LAYER;
+    const uint32_t *widths = writer->variant->widths;
+    const uint64_t width = widths && widths[layer] > 0 ? widths[layer] : FFN;
     for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) {
         char name[64];
+        const bool is_ffn = strncmp(weights[i].name, "ffn_", 4) == 0;
+        const uint64_t n_out = is_ffn && weights[i].n_out == FFN ? width : weights[i].n_out;
+        const uint64_t n_in = is_ffn && weights[i].n_in == FFN ? width : weights[i].n_in;
         snprintf(name, sizeof name, "blk.%d.%s", layer, weights[i].name);
         if (weights[i].layers & kind)
-            add_weight(writer, name, weights[i].n_out, weights[i].n_in);
+            add_weight(writer, name, n_out, n_in);
     }
 }
 
@@ -183,8 +189,9 @@ static inline void write_model(const struct variant *variant)
     add_key(&writer, "embedding_length", HIDDEN);
     if (variant->widths) {
         snprintf(key, sizeof key, "%s.feed_forward_length", architecture);
-        gguf_add_array(&writer.builder, key, RP_GGUF_UINT32, N_LAYERS, variant->widths,
-                       N_LAYERS * sizeof *variant->widths);
+        const size_t n = variant->n_widths ? variant->n_widths : N_LAYERS;
+        gguf_add_array(&writer.builder, key, RP_GGUF_UINT32, n, variant->widths,
+                       n * sizeof *variant->widths);
     } else {
         add_key(&writer, "feed_forward_length", FFN);
     }

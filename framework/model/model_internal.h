@@ -9,7 +9,8 @@ struct rp_model {
     struct rp_gguf *gguf;
     const struct rp_architecture *architecture;
     struct rp_model_config config;
-    enum rp_layer_kind *layer_kinds;                            /* [n_layers] */
+    enum rp_layer_kind *layer_kinds; /* [n_layers] */
+    size_t *intermediate_sizes;      /* [n_layers]; NULL: all layers have one size */
     const struct rp_gguf_tensor *(*layers)[RP_N_LAYER_WEIGHTS]; /* [n_layers]; NULL: not used */
     const struct rp_gguf_tensor *token_embd;                    /* [vocab_size][hidden_size] */
     const struct rp_gguf_tensor *output; /* [vocab_size][hidden_size]; may be token_embd */
@@ -39,11 +40,11 @@ enum rp_status rp_layer_state_check(const struct rp_layer_state *state, size_t n
 void rp_layer_state_append(struct rp_layer_state *state, size_t n, const int64_t *positions);
 
 /* Reads the configuration from the metadata; vocab_size comes from token_embd. *layer_kinds
- * [n_layers] is freed by the caller, also after an error. */
+ * and *intermediate_sizes, [n_layers] or NULL, are freed by the caller, also after an error. */
 enum rp_status rp_config_read(const struct rp_gguf *gguf,
                               const struct rp_architecture **architecture,
                               struct rp_model_config *config, enum rp_layer_kind **layer_kinds,
-                              struct rp_error *err);
+                              size_t **intermediate_sizes, struct rp_error *err);
 
 /* The same of rope scaling, whose sizes and attention's scale are set. */
 enum rp_status rp_config_read_rope_scaling(const struct rp_gguf *gguf,

@@ -92,17 +92,27 @@ static void contradicting_keys_are_an_error(void **state)
                    "key 'qwen3.attention.head_count' is 0, expected 1 to 16777216");
 }
 
-static void a_number_for_each_layer_has_to_be_the_same_for_all(void **state)
+static void each_layer_may_have_a_width_of_its_own(void **state)
 {
     (void)state;
-    static const uint32_t same[N_LAYERS] = {FFN, FFN, FFN}, other[N_LAYERS] = {FFN, FFN, 2 * FFN};
+    static const uint32_t same[N_LAYERS] = {FFN, FFN, FFN}, other[N_LAYERS] = {FFN, 16, FFN + 8},
+                          none[N_LAYERS] = {FFN, 0, FFN};
     struct rp_model *model = open_variant(&(struct variant){.widths = same});
     assert_int_equal(rp_model_config(model)->intermediate_size, FFN);
     rp_model_close(model);
-    expect_refused(
-        &(struct variant){.widths = other}, RP_ERR_UNSUPPORTED,
-        "key 'qwen3.feed_forward_length' is 32 for layer 0 and 64 for layer 2: layers of "
-        "several sizes are not computed");
+    model = open_variant(&(struct variant){.widths = other});
+    for (size_t layer = 0; layer < N_LAYERS; layer++) {
+        struct rp_layer weights;
+        assert_int_equal(rp_model_slot_width(model, RP_PART_UP, layer), other[layer]);
+        assert_int_equal(rp_layer_load(model, layer, &weights, NULL), RP_OK);
+        assert_int_equal(weights.weights[RP_FFN_DOWN].n_in, other[layer]);
+        rp_layer_free(&weights);
+    }
+    rp_model_close(model);
+    expect_refused(&(struct variant){.widths = none}, RP_ERR_UNSUPPORTED,
+                   "key 'qwen3.feed_forward_length' is 0 for layer 1, expected 1 to 16777216");
+    expect_refused(&(struct variant){.widths = other, .n_widths = 2}, RP_ERR_MISMATCH,
+                   "key 'qwen3.feed_forward_length' has 2 elements, expected one per layer, 3");
 }
 
 static void shapes_that_contradict_the_configuration_are_an_error(void **state)
@@ -162,11 +172,12 @@ static void layers_for_prediction_are_left_out(void **state)
 static void what_is_not_computed_is_refused(void **state)
 {
     (void)state;
-    expect_refused(&(struct variant){.architecture = "gpt2"}, RP_ERR_UNSUPPORTED,
-                   "architecture \"gpt2\"; computed are: deepseek2, gemma3, gpt-oss, llama, phi3, "
-                   "qwen2, qwen3, "
-                   "qwen35, qwen35moe, "
-                   "qwen3moe, smollm3");
+    expect_refused(
+        &(struct variant){.architecture = "gpt2"}, RP_ERR_UNSUPPORTED,
+        "architecture \"gpt2\"; computed are: deepseek2, gemma2, gemma3, gpt-oss, llama, phi3, "
+        "qwen2, qwen3, "
+        "qwen35, qwen35moe, "
+        "qwen3moe, smollm3");
     expect_refused(&(struct variant){.changed = "attention.value_length", .value = 4},
                    RP_ERR_UNSUPPORTED,
                    "key 'qwen3.attention.value_length' is 4 and key_length 6; only equal lengths "
@@ -288,7 +299,7 @@ int main(void)
         cmocka_unit_test(head_size_and_kv_heads_have_defaults),
         cmocka_unit_test(a_missing_key_is_named),
         cmocka_unit_test(contradicting_keys_are_an_error),
-        cmocka_unit_test(a_number_for_each_layer_has_to_be_the_same_for_all),
+        cmocka_unit_test(each_layer_may_have_a_width_of_its_own),
         cmocka_unit_test(shapes_that_contradict_the_configuration_are_an_error),
         cmocka_unit_test(too_few_or_too_many_tensors_are_an_error),
         cmocka_unit_test(layers_for_prediction_are_left_out),

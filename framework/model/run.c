@@ -114,6 +114,7 @@ static enum rp_status run_block(struct output_block *block, size_t first,
                                  .n_out = block->n_rows,
                                  .n_in = dim,
                                  .first_out = first,
+                                 .softcap = model->config.logits_softcap,
                                  .x = block->normed + p * dim,
                                  .y = y + p * y_stride,
                                  .y_stride = y_stride};

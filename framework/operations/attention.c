@@ -112,6 +112,8 @@ static void attention_head(const struct rp_attention *args, size_t head, size_t 
             row[key] *= args->scale;
         scores_of(q + p * width, keys + n_common * kv_dim, n_visible[p] - n_common, dim, kv_dim,
                   args->scale, row + n_common);
+        for (size_t key = 0; key < n_visible[p] && args->softcap > 0; key++)
+            row[key] = rp_softcap(row[key], args->softcap);
         if (n_visible[p] > 0)
             softmax(row, n_visible[p], rp_attention_sink(args, head));
         memset(y + p * width, 0, dim * sizeof *y);

@@ -152,6 +152,19 @@ static double sum_of_logs(double a, double b)
     return most > -HUGE_VAL ? most + log(exp(a - most) + exp(b - most)) : most;
 }
 
+/* A score from q . key, in another way than the model's, where that is what changes. */
+static double own_score(const struct rp_change *change, const struct rp_attention *args, double dot)
+{
+    const double scale = (double)args->scale, score = dot * scale;
+    const double cap =
+        change->what.option == RP_ATTENTION_SOFTCAP ? change->what.value : (double)args->softcap;
+    if (change->what.option == RP_ATTENTION_CAP_UNSCALED)
+        return scale * cap * tanh(dot / cap);
+    if (change->what.option == RP_ATTENTION_CAP_DIVIDES)
+        return tanh(score / cap);
+    return cap > 0 ? cap * tanh(score / cap) : score;
+}
+
 /* One head of one position with another softmax. keys and values are the KV head's, rows kv_dim
  * apart. */
 static void own_head(const struct rp_change *change, const struct rp_attention *args,
@@ -161,9 +174,7 @@ static void own_head(const struct rp_change *change, const struct rp_attention *
     const size_t kv_dim = args->n_kv_heads * args->head_dim;
     double most = sink, sum;
     for (size_t key = 0; key < n_visible; key++) {
-        double score = dot(q, keys + key * kv_dim, args->head_dim) * (double)args->scale;
-        if (change->what.option == RP_ATTENTION_SOFTCAP)
-            score = change->what.value * tanh(score / change->what.value);
+        const double score = own_score(change, args, dot(q, keys + key * kv_dim, args->head_dim));
         args->scores[key] = (float)score;
         most = fmax(most, score);
     }
@@ -196,6 +207,44 @@ static enum rp_status run_own_softmax(const struct rp_change *change, const stru
                      end - first,
                      sum_of_logs(sink_of(change, site->positions[p]), own_sink(change, args, head)),
                      args->y + at);
+        }
+    }
+    return RP_OK;
+}
+
+/* Whatever the mask hides has the score -cap. */
+static void mask_capped_head(const struct rp_attention *args, const float *q, const float *keys,
+                             const float *values, size_t first, size_t end, float *y)
+{
+    const size_t kv_dim = args->n_kv_heads * args->head_dim;
+    const double cap = (double)args->softcap;
+    double sum = 0;
+    memset(y, 0, args->head_dim * sizeof *y);
+    for (size_t key = 0; key < args->n_keys; key++) {
+        const bool is_seen = key >= first && key < end;
+        const double score = is_seen ? cap * tanh(dot(q, keys + key * kv_dim, args->head_dim) *
+                                                  (double)args->scale / cap)
+                                     : -cap;
+        args->scores[key] = (float)exp(score - cap);
+        sum += (double)args->scores[key];
+    }
+    for (size_t key = 0; key < args->n_keys; key++) {
+        const float share = (float)((double)args->scores[key] / sum);
+        for (size_t i = 0; i < args->head_dim; i++)
+            y[i] += share * values[key * kv_dim + i];
+    }
+}
+
+static enum rp_status run_mask_capped(const struct rp_site *site, const struct rp_attention *args)
+{
+    const size_t group = args->n_heads / args->n_kv_heads, dim = args->head_dim;
+    for (size_t p = 0; p < site->n_positions; p++) {
+        size_t first, end;
+        rp_attention_visible(site, args, p, &first, &end);
+        for (size_t head = 0; head < args->n_heads; head++) {
+            const size_t at = (p * args->n_heads + head) * dim;
+            mask_capped_head(args, args->q + at, args->keys + head / group * dim,
+                             args->values + head / group * dim, first, end, args->y + at);
         }
     }
     return RP_OK;
@@ -260,7 +309,11 @@ static enum rp_status attention(void *context, const struct rp_site *site,
         wrong.keys = args->values;
         wrong.values = args->keys;
         break;
+    case RP_ATTENTION_NO_SOFTCAP: wrong.softcap = 0; break;
+    case RP_ATTENTION_CAP_MASKS: return run_mask_capped(site, args);
     case RP_ATTENTION_SOFTCAP:
+    case RP_ATTENTION_CAP_UNSCALED:
+    case RP_ATTENTION_CAP_DIVIDES:
     case RP_ATTENTION_SINK:
     case RP_ATTENTION_EMPTY:
     case RP_ATTENTION_EMPTY_AFTER:

@@ -12,7 +12,11 @@ enum rp_attention_option {
     RP_ATTENTION_FIRST_HEAD,
     RP_ATTENTION_REVERSED,
     RP_ATTENTION_NEXT_HEAD,
-    RP_ATTENTION_SOFTCAP,      /* value tanh(score / value) */
+    RP_ATTENTION_SOFTCAP,      /* value tanh(score / value), in place of the model's */
+    RP_ATTENTION_NO_SOFTCAP,   /* that of a model that has one is left out */
+    RP_ATTENTION_CAP_UNSCALED, /* scale cap tanh(q . key / cap): the cap comes before the scale */
+    RP_ATTENTION_CAP_DIVIDES,  /* tanh(score / cap): not multiplied by the cap again */
+    RP_ATTENTION_CAP_MASKS,    /* the cap comes after the mask: keys that are not seen score -cap */
     RP_ATTENTION_SINK,         /* exp(value) in softmax's sum, in place of the model's sinks */
     RP_ATTENTION_NO_SINKS,     /* those of a model that has some are left out */
     RP_ATTENTION_SINKS_SCALED, /* by attention's scale, as the scores are */

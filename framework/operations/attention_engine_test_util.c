@@ -56,6 +56,7 @@ void attention_call_make(struct attention_call *call, size_t n, unsigned seed,
                                       .n_kv_heads = CALL_KV_HEADS,
                                       .head_dim = CALL_DIM,
                                       .scale = CALL_SCALE,
+                                      .softcap = call->softcap,
                                       .is_causal = true,
                                       .sinks = call->has_sinks ? call->sinks : NULL,
                                       .q = call->q,
@@ -233,6 +234,8 @@ void attention_engine_run(const struct attention_engine *engine, const struct at
 {
     static struct operands from;
     const float scale = (float)((double)CALL_SCALE * (1 + engine->scale_off));
+    const float cap =
+        engine->leaves_cap_out ? 0 : (float)((double)call->softcap * (1 + engine->cap_off));
     prepare(engine, call, &from);
     for (size_t row = 0; row < call->n * CALL_HEADS; row++) {
         const size_t p = row / CALL_HEADS, head = row % CALL_HEADS;
@@ -244,6 +247,8 @@ void attention_engine_run(const struct attention_engine *engine, const struct at
             for (size_t i = 0; i < CALL_DIM; i++)
                 terms[i] = from.q[row * CALL_DIM + i] * from.keys[key * CALL_KV_WIDTH + kv_at + i];
             scores[key] = sum_of(engine->order, terms, CALL_DIM) * scale;
+            if (cap > 0) /* as ggml: times 1 / cap */
+                scores[key] = tanhf(scores[key] * (1 / cap)) * cap;
         }
         if (engine->masks_first_key && p > 0)
             scores[0] = -INFINITY;

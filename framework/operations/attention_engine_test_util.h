@@ -19,7 +19,8 @@ enum {
 
 /* One call of attention over n positions, and what the emulation makes of it. */
 struct attention_call {
-    bool has_sinks; /* set before the call is made */
+    bool has_sinks; /* these two are set before the call is made */
+    float softcap;
     size_t n;
     float sinks[CALL_HEADS];
     float q[CALL_POSITIONS * CALL_WIDTH];
@@ -38,6 +39,8 @@ struct attention_engine { /* NOLINT(clang-analyzer-optin.performance.Padding) */
     bool sums_in_f16; /* and rounded at each key; one pass */
     bool weights_in_f16, weights_in_bf16, q_in_f16;
     double scale_off;     /* bug: relative */
+    double cap_off;       /* bug: relative */
+    bool leaves_cap_out;  /* bug */
     bool masks_first_key; /* bug */
     size_t without_sink;  /* bug: this head less 1 leaves it out */
     /* A quantized cache: what rounds Q, K and V after a dense Hadamard product; 0: none. */

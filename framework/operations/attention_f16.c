@@ -32,8 +32,9 @@ typedef void head_fn(const struct head *head);
 
 static float score(const struct head *head, size_t key)
 {
-    return rp_dot(head->q, head->keys + key * head->kv_dim, head->args->head_dim) *
-           head->args->scale;
+    return rp_softcap(rp_dot(head->q, head->keys + key * head->kv_dim, head->args->head_dim) *
+                          head->args->scale,
+                      head->args->softcap);
 }
 
 /* args->scores = softmax, before it is rounded. */

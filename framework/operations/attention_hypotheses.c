@@ -16,9 +16,41 @@ static struct rp_candidate make(const char *name, int option, double value, bool
     return candidate;
 }
 
+static void collect_softcap(struct rp_search *search)
+{
+    static const char name[] = "attention-softcap";
+    static const struct rp_hypothesis own[] = {
+        {name, RP_ATTENTION_NO_SOFTCAP, NONE, "attention's scores are not capped; the model's are"},
+        {name, RP_ATTENTION_CAP_UNSCALED, NONE,
+         "attention's scores are capped before they are scaled; the model's after it"},
+        {name, RP_ATTENTION_CAP_DIVIDES, NONE,
+         "attention's scores are tanh(s / cap), without the product with the cap"},
+        {name, RP_ATTENTION_CAP_MASKS, NONE,
+         "attention's mask is set before the cap: keys that are not seen have the score -cap"},
+    };
+    static const double caps[] = {1, 3, 10, 20, 100, 300, 1000};
+    static const struct rp_fit fit = RP_FIT(true, 1e-3, 1e6, caps);
+    const double cap = (double)search->config->attention_softcap;
+    if (cap > 0)
+        RP_ADD_ALL(search, RP_STEP_ATTENTION, rp_attention_install, own);
+    for (int i = 0; i < 3; i++) {
+        const bool is_fit = i == 2;
+        struct rp_candidate candidate = make(name, RP_ATTENTION_SOFTCAP, i == 1 ? 30 : 50, true);
+        if (!is_fit && fabs(candidate.value - cap) < 1e-6 * cap)
+            continue;
+        candidate.phase = is_fit ? RP_PHASE_FIT : RP_PHASE_FIXED;
+        candidate.fit = is_fit ? &fit : NULL;
+        candidate.own = is_fit ? cap : 0;
+        if (cap > 0)
+            rp_search_add(search, candidate,
+                          "attention's scores capped at %%v; the model's at %.6g", cap);
+        else
+            rp_search_add(search, candidate, "attention's scores capped at %%v");
+    }
+}
+
 static void collect_plain(struct rp_search *search)
 {
-    static const char cap[] = "attention's scores capped at %v";
     static const char sink[] = "a sink in attention's softmax, of logit %v";
     static const char empty[] = "%v keys of zeros from before the sequence are seen";
     static const char after[] =
@@ -26,8 +58,6 @@ static void collect_plain(struct rp_search *search)
         "of %v";
     static const struct rp_hypothesis plain[] = {
         {"attention-sink", RP_ATTENTION_SINK, 0, sink},
-        {"attention-softcap", RP_ATTENTION_SOFTCAP, 50, cap},
-        {"attention-softcap", RP_ATTENTION_SOFTCAP, 30, cap},
         {"attention-empty-keys", RP_ATTENTION_EMPTY, 2, empty},
         {"attention-empty-keys", RP_ATTENTION_EMPTY, 3, empty},
         {"attention-empty-keys", RP_ATTENTION_EMPTY, 4, empty},
@@ -134,14 +164,8 @@ static void collect_scale(struct rp_search *search)
 
 static void collect_fits(struct rp_search *search)
 {
-    static const double caps[] = {1, 3, 10, 20, 100, 300, 1000};
     static const double logits[] = {-16, -11, -7, -4, -2, 2, 4};
-    static const struct rp_fit cap = RP_FIT(true, 1e-3, 1e6, caps);
     static const struct rp_fit sink = RP_FIT(false, -60, 60, logits);
-    rp_search_add_fit(search, RP_STEP_ATTENTION, rp_attention_install,
-                      (struct rp_hypothesis){"attention-softcap", RP_ATTENTION_SOFTCAP, 50,
-                                             "attention's scores capped at %v"},
-                      &cap, 0);
     rp_search_add_fit(search, RP_STEP_ATTENTION, rp_attention_install,
                       (struct rp_hypothesis){"attention-sink", RP_ATTENTION_SINK, 0,
                                              "a sink in attention's softmax, of logit %v"},
@@ -176,6 +200,7 @@ void rp_collect_attention(struct rp_search *search)
     collect_heads(search);
     collect_shifts(search);
     collect_plain(search);
+    collect_softcap(search);
     collect_scale(search);
     collect_fits(search);
 }

@@ -58,8 +58,19 @@ RP_COMPILE_TWICE(static, products,
                   size_t kv_dim, float *restrict dots, float *restrict squares),
                  (q, keys, n, dim, kv_dim, dots, squares))
 
-/* The score is a sum, scaled; the maximum is taken from it, and that goes through exp. Where Q and K were
- * turned, the terms are of one size. Of n_common keys the sums stand there already. */
+/* A score that goes through the cap: what it was off by shrinks by tanh's slope, and the cap's own roundings are
+ * added. square: of sigma, in u. */
+static float capped(float score, float cap, float *square)
+{
+    const float y = rp_softcap(score, cap), slope = rp_softcap_slope(y, cap);
+    const float of_input = (float)RP_SOFTCAP_INPUT_ERROR * score;
+    const float of_output = (float)RP_SOFTCAP_ERROR * y;
+    *square = slope * slope * (*square + of_input * of_input) + of_output * of_output;
+    return y;
+}
+
+/* The score is a sum, scaled, and capped where the model does that; the maximum is taken from it, and that goes through
+ * exp. Where Q and K were turned, the terms are of one size. Of n_common keys the sums stand there already. */
 void rp_attention_row_fill(const struct rp_attention_row *row, size_t n_common)
 {
     const size_t dim = row->args->head_dim;
@@ -77,13 +88,16 @@ void rp_attention_row_fill(const struct rp_attention_row *row, size_t n_common)
         row->scores[key] = dot * scale;
         if (row->key_norms)
             square += q_norm * row->key_norms[key * row->args->n_kv_heads] / (float)dim;
-        row->errors[key] = of_terms * (square + dot * dot / 3.0f);
+        row->errors[key] =
+            of_terms * (square + dot * dot / 3.0f) + c * row->scores[key] * row->scores[key];
+        if (row->args->softcap > 0)
+            row->scores[key] = capped(row->scores[key], row->args->softcap, &row->errors[key]);
         max = row->scores[key] > max ? row->scores[key] : max;
     }
     for (size_t key = 0; key < row->n_visible; key++) {
-        const float score = row->scores[key], below = max - score;
-        row->errors[key] = sqrtf(row->errors[key] + c * (score * score + below * below) +
-                                 (float)(EXP_ERROR * EXP_ERROR));
+        const float below = max - row->scores[key];
+        row->errors[key] =
+            sqrtf(row->errors[key] + c * below * below + (float)(EXP_ERROR * EXP_ERROR));
         row->weights[key] = expf(-below);
         sum += (double)row->weights[key];
     }

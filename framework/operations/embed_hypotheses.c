@@ -78,12 +78,63 @@ static void collect_tokens(struct rp_search *search)
                   (long long)search->slot.positions[nearest[0].row]);
 }
 
+static enum rp_status uncapped(void *context, const struct rp_site *site,
+                               const struct rp_linear *args)
+{
+    const struct rp_change *change = context;
+    struct rp_linear wrong = *args;
+    wrong.softcap = 0;
+    return RP_RUN_BELOW(change, linear, site, &wrong);
+}
+
+static void install_uncapped(struct rp_ops *ops)
+{
+    ops->linear = uncapped;
+}
+
+/* The logits before their cap, [n][dim]; NULL: that failed. */
+static const float *uncapped_rows(struct rp_search *search, const struct rp_candidate *candidate)
+{
+    float *rows = rp_search_new_rows(search);
+    double *error = calloc(search->n + 1, sizeof *error);
+    if (!rows || !error) {
+        free(error);
+        return NULL;
+    }
+    const enum rp_status status = search->try_rows(search, candidate, error, search->err);
+    rp_search_note(search, status);
+    memcpy(rows, search->rows, search->n * search->dim * sizeof *rows);
+    free(error);
+    return status == RP_OK ? rows : NULL;
+}
+
+/* Of a model that caps its logits. */
+static void collect_own_softcap(struct rp_search *search, double own, const struct rp_fit *fit)
+{
+    static const char name[] = "logits-softcap";
+    const struct rp_candidate missing = rp_candidate_make(name, install_uncapped, 0, RP_OUTPUT);
+    struct rp_candidate other = rp_candidate_of_rows(name, rp_rows_softcap, own, NULL);
+    rp_search_add(search, missing, "the logits are not capped; the model's are, at %.6g", own);
+    other.phase = RP_PHASE_FIT;
+    other.fit = fit;
+    other.own = own;
+    other.reports_value = true;
+    other.rows = uncapped_rows(search, &missing);
+    if (other.rows)
+        rp_search_add(search, other, "the logits capped at %%v; the model's at %.6g", own);
+}
+
 static void collect_softcap(struct rp_search *search)
 {
     static const double caps[] = {10, 15, 20, 50, 100};
     static const struct rp_fit fit = RP_FIT(true, 1e-2, 1e6, caps);
-    float *cubes = rp_search_new_rows(search);
+    const double own = (double)search->config->logits_softcap;
     double share, alpha;
+    if (own > 0) {
+        collect_own_softcap(search, own, &fit);
+        return;
+    }
+    float *cubes = rp_search_new_rows(search);
     if (!cubes)
         return;
     /* c tanh(x / c) is about x - x^3 / (3 c^2). */

@@ -196,10 +196,14 @@ static enum rp_status rounded_linear(const struct rp_emulation *emulation,
             watch->after(watch->context, values, row, args->n_in, x + p * args->n_in);
     }
     rounded.x = x;
+    if (n_blocks)
+        rounded.softcap = 0; /* it comes after the blocks' sums */
     if (status == RP_OK)
         status = below->linear(below->context, site, &rounded);
     if (status == RP_OK && n_blocks)
         status = add_block_sums(site, args, excess);
+    if (status == RP_OK && n_blocks)
+        rp_linear_cap(site, args);
     free(x);
     free(excess);
     return status;
@@ -271,9 +275,12 @@ static enum rp_status linear(void *context, const struct rp_site *site,
         status = rp_state_weights(emulation, site, args->weight, args->n_out, args->n_in, &weight);
         read.weight = weight;
     }
+    read.softcap = 0;
     if (status == RP_OK)
         status = (args->expert && args->bias ? linear_of_expert : rounded_linear)(emulation, site,
                                                                                   &read);
+    if (status == RP_OK && args->softcap > 0)
+        rp_state_cap(emulation, site, args);
     free(weight);
     free(x);
     return status;

@@ -14,6 +14,7 @@ enum rp_status rp_op_linear(void *context, const struct rp_site *site, const str
     rp_matmul(args->weight, args->n_out, args->n_in, args->x, site->n_positions, args->y,
               args->y_stride);
     rp_linear_add_bias(site, args);
+    rp_linear_cap(site, args);
     return RP_OK;
 }
 
@@ -39,13 +40,21 @@ void rp_linear_add_bias(const struct rp_site *site, const struct rp_linear *args
             args->y[p * args->y_stride + i] += args->bias[i];
 }
 
+void rp_linear_cap(const struct rp_site *site, const struct rp_linear *args)
+{
+    for (size_t p = 0; args->softcap > 0 && p < site->n_positions; p++)
+        for (size_t i = 0; i < args->n_out; i++)
+            args->y[p * args->y_stride + i] =
+                rp_softcap(args->y[p * args->y_stride + i], args->softcap);
+}
+
 #define ALIGNED 0.33 /* of a sum's square: n terms of one sign */
 
 /* What the sums of a product's terms are like, from its weight alone. */
 struct profile {
     float *column_square; /* [n_in] mean square of a column */
     float *row_share;     /* [n_out] a row's RMS over that of the matrix */
-    float *sums;          /* [n_out] of one position, before a bias; [0] where there is none */
+    float *sums; /* [n_out] of one position, before a bias or a cap; [0] where there is neither */
 };
 
 #define LANES 8
@@ -165,9 +174,10 @@ RP_COMPILE_TWICE(static, square_sum, (const float *restrict y, size_t n, double 
 static enum rp_status open_profile(const struct rp_site *site, const struct rp_linear *args,
                                    struct profile *profile)
 {
-    *profile = (struct profile){.column_square = calloc(args->n_in + 1, sizeof(float)),
-                                .row_share = calloc(args->n_out + 1, sizeof(float)),
-                                .sums = calloc((args->bias ? args->n_out : 0) + 1, sizeof(float))};
+    *profile = (struct profile){
+        .column_square = calloc(args->n_in + 1, sizeof(float)),
+        .row_share = calloc(args->n_out + 1, sizeof(float)),
+        .sums = calloc((args->bias || args->softcap > 0 ? 2 * args->n_out : 0) + 1, sizeof(float))};
     if (!profile->column_square || !profile->row_share || !profile->sums)
         return rp_fail(site->err, RP_ERR_MEMORY, NULL, -1, "no memory for a product's profile");
     make_profile(args, profile);
@@ -186,16 +196,50 @@ static double sum_error_of(const struct rp_linear *args)
     return RP_UNIT_ROUNDOFF * RP_SUM_ERROR * sqrt((double)args->n_in);
 }
 
-/* Takes the bias off y [n_out]: sums [n_out]. */
-static const float *without_bias(const struct rp_linear *args, const float *y, float *sums)
+/* Takes cap and bias off y [n_out]: sums [n_out]. A value at the cap itself may be of any size: where tanh is flat, that
+ * does not count. */
+static const float *plain_sums(const struct rp_linear *args, const float *y, float *sums)
 {
+    const float cap = args->softcap, most = 1 - 0x1p-24f;
+    if (!args->bias && !(cap > 0))
+        return y;
+    memcpy(sums, y, args->n_out * sizeof *sums);
+    for (size_t i = 0; cap > 0 && i < args->n_out; i++)
+        sums[i] = cap * atanhf(fmaxf(fminf(y[i] / cap, most), -most));
     for (size_t i = 0; args->bias && i < args->n_out; i++)
-        sums[i] = y[i] - args->bias[i];
-    return args->bias ? sums : y;
+        sums[i] -= args->bias[i];
+    return sums;
+}
+
+/* sigma [n_out] of a product's sums, x, becomes that of what it caps them to, y: tanh's slope, and what the cap itself
+ * rounds. */
+static void cap_sigma(const struct rp_linear *args, const float *x, const float *y, float *sigma)
+{
+    for (size_t i = 0; i < args->n_out; i++) {
+        const float of_input =
+            sigma[i] + (float)(RP_SOFTCAP_INPUT_ERROR * RP_UNIT_ROUNDOFF) * fabsf(x[i]);
+        sigma[i] = rp_softcap_slope(y[i], args->softcap) * of_input +
+                   (float)(RP_SOFTCAP_ERROR * RP_UNIT_ROUNDOFF) * fabsf(y[i]);
+    }
+}
+
+/* sigma [n_out] of position p. */
+static void sigma_of(const struct rp_linear *args, const struct profile *profile, size_t p,
+                     float *sigma)
+{
+    const float *y = args->y + p * args->y_stride, *sums = plain_sums(args, y, profile->sums);
+    double square;
+    weighted_square(args->x + p * args->n_in, profile->column_square, args->n_in, &square);
+    sigma_row(sums, profile->row_share, args->n_out, (float)sqrt(square), (float)sum_error_of(args),
+              sigma);
+    for (size_t i = 0; args->bias && i < args->n_out; i++)
+        sigma[i] += (float)RP_UNIT_ROUNDOFF * fabsf(sums[i] + args->bias[i]);
+    if (args->softcap > 0)
+        cap_sigma(args, sums, y, sigma);
 }
 
 /* 0.42 u sqrt(n) sqrt(T^2 + y^2 / 3) + u y for a sum of n terms that comes to y, and u z where a bias makes z
- * of it. T is the usual size
+ * of it. A cap: cap_sigma. T is the usual size
  * of such a sum: its terms with random signs. It is taken from the columns' and the row's mean
  * squares, as n_out times n_in terms for each position would cost as much as the product. */
 enum rp_status rp_sigma_linear(const struct rp_site *site, const struct rp_linear *args,
@@ -203,21 +247,14 @@ enum rp_status rp_sigma_linear(const struct rp_site *site, const struct rp_linea
 {
     struct profile profile;
     const enum rp_status status = open_profile(site, args, &profile);
-    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
-        const float *y = args->y + p * args->y_stride;
-        double square;
-        weighted_square(args->x + p * args->n_in, profile.column_square, args->n_in, &square);
-        sigma_row(without_bias(args, y, profile.sums), profile.row_share, args->n_out,
-                  (float)sqrt(square), (float)sum_error_of(args), sigma + p * args->n_out);
-        for (size_t i = 0; args->bias && i < args->n_out; i++)
-            sigma[p * args->n_out + i] += (float)RP_UNIT_ROUNDOFF * fabsf(y[i]);
-    }
+    for (size_t p = 0; p < site->n_positions && status == RP_OK; p++)
+        sigma_of(args, &profile, p, sigma + p * args->n_out);
     close_profile(&profile);
     return status;
 }
 
 /* The shares' squares have the mean 1, so that the T^2 of a row of outputs sum up to n_out times the
- * input's part. */
+ * input's part. With a cap each value has a slope of its own. */
 enum rp_status rp_sigma_norm_linear(const struct rp_site *site, const struct rp_linear *args,
                                     double *norm)
 {
@@ -226,7 +263,13 @@ enum rp_status rp_sigma_norm_linear(const struct rp_site *site, const struct rp_
     for (size_t p = 0; p < site->n_positions && status == RP_OK; p++) {
         const float *y = args->y + p * args->y_stride;
         double square, sums_square, y_square;
-        square_sum(without_bias(args, y, profile.sums), args->n_out, &sums_square);
+        if (args->softcap > 0) {
+            sigma_of(args, &profile, p, profile.sums + args->n_out);
+            square_sum(profile.sums + args->n_out, args->n_out, &square);
+            norm[p] = sqrt(square);
+            continue;
+        }
+        square_sum(plain_sums(args, y, profile.sums), args->n_out, &sums_square);
         y_square = 0;
         if (args->bias)
             square_sum(y, args->n_out, &y_square);

@@ -131,6 +131,23 @@ static inline float rp_attention_sink(const struct rp_attention *args, size_t he
     return args->sinks ? args->sinks[head] : -INFINITY;
 }
 
+/* x, or cap tanh(x / cap) where there is a cap. HF: modeling_gemma2. */
+static inline float rp_softcap(float x, float cap)
+{
+    return cap > 0 ? cap * tanhf(x / cap) : x;
+}
+/* By how much the capped value moves with x: y = rp_softcap(x, cap) alone says it. */
+static inline float rp_softcap_slope(float y, float cap)
+{
+    const float t = cap > 0 ? y / cap : 0;
+    return (1 - t) * (1 + t);
+}
+/* What the cap itself rounds, sigma, in u: relative to x, where 1 / cap and the product with it are rounded; and to y.
+ * Three of tanh's are 4.5 u, as a polynomial may be off by 2 units in the last place; the product is rounded. */
+#define RP_SOFTCAP_INPUT_ERROR 1.0
+#define RP_TANH_ERROR 1.5
+#define RP_SOFTCAP_ERROR 1.66
+
 /* What cosine and sine are multiplied by, in a layer of that kind; 0: nothing. */
 static inline float rp_attention_factor(const struct rp_model_config *config,
                                         enum rp_layer_kind kind)
@@ -164,6 +181,8 @@ enum rp_weight_id rp_bias_of(enum rp_weight_id which);
 
 /* y += bias, where there is one: for whoever computes the product in another way. */
 void rp_linear_add_bias(const struct rp_site *site, const struct rp_linear *args);
+/* The same of the softcap, which comes last. */
+void rp_linear_cap(const struct rp_site *site, const struct rp_linear *args);
 
 /* How far a norm over dim values may be off, relative to its row: the sum of squares errs by
  * RP_SUM_ERROR / 2 u sqrt(dim), and the root halves it; division, root and rounding of the mean add

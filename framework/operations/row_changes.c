@@ -50,7 +50,7 @@ PER_VALUE(rp_rows_multiply, x *base)
 PER_VALUE(rp_rows_channel, i % dim == (size_t)value ? base : x)
 PER_VALUE(rp_rows_clip, base + fmax(fmin(x - base, value), -value))
 PER_VALUE(rp_rows_round, base + rounded(x - base, more - base, what->option))
-PER_VALUE(rp_rows_softcap, value *tanh(x / value))
+PER_VALUE(rp_rows_softcap, value *tanh((what->rows ? base : x) / value))
 
 static enum rp_status copy_of(const float *rows, size_t n, float **copy, struct rp_error *err)
 {

@@ -30,6 +30,18 @@ double rp_state_tip(enum rp_state state, float x, double noise)
     return fabs((double)other - (double)rounded);
 }
 
+float rp_state_softcap(enum rp_state state, float x, float cap)
+{
+    return cap > 0 ? rp_state_round(state, tanhf(rp_state_round(state, x / cap))) * cap : x;
+}
+
+double rp_state_softcap_tip(enum rp_state state, float x, float cap)
+{
+    const float t = tanhf(rp_state_round(state, x / cap));
+    const double noise = RP_TANH_ERROR * RP_UNIT_ROUNDOFF * fabs((double)t);
+    return rp_state_tip(state, t, noise) * (double)cap;
+}
+
 static uint32_t format_of(const struct rp_emulation *emulation)
 {
     return emulation->numerics.state == RP_STATE_BF16 ? RP_GGML_BF16 : RP_GGML_F16;
@@ -98,6 +110,33 @@ static float round_inside(const struct rp_emulation *emulation, size_t p, float 
     if (emulation->tips)
         add_tip(emulation, p, rp_state_tip(state, x, noise * fabs((double)x)) * worth);
     return rp_state_round(state, x);
+}
+
+/* ---- logits ---- */
+
+/* A sum's size, of which its noise is a part, is taken as the row's. */
+void rp_state_cap(const struct rp_emulation *emulation, const struct rp_site *site,
+                  const struct rp_linear *args)
+{
+    const enum rp_state state = emulation->numerics.state;
+    for (size_t p = 0; p < site->n_positions && args->n_out > 0; p++) {
+        float *y = args->y + p * args->y_stride;
+        double square = 0;
+        for (size_t i = 0; i < args->n_out; i++)
+            square += (double)y[i] * (double)y[i];
+        const double of_sum =
+            RP_SUM_ERROR * sqrt((double)args->n_in * square / (double)args->n_out);
+        for (size_t i = 0; i < args->n_out; i++) {
+            const double noise = RP_UNIT_ROUNDOFF * (2 * fabs((double)y[i]) + of_sum);
+            const float x = rp_state_round(state, y[i]);
+            const double step = rp_state_tip(state, y[i], noise);
+            const float other = x + (float)(y[i] > x ? step : -step);
+            y[i] = rp_state_softcap(state, x, args->softcap);
+            add_tip(emulation, p,
+                    fabs((double)rp_state_softcap(state, other, args->softcap) - (double)y[i]) +
+                        rp_state_softcap_tip(state, x, args->softcap));
+        }
+    }
 }
 
 /* ---- norms ---- */

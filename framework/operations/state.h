@@ -16,6 +16,14 @@ float rp_state_round(enum rp_state state, float x);
 /* How far x moves when noise of that size [standard error, absolute] tips its rounding; 0: it cannot. */
 double rp_state_tip(enum rp_state state, float x, double noise);
 
+/* A value of the state that is capped as HF does it: quotient and tanh are rounded, the product is not yet. */
+float rp_state_softcap(enum rp_state state, float x, float cap);
+/* How far that moves where the rounding of its tanh tips. */
+double rp_state_softcap_tip(enum rp_state state, float x, float cap);
+/* The same of a product's sums, args->y, which are rounded first. */
+void rp_state_cap(const struct rp_emulation *emulation, const struct rp_site *site,
+                  const struct rp_linear *args);
+
 /* rows [n_positions][width] = x, rows stride apart, rounded to the state. */
 enum rp_status rp_state_read(const struct rp_emulation *emulation, const struct rp_site *site,
                              const float *x, size_t width, size_t stride, float *rows);

@@ -37,15 +37,25 @@ static double dot_error(const float *q, const float *key, size_t n, float dot)
 
 static float scaled(const struct head *head, double dot)
 {
-    return rp_state_round(head->state, rp_state_round(head->state, (float)dot) * head->args->scale);
+    const float score =
+        rp_state_round(head->state, rp_state_round(head->state, (float)dot) * head->args->scale);
+    return rp_state_round(head->state, rp_state_softcap(head->state, score, head->args->softcap));
+}
+
+/* By how much the capped score moves if the rounding of its tanh tips. */
+static float tip_of_cap(const struct head *head, float score)
+{
+    const float cap = head->args->softcap;
+    return cap > 0 ? (float)rp_state_softcap_tip(head->state, score, cap) : 0;
 }
 
 static void score_in_fp32(const struct head *head)
 {
     for (size_t key = 0; key < head->n_visible; key++)
         head->weights[key] =
-            rp_dot(head->q, head->keys + key * head->kv_dim, head->args->head_dim) *
-            head->args->scale;
+            rp_softcap(rp_dot(head->q, head->keys + key * head->kv_dim, head->args->head_dim) *
+                           head->args->scale,
+                       head->args->softcap);
 }
 
 static void score(const struct head *head)
@@ -61,6 +71,8 @@ static void score(const struct head *head)
         if (tip > 0)
             head->moves[key] = fabsf(scaled(head, rounded + ((double)dot > rounded ? tip : -tip)) -
                                      head->weights[key]);
+        head->moves[key] +=
+            tip_of_cap(head, rp_state_round(head->state, (float)rounded * head->args->scale));
     }
 }
 

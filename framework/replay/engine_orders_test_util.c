@@ -32,6 +32,7 @@ static enum rp_status linear(void *context, const struct rp_site *site,
                                                   args->x + p * args->n_in, args->n_in);
     }
     rp_linear_add_bias(site, args);
+    rp_linear_cap(site, args);
     return RP_OK;
 }
 

@@ -273,6 +273,8 @@ static void find_steps(struct rp_replay_plan *plan, struct rp_planned_slot *slot
 static enum rp_status open_slots(struct rp_replay_plan *plan, struct rp_tensor_set *dump,
                                  struct rp_error *err)
 {
+    const struct rp_model_config config =
+        rp_layer_config(rp_model_config(plan->model), plan->layer);
     for (size_t i = 0; i < plan->n_steps; i++) {
         const struct rp_step *step = &plan->steps[i];
         if (step->kind != RP_STEP_TAP)
@@ -280,7 +282,7 @@ static enum rp_status open_slots(struct rp_replay_plan *plan, struct rp_tensor_s
         struct rp_planned_slot *slot = &plan->slots[plan->n_slots++];
         slot->part = step->part;
         slot->tap = i;
-        slot->dim = rp_buffer_width(rp_model_config(plan->model), step->in);
+        slot->dim = rp_buffer_width(&config, step->in);
         slot->steps = calloc(plan->n_steps, 1);
         slot->earlier = calloc(plan->n_steps, 1);
         if (!slot->steps || !slot->earlier)

@@ -170,19 +170,20 @@ static void take_block(void *context, size_t first, size_t n_out, const float *y
     }
 }
 
-/* Sets the errors and bounds of all rows. */
+/* Sets the errors and bounds of all rows; what a cap rounds inside may tip. */
 static enum rp_status measure_logits(const struct part *part, const struct rp_forward *forward,
-                                     struct rp_error *err)
+                                     struct rp_emulation *emulation, struct rp_error *err)
 {
     const size_t n = part->n, width = rp_model_config(part->replay->model)->hidden_size;
     struct logits logits = {.part = part};
     struct rp_forward bounded = *forward;
     float *normed = calloc(n * width + 1, sizeof *normed);
     float *scratch = calloc(width + 1, sizeof *scratch);
+    double *tips = calloc(n + 1, sizeof *tips);
     logits.square = calloc(n + 1, sizeof *logits.square);
     logits.pieces = calloc(n + 1, sizeof *logits.pieces);
     enum rp_status status = RP_OK;
-    if (!normed || !scratch || !logits.square || !logits.pieces)
+    if (!normed || !scratch || !tips || !logits.square || !logits.pieces)
         status = rp_fail(err, RP_ERR_MEMORY, NULL, -1, "no memory for %zu rows", n);
     if (status == RP_OK)
         status = normed_rows(part, forward, normed, err);
@@ -191,14 +192,18 @@ static enum rp_status measure_logits(const struct part *part, const struct rp_fo
         rp_overlay_open(&logits.overlay, forward->ops);
         logits.overlay.ops.linear = bounded_linear;
         bounded.ops = &logits.overlay.ops;
+        emulation->tips = tips;
+        emulation->n_tips = n;
         status = rp_model_logits_by_block(&bounded, n, part->positions, normed, take_block, &logits,
                                           err);
+        emulation->tips = NULL;
     }
     for (size_t i = 0; i < n && status == RP_OK; i++) {
         part->errors[i] = rp_row_error_of_pieces(&logits.pieces[i]);
-        part->bound[i] = sqrt(logits.square[i]) / part->errors[i].norm +
+        part->bound[i] = (sqrt(logits.square[i]) + sqrt(tips[i])) / part->errors[i].norm +
                          of_carried_norm(part, normed + i * width, scratch);
     }
+    free(tips);
     free(scratch);
     free(normed);
     free(logits.square);
@@ -308,7 +313,7 @@ static enum rp_status measure(const struct part *part, struct rp_error *err)
     struct setting setting;
     if (part->part == RP_PART_LOGITS) {
         set_up(part, &none, &setting);
-        return measure_logits(part, &setting.forward, err);
+        return measure_logits(part, &setting.forward, &setting.emulation, err);
     }
     float *rows = new_rows(part, err);
     enum rp_status status = rows ? compute(part, &none, rows, err) : RP_ERR_MEMORY;

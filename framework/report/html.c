@@ -30,7 +30,8 @@ static bool has_verdict(const cJSON *pair, const char *verdict)
 static bool has_page(const cJSON *pair)
 {
     return has_verdict(pair, "FAIL") || has_verdict(pair, "ERROR") ||
-           has_verdict(pair, "MARGINAL") || cJSON_GetArraySize(item_of(pair, "warnings")) > 0;
+           has_verdict(pair, "MARGINAL") || has_verdict(pair, "XFAIL") ||
+           cJSON_GetArraySize(item_of(pair, "warnings")) > 0;
 }
 
 /* "entry/mode/prompt" as "entry__mode__prompt.html", as its .diff is named. */
@@ -169,10 +170,13 @@ static void write_index(FILE *out, const void *argument)
 {
     static const struct {
         const char *before, *key, *verdict, *text;
-    } counts[] = {
-        {"; ", "failed", "FAIL", "failed"},   {", ", "errors", "ERROR", "in error"},
-        {", ", "passed", "PASS", "passed"},   {" (", "explained", "MARGINAL", "of them explained)"},
-        {", ", "skipped", "SKIP", "skipped"}, {"; warnings: ", "warnings", "warning", ""}};
+    } counts[] = {{"; ", "failed", "FAIL", "failed"},
+                  {", ", "errors", "ERROR", "in error"},
+                  {", ", "passed", "PASS", "passed"},
+                  {" (", "explained", "MARGINAL", "of them explained)"},
+                  {", ", "known", "XFAIL", "known"},
+                  {", ", "skipped", "SKIP", "skipped"},
+                  {"; warnings: ", "warnings", "warning", ""}};
     const cJSON *results = argument, *summary = item_of(results, "summary");
     const cJSON *pairs = item_of(results, "pairs");
     rp_html_begin(out, "refparity: results", NULL);
@@ -189,6 +193,7 @@ static void write_index(FILE *out, const void *argument)
     write_pairs(out, pairs, "FAIL", "Divergences", true);
     write_weights(out, item_of(results, "entries"));
     write_warnings(out, results);
+    write_pairs(out, pairs, "XFAIL", "Known divergences", true);
     write_pairs(out, pairs, "MARGINAL", "Over the limit, and explained", true);
     write_pairs(out, pairs, "SKIP", "Skipped", false);
     write_pairs(out, pairs, "PASS", "Passed", false);

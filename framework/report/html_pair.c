@@ -113,6 +113,32 @@ static void write_warnings(FILE *out, const cJSON *pair)
     fputs("</ul>\n", out);
 }
 
+/* What is known of the engine, and whether it is still so. */
+static void write_known(FILE *out, const cJSON *pair)
+{
+    static const char *const headings[] = {"slot", "name", "state", "reason", "issue", NULL};
+    const cJSON *item;
+    if (cJSON_GetArraySize(item_of(pair, "known")) == 0)
+        return;
+    fputs("<h2>Known divergences</h2>\n", out);
+    rp_html_table_begin(out, "What the matrix knows of this engine", headings);
+    cJSON_ArrayForEach(item, item_of(pair, "known"))
+    {
+        fputs("<tr><th scope=\"row\">", out);
+        rp_html_text(out, rp_json_text(item, "slot"));
+        for (const char *const *key = headings + 1; *key; key++) {
+            fputs("<td>", out);
+            rp_html_text(out, rp_json_text(item, *key));
+        }
+        if (rp_json_text(item, "message")[0]) {
+            fputs("<br>", out);
+            rp_html_text(out, rp_json_text(item, "message"));
+        }
+        fputc('\n', out);
+    }
+    rp_html_table_end(out);
+}
+
 /* What replay says of the slots that fail: the first of them opens. */
 static void write_explanations(FILE *out, const cJSON *pair)
 {
@@ -124,7 +150,8 @@ static void write_explanations(FILE *out, const cJSON *pair)
         {
             const cJSON *explanation = item_of(slot, "explanation");
             const char *verdict = rp_json_text(slot, "verdict");
-            if (strcmp(verdict, "FAIL") != 0 && strcmp(verdict, "ERROR") != 0)
+            if (strcmp(verdict, "FAIL") != 0 && strcmp(verdict, "XFAIL") != 0 &&
+                strcmp(verdict, "ERROR") != 0)
                 continue;
             if (!any)
                 fputs("<h2>Operations that are wrong</h2>\n<dl>\n", out);
@@ -261,7 +288,8 @@ static const char *inner_layer(const cJSON *pair)
     const cJSON *layer;
     cJSON_ArrayForEach(layer, item_of(pair, "replay"))
     {
-        if (strcmp(rp_json_text(layer, "verdict"), "FAIL") == 0)
+        const char *verdict = rp_json_text(layer, "verdict");
+        if (strcmp(verdict, "FAIL") == 0 || strcmp(verdict, "XFAIL") == 0)
             return rp_json_text(layer, "slot");
     }
     return rp_json_text(item_of(item_of(pair, "comparison"), "divergence"), "slot");
@@ -480,6 +508,7 @@ void rp_html_pair(FILE *out, const cJSON *pair, const char *up)
     write_place(out, comparison, item_of(comparison, "departure"),
                 "Where it leaves the noise before it", "operation_slot");
     write_warnings(out, pair);
+    write_known(out, pair);
     write_explanations(out, pair);
     if (points) {
         write_layers(out, pair, points);

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/utf8.h"
 #include "refparity/tensor_set.h"
+#include "report/known.h"
 #include "report/test_name.h"
 
 static double number_of(const cJSON *object, const char *key)
@@ -76,7 +77,7 @@ static void count(struct counts *counts, const char *verdict)
     counts->tests++;
     counts->failures += strcmp(verdict, "FAIL") == 0;
     counts->errors += strcmp(verdict, "ERROR") == 0;
-    counts->skipped += strcmp(verdict, "SKIP") == 0;
+    counts->skipped += strcmp(verdict, "SKIP") == 0 || strcmp(verdict, "XFAIL") == 0;
 }
 
 static int line_of(const cJSON *pair)
@@ -134,10 +135,15 @@ static void write_problem(FILE *out, const cJSON *owner, const char *name, const
 {
     const char *verdict = rp_json_text(judged, "verdict"),
                *message = rp_json_text(judged, "message");
-    const bool failed = strcmp(verdict, "FAIL") == 0, skipped = strcmp(verdict, "SKIP") == 0;
+    const bool failed = strcmp(verdict, "FAIL") == 0, known = strcmp(verdict, "XFAIL") == 0;
+    const bool skipped = known || strcmp(verdict, "SKIP") == 0;
     const char *element = failed ? "failure" : skipped ? "skipped" : "error";
     fprintf(out, "      <%s", element);
-    write_attribute(out, "type", failed ? "divergence" : skipped ? "skip" : "error");
+    write_attribute(out, "type",
+                    failed    ? "divergence"
+                    : known   ? "xfail"
+                    : skipped ? "skip"
+                              : "error");
     write_attribute(out, "message", message);
     fputc('>', out);
     write_escaped(out, rp_json_text(owner, "matrix"));
@@ -229,6 +235,44 @@ static void write_metrics(FILE *out, const cJSON *slot, const char *name)
     }
 }
 
+/* What is known of the pair's engine: each a property, "known.h*_attn". */
+static void write_known(FILE *out, const cJSON *pair)
+{
+    const cJSON *item;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(pair, "known"))
+    {
+        char name[128], value[1024];
+        snprintf(name, sizeof name, "known.%.64s", rp_json_text(item, "slot"));
+        snprintf(value, sizeof value, "%s: %.600s %.300s", rp_json_text(item, "state"),
+                 rp_json_text(item, "reason"), rp_json_text(item, "issue"));
+        write_property(out, name, value);
+    }
+}
+
+/* Has any of the pair's known divergences been judged? */
+static bool has_report_test(const cJSON *pair)
+{
+    const cJSON *item;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(pair, "known"))
+    {
+        if (strcmp(rp_json_text(item, "state"), rp_known_state_name(RP_KNOWN_NOT_JUDGED)) != 0)
+            return true;
+    }
+    return false;
+}
+
+/* The verdict of a pair's test `report`, where known divergences were judged: as an object that write_case
+ * takes; the caller's. */
+static cJSON *report_test(const cJSON *pair)
+{
+    const cJSON *mended = rp_report_next_mended(pair, NULL);
+    cJSON *test = cJSON_CreateObject();
+    cJSON_AddStringToObject(test, "verdict", mended ? "FAIL" : "PASS");
+    cJSON_AddStringToObject(test, "message", rp_json_text(mended, "message"));
+    cJSON_AddStringToObject(test, "downstream_of", "");
+    return test;
+}
+
 static int is_required(const cJSON *slot)
 {
     return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(slot, "required"));
@@ -251,6 +295,8 @@ static struct counts count_pair(const cJSON *pair)
     {
         count(&counts, rp_json_text(slot, "verdict"));
     }
+    if (has_report_test(pair))
+        count(&counts, rp_report_next_mended(pair, NULL) ? "FAIL" : "PASS");
     return counts;
 }
 
@@ -325,6 +371,7 @@ static void write_pair(FILE *out, const cJSON *pair)
             write_metrics(out, slot,
                           rp_slot_test_name(rp_json_text(slot, "slot"), (int)n_layers, name));
     }
+    write_known(out, pair);
     fputs("    </properties>\n", out);
     if (engine)
         write_case(out, pair, "engine", engine, NULL,
@@ -344,6 +391,11 @@ static void write_pair(FILE *out, const cJSON *pair)
         snprintf(test, sizeof test, "replay/%s",
                  rp_slot_test_name(rp_json_text(slot, "slot"), (int)n_layers, name));
         write_case(out, pair, test, slot, NULL, number_of(slot, "replay_s"));
+    }
+    if (has_report_test(pair)) {
+        cJSON *report = report_test(pair);
+        write_case(out, pair, "report", report, NULL, 0);
+        cJSON_Delete(report);
     }
     fputs("  </testsuite>\n", out);
 }

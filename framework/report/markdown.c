@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "report/known.h"
 #include "report/summary.h"
 #include "report/warnings.h"
 
@@ -13,9 +14,7 @@ static const cJSON *comparison_of(const cJSON *pair)
     return cJSON_GetObjectItemCaseSensitive(pair, "comparison");
 }
 
-/* Inside a table's cell: what Markdown or HTML would take for its own is escaped, and a cell is one
- * line. */
-static void write_cell(FILE *out, const char *text)
+void rp_markdown_cell(FILE *out, const char *text)
 {
     for (; *text; text++) {
         const unsigned char byte = (unsigned char)*text;
@@ -46,7 +45,7 @@ static void write_departure(FILE *out, const cJSON *departure)
     if (operation[0])
         fprintf(out, ", slot `%s`", operation);
     fputs(": ", out);
-    write_cell(out, rp_json_text(departure, "explanation"));
+    rp_markdown_cell(out, rp_json_text(departure, "explanation"));
 }
 
 static int has_passed(const cJSON *pair)
@@ -74,9 +73,9 @@ static void write_weights(FILE *out, const cJSON *entries, int *n)
             continue;
         begin_problems(out, n);
         fprintf(out, "| %s | ", verdict);
-        write_cell(out, rp_json_text(entry, "entry"));
+        rp_markdown_cell(out, rp_json_text(entry, "entry"));
         fputs("/weights | ", out);
-        write_cell(out, rp_json_text(weights, "message"));
+        rp_markdown_cell(out, rp_json_text(weights, "message"));
         fputs(" |\n", out);
     }
 }
@@ -86,9 +85,9 @@ static void write_references(FILE *out, const cJSON *pairs)
     const cJSON *pair = rp_results_next_reference(pairs ? pairs->child : NULL);
     for (; pair; pair = rp_results_next_reference(pair->next)) {
         fputs("\nThe reference of ", out);
-        write_cell(out, rp_json_text(pair, "entry"));
+        rp_markdown_cell(out, rp_json_text(pair, "entry"));
         fputs(" is not HF but ", out);
-        write_cell(out, rp_json_text(pair, "reference"));
+        rp_markdown_cell(out, rp_json_text(pair, "reference"));
         fputc('\n', out);
     }
 }
@@ -97,9 +96,9 @@ static void write_warning(void *context, const struct rp_warning_group *group)
 {
     FILE *out = context;
     fputs("| ", out);
-    write_cell(out, group->name);
+    rp_markdown_cell(out, group->name);
     fprintf(out, " | %s | ", group->kind);
-    write_cell(out, group->message);
+    rp_markdown_cell(out, group->message);
     fputs(" |\n", out);
 }
 
@@ -111,6 +110,38 @@ static void write_warnings(FILE *out, const struct rp_results *results)
     (void)rp_report_warnings(results->root, write_warning, out);
 }
 
+/* In a cell, behind what it stands beside. */
+static void write_mended(FILE *out, const cJSON *pair)
+{
+    const cJSON *item = NULL;
+    while ((item = rp_report_next_mended(pair, item)) != NULL) {
+        if (strcmp(rp_json_text(item, "message"), rp_results_reason(pair)) == 0)
+            continue;
+        fputs("; ", out);
+        rp_markdown_cell(out, rp_json_text(item, "message"));
+    }
+}
+
+static void write_known_group(void *context, const struct rp_known_group *group)
+{
+    FILE *out = context;
+    char text[2048];
+    fputs("| XFAIL | ", out);
+    rp_markdown_cell(out, group->entry);
+    fprintf(out, " (%zu pair%s) | ", group->n_pairs, group->n_pairs == 1 ? "" : "s");
+    rp_markdown_cell(out, rp_known_text(group, text, sizeof text));
+    fputs(" |\n", out);
+}
+
+/* What is known, once an entry. */
+static void write_known(FILE *out, const cJSON *pairs)
+{
+    if (rp_report_known(pairs, NULL, NULL) == 0)
+        return;
+    fputs("\n| verdict | entry | known divergence |\n|---|---|---|\n", out);
+    (void)rp_report_known(pairs, write_known_group, out);
+}
+
 static void write_problems(FILE *out, const cJSON *pairs, int *n)
 {
     const cJSON *pair;
@@ -119,18 +150,19 @@ static void write_problems(FILE *out, const cJSON *pairs, int *n)
         const cJSON *divergence =
             cJSON_GetObjectItemCaseSensitive(comparison_of(pair), "divergence");
         const cJSON *departure = cJSON_GetObjectItemCaseSensitive(comparison_of(pair), "departure");
-        if (has_passed(pair))
+        if (has_passed(pair) || strcmp(rp_json_text(pair, "verdict"), "XFAIL") == 0)
             continue;
         begin_problems(out, n);
         fprintf(out, "| %s | ", rp_json_text(pair, "verdict"));
-        write_cell(out, rp_json_text(pair, "pair"));
+        rp_markdown_cell(out, rp_json_text(pair, "pair"));
         fputs(" | ", out);
         if (cJSON_IsObject(divergence))
             write_divergence(out, divergence);
         else
-            write_cell(out, rp_results_reason(pair));
+            rp_markdown_cell(out, rp_results_reason(pair));
         if (cJSON_IsObject(departure))
             write_departure(out, departure);
+        write_mended(out, pair);
         fputs(" |\n", out);
     }
 }
@@ -170,9 +202,9 @@ static void write_passed(FILE *out, const cJSON *pairs, size_t n_passed)
         if (!has_passed(pair) || !slot)
             continue;
         fputs("| ", out);
-        write_cell(out, rp_json_text(pair, "pair"));
+        rp_markdown_cell(out, rp_json_text(pair, "pair"));
         fputs(" | ", out);
-        write_cell(out, rp_json_text(pair, "engine"));
+        rp_markdown_cell(out, rp_json_text(pair, "engine"));
         fprintf(out, " | %.3g%s | `%s` |\n", l2_rel,
                 strcmp(rp_json_text(pair, "verdict"), "MARGINAL") == 0 ? " (explained)" : "",
                 rp_json_text(slot, "slot"));
@@ -183,15 +215,17 @@ static void write_passed(FILE *out, const cJSON *pairs, size_t n_passed)
 void rp_report_markdown(FILE *out, const struct rp_results *results)
 {
     const cJSON *pairs = cJSON_GetObjectItemCaseSensitive(results->root, "pairs");
-    char explained[64] = "", weights[256];
+    char explained[64] = "", known[64] = "", weights[256];
     int n_problems = 0;
     if (results->n_explained)
         snprintf(explained, sizeof explained, " (%zu of them explained)", results->n_explained);
+    if (results->n_known)
+        snprintf(known, sizeof known, ", %zu known", results->n_known);
     fprintf(out,
-            "### refparity: compared %zu of %zu pairs\n\n%zu passed%s, %zu failed, %zu errors, %zu "
-            "skipped\n",
-            results->n_compared, results->n_pairs, results->n_passed, explained, results->n_failed,
-            results->n_errors, results->n_skipped);
+            "### refparity: compared %zu of %zu pairs\n\n%zu passed%s%s, %zu failed, %zu errors, "
+            "%zu skipped\n",
+            results->n_compared, results->n_pairs, results->n_passed, explained, known,
+            results->n_failed, results->n_errors, results->n_skipped);
     if (results->n_warnings > 0)
         fprintf(out, "\n%zu warnings\n", results->n_warnings);
     if (rp_report_weights_line(&results->weights, weights, sizeof weights)[0])
@@ -199,6 +233,7 @@ void rp_report_markdown(FILE *out, const struct rp_results *results)
     write_references(out, pairs);
     write_problems(out, pairs, &n_problems);
     write_weights(out, cJSON_GetObjectItemCaseSensitive(results->root, "entries"), &n_problems);
+    write_known(out, pairs);
     write_warnings(out, results);
     write_passed(out, pairs, results->n_passed);
 }

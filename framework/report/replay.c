@@ -17,7 +17,8 @@ enum { N_COLUMNS = sizeof columns / sizeof columns[0] };
 static void write_slot(const struct rp_terminal *out, const struct rp_replay_result *result,
                        const struct rp_replay_slot *slot)
 {
-    const bool is_failing = slot->verdict == RP_FAIL || slot->verdict == RP_ERROR;
+    const bool is_failing =
+        slot->verdict == RP_FAIL || slot->verdict == RP_XFAIL || slot->verdict == RP_ERROR;
     const char *name = rp_verdict_name(slot->verdict);
     char n[24], position[24], numbers[3][RP_NUMBER_SIZE];
     char between[RP_TERMINAL_WIDTH] = "";
@@ -160,7 +161,7 @@ static cJSON *result_json(const struct rp_replay_result *result)
             cJSON_AddItemToObject(slot, "explanation", explanation_json(&result->explanations[i]));
         cJSON_AddItemToArray(slots, slot);
     }
-    if (result->judgement.verdict == RP_FAIL)
+    if (result->judgement.verdict == RP_FAIL || result->judgement.verdict == RP_XFAIL)
         rp_report_replay_by_position(object, &result->layer);
     return object;
 }

@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "report/by_position.h"
 #include "report/json.h"
+#include "report/known.h"
 #include "report/replay.h"
 #include "report/test_name.h"
 #include "report/text.h"
@@ -30,7 +31,7 @@ static void utc_now(char *out, size_t size)
 static bool has_diff(const struct rp_verdicts *verdicts)
 {
     return verdicts->verdict == RP_FAIL || verdicts->verdict == RP_ERROR ||
-           verdicts->warnings.n > 0;
+           verdicts->verdict == RP_XFAIL || verdicts->warnings.n > 0;
 }
 
 struct diff {
@@ -75,6 +76,8 @@ static void write_diff(FILE *out, const void *argument)
                                        .reproduce = diff->reproduce,
                                        .replay = diff->verdicts->replay,
                                        .n_replay = diff->verdicts->n_replay,
+                                       .known = diff->verdicts->known,
+                                       .n_known = diff->verdicts->n_known,
                                        .warnings = &diff->verdicts->warnings,
                                        .shows_all = true};
     const struct rp_terminal file = rp_terminal_plain(out);
@@ -179,6 +182,7 @@ static cJSON *pair_json(const struct rp_judge *judge, const struct rp_verdicts *
     if (verdicts->n_replay > 0)
         rp_report_replay_json(cJSON_AddArrayToObject(root, "replay"), verdicts->replay,
                               verdicts->n_replay);
+    rp_report_known_json(root, verdicts->known, verdicts->n_known);
     rp_report_json_warnings(root, &verdicts->warnings);
     cJSON_AddNumberToObject(root, "compare_s", add_seconds(root, verdicts));
     return root;
@@ -271,17 +275,6 @@ enum rp_status rp_results_make_pair(const struct rp_context *context, const stru
     }
     rp_judge_close(judge);
     free(judge);
-    return status;
-}
-
-enum rp_status rp_results_write_pair(const struct rp_context *context, const struct rp_pair *pair,
-                                     enum rp_verdict *verdict, struct rp_warnings *warnings,
-                                     struct rp_error *err)
-{
-    cJSON *json;
-    const enum rp_status status =
-        rp_results_make_pair(context, pair, NULL, &json, verdict, warnings, err);
-    cJSON_Delete(json);
     return status;
 }
 

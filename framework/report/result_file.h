@@ -8,15 +8,10 @@
 
 #include "run/judge.h"
 
-/* Judges pair and writes its result.json; writes its .diff when it fails, is in error or has warnings, removes
- * an old one otherwise. *verdict and *warnings are the pair's. */
-enum rp_status rp_results_write_pair(const struct rp_context *context, const struct rp_pair *pair,
-                                     enum rp_verdict *verdict, struct rp_warnings *warnings,
-                                     struct rp_error *err);
-
-/* The same; *json is its result, owned by the caller, never NULL but where memory is short. lost: why its run
- * cannot be what the session selected, NULL: it is. The files that cannot be written are an error, but the
- * first does not stop the second. */
+/* Judges pair and writes its result.json; writes its .diff when it diverges, is in error or has warnings, removes
+ * an old one otherwise. *verdict and *warnings are the pair's; *json is its result, owned by the caller, never
+ * NULL but where memory is short. lost: why its run cannot be what the session selected, NULL: it is. The files
+ * that cannot be written are an error, but the first does not stop the second. */
 enum rp_status rp_results_make_pair(const struct rp_context *context, const struct rp_pair *pair,
                                     const char *lost, cJSON **json, enum rp_verdict *verdict,
                                     struct rp_warnings *warnings, struct rp_error *err);

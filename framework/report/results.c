@@ -41,7 +41,8 @@ static bool is_replayed(const cJSON *pair)
     {
         const char *verdict =
             cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(result, "verdict"));
-        if (verdict && (strcmp(verdict, "PASS") == 0 || strcmp(verdict, "FAIL") == 0))
+        if (verdict && (strcmp(verdict, "PASS") == 0 || strcmp(verdict, "FAIL") == 0 ||
+                        strcmp(verdict, "XFAIL") == 0))
             return true;
     }
     return false;
@@ -58,6 +59,7 @@ void rp_results_count_pair(struct rp_results *results, const cJSON *pair)
     results->n_compared += is_compared || by_replay;
     results->n_replayed += by_replay;
     results->n_failed += verdict && strcmp(verdict, "FAIL") == 0;
+    results->n_known += verdict && strcmp(verdict, "XFAIL") == 0;
     results->n_skipped += verdict && strcmp(verdict, "SKIP") == 0;
     results->n_explained += verdict && strcmp(verdict, "MARGINAL") == 0;
     results->n_passed +=
@@ -128,6 +130,7 @@ void rp_results_add_summary(const struct rp_results *results, cJSON *root)
     cJSON_AddNumberToObject(summary, "replayed_only", (double)results->n_replayed);
     cJSON_AddNumberToObject(summary, "passed", (double)results->n_passed);
     cJSON_AddNumberToObject(summary, "explained", (double)results->n_explained);
+    cJSON_AddNumberToObject(summary, "known", (double)results->n_known);
     cJSON_AddNumberToObject(summary, "failed", (double)results->n_failed);
     cJSON_AddNumberToObject(summary, "errors", (double)results->n_errors);
     cJSON_AddNumberToObject(summary, "skipped", (double)results->n_skipped);

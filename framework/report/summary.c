@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "report/known.h"
 #include "report/verdict_style.h"
 #include "report/warnings.h"
 
@@ -27,7 +28,17 @@ const char *rp_results_reason(const cJSON *pair)
         if (strcmp(rp_json_text(slot, "verdict"), verdict) == 0)
             return rp_json_text(slot, "message");
     }
-    return "";
+    const cJSON *mended = rp_report_next_mended(pair, NULL);
+    return mended ? rp_json_text(mended, "message") : "";
+}
+
+/* What is known and mended, unless that is all there is to say of the pair. */
+static void write_mended(const struct rp_terminal *out, const cJSON *pair)
+{
+    const cJSON *item = NULL;
+    while ((item = rp_report_next_mended(pair, item)) != NULL)
+        if (strcmp(rp_json_text(item, "message"), rp_results_reason(pair)) != 0)
+            rp_print_line(out, "           %s", rp_json_text(item, "message"));
 }
 
 /* "  FAIL     " */
@@ -76,6 +87,7 @@ static void write_problem(const struct rp_terminal *out, const cJSON *pair)
                              rp_results_reason(pair));
     }
     write_explanation(out, pair);
+    write_mended(out, pair);
     if (rp_json_text(pair, "diff")[0])
         rp_print_line(out, "           %s", rp_json_text(pair, "diff"));
 }
@@ -207,6 +219,15 @@ static void write_references(const struct rp_terminal *out, const cJSON *pairs)
                       rp_json_text(pair, "entry"), rp_json_text(pair, "reference"));
 }
 
+static void write_known(void *context, const struct rp_known_group *group)
+{
+    const struct rp_terminal *out = context;
+    char text[2048];
+    rp_print_marked_line(out, RP_STYLE_NOTABLE, "  XFAIL    ", "%s (%zu pair%s): %s", group->entry,
+                         group->n_pairs, group->n_pairs == 1 ? "" : "s",
+                         rp_known_text(group, text, sizeof text));
+}
+
 static void write_warning(void *context, const struct rp_warning_group *group)
 {
     const struct rp_terminal *out = context;
@@ -214,12 +235,12 @@ static void write_warning(void *context, const struct rp_warning_group *group)
                          group->kind, group->message);
 }
 
-/* Neither a pass nor a skip. */
+/* Neither a pass nor a skip, nor all known. */
 static bool is_problem(const cJSON *pair)
 {
     const char *verdict = rp_json_text(pair, "verdict");
     return strcmp(verdict, "SKIP") != 0 && strcmp(verdict, "MARGINAL") != 0 &&
-           strcmp(verdict, "PASS") != 0;
+           strcmp(verdict, "PASS") != 0 && strcmp(verdict, "XFAIL") != 0;
 }
 
 enum { MOST_PROBLEMS = 20 };
@@ -244,18 +265,20 @@ static void write_pairs(const struct rp_terminal *out, const cJSON *pairs, bool 
 
 static void write_counts(const struct rp_terminal *out, const struct rp_results *results)
 {
-    char explained[64] = "", warnings[64] = "", others[96] = "";
+    char explained[64] = "", known[64] = "", warnings[64] = "", others[96] = "";
     if (results->n_explained)
         snprintf(explained, sizeof explained, " (%zu of them explained)", results->n_explained);
+    if (results->n_known)
+        snprintf(known, sizeof known, ", %zu known", results->n_known);
     if (results->n_warnings)
         snprintf(warnings, sizeof warnings, ", %zu warnings", results->n_warnings);
     if (results->n_other)
         snprintf(others, sizeof others, " (%zu others of the matrix were not selected)",
                  results->n_other);
     rp_print_line(
-        out, "compared %zu of %zu pairs: %zu passed%s, %zu failed, %zu errors, %zu skipped%s%s",
-        results->n_compared, results->n_pairs, results->n_passed, explained, results->n_failed,
-        results->n_errors, results->n_skipped, warnings, others);
+        out, "compared %zu of %zu pairs: %zu passed%s%s, %zu failed, %zu errors, %zu skipped%s%s",
+        results->n_compared, results->n_pairs, results->n_passed, explained, known,
+        results->n_failed, results->n_errors, results->n_skipped, warnings, others);
 }
 
 void rp_results_summary(const struct rp_terminal *out, const struct rp_context *context,
@@ -266,6 +289,7 @@ void rp_results_summary(const struct rp_terminal *out, const struct rp_context *
     char weights[256];
     write_weights(out, cJSON_GetObjectItemCaseSensitive(results->root, "entries"));
     write_pairs(out, pairs, shows_all);
+    (void)rp_report_known(pairs, write_known, &terminal);
     write_references(out, pairs);
     (void)rp_report_warnings(results->root, write_warning, &terminal);
     write_counts(out, results);
@@ -281,5 +305,7 @@ void rp_results_summary(const struct rp_terminal *out, const struct rp_context *
     if (rp_report_weights_line(&results->weights, weights, sizeof weights)[0])
         rp_print_line(out, "%s", weights);
     rp_print_line(out, "reports: %s/{index.html,results.json,junit.xml%s}", context->reports_dir,
-                  results->n_failed || results->n_errors || results->n_warnings ? ",*.diff" : "");
+                  results->n_failed || results->n_errors || results->n_known || results->n_warnings
+                      ? ",*.diff"
+                      : "");
 }

@@ -23,6 +23,7 @@ static struct rp_cell status_of(const struct rp_slot_result *slot)
         return (struct rp_cell){name, rp_verdict_style(name)};
     switch (slot->verdict) {
     case RP_PASS: return (struct rp_cell){"(ok)", RP_STYLE_FAINT};
+    case RP_XFAIL:
     case RP_FAIL: return (struct rp_cell){"(over)", RP_STYLE_NOTABLE};
     case RP_SKIP: return (struct rp_cell){"(none)", RP_STYLE_FAINT};
     default: return (struct rp_cell){"(error)", RP_STYLE_BAD};
@@ -50,7 +51,8 @@ static void make_columns(const struct rp_pair_result *pair, struct rp_column col
 /* Why a slot is not compared, or fails where nothing before it does. */
 static void write_reason(const struct rp_terminal *out, const struct rp_slot_result *slot)
 {
-    const bool has_reason = slot->required && slot->verdict != RP_PASS && !slot->downstream_of[0];
+    const bool has_reason = slot->required && slot->verdict != RP_PASS &&
+                            (!slot->downstream_of[0] || slot->verdict == RP_XFAIL);
     if (slot->n_missing)
         rp_print_line(out, "    %s%s[%zu positions not in the dump]",
                       has_reason ? slot->message : "", has_reason ? " " : "", slot->n_missing);
@@ -237,20 +239,51 @@ static void write_divergence(const struct rp_terminal *out, const struct rp_dive
     }
 }
 
-/* Replay fails a pair of its own, also where the comparison passes or could not be made. */
+/* Replay fails a pair of its own, also where the comparison passes or could not be made; and so does what is
+ * known and mended. */
+static enum rp_verdict verdict_of(const struct rp_subject *subject, enum rp_verdict verdict,
+                                  size_t n_failing, size_t n_known)
+{
+    size_t n_mended = 0;
+    for (size_t i = 0; i < subject->n_known; i++)
+        n_mended += rp_known_is_failure(&subject->known[i]);
+    if (verdict != RP_ERROR && n_failing + n_mended > 0)
+        return RP_FAIL;
+    return n_known > 0 && (verdict == RP_PASS || verdict == RP_MARGINAL) ? RP_XFAIL : verdict;
+}
+
+static void write_known(const struct rp_terminal *out, const struct rp_subject *subject)
+{
+    for (size_t i = 0; i < subject->n_known; i++) {
+        const struct rp_known_result *result = &subject->known[i];
+        const struct rp_known *known = result->known;
+        if (result->n_met > 0)
+            rp_print_line(out, "known: %s%s%s: %zu slots, the first %s: %s%s%s", known->slot,
+                          known->name ? ", " : "", known->name ? known->name : "", result->n_met,
+                          result->first, known->reason, known->issue ? "; " : "",
+                          known->issue ? known->issue : "");
+        else if (result->message[0])
+            rp_print_line(out, "%s", result->message);
+    }
+}
+
 static void write_verdict(const struct rp_terminal *out, const struct rp_subject *subject,
                           const struct rp_pair_result *pair)
 {
-    size_t n_failing = 0;
-    for (size_t i = 0; i < subject->n_replay; i++)
+    size_t n_failing = 0, n_known = 0;
+    for (size_t i = 0; i < subject->n_replay; i++) {
         n_failing += subject->replay[i].judgement.verdict == RP_FAIL;
-    const bool by_replay = n_failing > 0 && pair->verdict != RP_FAIL && pair->verdict != RP_ERROR;
-    const char *name = rp_verdict_name(by_replay ? RP_FAIL : pair->verdict);
+        n_known += subject->replay[i].judgement.verdict == RP_XFAIL;
+    }
+    const char *name = rp_verdict_name(verdict_of(subject, pair->verdict, n_failing, n_known));
     fputc('\n', out->out);
     char mark[32], replay[80] = "", required[80] = "";
     snprintf(mark, sizeof mark, "verdict: %s", name);
     if (n_failing > 0)
         snprintf(replay, sizeof replay, " (replay: %zu of %zu fail)", n_failing, subject->n_replay);
+    else if (n_known > 0)
+        snprintf(replay, sizeof replay, " (replay: %zu of %zu are known to fail)", n_known,
+                 subject->n_replay);
     if (pair->n_required_compared < pair->n_required)
         snprintf(required, sizeof required, " (%zu of %zu required slots compared)",
                  pair->n_required_compared, pair->n_required);
@@ -279,6 +312,7 @@ void rp_report_text(const struct rp_terminal *out, const struct rp_subject *subj
     write_notes(out, pair);
     rp_report_replay_text(out, subject->replay, subject->n_replay);
     write_verdict(out, subject, pair);
+    write_known(out, subject);
     for (size_t i = 0; subject->warnings && i < subject->warnings->n; i++)
         rp_print_line(out, "warning: %s: %s", subject->warnings->list[i].slot,
                       subject->warnings->list[i].message);

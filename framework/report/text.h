@@ -8,6 +8,7 @@
 #include "compare/warnings.h"
 #include "refparity/diagnose.h"
 #include "run/judge_replay.h"
+#include "run/known.h"
 
 /* What is compared with what. Every string may be NULL: then its line is left out. */
 struct rp_subject {
@@ -23,6 +24,8 @@ struct rp_subject {
         *positions; /* of the verdict, where they are not all: "1 of 24 positions compared" */
     const struct rp_replay_result *replay; /* [n_replay] */
     size_t n_replay;
+    const struct rp_known_result *known; /* [n_known] */
+    size_t n_known;
     const struct rp_warnings *warnings;
     bool shows_all; /* every slot, in forward order */
 };

@@ -75,6 +75,7 @@ enum rp_status rp_judge_select_modes(const struct rp_context *context, const str
                                      struct rp_error *err);
 
 struct rp_replay_result;
+struct rp_known_result;
 
 /* The whole pair. Seconds are those of the test that found it, or what it took to compute it here. */
 struct rp_verdicts {
@@ -86,7 +87,10 @@ struct rp_verdicts {
     struct rp_divergence divergence;
     struct rp_replay_result *replay; /* [n_replay], of an entry with replay; see judge_replay.h */
     size_t n_replay;
-    /* The worst of engine, prerequisites, pair, and of replay what fails or is in error. Where there is no
+    struct rp_known_result *known; /* [n_known], those of the entry; see known.h */
+    size_t n_known;
+    /* The worst of engine, prerequisites, pair, and of replay what is no pass or skip; FAIL where what is
+     * known is mended. Where there is no
      * fixture and nothing needs one: PASS when all is replayed and passes. */
     enum rp_verdict verdict;
     struct rp_warnings warnings; /* none where that is no pass */

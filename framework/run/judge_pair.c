@@ -8,6 +8,7 @@
 #include "run/explained_gate.h"
 #include "run/judge_internal.h"
 #include "run/judge_replay.h"
+#include "run/known.h"
 #include "run/stored.h"
 
 /* What the pair's context adds to a slot's verdict: a slot that is missing or cut short because the
@@ -116,11 +117,11 @@ void rp_slot_test_free(struct rp_slot_test *test)
 
 /* ---- the pair ---- */
 
-/* ERROR over FAIL over SKIP over PASS. */
+/* ERROR over FAIL over SKIP over XFAIL over PASS. */
 static enum rp_verdict worse(enum rp_verdict a, enum rp_verdict b)
 {
-    static const int rank[] = {
-        [RP_PASS] = 0, [RP_MARGINAL] = 1, [RP_SKIP] = 2, [RP_FAIL] = 3, [RP_ERROR] = 4};
+    static const int rank[] = {[RP_PASS] = 0, [RP_MARGINAL] = 1, [RP_XFAIL] = 2,
+                               [RP_SKIP] = 3, [RP_FAIL] = 4,     [RP_ERROR] = 5};
     return rank[a] >= rank[b] ? a : b;
 }
 
@@ -290,15 +291,31 @@ static enum rp_status judge_against_reference(const struct rp_judge *judge,
 }
 
 /* Without a fixture, which nothing asks for, replay alone judges; all of it has to be shown. */
-static bool passes_by_replay(const struct rp_judge *judge, const struct rp_verdicts *verdicts)
+static void judge_by_replay(const struct rp_judge *judge, struct rp_verdicts *verdicts)
 {
+    enum rp_verdict worst = RP_PASS;
     if (rp_pair_needs_fixture(judge->pair) || judge->comparison.reference ||
         verdicts->engine.verdict != RP_PASS || verdicts->verdict != RP_SKIP)
-        return false;
-    for (size_t i = 0; i < verdicts->n_replay; i++)
-        if (verdicts->replay[i].judgement.verdict != RP_PASS)
-            return false;
-    return verdicts->n_replay > 0;
+        return;
+    for (size_t i = 0; i < verdicts->n_replay; i++) {
+        const enum rp_verdict replayed = verdicts->replay[i].judgement.verdict;
+        if (replayed != RP_PASS && replayed != RP_XFAIL)
+            return;
+        worst = worse(worst, replayed);
+    }
+    if (verdicts->n_replay > 0)
+        verdicts->verdict = worst;
+}
+
+/* What is known and no longer diverges is a failure: strict. */
+static enum rp_status judge_known(const struct rp_judge *judge, struct rp_verdicts *verdicts,
+                                  struct rp_error *err)
+{
+    const enum rp_status status = rp_known_judge(judge, verdicts, err);
+    for (size_t i = 0; i < verdicts->n_known; i++)
+        if (rp_known_is_failure(&verdicts->known[i]))
+            verdicts->verdict = worse(verdicts->verdict, RP_FAIL);
+    return status;
 }
 
 enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *verdicts,
@@ -314,14 +331,19 @@ enum rp_status rp_judge_pair(const struct rp_judge *judge, struct rp_verdicts *v
         rp_verdicts_free(verdicts);
         return status;
     }
+    rp_known_pair(judge, verdicts);
     verdicts->verdict = worse(verdicts->engine.verdict, verdicts->pair.verdict);
     for (size_t i = 0; i < verdicts->n_replay; i++) {
         const enum rp_verdict replayed = verdicts->replay[i].judgement.verdict;
-        if (replayed == RP_FAIL || replayed == RP_ERROR)
+        if (replayed == RP_FAIL || replayed == RP_ERROR || replayed == RP_XFAIL)
             verdicts->verdict = worse(verdicts->verdict, replayed);
     }
-    if (passes_by_replay(judge, verdicts))
-        verdicts->verdict = RP_PASS;
+    judge_by_replay(judge, verdicts);
+    status = judge_known(judge, verdicts, err);
+    if (status) {
+        rp_verdicts_free(verdicts);
+        return status;
+    }
     rp_judge_warnings(judge, verdicts);
     return RP_OK;
 }
@@ -332,4 +354,6 @@ void rp_verdicts_free(struct rp_verdicts *verdicts)
     free(verdicts->slots_s);
     verdicts->slots_s = NULL;
     rp_replay_results_free(verdicts->replay, verdicts->n_replay);
+    free(verdicts->known);
+    verdicts->known = NULL;
 }

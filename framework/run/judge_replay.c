@@ -85,7 +85,10 @@ enum rp_status rp_judge_replay_open(const struct rp_judge *judge, struct rp_judg
     const enum rp_status status =
         replay->prerequisites.verdict == RP_PASS ? open_replay(replay, &why) : RP_OK;
     if (status == RP_ERR_UNSUPPORTED)
-        rp_judge_decide(&replay->prerequisites, RP_SKIP, "the C model: %s", why.message);
+        rp_judge_decide(&replay->prerequisites, RP_SKIP,
+                        "the C model: %s; its layers are compared with transformers' all the same "
+                        "(refparity diff), and ci/record.sh --replay DUMP --model %s replays it",
+                        why.message, judge->pair->entry->hf_model);
     else if (status == RP_ERR_MISSING && !replay->model)
         rp_judge_decide(&replay->prerequisites, rp_judge_missing(judge->context), "%s",
                         why.message);
@@ -283,8 +286,10 @@ void rp_replay_result_free(struct rp_replay_result *result)
     memset(result, 0, sizeof *result);
 }
 
-enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_replay_result **results,
-                                    size_t *n, struct rp_error *err)
+/* last: the last slot, NULL: of all. */
+static enum rp_status replay_slots(const struct rp_judge *judge, const char *last,
+                                   struct rp_replay_result **results, size_t *n,
+                                   struct rp_error *err)
 {
     char name[RP_SLOT_NAME_SIZE];
     const int n_layers = judge->pair->entry->n_layers;
@@ -304,8 +309,12 @@ enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_repl
                 status = rp_judge_replay_open(judge, &replay, err);
             if (!status)
                 rp_judge_replay_slot(replay, name, result);
+            if (!status && last)
+                (void)rp_store_replay(judge, result, NULL);
         }
         *n += !status;
+        if (last && strcmp(name, last) == 0)
+            break;
     }
     rp_judge_replay_close(replay);
     if (status)
@@ -313,6 +322,19 @@ enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_repl
     else
         *results = list;
     return status;
+}
+
+enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_replay_result **results,
+                                    size_t *n, struct rp_error *err)
+{
+    return replay_slots(judge, NULL, results, n, err);
+}
+
+enum rp_status rp_judge_replay_until(const struct rp_judge *judge, const char *slot,
+                                     struct rp_replay_result **results, size_t *n,
+                                     struct rp_error *err)
+{
+    return replay_slots(judge, slot, results, n, err);
 }
 
 void rp_replay_results_free(struct rp_replay_result *results, size_t n)

@@ -38,6 +38,10 @@ void rp_replay_result_free(struct rp_replay_result *result); /* a zeroed one is 
 /* All required slots, in forward order, as their tests have stored them; what none did is replayed. *results is [*n], to be freed with rp_replay_results_free. */
 enum rp_status rp_judge_replay_pair(const struct rp_judge *judge, struct rp_replay_result **results,
                                     size_t *n, struct rp_error *err);
+/* The same up to slot, a required one; what is replayed is stored, for the tests of the others. */
+enum rp_status rp_judge_replay_until(const struct rp_judge *judge, const char *slot,
+                                     struct rp_replay_result **results, size_t *n,
+                                     struct rp_error *err);
 void rp_replay_results_free(struct rp_replay_result *results, size_t n);
 
 #endif

@@ -43,27 +43,54 @@ static bool read_random(uint8_t *bytes, size_t n)
     return done;
 }
 
+/* Gives the file aside the name path, unless another process was first: then key is what that one wrote. */
+static enum rp_status publish(const char *aside, const char *work_dir, const char *path,
+                              char key[RP_SEAL_KEY_SIZE], struct rp_error *err)
+{
+    if (link(aside, path) == 0)
+        return RP_OK;
+    if (errno == EEXIST) {
+        rp_seal_read_key(work_dir, key);
+        return key[0] ? RP_OK : rp_fail(err, RP_ERR_IO, path, -1, "this is no key: remove it");
+    }
+    if (rename(aside, path) == 0) /* a file system without links */
+        return RP_OK;
+    return rp_fail(err, RP_ERR_IO, path, -1, "cannot be written: %s", strerror(errno));
+}
+
+static enum rp_status write_key(const char *aside, const char *key, struct rp_error *err)
+{
+    const int fd = open(aside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    bool is_written = fd >= 0 && rp_file_write_all(fd, key, HEX);
+    if (fd >= 0 && close(fd))
+        is_written = false;
+    return is_written
+               ? RP_OK
+               : rp_fail(err, RP_ERR_IO, aside, -1, "cannot be written: %s", strerror(errno));
+}
+
 enum rp_status rp_seal_make_key(const char *work_dir, char key[RP_SEAL_KEY_SIZE],
                                 struct rp_error *err)
 {
-    char path[PATH_SIZE];
+    char path[PATH_SIZE], aside[PATH_SIZE + 32];
     uint8_t bytes[HEX / 2];
+    enum rp_status status = path_of_key(work_dir, path, err);
+    const bool exists = !status && rp_path_exists(path);
     rp_seal_read_key(work_dir, key);
     if (key[0])
         return RP_OK;
-    enum rp_status status = path_of_key(work_dir, path, err);
-    if (!status)
+    if (!status && exists) /* it is none */
         status = rp_remove_tree(path, err);
     if (!status && !read_random(bytes, sizeof bytes))
         status = rp_fail(err, RP_ERR_IO, "/dev/urandom", -1, "cannot be read");
     if (status)
         return status;
     rp_sha256_format(bytes, key);
-    const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0 || write(fd, key, HEX) != HEX)
-        status = rp_fail(err, RP_ERR_IO, path, -1, "cannot be written: %s", strerror(errno));
-    if (fd >= 0 && close(fd) && !status)
-        status = rp_fail(err, RP_ERR_IO, path, -1, "cannot be written: %s", strerror(errno));
+    snprintf(aside, sizeof aside, "%s.%.16s", path, key + HEX - 16);
+    status = write_key(aside, key, err);
+    if (!status)
+        status = publish(aside, work_dir, path, key, err);
+    (void)unlink(aside);
     return status;
 }
 

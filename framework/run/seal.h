@@ -8,7 +8,8 @@
 
 #define RP_SEAL_KEY_SIZE 65
 
-/* The key of the build tree whose folder this is, made where there is none. RP_ERR_IO. */
+/* The key of the build tree whose folder this is, made where there is none; of several processes that make it at
+ * once, all get the same. RP_ERR_IO. */
 enum rp_status rp_seal_make_key(const char *work_dir, char key[RP_SEAL_KEY_SIZE],
                                 struct rp_error *err);
 /* "" where there is none: nothing has begun in this tree. */

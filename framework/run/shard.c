@@ -168,7 +168,7 @@ static void share_out(struct plan *plan)
         first += kind->n;
         for (size_t i = 0; i < kind->n; i++)
             if (i < kind->n_units)
-                plan->shards->resources[kind->first + i] = kind->resources;
+                plan->shards->parts[kind->first + i].resources = kind->resources;
     }
 }
 
@@ -192,7 +192,7 @@ static void deal(struct plan *plan, size_t entry_index)
             if (pair.prompt_index != prompt || !rp_test_filter_wants(plan->filter, pair.name))
                 continue;
             shards->of_pair[i] = shard;
-            shards->n_of[shard]++;
+            shards->parts[shard].n_pairs++;
         }
     }
     if (wants_weights(plan, entry))
@@ -228,15 +228,14 @@ enum rp_status rp_shards_open(const struct rp_matrix *matrix, size_t count, cons
     *shards = (struct rp_shards){.count = count, .n_pairs = n_pairs, .n_entries = n_entries};
     shards->of_pair = calloc(n_pairs + 1, sizeof *shards->of_pair);
     shards->of_entry = calloc(n_entries + 1, sizeof *shards->of_entry);
-    shards->n_of = calloc(count + 1, sizeof *shards->n_of);
-    shards->resources = calloc(count + 1, sizeof *shards->resources);
+    shards->parts = calloc(count + 1, sizeof *shards->parts);
     struct plan plan = {.matrix = matrix,
                         .shards = shards,
                         .kinds = calloc(n_entries + 1, sizeof *plan.kinds),
                         .kind_of = malloc((n_entries + 1) * sizeof *plan.kind_of)};
     enum rp_status status = rp_test_filter_open(filter, &wanted, err);
-    if (!status && (!shards->of_pair || !shards->of_entry || !shards->n_of || !shards->resources ||
-                    !plan.kinds || !plan.kind_of))
+    if (!status &&
+        (!shards->of_pair || !shards->of_entry || !shards->parts || !plan.kinds || !plan.kind_of))
         status = rp_fail(err, RP_ERR_MEMORY, rp_matrix_path(matrix), -1, "not enough memory");
     if (!status) {
         for (size_t i = 0; i < n_entries; i++)
@@ -256,7 +255,6 @@ void rp_shards_free(struct rp_shards *shards)
 {
     free(shards->of_pair);
     free(shards->of_entry);
-    free(shards->n_of);
-    free(shards->resources);
+    free(shards->parts);
     memset(shards, 0, sizeof *shards);
 }

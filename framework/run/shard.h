@@ -18,17 +18,20 @@ struct rp_shard {
 enum rp_status rp_shard_parse(const char *text, const char *what, struct rp_shard *shard,
                               struct rp_error *err);
 
+struct rp_shard_part {
+    size_t n_pairs;
+    const struct rp_slurm *resources; /* the matrix's; NULL: the shard has nothing to run */
+};
+
 /* Which shard each pair and each weights test belongs to. An entry's prompt stays whole, with all of its
  * modes, which are compared with each other; entries that ask for the same resources share shards, others do
  * not. A test that is not to be run is in none, 0. */
 struct rp_shards {
     size_t count;
     size_t n_pairs, n_entries;
-    size_t *of_pair;  /* [n_pairs] of the matrix, from 1; owned */
-    size_t *of_entry; /* [n_entries], of the test <entry>/weights */
-    size_t *n_of;     /* [count + 1], how many pairs the shard has */
-    const struct rp_slurm *
-        *resources; /* [count + 1], of the shard; NULL: it has nothing; the matrix's */
+    size_t *of_pair;             /* [n_pairs] of the matrix, from 1; owned */
+    size_t *of_entry;            /* [n_entries], of the test <entry>/weights */
+    struct rp_shard_part *parts; /* [count + 1], by the shard's number; owned */
 };
 
 /* filter: an extended regular expression that has to match somewhere in "<entry>/<prompt>",

@@ -45,8 +45,8 @@ static void each_pair_is_in_one_shard_whatever_their_number(void **state)
             assert_in_range(shards.of_pair[i], 1, count);
         assert_int_equal(shards.of_pair[DISABLED], 0);
         for (size_t i = 1; i <= count; i++) {
-            sum += shards.n_of[i];
-            assert_true((shards.n_of[i] > 0) == (shards.resources[i] != NULL));
+            sum += shards.parts[i].n_pairs;
+            assert_true((shards.parts[i].n_pairs > 0) == (shards.parts[i].resources != NULL));
         }
         assert_int_equal(sum, DISABLED);
         for (size_t i = 0; i < 3; i++)
@@ -80,8 +80,8 @@ static void entries_of_other_resources_are_in_other_shards(void **state)
     struct rp_matrix *matrix = parse(text);
     struct rp_shards shards;
     open_shards(matrix, 2, NULL, &shards);
-    assert_null(shards.resources[1]->gres);
-    assert_string_equal(shards.resources[2]->gres, "gpu:1");
+    assert_null(shards.parts[1].resources->gres);
+    assert_string_equal(shards.parts[2].resources->gres, "gpu:1");
     for (size_t i = 0; i < DISABLED; i++)
         assert_int_equal(shards.of_pair[i], i < 10 ? 1 : 2);
     rp_shards_free(&shards);

@@ -8,7 +8,7 @@
 #include "base/file.h"
 
 /* To be raised when what is stored, or how it is computed, changes its meaning but not its form. */
-enum { VERSION = 1, HEX = 64, WHAT = RP_PAIR_NAME_SIZE + RP_SLOT_NAME_SIZE + 32 };
+enum { VERSION = 2, HEX = 64, WHAT = RP_PAIR_NAME_SIZE + RP_SLOT_NAME_SIZE + 32 };
 
 struct header {
     int version;

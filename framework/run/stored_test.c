@@ -356,14 +356,14 @@ static void a_foreign_file_is_not_believed(void **state)
         const char *version, *test, *seconds, *verdict, *more;
         enum rp_status status;
     } files[] = {
-        {"1", "tokens", "0.5", ok, "", RP_OK},
-        {"2", "tokens", "0.5", ok, "", RP_ERR_FORMAT},
-        {"1", "engine", "0.5", ok, "", RP_ERR_FORMAT},
-        {"1", "tokens", "-1", ok, "", RP_ERR_FORMAT},
-        {"1", "tokens", "\"nan\"", ok, "", RP_ERR_FORMAT},
-        {"1", "tokens", "0.5", "{\"verdict\":0}", "", RP_ERR_FORMAT},
-        {"1", "tokens", "0.5", "[]", "", RP_ERR_FORMAT},
-        {"1", "tokens", "0.5", ok, ",\"more\":1", RP_ERR_FORMAT},
+        {"2", "tokens", "0.5", ok, "", RP_OK},
+        {"3", "tokens", "0.5", ok, "", RP_ERR_FORMAT},
+        {"2", "engine", "0.5", ok, "", RP_ERR_FORMAT},
+        {"2", "tokens", "-1", ok, "", RP_ERR_FORMAT},
+        {"2", "tokens", "\"nan\"", ok, "", RP_ERR_FORMAT},
+        {"2", "tokens", "0.5", "{\"verdict\":0}", "", RP_ERR_FORMAT},
+        {"2", "tokens", "0.5", "[]", "", RP_ERR_FORMAT},
+        {"2", "tokens", "0.5", ok, ",\"more\":1", RP_ERR_FORMAT},
     };
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         char rest[4096];

@@ -1,4 +1,4 @@
-/* A tensor set in a folder of raw float32 files, little-endian: NAME.bin for one position, or
+/* A tensor set in a folder of raw float32 files, little-endian: NAME.bin for one position or for all, or
  * NAME_p{pos}.bin for several. Declared in tensor/set.h. tokens.txt beside them is optional. */
 #include <dirent.h>
 #include <errno.h>
@@ -31,7 +31,7 @@ static void file_name(const char *slot, int64_t position, char *out, size_t size
 static const char *file_path(const struct rp_tensor_set *set, const char *slot, int64_t position,
                              char *path)
 {
-    char name[RP_SLOT_NAME_SIZE + 32];
+    char name[RP_FILE_NAME_SIZE + 32];
     file_name(slot, position, name, sizeof name);
     rp_path_join(path, PATH_SIZE, set->path, name, NULL); /* too long: "", which is no file */
     return path;
@@ -110,7 +110,7 @@ static enum rp_status list_files(const struct rp_tensor_set *set, struct bin_fil
 static enum rp_status check_files(const struct rp_tensor_set *set, const struct bin_file *files,
                                   size_t n, struct rp_error *err)
 {
-    char path[PATH_SIZE], first[RP_SLOT_NAME_SIZE + 32];
+    char path[PATH_SIZE], first[RP_FILE_NAME_SIZE + 32];
     if (files[0].position < 0 && n > 1)
         return rp_fail(err, RP_ERR_MISMATCH, file_path(set, files[0].slot, -1, path), -1,
                        "%s_p%lld.bin is there too: one of them is left over from another run",
@@ -137,38 +137,133 @@ static enum rp_status check_files(const struct rp_tensor_set *set, const struct 
     return RP_OK;
 }
 
+/* The largest l of a plain h{l}.bin; -1: there is none. */
+static int find_last_layer(const struct bin_file *files, size_t n)
+{
+    int last = -1;
+    for (size_t i = 0; i < n; i++) {
+        int layer;
+        if (rp_slot_parse(files[i].slot, &layer) == RP_PART_OUTPUT && layer > last)
+            last = layer;
+    }
+    return last;
+}
+
+/* How many positions the plain files hold by the width of a hidden state, in which emb and all layers but the
+ * last have to agree; 1 where they do not: then what compares them says what is wrong. */
+static size_t count_common_rows(const struct rp_tensor_set *set, const struct bin_file *files,
+                                size_t n)
+{
+    const size_t width = set->options.width;
+    size_t n_rows = 0;
+    for (size_t i = 0; i < n && width > 0; i++) {
+        int layer;
+        const enum rp_slot_part part = rp_slot_parse(files[i].slot, &layer);
+        if (files[i].position >= 0 || (part != RP_PART_EMB && part != RP_PART_OUTPUT))
+            continue;
+        const size_t n_values = files[i].size > 0 ? (size_t)files[i].size / 4 : 0;
+        if (part == RP_PART_OUTPUT && layer == set->last_layer && n_values == width)
+            continue;
+        if (n_values == 0 || n_values % width != 0 || (n_rows > 0 && n_values / width != n_rows))
+            return 1;
+        n_rows = n_values / width;
+    }
+    return n_rows > 0 ? n_rows : 1;
+}
+
+/* The positions of the plain files: of the option, or as many hidden states as they hold. */
+static enum rp_status find_rows(struct rp_tensor_set *set, const struct bin_file *files, size_t n,
+                                struct rp_error *err)
+{
+    const bool is_said = set->options.n_rows > 0;
+    set->last_layer = find_last_layer(files, n);
+    set->n_rows = is_said ? set->options.n_rows : count_common_rows(set, files, n);
+    if (set->n_rows > RP_SET_MAX_POSITIONS)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, set->path, -1,
+                       "expected at most %zu positions, found %zu", RP_SET_MAX_POSITIONS,
+                       set->n_rows);
+    if (set->n_rows == 1)
+        return RP_OK;
+    return rp_set_note(set, err, "each NAME.bin is read as %zu positions, %s", set->n_rows,
+                       is_said ? "as --rows says"
+                               : "as many hidden states as fit into it (--rows 1: as one)");
+}
+
+/* Behind the last layer's attention an engine may have the last position alone. */
+static bool is_last_alone(const struct rp_tensor_set *set, const char *slot, size_t n_values)
+{
+    int layer;
+    const enum rp_slot_part part = rp_slot_parse(slot, &layer);
+    if (part == RP_PART_LOGITS)
+        return n_values == set->options.n_logits;
+    return n_values == set->options.width &&
+           (part == RP_PART_POST_NORM || (part == RP_PART_OUTPUT && layer == set->last_layer));
+}
+
+/* How many positions a plain file of that slot holds, of n_values; 0: that cannot be, see err. */
+static size_t count_rows(const struct rp_tensor_set *set, const char *slot, size_t n_values,
+                         struct rp_error *err)
+{
+    const size_t width = strcmp(slot, "logits") == 0 ? set->options.n_logits : set->options.width;
+    const size_t n_rows = set->n_rows;
+    if (n_rows == 1 || is_last_alone(set, slot, n_values))
+        return 1;
+    if (n_values % n_rows == 0 &&
+        (width == 0 || !rp_slot_is_required(slot) || n_values / n_rows == width))
+        return n_rows;
+    if (width > 0 && rp_slot_is_required(slot))
+        rp_fail(err, RP_ERR_MISMATCH, set->path, -1,
+                "%s.bin: expected %zu positions of %zu values, found %zu values", slot, n_rows,
+                width, n_values);
+    else
+        rp_fail(err, RP_ERR_MISMATCH, set->path, -1,
+                "%s.bin: expected the values of %zu positions, found %zu, which is no multiple",
+                slot, n_rows, n_values);
+    return 0;
+}
+
 static enum rp_status add_slot(struct rp_tensor_set *set, const struct bin_file *files, size_t n,
-                               int64_t single_position, struct rp_error *err)
+                               struct rp_error *err)
 {
     struct rp_slot *slot;
     enum rp_status code = rp_set_add_slot(set, files[0].slot, strlen(files[0].slot), &slot, err);
     if (code || check_files(set, files, n, &slot->info.error))
         return code;
-    slot->own_positions = malloc(n * sizeof *slot->own_positions);
-    if (!slot->own_positions)
-        return rp_fail(err, RP_ERR_MEMORY, set->path, -1, "cannot allocate %zu positions", n);
+    const size_t n_values = (size_t)files[0].size / 4;
     slot->is_single_file = files[0].position < 0;
-    for (size_t i = 0; i < n; i++)
-        slot->own_positions[i] = slot->is_single_file ? single_position : files[i].position;
-    slot->info.n_positions = n;
-    slot->info.dim = (size_t)files[0].size / 4;
-    return RP_OK;
+    const size_t n_rows =
+        slot->is_single_file ? count_rows(set, files[0].slot, n_values, &slot->info.error) : n;
+    if (n_rows == 0)
+        return RP_OK;
+    slot->own_positions = malloc(n_rows * sizeof *slot->own_positions);
+    if (!slot->own_positions)
+        return rp_fail(err, RP_ERR_MEMORY, set->path, -1, "cannot allocate %zu positions", n_rows);
+    const int64_t single = set->options.single_position > 0 ? set->options.single_position : 0;
+    for (size_t i = 0; i < n_rows; i++)
+        slot->own_positions[i] = !slot->is_single_file ? files[i].position
+                                 : n_rows > 1          ? (int64_t)i
+                                 : set->n_rows > 1     ? (int64_t)set->n_rows - 1
+                                                       : single;
+    slot->info.n_positions = n_rows;
+    slot->info.dim = slot->is_single_file ? n_values / n_rows : n_values;
+    return n_rows == 1 && slot->is_single_file && set->n_rows > 1
+               ? rp_set_note(set, err, "%s has one row: it is read as position %zu, the last",
+                             files[0].slot, set->n_rows - 1)
+               : RP_OK;
 }
 
-enum rp_status rp_bin_folder_open(struct rp_tensor_set *set, int64_t single_position,
-                                  struct rp_error *err)
+enum rp_status rp_bin_folder_open(struct rp_tensor_set *set, struct rp_error *err)
 {
     struct bin_file *files = NULL;
     size_t n_files = 0, end;
-    if (single_position < 0)
-        return rp_fail(err, RP_ERR_ARGUMENT, set->path, -1,
-                       "expected a position of 0 or more, found %lld", (long long)single_position);
     enum rp_status code = list_files(set, &files, &n_files, err);
+    if (!code)
+        code = find_rows(set, files, n_files, err);
     for (size_t start = 0; !code && start < n_files; start = end) {
         end = start + 1;
         while (end < n_files && strcmp(files[end].slot, files[start].slot) == 0)
             end++;
-        code = add_slot(set, files + start, end - start, single_position, err);
+        code = add_slot(set, files + start, end - start, err);
     }
     free(files);
     return code;
@@ -208,14 +303,15 @@ enum rp_status rp_bin_folder_load(const struct rp_tensor_set *set, const struct 
 {
     char path[PATH_SIZE];
     enum rp_status code = RP_OK;
-    size_t row_size = slot->info.dim * 4, n = slot->info.n_positions;
+    size_t n = slot->is_single_file ? 1 : slot->info.n_positions;
+    const size_t row_size = slot->info.dim * 4 * (slot->info.n_positions / n);
     char *rows = malloc(row_size * n);
     if (!rows)
         return rp_fail(err, RP_ERR_MEMORY, set->path, -1, "%s: cannot allocate %zu bytes",
                        slot->info.name, row_size * n);
     for (size_t i = 0; i < n && !code; i++) {
         int64_t position = slot->is_single_file ? -1 : slot->info.positions[i];
-        file_path(set, slot->info.name, position, path);
+        file_path(set, slot->file_name, position, path);
         code = read_exactly(path, rows + i * row_size, row_size, err);
     }
     if (code) {

@@ -80,6 +80,79 @@ static void plain_files_hold_the_position_that_the_caller_names(void **state)
     rp_tensor_set_close(set);
 }
 
+static enum rp_status open_with(size_t n_rows, size_t width, size_t n_logits,
+                                struct rp_tensor_set **set, struct rp_error *err)
+{
+    const struct rp_tensor_set_options options = {
+        .single_position = -1, .n_rows = n_rows, .width = width, .n_logits = n_logits};
+    return rp_tensor_set_open_with(folder, &options, set, err);
+}
+
+static void plain_files_hold_as_many_positions_as_hidden_states_fit_into_them(void **state)
+{
+    static const float rows[2][6] = {{1, 2, 3, 4, 5, 6}, {7, 8, 9, 10, 11, 12}};
+    struct rp_tensor_set *set;
+    struct rp_tensor tensor;
+    (void)state;
+    rp_test_write_file(folder, "emb.bin", rows[0], sizeof rows[0]);
+    rp_test_write_file(folder, "h0.bin", rows[1], sizeof rows[1]);
+    rp_test_write_file(folder, "h0_q.bin", rows, sizeof rows);
+    rp_test_write_file(folder, "logits.bin", rows, 5 * sizeof(float));
+    for (int way = 0; way < 2; way++) { /* by width, or as it is said */
+        assert_int_equal(open_with(way ? 2 : 0, way ? 0 : 3, 5, &set, NULL), RP_OK);
+        assert_int_equal(rp_tensor_load(set, "h0", &tensor, NULL), RP_OK);
+        assert_int_equal(tensor.n_positions, 2);
+        assert_int_equal(tensor.dim, 3);
+        assert_int_equal(tensor.positions[1], 1);
+        assert_memory_equal(tensor.data, rows[1], sizeof rows[1]);
+        rp_tensor_release(&tensor);
+        assert_int_equal(rp_tensor_set_find(set, "h0_q")->dim, 6);
+        assert_int_equal(rp_tensor_set_find(set, "logits")->n_positions, 1);
+        assert_int_equal(rp_tensor_set_find(set, "logits")->positions[0], 1);
+        assert_string_equal(rp_tensor_set_note(set, 0),
+                            way ? "each NAME.bin is read as 2 positions, as --rows says"
+                                : "each NAME.bin is read as 2 positions, as many hidden states as "
+                                  "fit into it (--rows 1: as one)");
+        rp_tensor_set_close(set);
+    }
+    assert_int_equal(open_with(1, 3, 5, &set, NULL), RP_OK);
+    assert_int_equal(rp_tensor_set_find(set, "h0")->dim, 6);
+    rp_tensor_set_close(set);
+}
+
+static void a_file_of_another_number_of_positions_is_its_error(void **state)
+{
+    static const float rows[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+    struct rp_tensor_set *set;
+    (void)state;
+    rp_test_write_file(folder, "emb.bin", rows, 6 * sizeof(float));
+    rp_test_write_file(folder, "post_norm.bin", rows, 9 * sizeof(float));
+    rp_test_write_file(folder, "h0_q.bin", rows, 7 * sizeof(float));
+    assert_int_equal(open_with(0, 3, 0, &set, NULL), RP_OK);
+    assert_slot_refused(set, "post_norm", RP_ERR_MISMATCH, "",
+                        "post_norm.bin: expected 2 positions of 3 values, found 9 values");
+    assert_slot_refused(set, "h0_q", RP_ERR_MISMATCH, "",
+                        "h0_q.bin: expected the values of 2 positions, found 7, which is no "
+                        "multiple");
+    rp_tensor_set_close(set);
+}
+
+/* Or a file that was written twice would move all others to another position. */
+static void files_that_do_not_agree_hold_one_position_each(void **state)
+{
+    static const float rows[6] = {1, 2, 3, 4, 5, 6};
+    struct rp_tensor_set *set;
+    (void)state;
+    rp_test_write_file(folder, "emb.bin", rows, 3 * sizeof(float));
+    rp_test_write_file(folder, "h0.bin", rows, 6 * sizeof(float));
+    rp_test_write_file(folder, "h1.bin", rows, 3 * sizeof(float));
+    assert_int_equal(open_with(0, 3, 0, &set, NULL), RP_OK);
+    assert_int_equal(rp_tensor_set_n_notes(set), 0);
+    assert_int_equal(rp_tensor_set_find(set, "emb")->positions[0], 0);
+    assert_int_equal(rp_tensor_set_find(set, "h0")->dim, 6);
+    rp_tensor_set_close(set);
+}
+
 static void numbered_files_are_gathered_by_position(void **state)
 {
     struct rp_tensor tensor;
@@ -230,6 +303,9 @@ int main(void)
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(plain_files_hold_the_position_that_the_caller_names),
+        IN_FOLDER(plain_files_hold_as_many_positions_as_hidden_states_fit_into_them),
+        IN_FOLDER(a_file_of_another_number_of_positions_is_its_error),
+        IN_FOLDER(files_that_do_not_agree_hold_one_position_each),
         IN_FOLDER(numbered_files_are_gathered_by_position),
         IN_FOLDER(what_only_looks_like_a_position_is_a_name),
         IN_FOLDER(wrong_files_are_errors_of_their_slot),

@@ -6,6 +6,7 @@ The files are committed; the result is the same on every run.
 import io
 import json
 import pathlib
+import struct
 import zipfile
 
 import numpy as np
@@ -29,6 +30,34 @@ def npz(arrays, method):
             with archive.open(info, "w", force_zip64=True) as member:
                 member.write(npy(array))
     return out.getvalue()
+
+
+def safetensors(tensors):
+    """tensors: name -> (dtype, shape, bytes)."""
+    header, data = {}, b""
+    for name, (dtype, shape, raw) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def write_any_file(rows):
+    stack = np.arange(12, dtype="<f4").reshape(3, 1, 2, 2)
+    hidden = {f"hidden_states.{i}": rows + i for i in range(3)}
+    write("any_file", "hidden_states.npz", npz({"input_ids": np.array([[5, 6]]), **hidden}, zipfile.ZIP_STORED))
+    write("any_file", "stacked.npz", npz({"hidden_states": stack, "logits": rows[:1]}, zipfile.ZIP_DEFLATED))
+    write("any_file", "two_names.npz", npz({"layer_0": rows, "model.layers.0": rows, "h0": rows}, zipfile.ZIP_STORED))
+    write("any_file", "types.npz", npz({"h00": rows.astype(">f8"), "emb": np.asfortranarray(rows).astype("<f2"),
+                                        "norm": rows.astype("<f2").view("V2")}, zipfile.ZIP_STORED))
+    write("any_file", "states.safetensors", safetensors({
+        "emb": ("F32", [1, 2, 3], rows.tobytes()), "layer_0": ("F16", [2, 3], rows.astype("<f2").tobytes()),
+        "hidden_states": ("F64", [3, 2, 2], stack.astype("<f8").tobytes()), "tokens": ("I32", [2], bytes(8))}))
+    write("any_file", "torch.pt", npz({"a": rows}, zipfile.ZIP_STORED).replace(b"a.npy", b"a/data.pkl"))
+    write("any_file", "base.kld", b"_logits_" + bytes(24))
+    write("any_file", "eval.log", b"ggml_debug:  inp_embd = (f32)\n")
+    write("names", "lines.txt", b"# mine\nlayer_{l+1} h{l}\nwte emb\nhs hidden_states\nids tokens\nx -\n")
+    write("names", "object.json", b'{"model.layers.{l}.mlp": "h{l}_ffnout", "s": "h{l}", "k{l}": "hidden_states.{l}"}')
 
 
 def write(folder, name, data):
@@ -58,6 +87,7 @@ def main():
     write("npy", "int32.npy", npy(np.arange(3, dtype="<i4")))
     write("npy", "bytes.npy", npy(np.arange(3, dtype="u1")))
     write("npy", "structured.npy", npy(np.zeros(2, dtype=[("a", "<f4"), ("b", "<i4", (2,))])))
+    write_any_file(rows)
     dump = {"format": "refparity-dump", "version": 1, "engine": "e", "n_layers": 1}
     jumps = {"logits": [[0, 9]], "h0": [[1, 4], [3, 8]]}
     order = [

@@ -95,20 +95,88 @@ static enum rp_status skip_structured(struct parser *p)
     return RP_OK;
 }
 
+/* "[('bfloat16', '<V2')]", as JAX and others name it: a structured type of this one field. */
+static bool is_named_bf16(const char *text, size_t n)
+{
+    static const char *const spellings[] = {"[(bfloat16,<V2)]", "[(bfloat16,|V2)]",
+                                            "[(bfloat16,V2)]", "[(bfloat16,<u2)]"};
+    char plain[32];
+    size_t used = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] == ' ' || text[i] == '\'' || text[i] == '"')
+            continue;
+        if (used + 1 == sizeof plain)
+            return false;
+        plain[used++] = text[i];
+    }
+    plain[used] = '\0';
+    for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++)
+        if (strcmp(plain, spellings[i]) == 0)
+            return true;
+    return false;
+}
+
+static enum rp_value_type type_of(const char *letter_and_size)
+{
+    static const struct {
+        const char *name;
+        enum rp_value_type type;
+    } types[] = {
+        {"f4", RP_VALUE_F32},  {"f8", RP_VALUE_F64}, {"f2", RP_VALUE_F16},
+        {"V2", RP_VALUE_BF16}, /* ml_dtypes' bfloat16 is saved so; nothing else of 2 bytes is */
+        {"i1", RP_VALUE_I8},   {"i2", RP_VALUE_I16}, {"i4", RP_VALUE_I32},
+        {"i8", RP_VALUE_I64},  {"u1", RP_VALUE_U8},  {"u2", RP_VALUE_U16},
+        {"u4", RP_VALUE_U32},  {"u8", RP_VALUE_U64}};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (strcmp(letter_and_size, types[i].name) == 0)
+            return types[i].type;
+    return RP_VALUE_OTHER;
+}
+
+/* What the common types that are no float are, and what to do about them. */
+static const char *type_note(const char *descr)
+{
+    static const struct {
+        const char *descr, *note;
+    } notes[] = {{"|O", " (pickled Python objects, which are never loaded)"},
+                 {"<u2",
+                  " (uint16; of bfloat16's bits? then save it with ml_dtypes' bfloat16, or as "
+                  "float32)"},
+                 {"|V1", " (raw bytes of one; an 8-bit float? save it as float32)"},
+                 {"<i8", " (int64)"},
+                 {"[...]", " (a structured type)"}};
+    for (size_t i = 0; i < sizeof notes / sizeof *notes; i++)
+        if (strcmp(descr, notes[i].descr) == 0)
+            return notes[i].note;
+    return "";
+}
+
 static enum rp_status parse_descr(struct parser *p, struct rp_npy *npy)
 {
+    struct rp_array *array = &npy->array;
+    enum rp_status code;
     skip_spaces(p);
+    const char *start = p->at;
     if (p->at < p->end && *p->at == '[') {
-        memcpy(npy->descr, "[...]", 6);
-        return skip_structured(p);
+        memcpy(array->type_name, "[...]", 6);
+        code = skip_structured(p);
+        if (!code && is_named_bf16(start, (size_t)(p->at - start)))
+            memcpy(array->type_name, "bfloat16", 9);
+    } else {
+        code = parse_string(p, "a type such as '<f4'", array->type_name, sizeof array->type_name);
     }
-    return parse_string(p, "a type such as '<f4'", npy->descr, sizeof npy->descr);
+    const char *name = array->type_name;
+    const bool has_order = name[0] != '\0' && strchr("<>|", name[0]) != NULL;
+    array->is_big_endian = name[0] == '>';
+    array->note = type_note(name);
+    array->type = strcmp(name, "bfloat16") == 0 ? RP_VALUE_BF16 : type_of(name + has_order);
+    return code;
 }
 
 static enum rp_status parse_fortran_order(struct parser *p, struct rp_npy *npy)
 {
     if (take_word(p, "True"))
-        npy->fortran_order = 1;
+        npy->array.is_fortran = true;
     else if (!take_word(p, "False"))
         return syntax_error(p, "True or False");
     return RP_OK;
@@ -137,13 +205,13 @@ static enum rp_status parse_shape(struct parser *p, struct rp_npy *npy)
         enum rp_status code = parse_dim(p, &dim);
         if (code)
             return code;
-        if (npy->n_dims == RP_NPY_MAX_DIMS)
+        if (npy->array.n_dims == RP_ARRAY_MAX_DIMS)
             return rp_fail(p->err, RP_ERR_UNSUPPORTED, p->where, (long long)p->base,
-                           "npy header: expected at most %d dimensions", RP_NPY_MAX_DIMS);
-        npy->dims[npy->n_dims++] = dim;
+                           "npy header: expected at most %d dimensions", RP_ARRAY_MAX_DIMS);
+        npy->array.dims[npy->array.n_dims++] = dim;
         if (take(p, ','))
             continue;
-        if (npy->n_dims == 1)
+        if (npy->array.n_dims == 1)
             return syntax_error(p, "','"); /* (9) is a number, not a tuple */
         if (!take(p, ')'))
             return syntax_error(p, "',' or ')'");
@@ -187,21 +255,21 @@ static enum rp_status parse_dict(struct parser *p, struct rp_npy *npy)
     return p->at == p->end ? RP_OK : syntax_error(p, "nothing after the dict");
 }
 
-static enum rp_status count_elements(const struct parser *p, struct rp_npy *npy)
+static enum rp_status count_elements(const struct parser *p, struct rp_array *array)
 {
     char shape[128];
     int is_empty = 0;
-    npy->n_elements = 1;
-    for (int i = 0; i < npy->n_dims; i++)
-        is_empty |= npy->dims[i] == 0;
+    array->n_elements = 1;
+    for (int i = 0; i < array->n_dims; i++)
+        is_empty |= array->dims[i] == 0;
     if (is_empty)
-        npy->n_elements = 0;
-    for (int i = 0; i < npy->n_dims && !is_empty; i++) {
-        if (npy->dims[i] > MAX_ELEMENTS / npy->n_elements)
+        array->n_elements = 0;
+    for (int i = 0; i < array->n_dims && !is_empty; i++) {
+        if (array->dims[i] > MAX_ELEMENTS / array->n_elements)
             return rp_fail(p->err, RP_ERR_FORMAT, p->where, (long long)p->base,
                            "npy header: shape %s has more than 2^60 elements",
-                           rp_npy_shape_text(npy, shape, sizeof shape));
-        npy->n_elements *= npy->dims[i];
+                           rp_array_shape_text(array, shape, sizeof shape));
+        array->n_elements *= array->dims[i];
     }
     return RP_OK;
 }
@@ -211,6 +279,7 @@ enum rp_status rp_npy_parse(const uint8_t *bytes, size_t n, const char *where, s
 {
     static const uint8_t magic[6] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
     memset(npy, 0, sizeof *npy);
+    npy->array.note = "";
     if (n < 10 || memcmp(bytes, magic, sizeof magic) != 0)
         return rp_fail(err, RP_ERR_FORMAT, where, 0,
                        n < 10 ? "expected an npy header, found only %zu bytes"
@@ -240,117 +309,20 @@ enum rp_status rp_npy_parse(const uint8_t *bytes, size_t n, const char *where, s
     if (code)
         return code;
     npy->data_offset = start + length;
-    return count_elements(&p, npy);
+    return count_elements(&p, &npy->array);
 }
 
-/* The size of an element of that type, 0 when descr is of another. */
-static uint64_t element_size(const char *descr, enum rp_npy_type type)
-{
-    switch (type) {
-    case RP_NPY_FLOAT32: return strcmp(descr, "<f4") == 0 ? 4 : 0;
-    case RP_NPY_INT64: return strcmp(descr, "<i8") == 0 ? 8 : strcmp(descr, "<i4") == 0 ? 4 : 0;
-    case RP_NPY_UINT8: return strcmp(descr, "|u1") == 0 ? 1 : 0;
-    }
-    return 0;
-}
-
-static const char *type_name(enum rp_npy_type type)
-{
-    return type == RP_NPY_FLOAT32 ? "'<f4' (float32, little-endian)"
-           : type == RP_NPY_INT64 ? "'<i8' (int64, little-endian) or '<i4'"
-                                  : "'|u1' (uint8)";
-}
-
-/* What the common types that are refused are, and what to do about them. */
-static const char *descr_note(const char *descr)
-{
-    static const struct {
-        const char *descr, *note;
-    } notes[] = {{"<f8", " (float64)"},
-                 {"<f2", " (float16)"},
-                 {">f4", " (float32, big-endian)"},
-                 {"|O", " (pickled Python objects, which are never loaded)"},
-                 {"|V2", " (raw bytes; bfloat16 is often saved so)"},
-                 {"[...]", " (a structured type)"}};
-    for (size_t i = 0; i < sizeof notes / sizeof *notes; i++)
-        if (strcmp(descr, notes[i].descr) == 0)
-            return notes[i].note;
-    return "";
-}
-
-enum rp_status rp_npy_check(const struct rp_npy *npy, enum rp_npy_type type, uint64_t total,
-                            const char *where, struct rp_error *err)
+enum rp_status rp_npy_check(const struct rp_npy *npy, uint64_t total, const char *where,
+                            struct rp_error *err)
 {
     char shape[128];
-    uint64_t size = element_size(npy->descr, type);
-    int n_long = 0;
-    if (size == 0)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, where, 0, "expected type %s, found '%s'%s",
-                       type_name(type), npy->descr, descr_note(npy->descr));
-    rp_npy_shape_text(npy, shape, sizeof shape);
-    for (int i = 0; i < npy->n_dims; i++)
-        n_long += npy->dims[i] > 1;
-    if (npy->fortran_order && n_long > 1)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, where, 0,
-                       "expected C order, found Fortran order with shape %s: save "
-                       "numpy.ascontiguousarray of it",
-                       shape);
-    uint64_t found = total >= npy->data_offset ? total - npy->data_offset : 0;
-    const uint64_t expected = (uint64_t)npy->n_elements * size;
-    if (expected != found)
-        return rp_fail(err, RP_ERR_FORMAT, where, (long long)npy->data_offset,
-                       "shape %s of '%s' needs %llu bytes of data, found %llu", shape, npy->descr,
-                       (unsigned long long)expected, (unsigned long long)found);
-    return RP_OK;
-}
-
-enum rp_status rp_npy_rows(const struct rp_npy *npy, const char *where, size_t *n, size_t *dim,
-                           struct rp_error *err)
-{
-    char shape[128];
-    int last = npy->n_dims - 1;
-    *n = 0;
-    *dim = 0;
-    rp_npy_shape_text(npy, shape, sizeof shape);
-    if (npy->n_dims < 1 || npy->n_dims > 3 || (npy->n_dims == 3 && npy->dims[0] != 1))
-        return rp_fail(err, RP_ERR_UNSUPPORTED, where, 0,
-                       "expected shape (positions, dim), (dim,) or (1, positions, dim), found %s",
-                       shape);
-    uint64_t rows = npy->n_dims == 1 ? 1 : npy->dims[last - 1];
-    if (rows == 0 || npy->dims[last] == 0)
-        return rp_fail(err, RP_ERR_MISSING, where, 0, "there is nothing in it: shape %s", shape);
-    if (npy->n_elements > SIZE_MAX / sizeof(float))
-        return rp_fail(err, RP_ERR_UNSUPPORTED, where, 0, "shape %s does not fit into memory",
-                       shape);
-    *n = (size_t)rows;
-    *dim = (size_t)npy->dims[last];
-    return RP_OK;
-}
-
-void rp_npy_int64(const struct rp_npy *npy, const uint8_t *bytes, int64_t *values)
-{
-    const uint8_t *p = bytes + npy->data_offset;
-    size_t size = strcmp(npy->descr, "<i4") == 0 ? 4 : 8;
-    for (uint64_t i = 0; i < npy->n_elements; i++, p += size) {
-        uint64_t bits = 0;
-        for (size_t j = size; j > 0; j--)
-            bits = bits << 8 | p[j - 1];
-        if (size == 4 && bits >> 31)
-            bits |= 0xffffffff00000000u;
-        memcpy(&values[i], &bits, sizeof bits);
-    }
-}
-
-char *rp_npy_shape_text(const struct rp_npy *npy, char *out, size_t size)
-{
-    size_t used = 1;
-    snprintf(out, size, "(");
-    for (int i = 0; i < npy->n_dims && used < size; i++) {
-        int n = snprintf(out + used, size - used, "%s%llu%s", i ? ", " : "",
-                         (unsigned long long)npy->dims[i], npy->n_dims == 1 ? "," : "");
-        used += n > 0 ? (size_t)n : 0;
-    }
-    if (used < size)
-        snprintf(out + used, size - used, ")");
-    return out;
+    const uint64_t size = rp_value_size(npy->array.type);
+    const uint64_t found = total >= npy->data_offset ? total - npy->data_offset : 0;
+    const uint64_t expected = npy->array.n_elements * size;
+    if (size == 0 || expected == found)
+        return RP_OK;
+    return rp_fail(err, RP_ERR_FORMAT, where, (long long)npy->data_offset,
+                   "shape %s of '%s' needs %llu bytes of data, found %llu",
+                   rp_array_shape_text(&npy->array, shape, sizeof shape), npy->array.type_name,
+                   (unsigned long long)expected, (unsigned long long)found);
 }

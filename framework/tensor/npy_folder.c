@@ -36,8 +36,8 @@ static enum rp_status list_slots(struct rp_tensor_set *set, struct rp_error *err
         if (n_files > RP_SET_MAX_FILES)
             code = rp_fail(err, RP_ERR_UNSUPPORTED, set->path, -1, "expected at most %d files",
                            RP_SET_MAX_FILES);
-        if (code || n < 4 || strcmp(name + n - 4, ".npy") != 0 || !rp_slot_is_name(name, n - 4) ||
-            strcmp(name, "tokens.npy") == 0)
+        if (code || n < 5 || strcmp(name + n - 4, ".npy") != 0 ||
+            rp_set_array_kind(set, name, n - 4) == RP_SET_TOKENS)
             continue;
         code = rp_set_add_slot(set, name, n - 4, &slot, err);
         if (!code)
@@ -178,12 +178,35 @@ enum rp_status rp_npy_folder_open(struct rp_tensor_set *set, struct rp_error *er
     return set->is_foreign ? RP_OK : code;
 }
 
+/* The name of the file that holds the tokens: found[RP_FILE_NAME_SIZE], "" where there is none. */
+static enum rp_status find_tokens(const struct rp_tensor_set *set, char *found,
+                                  struct rp_error *err)
+{
+    const struct dirent *entry;
+    DIR *folder = opendir(set->path);
+    found[0] = '\0';
+    if (!folder)
+        return rp_fail(err, RP_ERR_IO, set->path, -1, "cannot list: %s", strerror(errno));
+    while ((entry = readdir(folder)) != NULL) {
+        const size_t n = strlen(entry->d_name);
+        if (n > 4 && n < RP_FILE_NAME_SIZE && strcmp(entry->d_name + n - 4, ".npy") == 0 &&
+            rp_set_array_kind(set, entry->d_name, n - 4) == RP_SET_TOKENS &&
+            rp_set_array_is_better(entry->d_name, found[0] ? found : NULL))
+            memcpy(found, entry->d_name, n + 1);
+    }
+    closedir(folder);
+    return RP_OK;
+}
+
 enum rp_status rp_npy_folder_tokens(struct rp_tensor_set *set, struct rp_error *err)
 {
-    char path[PATH_SIZE];
+    char path[PATH_SIZE], name[RP_FILE_NAME_SIZE];
     const void *map;
     size_t size;
-    enum rp_status code = rp_path_join(path, sizeof path, set->path, "tokens.npy", err);
+    enum rp_status code = find_tokens(set, name, err);
+    if (code || !name[0])
+        return code;
+    code = rp_path_join(path, sizeof path, set->path, name, err);
     if (!code)
         code = rp_file_map_no_link(path, &map, &size, err);
     if (code)

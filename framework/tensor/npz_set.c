@@ -18,13 +18,29 @@ static const char *member_where(const struct rp_tensor_set *set, const struct rp
     return out;
 }
 
-static enum rp_status load_int64(const struct rp_tensor_set *set, const char *name, size_t max_n,
-                                 int64_t **values, size_t *n, struct rp_error *err)
+/* The member that holds tokens or positions; NULL where there is none. */
+static const struct rp_zip_member *find_array(const struct rp_tensor_set *set,
+                                              enum rp_set_array kind)
+{
+    const struct rp_zip_member *found = NULL;
+    for (size_t i = 0; i < set->zip.n_members; i++) {
+        const struct rp_zip_member *member = &set->zip.members[i];
+        const size_t n = strlen(member->name);
+        if (n > 4 && strcmp(member->name + n - 4, ".npy") == 0 &&
+            rp_set_array_kind(set, member->name, n - 4) == kind &&
+            rp_set_array_is_better(member->name, found ? found->name : NULL))
+            found = member;
+    }
+    return found;
+}
+
+static enum rp_status load_int64(const struct rp_tensor_set *set, enum rp_set_array kind,
+                                 size_t max_n, int64_t **values, size_t *n, struct rp_error *err)
 {
     char where[WHERE_SIZE];
     const uint8_t *bytes;
     void *owned;
-    const struct rp_zip_member *member = rp_zip_find(&set->zip, name);
+    const struct rp_zip_member *member = find_array(set, kind);
     if (!member)
         return RP_OK;
     enum rp_status code = rp_zip_load(&set->zip, member, &bytes, &owned, err);
@@ -38,18 +54,9 @@ static enum rp_status load_int64(const struct rp_tensor_set *set, const char *na
 
 static enum rp_status load_positions(struct rp_tensor_set *set, struct rp_error *err)
 {
-    enum rp_status code = load_int64(set, "positions.npy", RP_SET_MAX_POSITIONS, &set->positions,
-                                     &set->n_positions, err);
-    set->has_positions = set->positions != NULL;
-    for (size_t i = 0; !code && set->positions && i < set->n_positions; i++) {
-        int64_t position = set->positions[i], previous = i > 0 ? set->positions[i - 1] : -1;
-        if (position <= previous || position > RP_SET_MAX_POSITION)
-            code = rp_fail(err, RP_ERR_FORMAT, set->path, -1,
-                           "positions: expected them to ascend from 0 or more, found %lld after "
-                           "%lld at index %zu",
-                           (long long)position, (long long)previous, i);
-    }
-    return code;
+    const enum rp_status code = load_int64(set, RP_SET_POSITIONS, RP_SET_MAX_POSITIONS,
+                                           &set->positions, &set->n_positions, err);
+    return code ? code : rp_set_check_positions(set, err);
 }
 
 static enum rp_status load_manifest(struct rp_tensor_set *set, struct rp_error *err)
@@ -71,10 +78,14 @@ static enum rp_status load_manifest(struct rp_tensor_set *set, struct rp_error *
     member_where(set, member, where);
     code = rp_npy_parse(bytes, (size_t)member->size, where, &npy, err);
     if (!code)
-        code = rp_npy_check(&npy, RP_NPY_UINT8, member->size, where, err);
+        code = rp_npy_check(&npy, member->size, where, err);
+    if (!code && npy.array.type != RP_VALUE_U8)
+        code =
+            rp_fail(err, RP_ERR_UNSUPPORTED, where, 0, "expected type '|u1' (uint8), found '%s'%s",
+                    npy.array.type_name, npy.array.note);
     if (!code)
-        code = rp_set_manifest(set, (const char *)bytes + npy.data_offset, (size_t)npy.n_elements,
-                               where, "refparity-fixture", NULL, err);
+        code = rp_set_manifest(set, (const char *)bytes + npy.data_offset,
+                               (size_t)npy.array.n_elements, where, "refparity-fixture", NULL, err);
     free(owned);
     return code;
 }
@@ -96,11 +107,6 @@ static enum rp_status read_slot(const struct rp_tensor_set *set, struct rp_slot 
     return code ? code : rp_slot_from_npy(slot, buffer, n, slot->member->size, where, err);
 }
 
-static int is_array(const char *name, const char *array, size_t n)
-{
-    return strlen(array) == n && memcmp(name, array, n) == 0;
-}
-
 static enum rp_status list_slots(struct rp_tensor_set *set, struct rp_error *err)
 {
     enum rp_status code = RP_OK;
@@ -114,8 +120,7 @@ static enum rp_status list_slots(struct rp_tensor_set *set, struct rp_error *err
         if (n < 4 || strcmp(member->name + n - 4, ".npy") != 0)
             continue;
         n -= 4;
-        if (!rp_slot_is_name(member->name, n) || is_array(member->name, "tokens", n) ||
-            is_array(member->name, "positions", n) || is_array(member->name, "manifest", n))
+        if (rp_set_array_kind(set, member->name, n) != RP_SET_SLOT)
             continue;
         code = rp_set_add_slot(set, member->name, n, &slot, err);
         if (code)
@@ -142,17 +147,53 @@ enum rp_status rp_npz_open(struct rp_tensor_set *set, struct rp_error *err)
     return code;
 }
 
-enum rp_status rp_npz_load(const struct rp_tensor_set *set, const struct rp_slot *slot,
+/* Of a stack, whose slots are read one after the other: its bytes stay. */
+static enum rp_status load_of_stack(struct rp_tensor_set *set, const struct rp_slot *slot,
+                                    const char *where, struct rp_tensor *tensor,
+                                    struct rp_error *err)
+{
+    if (set->stack != slot->member) {
+        free(set->stack_owned);
+        set->stack = NULL;
+        set->stack_owned = NULL;
+        const enum rp_status code =
+            rp_zip_load(&set->zip, slot->member, &set->stack_bytes, &set->stack_owned, err);
+        if (code)
+            return code;
+        set->stack = slot->member;
+    }
+    tensor->owned = malloc(slot->rows.n * slot->rows.dim * sizeof(float));
+    if (!tensor->owned)
+        return rp_fail(err, RP_ERR_MEMORY, where, -1, "cannot allocate %zu rows of %zu values",
+                       slot->rows.n, slot->rows.dim);
+    rp_rows_read(&slot->rows, set->stack_bytes + slot->data_offset, tensor->owned);
+    tensor->data = tensor->owned;
+    return RP_OK;
+}
+
+enum rp_status rp_npz_load(struct rp_tensor_set *set, const struct rp_slot *slot,
                            struct rp_tensor *tensor, struct rp_error *err)
 {
+    char where[WHERE_SIZE];
     const uint8_t *bytes;
-    enum rp_status code = rp_zip_load(&set->zip, slot->member, &bytes, &tensor->owned, err);
-    if (!code)
+    void *owned;
+    member_where(set, slot->member, where);
+    if (slot->rows.n_stacked > 1)
+        return load_of_stack(set, slot, where, tensor, err);
+    enum rp_status code = rp_zip_load(&set->zip, slot->member, &bytes, &owned, err);
+    if (code)
+        return code;
+    if (rp_rows_are_plain(&slot->rows)) {
         tensor->data = bytes + slot->data_offset;
+        tensor->owned = owned;
+        return RP_OK;
+    }
+    code = rp_rows_load(slot, bytes + slot->data_offset, where, tensor, err);
+    free(owned);
     return code;
 }
 
 enum rp_status rp_npz_tokens(struct rp_tensor_set *set, struct rp_error *err)
 {
-    return load_int64(set, "tokens.npy", RP_SET_MAX_TOKENS, &set->tokens, &set->n_tokens, err);
+    return load_int64(set, RP_SET_TOKENS, RP_SET_MAX_TOKENS, &set->tokens, &set->n_tokens, err);
 }

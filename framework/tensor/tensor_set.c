@@ -1,5 +1,5 @@
 /* Opens a tensor set of any layout and answers for it. See refparity/tensor_set.h; the layouts
- * themselves are in npz_set.c, npy_folder.c and bin_folder.c. */
+ * themselves are in npz_set.c, safetensors_set.c, npy_folder.c and bin_folder.c. */
 #include "tensor/set.h"
 
 #include <dirent.h>
@@ -9,164 +9,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/json.h"
 #include "tensor/chosen_order.h"
-#include "tensor/npy.h"
-
-/* ---- what the readers share ---- */
-
-enum rp_status rp_set_add_slot(struct rp_tensor_set *set, const char *name, size_t n_name,
-                               struct rp_slot **slot, struct rp_error *err)
-{
-    if (set->n_slots == RP_SET_MAX_SLOTS)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, set->path, -1, "expected at most %d slots",
-                       RP_SET_MAX_SLOTS);
-    if (set->n_slots == set->max_slots) {
-        size_t more = set->max_slots ? 2 * set->max_slots : 64;
-        struct rp_slot *grown = realloc(set->slots, more * sizeof *grown);
-        if (!grown)
-            return rp_fail(err, RP_ERR_MEMORY, set->path, -1, "cannot allocate %zu slots", more);
-        set->slots = grown;
-        set->max_slots = more;
-    }
-    struct rp_slot *added = &set->slots[set->n_slots++];
-    memset(added, 0, sizeof *added);
-    memcpy(added->info.name, name, n_name);
-    added->info.error.offset = -1;
-    *slot = added;
-    return RP_OK;
-}
-
-static int by_slot_order(const void *a, const void *b)
-{
-    const struct rp_slot *x = a, *y = b;
-    return rp_slot_order(x->info.name, y->info.name);
-}
-
-void rp_set_sort(struct rp_tensor_set *set)
-{
-    if (set->n_slots > 0)
-        qsort(set->slots, set->n_slots, sizeof *set->slots, by_slot_order);
-}
-
-struct rp_slot *rp_set_find(const struct rp_tensor_set *set, const char *name)
-{
-    size_t low = 0, high = set->n_slots;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        int order = rp_slot_order(name, set->slots[middle].info.name);
-        if (order == 0)
-            return &set->slots[middle];
-        if (order < 0)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return NULL;
-}
-
-enum rp_status rp_slot_from_npy(struct rp_slot *slot, const uint8_t *bytes, size_t n,
-                                uint64_t total, const char *where, struct rp_error *err)
-{
-    struct rp_npy npy;
-    size_t n_rows, dim;
-    enum rp_status code = rp_npy_parse(bytes, n, where, &npy, err);
-    if (!code)
-        code = rp_npy_check(&npy, RP_NPY_FLOAT32, total, where, err);
-    if (!code)
-        code = rp_npy_rows(&npy, where, &n_rows, &dim, err);
-    if (code)
-        return code;
-    if (n_rows > RP_SET_MAX_POSITIONS)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, where, 0,
-                       "expected at most %zu positions, found %zu", RP_SET_MAX_POSITIONS, n_rows);
-    slot->info.n_positions = n_rows;
-    slot->info.dim = dim;
-    slot->data_offset = npy.data_offset;
-    return RP_OK;
-}
-
-enum rp_status rp_set_read_int64(const uint8_t *bytes, size_t size, const char *where, size_t max_n,
-                                 int64_t **values, size_t *n, struct rp_error *err)
-{
-    struct rp_npy npy;
-    char shape[128];
-    enum rp_status code = rp_npy_parse(bytes, size, where, &npy, err);
-    if (!code)
-        code = rp_npy_check(&npy, RP_NPY_INT64, size, where, err);
-    if (code)
-        return code;
-    /* A batch of one, as tokenizers return it, is as good as a vector. */
-    int is_vector = npy.n_dims == 1 || (npy.n_dims == 2 && npy.dims[0] == 1);
-    if (!is_vector || npy.n_elements > max_n)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, where, 0,
-                       "expected shape (n,) with at most %zu elements, found %s", max_n,
-                       rp_npy_shape_text(&npy, shape, sizeof shape));
-    *values = malloc(((size_t)npy.n_elements + 1) * sizeof **values);
-    if (!*values)
-        return rp_fail(err, RP_ERR_MEMORY, where, -1, "cannot allocate %llu numbers",
-                       (unsigned long long)npy.n_elements);
-    rp_npy_int64(&npy, bytes, *values);
-    *n = (size_t)npy.n_elements;
-    return RP_OK;
-}
-
-static enum rp_status read_manifest(struct rp_tensor_set *set, const struct rp_json *doc,
-                                    const char *format, struct rp_error *err)
-{
-    const cJSON *root = rp_json_root(doc);
-    long long version, n_layers;
-    if (!cJSON_IsObject(root))
-        return rp_json_fail(doc, root, err, RP_ERR_FORMAT, "expected an object");
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(root, "format");
-    if (!cJSON_IsString(value) || strcmp(value->valuestring, format) != 0)
-        return rp_json_fail(doc, value ? value : root, err, RP_ERR_FORMAT,
-                            "expected \"format\": \"%s\"", format);
-    value = cJSON_GetObjectItemCaseSensitive(root, "version");
-    if (!value || !rp_json_int(value, 0, 1000000, &version))
-        return rp_json_fail(doc, value ? value : root, err, RP_ERR_FORMAT,
-                            "expected \"version\": 1");
-    if (version != 1)
-        return rp_json_fail(doc, value, err, RP_ERR_UNSUPPORTED,
-                            "expected \"version\": 1, found %lld", version);
-    value = cJSON_GetObjectItemCaseSensitive(root, "n_layers");
-    if (value && !rp_json_int(value, 0, 1000000, &n_layers))
-        return rp_json_fail(doc, value, err, RP_ERR_FORMAT,
-                            "n_layers: expected a number of layers from 0 to 1000000");
-    if (value)
-        set->n_layers = (int)n_layers;
-    value = cJSON_GetObjectItemCaseSensitive(root, "model");
-    if (cJSON_IsString(value))
-        snprintf(set->model, sizeof set->model, "%s", value->valuestring);
-    return RP_OK;
-}
-
-enum rp_status rp_set_manifest(struct rp_tensor_set *set, const char *text, size_t n,
-                               const char *where, const char *format, struct rp_json **json,
-                               struct rp_error *err)
-{
-    struct rp_json *doc = NULL;
-    enum rp_status code = rp_json_parse(text, n, where, &doc, err);
-    if (code)
-        return code;
-    code = read_manifest(set, doc, format, err);
-    if (code)
-        goto done;
-    set->manifest = malloc(n + 1);
-    if (!set->manifest) {
-        code = rp_fail(err, RP_ERR_MEMORY, where, -1, "cannot allocate %zu bytes", n);
-        goto done;
-    }
-    memcpy(set->manifest, text, n);
-    set->n_manifest = n;
-    if (json) {
-        *json = doc;
-        doc = NULL;
-    }
-done:
-    rp_json_free(doc);
-    return code;
-}
+#include "tensor/other_formats.h"
+#include "tensor/set_names.h"
 
 /* ---- open and close ---- */
 
@@ -179,15 +24,26 @@ static int ends_with(const char *text, const char *end)
 static enum rp_status guess_folder_layout(const char *path, enum rp_layout *layout,
                                           struct rp_error *err)
 {
+    char single[RP_FILE_NAME_SIZE] = ""; /* a file that has to be named itself */
+    bool has_bin = false, is_checkpoint = false;
     DIR *folder = opendir(path);
     if (!folder)
         return rp_fail(err, RP_ERR_IO, path, -1, "cannot list: %s", strerror(errno));
     *layout = RP_LAYOUT_BIN;
     const struct dirent *entry;
-    while ((entry = readdir(folder)) != NULL)
+    while ((entry = readdir(folder)) != NULL) {
         if (strcmp(entry->d_name, "dump.json") == 0 || ends_with(entry->d_name, ".npy"))
             *layout = RP_LAYOUT_NPY;
+        has_bin |= ends_with(entry->d_name, ".bin");
+        is_checkpoint |= strcmp(entry->d_name, "config.json") == 0;
+        if (ends_with(entry->d_name, ".npz") || ends_with(entry->d_name, ".safetensors") ||
+            ends_with(entry->d_name, ".pt"))
+            snprintf(single, sizeof single, "%s", entry->d_name);
+    }
     closedir(folder);
+    if (*layout == RP_LAYOUT_BIN && !has_bin && !is_checkpoint && single[0])
+        return rp_fail(err, RP_ERR_MISSING, path, -1,
+                       "no slot is in the folder itself: it holds %s; name that file", single);
     return RP_OK;
 }
 
@@ -199,37 +55,83 @@ static enum rp_status find_layout(const char *path, enum rp_layout *layout, stru
         return rp_fail(err, number == ENOENT || number == ENOTDIR ? RP_ERR_MISSING : RP_ERR_IO,
                        path, -1, "cannot open: %s", strerror(number));
     }
-    if (*layout == RP_LAYOUT_AUTO) {
-        *layout = RP_LAYOUT_NPZ;
-        return S_ISDIR(info.st_mode) ? guess_folder_layout(path, layout, err) : RP_OK;
-    }
-    if (*layout == RP_LAYOUT_NPZ || S_ISDIR(info.st_mode))
+    if (*layout == RP_LAYOUT_AUTO && S_ISDIR(info.st_mode))
+        return guess_folder_layout(path, layout, err);
+    if (*layout == RP_LAYOUT_AUTO)
+        return rp_file_layout(path, layout, err);
+    if (*layout == RP_LAYOUT_NPZ || *layout == RP_LAYOUT_SAFETENSORS || S_ISDIR(info.st_mode))
         return RP_OK;
     return rp_fail(err, RP_ERR_UNSUPPORTED, path, -1, "expected a folder, found a file");
 }
 
+/* What comes after the last layer's attention: an engine may compute it of the last position alone. */
+static bool may_be_last_alone(const struct rp_tensor_set *set, const char *name)
+{
+    int layer;
+    const enum rp_slot_part part = rp_slot_parse(name, &layer);
+    return part == RP_PART_LOGITS || part == RP_PART_POST_NORM ||
+           (part == RP_PART_OUTPUT && layer == set->n_layers_seen - 1);
+}
+
+static enum rp_status place_last(struct rp_tensor_set *set, struct rp_slot *slot, int64_t position,
+                                 struct rp_error *err)
+{
+    slot->own_positions = malloc(sizeof *slot->own_positions);
+    if (!slot->own_positions)
+        return rp_fail(err, RP_ERR_MEMORY, set->path, -1, "cannot allocate a position");
+    slot->own_positions[0] = position;
+    return rp_set_note(set, err, "%s has one row: it is read as position %lld, the last",
+                       slot->info.name, (long long)position);
+}
+
 /* A slot that is as long as no position list cannot be placed: taking its one row of logits for
  * position 0 would compare it with another token's. */
-static void check_row_counts(struct rp_tensor_set *set)
+static enum rp_status check_row_counts(struct rp_tensor_set *set, struct rp_error *err)
 {
     size_t most = 0;
     for (size_t i = 0; i < set->n_slots; i++)
         if (!set->slots[i].info.error.code && set->slots[i].info.n_positions > most)
             most = set->slots[i].info.n_positions;
-    for (size_t i = 0; i < set->n_slots; i++) {
+    const size_t expected = set->has_positions ? set->n_positions : most;
+    for (size_t i = 0; i < set->n_slots && (set->has_positions || set->is_foreign); i++) {
         struct rp_slot_info *info = &set->slots[i].info;
-        if (info->error.code)
+        if (info->error.code || info->n_positions == expected)
             continue;
-        if (set->has_positions && info->n_positions != set->n_positions)
+        if (info->n_positions == 1 && !set->manifest && may_be_last_alone(set, info->name)) {
+            const enum rp_status code = place_last(
+                set, &set->slots[i],
+                set->has_positions ? set->positions[expected - 1] : (int64_t)expected - 1, err);
+            if (code)
+                return code;
+        } else if (set->has_positions)
             rp_fail(&info->error, RP_ERR_MISMATCH, set->path, -1,
                     "%s: expected a row for each of the %zu positions, found %zu", info->name,
                     set->n_positions, info->n_positions);
-        else if (set->is_foreign && info->n_positions != most)
+        else
             rp_fail(&info->error, RP_ERR_MISMATCH, set->path, -1,
                     "%s has %zu rows where other slots have %zu, and nothing says at which "
                     "positions these are",
                     info->name, info->n_positions, most);
     }
+    return RP_OK;
+}
+
+/* Where nothing says of which position the one row of each slot is. */
+static enum rp_status find_single_position(struct rp_tensor_set *set, struct rp_error *err)
+{
+    const int64_t *ids;
+    size_t n_ids;
+    if (set->options.single_position >= 0) {
+        set->positions[0] = set->options.single_position;
+        return RP_OK;
+    }
+    if (rp_tensor_set_tokens(set, &ids, &n_ids, NULL) == RP_OK && n_ids > 1)
+        return rp_fail(
+            err, RP_ERR_MISMATCH, set->path, -1,
+            "each slot has one row, and there are %zu token ids: of which position is it? "
+            "Say it with --pos: --pos 0, or --pos %zu for the last",
+            n_ids, n_ids - 1);
+    return RP_OK;
 }
 
 /* Gives positions 0, 1, 2 ... to the slots that have none of their own. */
@@ -247,6 +149,10 @@ static enum rp_status set_positions(struct rp_tensor_set *set, struct rp_error *
         for (size_t i = 0; i < most; i++)
             set->positions[i] = (int64_t)i;
         set->n_positions = most;
+        const enum rp_status code =
+            most == 1 && set->is_foreign ? find_single_position(set, err) : RP_OK;
+        if (code)
+            return code;
     }
     for (size_t i = 0; i < set->n_slots; i++) {
         struct rp_slot *slot = &set->slots[i];
@@ -285,9 +191,48 @@ static void count_layers(struct rp_tensor_set *set)
     }
 }
 
-enum rp_status rp_tensor_set_open(const char *path, enum rp_layout layout, int64_t single_position,
-                                  struct rp_tensor_set **set, struct rp_error *err)
+static enum rp_status read_list(struct rp_tensor_set *set, struct rp_error *err)
 {
+    switch (set->layout) {
+    case RP_LAYOUT_NPY: return rp_npy_folder_open(set, err);
+    case RP_LAYOUT_BIN: return rp_bin_folder_open(set, err);
+    case RP_LAYOUT_SAFETENSORS: return rp_safetensors_set_open(set, err);
+    case RP_LAYOUT_AUTO:
+    case RP_LAYOUT_NPZ: break;
+    }
+    return rp_npz_open(set, err);
+}
+
+static enum rp_status open_layout(struct rp_tensor_set *set, struct rp_error *err)
+{
+    enum rp_status code = read_list(set, err);
+    if (!code && set->n_slots == 0 && !set->manifest)
+        code = rp_fail(err, RP_ERR_MISSING, set->path, -1, "no slot is in it%s",
+                       set->layout == RP_LAYOUT_NPZ || set->layout == RP_LAYOUT_SAFETENSORS
+                           ? ""
+                           : ": expected a dump, NAME.npy as refparity/dump.h "
+                             "writes them, or NAME.bin");
+    if (!code)
+        code = rp_set_names_apply(set, err);
+    if (!code) {
+        rp_set_sort(set);
+        count_layers(set);
+        code = check_row_counts(set, err);
+    }
+    if (!code)
+        code = rp_set_note_types(set, err);
+    if (!code)
+        code = set_positions(set, err);
+    if (!code)
+        check_experts(set);
+    return code;
+}
+
+enum rp_status rp_tensor_set_open_with(const char *path,
+                                       const struct rp_tensor_set_options *options,
+                                       struct rp_tensor_set **set, struct rp_error *err)
+{
+    enum rp_layout layout = options->layout;
     *set = NULL;
     enum rp_status code = find_layout(path, &layout, err);
     if (code)
@@ -301,33 +246,34 @@ enum rp_status rp_tensor_set_open(const char *path, enum rp_layout layout, int64
     }
     opened->path = copy;
     opened->layout = layout;
+    opened->options = *options;
     opened->n_layers = -1;
     opened->complete = 1;
-    switch (layout) {
-    case RP_LAYOUT_NPY: code = rp_npy_folder_open(opened, err); break;
-    case RP_LAYOUT_BIN: code = rp_bin_folder_open(opened, single_position, err); break;
-    case RP_LAYOUT_AUTO:
-    case RP_LAYOUT_NPZ: code = rp_npz_open(opened, err); break;
-    }
-    if (!code && opened->n_slots == 0 && !opened->manifest)
-        code = rp_fail(err, RP_ERR_MISSING, path, -1, "no slot is in it%s",
-                       layout == RP_LAYOUT_NPZ ? ""
-                                               : ": expected a dump, NAME.npy as refparity/dump.h "
-                                                 "writes them, or NAME.bin");
-    if (!code) {
-        rp_set_sort(opened);
-        check_row_counts(opened);
-        code = set_positions(opened, err);
-    }
-    if (!code)
-        check_experts(opened);
-    if (code) {
+    code = open_layout(opened, err);
+    if (code)
         rp_tensor_set_close(opened);
-        return code;
-    }
-    count_layers(opened);
-    *set = opened;
-    return RP_OK;
+    else
+        *set = opened;
+    return code;
+}
+
+enum rp_status rp_tensor_set_open(const char *path, enum rp_layout layout, int64_t single_position,
+                                  struct rp_tensor_set **set, struct rp_error *err)
+{
+    const struct rp_tensor_set_options options = {
+        .layout = layout, .single_position = single_position, .n_rows = 1};
+    *set = NULL;
+    if (layout == RP_LAYOUT_BIN && single_position < 0)
+        return rp_fail(err, RP_ERR_ARGUMENT, path, -1,
+                       "expected a position of 0 or more, found %lld", (long long)single_position);
+    return rp_tensor_set_open_with(path, &options, set, err);
+}
+
+static void free_list(char **list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(list[i]);
+    free(list);
 }
 
 void rp_tensor_set_close(struct rp_tensor_set *set)
@@ -336,13 +282,21 @@ void rp_tensor_set_close(struct rp_tensor_set *set)
         return;
     for (size_t i = 0; i < set->n_slots; i++) {
         free(set->slots[i].own_positions);
-        rp_file_unmap(set->slots[i].map, set->slots[i].map_size);
+        if (!set->slots[i].is_borrowed)
+            rp_file_unmap(set->slots[i].map, set->slots[i].map_size);
     }
     free(set->slots);
     free(set->positions);
     free(set->tokens);
     free(set->manifest);
     free(set->path);
+    free(set->stack_owned);
+    for (size_t i = 0; i < set->n_orphans; i++)
+        rp_file_unmap(set->orphans[i].map, set->orphans[i].size);
+    free(set->orphans);
+    free_list(set->notes, set->n_notes);
+    free_list(set->others, set->n_others);
+    rp_safetensors_close(set->safetensors);
     rp_zip_close(&set->zip);
     rp_file_unmap(set->map, set->map_size);
     free(set);
@@ -388,6 +342,8 @@ enum rp_status rp_tensor_set_tokens(const struct rp_tensor_set *set, const int64
         code = rp_npz_tokens(cache, err);
     else if (!set->tokens && set->layout == RP_LAYOUT_NPY)
         code = rp_npy_folder_tokens(cache, err);
+    else if (!set->tokens && set->layout == RP_LAYOUT_SAFETENSORS)
+        code = rp_safetensors_set_tokens(cache, err);
     else if (!set->tokens)
         code = rp_bin_folder_tokens(cache, err);
     if (code)
@@ -423,35 +379,70 @@ int rp_tensor_set_complete(const struct rp_tensor_set *set)
     return set->complete;
 }
 
+size_t rp_tensor_set_n_notes(const struct rp_tensor_set *set)
+{
+    return set->n_notes;
+}
+
+const char *rp_tensor_set_note(const struct rp_tensor_set *set, size_t index)
+{
+    return index < set->n_notes ? set->notes[index] : NULL;
+}
+
+size_t rp_tensor_set_n_others(const struct rp_tensor_set *set)
+{
+    return set->n_others;
+}
+
+const char *rp_tensor_set_other(const struct rp_tensor_set *set, size_t index)
+{
+    return index < set->n_others ? set->others[index] : NULL;
+}
+
+bool rp_tensor_set_lacks_last_layer(const struct rp_tensor_set *set)
+{
+    return set->is_hidden_states;
+}
+
+enum rp_status rp_set_load_slot(struct rp_tensor_set *set, const struct rp_slot *slot,
+                                struct rp_tensor *tensor, struct rp_error *err)
+{
+    enum rp_status code = RP_OK;
+    memset(tensor, 0, sizeof *tensor);
+    if (slot->info.error.code) {
+        if (err)
+            *err = slot->info.error;
+        return slot->info.error.code;
+    }
+    if (set->layout == RP_LAYOUT_NPZ)
+        code = rp_npz_load(set, slot, tensor, err);
+    else if (set->layout == RP_LAYOUT_BIN)
+        code = rp_bin_folder_load(set, slot, tensor, err);
+    else if (set->layout == RP_LAYOUT_SAFETENSORS)
+        code = rp_rows_load(slot, slot->tensor->data, set->path, tensor, err);
+    else
+        code = rp_rows_load(slot, (const uint8_t *)slot->map + slot->data_offset, set->path, tensor,
+                            err);
+    if (code)
+        return code;
+    tensor->n_positions = slot->info.n_positions;
+    tensor->dim = slot->info.dim;
+    tensor->positions = slot->info.positions;
+    code = rp_order_turn(&slot->order, slot->info.name, tensor, err);
+    if (code)
+        rp_tensor_release(tensor);
+    return code;
+}
+
 /* With chosen experts as they are dumped. */
 static enum rp_status load(struct rp_tensor_set *set, const char *slot, struct rp_tensor *tensor,
                            struct rp_error *err)
 {
-    enum rp_status code = RP_OK;
-    memset(tensor, 0, sizeof *tensor);
     const struct rp_slot *found = rp_set_find(set, slot);
-    if (!found)
-        return rp_fail(err, RP_ERR_MISSING, set->path, -1, "there is no slot %s", slot);
-    if (found->info.error.code) {
-        if (err)
-            *err = found->info.error;
-        return found->info.error.code;
-    }
-    if (set->layout == RP_LAYOUT_NPZ)
-        code = rp_npz_load(set, found, tensor, err);
-    else if (set->layout == RP_LAYOUT_BIN)
-        code = rp_bin_folder_load(set, found, tensor, err);
-    else
-        tensor->data = (const uint8_t *)found->map + found->data_offset;
-    if (code)
-        return code;
-    tensor->n_positions = found->info.n_positions;
-    tensor->dim = found->info.dim;
-    tensor->positions = found->info.positions;
-    code = rp_order_turn(&found->order, slot, tensor, err);
-    if (code)
-        rp_tensor_release(tensor);
-    return code;
+    if (found)
+        return rp_set_load_slot(set, found, tensor, err);
+    memset(tensor, 0, sizeof *tensor);
+    return rp_fail(err, RP_ERR_MISSING, set->path, -1, "there is no slot %s", slot);
 }
 
 /* By number: see tensor/chosen_order.h. */

@@ -5,7 +5,7 @@
 #define REFPARITY_WEIGHTS_CHECKPOINT_H
 
 #include "base/json.h"
-#include "weights/safetensors.h"
+#include "tensor/safetensors.h"
 #include "weights/sketch.h"
 
 struct rp_checkpoint;

@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "base/scratch_test_util.h"
 #include "weights/checkpoint.h"
-#include "weights/safetensors_builder.h"
+#include "tensor/safetensors_builder.h"
 
 static char folder[256];
 

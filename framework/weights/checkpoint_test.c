@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "base/scratch_test_util.h"
 #include "weights/checkpoint.h"
-#include "weights/safetensors_builder.h"
+#include "tensor/safetensors_builder.h"
 
 #define ONE_VALUE(name) "{\"" name "\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}"
 

@@ -98,6 +98,14 @@ static double yarn_attention_factor(const struct comparison *comparison)
     return factor > 1 ? 1 + 0.1 * log(factor) : 1;
 }
 
+/* Of gemma2, which alone has caps. */
+static double absent_cap(const struct comparison *comparison, const char *name)
+{
+    char key[KEY_SIZE];
+    snprintf(key, sizeof key, "%s%s", ABSENT, name);
+    return number_at(comparison->checkpoint, key);
+}
+
 /* The same of a mixture of experts. */
 static double absent_experts_number(const struct comparison *comparison, const char *name)
 {
@@ -141,6 +149,8 @@ static double absent_number(const struct comparison *comparison, const char *nam
         return checkpoint_number(comparison, "context_length");
     if (strcmp(name, "rope.scaling.yarn_attn_factor") == 0)
         return yarn_attention_factor(comparison);
+    if (strcmp(name, "attn_logit_softcapping") == 0 || strcmp(name, "final_logit_softcapping") == 0)
+        return absent_cap(comparison, name);
     if (strcmp(name, "vocab_size") == 0 || strcmp(name, "context_length") == 0)
         return checkpoint_number(comparison, name); /* no reader computes with them */
     return absent_experts_number(comparison, name);
@@ -371,7 +381,7 @@ static void find_surplus(const struct comparison *comparison)
                 {"attention.sliding_window", 0, NULL},
                 {"attention.scale", 0, NULL},
                 {"attention.clamp_kqv", 0, NULL},
-                {"attention.logit_softcapping", 0, NULL},
+                {"attn_logit_softcapping", 0, NULL},
                 {"final_logit_softcapping", 0, NULL},
                 {"logit_scale", 1, NULL},
                 {"residual_scale", 1, NULL},

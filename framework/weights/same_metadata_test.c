@@ -69,6 +69,11 @@ static void what_the_checkpoint_has_nothing_of_is_wrong(void **state)
         assert_string_equal(found.message, message);
         assert_int_equal(compare((struct side){key, 0}, none).n_wrong, 0);
     }
+    for (size_t i = 0; i < 2; i++) {
+        static const char *const caps[] = {"deepseek2.attn_logit_softcapping",
+                                           "deepseek2.final_logit_softcapping"};
+        assert_int_equal(compare((struct side){caps[i], 50}, none).n_wrong, 1);
+    }
     /* All experts in one group, as converters write it. */
     assert_int_equal(compare((struct side){"deepseek2.expert_group_count", 1}, none).n_wrong, 0);
 }

@@ -9,7 +9,7 @@
 
 #include "base/file.h"
 #include "weights/checkpoint.h"
-#include "weights/safetensors_builder.h"
+#include "tensor/safetensors_builder.h"
 
 #define ROOM ((size_t)1 << 22)
 

@@ -15,6 +15,7 @@ extern "C" {
 enum rp_verdict {
     RP_PASS,
     RP_MARGINAL, /* over the limit, and shown to be no bug; passes, and is shown */
+    RP_XFAIL,    /* it diverges, and that is known; passes, and is shown */
     RP_FAIL,     /* the engine diverges from the reference */
     RP_SKIP,     /* a prerequisite is missing, or there is nothing on one side to compare with */
     RP_ERROR     /* the harness, a file or the engine is broken */
@@ -118,9 +119,11 @@ struct rp_pair_result {
     size_t n_slots;
     size_t n_required;          /* required slots */
     size_t n_required_compared; /* those with at least one position compared */
-    /* The worst of the required: ERROR, FAIL, MARGINAL, PASS; SKIP: none compared. */
+    /* The worst of the required: ERROR, FAIL, XFAIL, MARGINAL, PASS; SKIP: none compared. */
     enum rp_verdict verdict;
 };
+/* Of its slots and tokens as they are now. */
+enum rp_verdict rp_pair_verdict(const struct rp_pair_result *pair);
 
 /* Compares the tokens and every slot that is required or that either side has. When the tokens
  * differ, the slots are not comparable and are SKIP. RP_ERR_MEMORY only. */

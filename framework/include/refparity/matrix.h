@@ -20,6 +20,7 @@ extern "C" {
 #define RP_MATRIX_MAX_PROMPTS 1000    /* per entry */
 #define RP_MATRIX_MAX_MODES 64        /* per entry; of compare_modes likewise */
 #define RP_MATRIX_MAX_LAYERS 1024     /* per model */
+#define RP_MATRIX_MAX_KNOWN 256       /* known divergences of one entry */
 #define RP_MATRIX_MAX_POSITIONS 65536 /* listed by one entry */
 #define RP_MATRIX_MAX_PROMPT_BYTES ((size_t)1 << 20)
 #define RP_MATRIX_MAX_PROMPT_FILES ((size_t)64 << 20) /* bytes of all prompt files together */
@@ -83,6 +84,21 @@ struct rp_mode_pair {
     const char *against;
 };
 
+/* A divergence that the engine is known to have: what it fits is XFAIL and not FAIL. See run/known.h. */
+struct rp_known {
+    const char *slot;     /* a pattern of slots' names, as fnmatch(3) has them: "h*_attn" */
+    const char *name;     /* of the hypothesis that has to explain it; NULL: any divergence */
+    const char *reason;   /* for people */
+    const char *issue;    /* where it is reported, an address say; NULL: nowhere */
+    const char **prompts; /* [n_prompts] ids; NULL, 0: of all prompts */
+    size_t n_prompts;
+    const char *
+        *modes; /* [n_modes] modes, or comparisons "x-vs-y"; NULL, 0: all modes, no comparison */
+    size_t n_modes;
+    int line; /* of it in the matrix, from 1 */
+    int column;
+};
+
 /* Another engine as the reference, in HF's place. */
 struct rp_reference {
     const struct rp_engine *engine; /* NULL: the reference is HF */
@@ -127,6 +143,8 @@ struct rp_entry {
     int replay; /* 1: layers are replayed too; only with engine_gguf; by default unless gate is strict */
     const char **replay_modes; /* [n_replay_modes], in these modes alone; NULL, 0: in all */
     size_t n_replay_modes;
+    const struct rp_known *known; /* [n_known]; NULL, 0: none */
+    size_t n_known;
     const int64_t *positions; /* [n_positions], ascending; NULL, 0 means all */
     size_t n_positions;
     int disabled;                /* its pairs are listed, but are not to be run */

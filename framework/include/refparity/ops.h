@@ -166,7 +166,8 @@ struct rp_model_config {
     size_t n_prediction_layers;            /* behind these in the file, which are not computed */
     const enum rp_layer_kind *layer_kinds; /* [n_layers] */
     size_t hidden_size;
-    size_t intermediate_size;
+    size_t intermediate_size;         /* of the layer, see rp_layer_config; the largest of all */
+    const size_t *intermediate_sizes; /* [n_layers]; NULL: all layers have the one above */
     size_t n_heads;
     size_t n_kv_heads; /* divides n_heads */
     size_t head_dim;
@@ -178,6 +179,7 @@ struct rp_model_config {
     struct rp_rope_scaling rope_scaling;
     size_t window;         /* positions that those see, their own among them; 0: there are none */
     float embedding_scale; /* what embeddings are multiplied by; 0: nothing */
+    float attention_softcap, logits_softcap; /* see rp_softcap; 0: there is none */
     enum rp_activation_function activation;
     enum rp_rope_ordering rope_ordering;
     float attention_scale; /* 1 / sqrt(head_dim), but of a few models: rp_attention_scale */
@@ -275,6 +277,7 @@ struct rp_linear {
     const float *weight;            /* [n_out][n_in], decoded */
     const struct rp_weight *loaded; /* where weight is from; NULL, or with other data: not known */
     const float *bias;              /* [n_out], added to the product; NULL: none */
+    float softcap;                  /* of RP_OUTPUT: y = softcap tanh(y / softcap) then; 0: none */
     size_t n_out, n_in;
     size_t
         first_out; /* of RP_OUTPUT, which comes in blocks of rows: the first one's index; else 0 */
@@ -324,10 +327,12 @@ struct rp_kv_store {
 
 /* y = softmax(scale * q keys^T, over keys that are not later than q) values, for each head; query
  * head h reads KV head h / (n_heads / n_kv_heads). HF: eager_attention_forward. With sinks the softmax is
- * taken over one more score, sinks[h], which has no value. HF: modeling_gpt_oss. */
+ * taken over one more score, sinks[h], which has no value. HF: modeling_gpt_oss. With a softcap a scaled score s
+ * is softcap tanh(s / softcap). HF: modeling_gemma2. */
 struct rp_attention {
     size_t n_heads, n_kv_heads, head_dim;
     float scale;
+    float softcap; /* 0: none */
     bool is_causal;
     size_t window; /* of positions that one sees, its own among them; 0: all that are not later */
     const float *sinks; /* [n_heads]; NULL: none */

@@ -1,5 +1,5 @@
 /* A tensor set: what the reference or the engine computed, as slot -> FP32 [n_positions][dim].
- * One reader for a fixture (.npz) and for both dump layouts (a folder of .npy, or of .bin).
+ * One reader for files (.npz, .safetensors) and for both dump layouts (a folder of .npy, or of .bin).
  * Not for judging it: see compare.h. */
 #ifndef REFPARITY_TENSOR_SET_H
 #define REFPARITY_TENSOR_SET_H
@@ -15,10 +15,11 @@ extern "C" {
 #define RP_SLOT_NAME_SIZE 64 /* longest slot name, its NUL included */
 
 enum rp_layout {
-    RP_LAYOUT_AUTO, /* a file: npz; a folder: npy if it holds dump.json or any .npy, else bin */
+    RP_LAYOUT_AUTO, /* a file: by its first bytes; a folder: npy if it holds dump.json or any .npy, else bin */
     RP_LAYOUT_NPZ,
+    RP_LAYOUT_SAFETENSORS,
     RP_LAYOUT_NPY, /* folder of NAME.npy, dump.json, tokens.npy; written by refparity/dump.h */
-    RP_LAYOUT_BIN  /* folder of NAME.bin (one position) or NAME_p{pos}.bin, raw FP32 LE */
+    RP_LAYOUT_BIN  /* folder of NAME.bin (one position, or all) or NAME_p{pos}.bin, raw FP32 LE */
 };
 
 /* What is known of a slot without reading its data. Owned by the set. */
@@ -52,6 +53,34 @@ struct rp_tensor_set;
 enum rp_status rp_tensor_set_open(const char *path, enum rp_layout layout, int64_t single_position,
                                   struct rp_tensor_set **set, struct rp_error *err);
 void rp_tensor_set_close(struct rp_tensor_set *set); /* NULL is allowed */
+
+struct rp_names; /* tensor/names.h */
+
+/* How to read what says too little of itself. */
+struct rp_tensor_set_options {
+    enum rp_layout layout;
+    /* Of slots that hold one row while nothing says of which position: that position. -1: not known, then 0,
+     * and an error where there are more token ids than that. */
+    int64_t single_position;
+    bool with_aliases; /* names of other recorders are read as slots, where it is clear which */
+    struct rp_names
+        *names; /* which names are which slots, in the place of those aliases; NULL: none */
+    /* Of RP_LAYOUT_BIN. A plain NAME.bin holds n_rows positions; 0: as many as rows of hidden states of width
+     * values fit into it, or of n_logits into logits.bin. Where those are not known (0) either: one. */
+    size_t n_rows, width, n_logits;
+};
+/* The same, as options say. */
+enum rp_status rp_tensor_set_open_with(const char *path,
+                                       const struct rp_tensor_set_options *options,
+                                       struct rp_tensor_set **set, struct rp_error *err);
+/* What was read otherwise than it stands in the file, a sentence each: "hidden_states.1 is read as h0". */
+size_t rp_tensor_set_n_notes(const struct rp_tensor_set *set);
+const char *rp_tensor_set_note(const struct rp_tensor_set *set, size_t index);
+/* Names of the file that no slot can have, beside the slots that refparity does not know. */
+size_t rp_tensor_set_n_others(const struct rp_tensor_set *set);
+const char *rp_tensor_set_other(const struct rp_tensor_set *set, size_t index);
+/* Are its names those of transformers' hidden_states? They lack the last layer's own output. */
+bool rp_tensor_set_lacks_last_layer(const struct rp_tensor_set *set);
 
 const char *rp_tensor_set_path(const struct rp_tensor_set *set);
 enum rp_layout rp_tensor_set_layout(const struct rp_tensor_set *set); /* never RP_LAYOUT_AUTO */

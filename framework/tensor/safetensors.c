@@ -1,13 +1,13 @@
-/* See weights/safetensors.h: eight bytes of length, a JSON object of that length, then the data. */
-#include "weights/safetensors.h"
+/* See tensor/safetensors.h: eight bytes of length, a JSON object of that length, then the data. */
+#include "tensor/safetensors.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/json.h"
-#include "formats/quants.h"
-#include "weights/gguf_internal.h"
+#include "base/little_endian.h"
+#include "tensor/array.h"
 
 #define LENGTH_BYTES 8
 #define METADATA_KEY "__metadata__"
@@ -323,6 +323,18 @@ const struct rp_safetensor *rp_safetensors_find(const struct rp_safetensors *fil
     return bsearch(name, file->tensors, file->n_tensors, sizeof *file->tensors, compare_name);
 }
 
+bool rp_safetensors_are_weights(const struct rp_safetensors *file)
+{
+    static const char end[] = ".weight";
+    size_t n = 0;
+    for (size_t i = 0; i < file->n_tensors; i++) {
+        const size_t length = strlen(file->tensors[i].name);
+        n += length >= sizeof end - 1 &&
+             strcmp(file->tensors[i].name + length - (sizeof end - 1), end) == 0;
+    }
+    return 2 * n > file->n_tensors;
+}
+
 enum rp_status rp_safetensors_values(const struct rp_safetensors *file,
                                      const struct rp_safetensor *tensor, size_t first, size_t n,
                                      float *out, struct rp_error *err)
@@ -332,9 +344,15 @@ enum rp_status rp_safetensors_values(const struct rp_safetensors *file,
                        "%zu values from value %zu of tensor '%s', which has %zu", n, first,
                        tensor->name, tensor->n_values);
     switch (tensor->type) {
-    case RP_SAFETENSORS_F32: rp_decode_f32(tensor->data + 4 * first, n, out); return RP_OK;
-    case RP_SAFETENSORS_F16: rp_decode_f16(tensor->data + 2 * first, n, out); return RP_OK;
-    case RP_SAFETENSORS_BF16: rp_decode_bf16(tensor->data + 2 * first, n, out); return RP_OK;
+    case RP_SAFETENSORS_F32:
+        rp_values_read(RP_VALUE_F32, tensor->data + 4 * first, n, out);
+        return RP_OK;
+    case RP_SAFETENSORS_F16:
+        rp_values_read(RP_VALUE_F16, tensor->data + 2 * first, n, out);
+        return RP_OK;
+    case RP_SAFETENSORS_BF16:
+        rp_values_read(RP_VALUE_BF16, tensor->data + 2 * first, n, out);
+        return RP_OK;
     case RP_SAFETENSORS_OTHER: break;
     }
     return rp_fail(err, RP_ERR_UNSUPPORTED, file->path, (long long)tensor->offset,

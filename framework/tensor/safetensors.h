@@ -1,8 +1,8 @@
 /* Reads one safetensors file: the list of its tensors, and their values as FP32. The header, every shape
  * and every range of bytes is checked when the file is opened. Not a whole checkpoint, which may be many
  * such files: that is checkpoint.h. Format: the safetensors README ("Format"). */
-#ifndef REFPARITY_WEIGHTS_SAFETENSORS_H
-#define REFPARITY_WEIGHTS_SAFETENSORS_H
+#ifndef REFPARITY_TENSOR_SAFETENSORS_H
+#define REFPARITY_TENSOR_SAFETENSORS_H
 
 #include <stdbool.h>
 
@@ -51,6 +51,9 @@ const struct rp_safetensor *rp_safetensors_tensor(const struct rp_safetensors *f
 /* NULL when there is no such tensor. */
 const struct rp_safetensor *rp_safetensors_find(const struct rp_safetensors *file,
                                                 const char *name);
+
+/* Are most of its names a module's weight, "….weight"? Then it is a checkpoint's, and holds no states. */
+bool rp_safetensors_are_weights(const struct rp_safetensors *file);
 
 /* out [n] = values first .. first + n - 1, exactly. RP_ERR_UNSUPPORTED (of another type than F32, F16 and
  * BF16), RP_ERR_ARGUMENT (values that are not there). */

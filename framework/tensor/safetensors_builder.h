@@ -1,6 +1,6 @@
 /* Makes safetensors files for tests, right and wrong ones. */
-#ifndef REFPARITY_WEIGHTS_SAFETENSORS_BUILDER_H
-#define REFPARITY_WEIGHTS_SAFETENSORS_BUILDER_H
+#ifndef REFPARITY_TENSOR_SAFETENSORS_BUILDER_H
+#define REFPARITY_TENSOR_SAFETENSORS_BUILDER_H
 
 #include <stdint.h>
 #include <stdio.h>

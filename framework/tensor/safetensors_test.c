@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "weights/safetensors.h"
-#include "weights/safetensors_builder.h"
+#include "tensor/safetensors.h"
+#include "tensor/safetensors_builder.h"
 
 static const char three_types[] =
     "{\"__metadata__\":{\"format\":\"pt\"},"
