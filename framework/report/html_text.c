@@ -33,6 +33,7 @@ static const char style[] =
     "table{border-collapse:collapse}caption{text-align:left;color:var(--soft)}\n"
     "th,td{text-align:left;vertical-align:top;padding:.2rem .7rem .2rem 0;border-bottom:1px solid "
     "var(--line)}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}\n"
+    "td:last-child:not(.n):not(:empty){min-width:16rem}\n"
     ".v{font-weight:600}.FAIL,.ERROR{color:var(--bad)}.PASS{color:var(--good)}"
     ".MARGINAL,.SKIP,.XFAIL,.warning{color:var(--warn)}\n"
     "summary{cursor:pointer;color:var(--a)}dt{color:var(--soft)}dd{margin:0 0 .4rem}\n"
