@@ -4,7 +4,8 @@
 # have to be those of one machine.
 # usage: cases/slurm_test.sh BUILD [--record]; BUILD is a build tree with the matrix and its engines built;
 # --record: two jobs record the same fixtures at once, too (Python, a minute).
-# exit codes: 0 all as expected, 1 not, 2 the environment is not complete
+# exit codes: 0 all as expected, 1 not, 2 the environment is not complete, 77 slurmd cannot run here (with
+# REFPARITY_REQUIRE=1: 2)
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -34,8 +35,8 @@ cleanup() {
 kill_steps() { # [NODE]
     local pid
     for pid in $(pgrep -x slurmstepd); do
-        tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "SLURM_CONF=$SLURM_CONF" || continue
-        [ -z "${1:-}" ] || tr '\0' '\n' <"/proc/$pid/environ" | grep -qx "TEST_NODE=$1" || continue
+        tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -x "SLURM_CONF=$SLURM_CONF" >/dev/null || continue
+        [ -z "${1:-}" ] || tr '\0' '\n' <"/proc/$pid/environ" | grep -x "TEST_NODE=$1" >/dev/null || continue
         kill_tree "$pid"
     done
 }
@@ -154,7 +155,13 @@ start_node n2
 n2=$!
 disown $n2
 two_idle() { [ "$(sinfo --noheader --Node --format %t | grep -c '^idle$')" = 2 ]; }
-until_true 20 two_idle || die "the nodes do not come up"
+if ! until_true 20 two_idle; then
+    grep -q 'No filesystem mounted on /sys/fs/cgroup' "$scratch/slurmd-n1.log" && [ -z "${REFPARITY_REQUIRE:-}" ] && {
+        echo "skipped: slurmd does not start without a file system of cgroups, and /sys/fs/cgroup has none"
+        exit 77
+    }
+    die "the nodes do not come up"
+fi
 
 slurm() { "$root/ci/slurm.sh" "$@" --build "$build"; }
 

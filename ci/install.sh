@@ -92,6 +92,7 @@ look() {
         need "has_daemon slurmd" slurmd "Slurm's daemon of a node"
         need "has sbatch" slurm-client "Slurm's commands"
         need "has_daemon munged" munge "munge"
+        need "has pgrep" procps "pgrep"
         need "has python3" python3 "python3"
         ;;
     esac

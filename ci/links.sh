@@ -30,7 +30,7 @@ for page in "${pages[@]}"; do
         [ -n "$path" ] || target=$page
         if [ ! -e "$target" ]; then
             wrong "$page" "$line" "the link $link leads to no file"
-        elif [[ $link == *#* && $target == *.md ]] && ! anchors "$target" | grep -qxF -- "${link#*#}"; then
+        elif [[ $link == *#* && $target == *.md ]] && ! anchors "$target" | grep -xF -- "${link#*#}" >/dev/null; then
             wrong "$page" "$line" "$target has no heading #${link#*#}"
         fi
     done < <(grep -noE '\]\([^) ]+\)' "$page" | grep -vE '\]\((https?:|mailto:)' | sed -E 's/\]\((.*)\)$/\1/')

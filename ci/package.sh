@@ -268,11 +268,11 @@ test_pages() { # PROGRAM
         [ -s "$page" ] || fail "refparity $command has no page of man"
         mandoc -T lint -W warning "$page" || fail "mandoc warns of $page"
         "$1" "$command" --help | sed -n 's/^  \(--[a-z0-9-]*\).*/\1/p' | while read -r option; do
-            mandoc -T utf8 -O width=1000 "$page" | sed 's/.\x08//g' | grep -qF -- "$option" || fail "$page lacks $option"
+            mandoc -T utf8 -O width=1000 "$page" | sed 's/.\x08//g' | grep -F -- "$option" >/dev/null || fail "$page lacks $option"
         done
     done
     mandoc -T lint -W warning "$work/pages/refparity.1" || fail "mandoc warns of refparity.1"
-    head -n 2 "$work/pages/refparity.1" | grep -qF "refparity $version" || fail "refparity.1 is not of $version"
+    head -n 2 "$work/pages/refparity.1" | grep -F "refparity $version" >/dev/null || fail "refparity.1 is not of $version"
 }
 
 test_sample() {
