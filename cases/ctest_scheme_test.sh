@@ -445,6 +445,8 @@ says '^  FAIL     old/p0: .*known.json:6: error: mended: remove it'
 expect 1 "$tool" report --baseline "$work/before.json" "$known"
 says '^  new       old/p0/report: PASS -> FAIL; what is known of it is mended: remove it$'
 says '^  mended    old/p0/replay/h2_ffnout: XFAIL -> PASS: introduced '
+expect 1 "$tool" report --merge "$work/merged" --baseline "$work/before.json" "$tree/reports/known_/results.json"
+says '^  new       old/p0/report: PASS -> FAIL; what is known of it is mended: remove it$'
 expect 2 "$tool" report --baseline "$work/project/known.json" "$known"
 says 'known.json:1:1: expected a results.json of .refparity report.'
 

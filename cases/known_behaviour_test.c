@@ -136,6 +136,23 @@ static void of_two_in_one_layer_the_unknown_one_is_what_the_layer_is_about(void 
     rp_verdicts_free(&v);
 }
 
+/* What is known hides no damage of the dump in the same layer. */
+static void a_damaged_slot_beside_a_known_operation_is_an_error(void **state)
+{
+    (void)state;
+    struct rp_verdicts v = judge(
+        "[\"sh\", \"-c\", \"D=$1; shift; \\\"$@\\\"; truncate -s -40 $D/h1_gate.npy\", \"sh\", "
+        "\"{dump}\", \"{target:refparity-embedded-bugs}\", \"--model\", \"{gguf}\", \"--tokens\", "
+        "\"{tokens_file}\", \"--dump\", \"{dump}\", \"--slots\", \"{slots}\"" THETA "]",
+        REPLAY THETA_IS_KNOWN);
+    assert_int_equal(replay_of(&v, "h1")->layer.verdict, RP_ERROR);
+    assert_int_equal(replay_of(&v, "h1")->judgement.verdict, RP_ERROR);
+    assert_contains(replay_of(&v, "h1")->judgement.message, "h1_gate.npy");
+    assert_int_equal(v.verdict, RP_ERROR);
+    assert_int_equal(v.known[0].state, RP_KNOWN_NOT_JUDGED);
+    rp_verdicts_free(&v);
+}
+
 static void what_is_known_and_no_longer_fails_is_a_failure_with_its_line(void **state)
 {
     (void)state;
@@ -198,6 +215,33 @@ static void NaN_downstream_of_what_is_known_and_finite_fails(void **state)
     assert_int_equal(rp_slot_of(&v, "h3")->verdict, RP_XFAIL);
     assert_int_equal(v.verdict, RP_FAIL);
     rp_verdicts_free(&v);
+}
+
+/* The engine writes NaN where the rule says that values are off: in a slot and, with replay, in an operation. */
+static void NaN_is_never_known(void **state)
+{
+    (void)state;
+#define NAN_AT(slot)                                                                      \
+    "[\"sh\", \"-c\", \"D=$1; shift; \\\"$@\\\"; truncate -s -4 $D/" slot ".npy; printf " \
+    "'\\\\000\\\\000\\\\300\\\\177' >> $D/" slot ".npy\", \"sh\", \"{dump}\", "           \
+    "\"{target:refparity-embedded-bugs}\", \"--model\", \"{gguf}\", \"--tokens\", "       \
+    "\"{tokens_file}\", \"--dump\", \"{dump}\", \"--slots\", \"{slots}\"" THETA "]"
+    struct rp_verdicts v = judge(NAN_AT("post_norm"), KNOWN(RULE("post_norm")));
+    assert_int_equal(v.verdict, RP_FAIL);
+    assert_int_equal(rp_slot_of(&v, "post_norm")->verdict, RP_FAIL);
+    assert_contains(rp_slot_of(&v, "post_norm")->message, "; NaN and infinity fail, whatever");
+    assert_int_equal(v.known[0].state, RP_KNOWN_OTHER);
+    rp_verdicts_free(&v);
+    static const char *const rules[] = {REPLAY KNOWN(RULE("*")), REPLAY THETA_IS_KNOWN};
+    for (size_t i = 0; i < 2; i++) {
+        v = judge(NAN_AT("h1_qrope"), rules[i]);
+        assert_int_equal(v.verdict, RP_FAIL);
+        assert_int_equal(replay_of(&v, "h1")->judgement.verdict, RP_FAIL);
+        assert_contains(replay_of(&v, "h1")->judgement.message, "h1_qrope");
+        assert_contains(replay_of(&v, "h1")->judgement.message,
+                        "; NaN and infinity fail, whatever");
+        rp_verdicts_free(&v);
+    }
 }
 
 static void a_rule_of_another_prompt_is_neither_met_nor_mended(void **state)
@@ -404,11 +448,13 @@ int main(void)
         cmocka_unit_test(by_another_name_it_fails_and_both_names_are_said),
         cmocka_unit_test(an_unknown_bug_beside_a_known_one_fails),
         cmocka_unit_test(of_two_in_one_layer_the_unknown_one_is_what_the_layer_is_about),
+        cmocka_unit_test(a_damaged_slot_beside_a_known_operation_is_an_error),
         cmocka_unit_test(what_is_known_and_no_longer_fails_is_a_failure_with_its_line),
         cmocka_unit_test(a_pattern_that_fits_nothing_of_the_pair_is_a_failure),
         cmocka_unit_test(without_replay_a_required_slot_is_known_by_the_5_percent_rule),
         cmocka_unit_test(what_diverges_before_the_known_slot_fails),
         cmocka_unit_test(NaN_downstream_of_what_is_known_and_finite_fails),
+        cmocka_unit_test(NaN_is_never_known),
         cmocka_unit_test(a_rule_of_another_prompt_is_neither_met_nor_mended),
         cmocka_unit_test(a_pair_that_is_skipped_judges_nothing),
         cmocka_unit_test(a_comparison_of_modes_is_known_where_it_is_named),

@@ -55,6 +55,11 @@ struct options {
     const char *baseline;       /* NULL: none */
 };
 
+static enum rp_report_format format_of(const struct options *options)
+{
+    return options->json ? RP_REPORT_JSON : options->markdown ? RP_REPORT_MARKDOWN : RP_REPORT_TEXT;
+}
+
 /* n_tests: how many pairs and weights tests the run had; not 0 after an error. */
 static int report(const struct rp_terminal *out, const struct rp_context *context,
                   const struct options *options, size_t *n_tests)
@@ -72,10 +77,8 @@ static int report(const struct rp_terminal *out, const struct rp_context *contex
         return rp_cli_error(&err);
     *n_tests = results.n_pairs + results.weights.n + (status != RP_OK);
     if (options->baseline && results.n_pairs > 0) {
-        const int changed = rp_cli_report_baseline(out, &results, options->baseline,
-                                                   options->json       ? RP_REPORT_JSON
-                                                   : options->markdown ? RP_REPORT_MARKDOWN
-                                                                       : RP_REPORT_TEXT);
+        const int changed =
+            rp_cli_report_baseline(out, &results, options->baseline, format_of(options));
         rp_results_free(&results);
         return status ? rp_cli_error(&err) : changed;
     }
@@ -170,7 +173,8 @@ int rp_cli_report(int argc, char **argv, const struct rp_terminal *out)
         return rp_cli_usage_error("report", "--json goes with --baseline; without, the report is "
                                             "reports/results.json");
     if (options.merge) {
-        const struct rp_cli_merge merge = {options.merge, options.filter, options.markdown,
+        const struct rp_cli_merge merge = {options.merge,           options.filter,
+                                           options.baseline,        format_of(&options),
                                            options.strict_warnings, options.shows_all};
         return rp_cli_report_merge(out, &merge, argv + optind, (size_t)(argc - optind));
     }

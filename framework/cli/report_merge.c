@@ -23,8 +23,10 @@ int rp_cli_report_merge(const struct rp_terminal *out, const struct rp_cli_merge
         status = rp_shard_files_add(&files, sources[i], options->out, &err);
     if (!status)
         status = rp_results_merge(&files, options->filter, options->out, &results, &err);
-    if (results.root) {
-        if (options->markdown)
+    if (results.root && options->baseline) {
+        code = rp_cli_report_baseline(out, &results, options->baseline, options->format);
+    } else if (results.root) {
+        if (options->format == RP_REPORT_MARKDOWN)
             rp_report_markdown(out->out, &results);
         else
             rp_results_summary(out, &context, &results, options->shows_all);

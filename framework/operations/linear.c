@@ -54,7 +54,8 @@ void rp_linear_cap(const struct rp_site *site, const struct rp_linear *args)
 struct profile {
     float *column_square; /* [n_in] mean square of a column */
     float *row_share;     /* [n_out] a row's RMS over that of the matrix */
-    float *sums; /* [n_out] of one position, before a bias or a cap; [0] where there is neither */
+    /* [2][n_out]: of one position, before a bias or a cap, and room for its sigma; [0] where there is neither. */
+    float *sums;
 };
 
 #define LANES 8

@@ -345,9 +345,12 @@ void rp_replay_slot_free(struct rp_replay_slot *slot)
     *slot = (struct rp_replay_slot){.positions = NULL};
 }
 
+/* ERROR over FAIL over XFAIL over MARGINAL over PASS over SKIP. */
 static int rank(enum rp_verdict verdict)
 {
-    return verdict == RP_SKIP ? 0 : verdict == RP_ERROR ? 4 : 1 + (int)verdict;
+    static const int ranks[] = {[RP_SKIP] = 0,  [RP_PASS] = 1, [RP_MARGINAL] = 2,
+                                [RP_XFAIL] = 3, [RP_FAIL] = 4, [RP_ERROR] = 5};
+    return ranks[verdict];
 }
 
 void rp_replay_conclude(struct rp_replay_layer *result)

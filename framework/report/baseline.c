@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "refparity/compare.h"
+#include "report/baseline_check.h"
 #include "report/named_list.h"
 
 enum { OPERATIONS_OF_A_LAYER = 16 }; /* that are dumped of a dense layer */
@@ -167,6 +168,26 @@ struct pair {
     bool is_replayed;                               /* in both */
 };
 
+/* What the array before has and the array now has not: it is no longer compared. needs_key: only where that
+ * member of it is true; NULL: all. */
+static enum rp_status compare_gone(struct rp_baseline *baseline, const struct pair *pair,
+                                   const char *what, const cJSON *before, const cJSON *now,
+                                   const char *needs_key, struct rp_error *err)
+{
+    struct rp_named_list there;
+    const cJSON *was;
+    enum rp_status status = rp_named_list_make(&there, NULL, now, "slot", false, err);
+    cJSON_ArrayForEach(was, before)
+    {
+        const char *name = rp_json_text(was, "slot");
+        const bool is_meant = !needs_key || cJSON_IsTrue(item_of(was, needs_key));
+        if (!status && is_meant && !rp_named_find(&there, name))
+            status = compare(baseline, change_of(pair->name, what, name), was, NULL, NULL, err);
+    }
+    rp_named_list_free(&there);
+    return status;
+}
+
 static enum rp_status compare_layer(struct rp_baseline *baseline, struct pair *pair,
                                     const cJSON *layer, struct rp_error *err)
 {
@@ -193,6 +214,11 @@ static enum rp_status compare_layer(struct rp_baseline *baseline, struct pair *p
         if (!status && (was || fails(rp_json_text(slot, "verdict"))))
             status = compare(baseline, change_of(pair->name, "replay/", rp_json_text(slot, "slot")),
                              was, slot, &numbers, err);
+    }
+    if (!status && cJSON_GetArraySize(slots) > 0) {
+        const cJSON *before = rp_named_find(&pair->layers, rp_json_text(layer, "slot"));
+        status =
+            compare_gone(baseline, pair, "replay/", item_of(before, "slots"), slots, NULL, err);
     }
     return status;
 }
@@ -313,60 +339,17 @@ static enum rp_status compare_pair(struct rp_baseline *baseline, struct pair *pa
     if (!status)
         status = compare_replay(baseline, pair, &layer, "", err);
     if (!status)
+        status = compare_gone(baseline, pair, "", item_of(comparison_of(pair->was), "slots"),
+                              item_of(comparison_of(pair->now), "slots"), "required", err);
+    if (!status)
+        status = compare_gone(baseline, pair, "replay/", item_of(pair->was, "replay"), replayed,
+                              NULL, err);
+    if (!status)
         status = compare_report(baseline, pair, err);
     rp_named_list_free(&pair->slots);
     rp_named_list_free(&pair->layers);
     rp_named_list_free(&pair->operations);
     return status;
-}
-
-/* ---- is it of the same matrix? ---- */
-
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
-/* A fixture is named after its prompt's text: of another machine, only the folder differs. */
-static enum rp_status check_same(const struct rp_json *doc, const cJSON *was, const cJSON *now,
-                                 struct rp_error *err)
-{
-    static const char *const keys[] = {"hf_model", "engine", "fixture"};
-    const char *name = rp_json_text(now, "pair");
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        const char *before = base_name(rp_json_text(was, keys[i]));
-        const char *after = base_name(rp_json_text(now, keys[i]));
-        if (before[0] && after[0] && strcmp(before, after) != 0)
-            return rp_json_fail(doc, item_of(was, keys[i]), err, RP_ERR_MISMATCH,
-                                "expected a run of the same matrix: the %s of %.120s is \"%.160s\" "
-                                "in this run, \"%.160s\" in the baseline",
-                                keys[i], name, after, before);
-    }
-    const cJSON *before = item_of(was, "n_layers"), *after = item_of(now, "n_layers");
-    if (cJSON_IsNumber(before) && cJSON_IsNumber(after) &&
-        before->valuedouble != after->valuedouble)
-        return rp_json_fail(doc, before, err, RP_ERR_MISMATCH,
-                            "expected a run of the same matrix: %.120s has n_layers %.0f in this "
-                            "run, %.0f in the baseline",
-                            name, after->valuedouble, before->valuedouble);
-    return RP_OK;
-}
-
-static enum rp_status check_format(const struct rp_json *doc, struct rp_error *err)
-{
-    const cJSON *root = rp_json_root(doc), *version = item_of(root, "version");
-    if (strcmp(rp_json_text(root, "format"), "refparity-results") != 0)
-        return rp_json_fail(doc, root, err, RP_ERR_FORMAT,
-                            "expected a results.json of `refparity report`, with \"format\": "
-                            "\"refparity-results\"");
-    if (!cJSON_IsNumber(version) || version->valuedouble != 1)
-        return rp_json_fail(doc, version ? version : root, err, RP_ERR_UNSUPPORTED,
-                            "expected \"version\": 1, found another: make the baseline again, with "
-                            "this refparity");
-    if (!cJSON_IsArray(item_of(root, "pairs")))
-        return rp_json_fail(doc, root, err, RP_ERR_FORMAT, "expected an array \"pairs\"");
-    return RP_OK;
 }
 
 /* ---- all ---- */
@@ -387,7 +370,7 @@ static enum rp_status compare_pairs(struct rp_baseline *baseline,
         }
         baseline->n_pairs++;
         if (!status)
-            status = check_same(baseline->doc, pair.was, now, err);
+            status = rp_baseline_check_pair(baseline->doc, pair.was, now, err);
         if (!status)
             status = compare_pair(baseline, &pair, err);
     }
@@ -473,7 +456,7 @@ enum rp_status rp_baseline_open(const char *path, const cJSON *results,
         baseline->doc = NULL;
         return status;
     }
-    status = check_format(baseline->doc, err);
+    status = rp_baseline_check_format(baseline->doc, err);
     return status ? status : compare_all(baseline, results, err);
 }
 

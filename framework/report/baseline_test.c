@@ -140,6 +140,88 @@ static void what_is_no_longer_compared_is_worse(void **state)
     expect((struct run){.h0 = "SKIP"}, (struct run){0}, RP_CHANGE_BETTER, "h0", RP_EXIT_PASS);
 }
 
+/* This run without what begins with name, up to end; NULL: up to the last four brackets. */
+static void expect_gone(const char *name, const char *end, int kind, const char *what)
+{
+    struct compared *c = malloc(sizeof *c);
+    char text[4096], *start, *rest;
+    assert_non_null(c);
+    write_run(&(struct run){0}, text, sizeof text);
+    open_text(c, text, &(struct run){0});
+    rp_baseline_free(&c->baseline);
+    rp_json_free(c->doc);
+    start = strstr(c->now, name);
+    assert_non_null(start);
+    rest = end ? strstr(start, end) : c->now + strlen(c->now) - 4;
+    assert_non_null(rest);
+    memmove(start, rest, strlen(rest) + 1);
+    assert_int_equal(rp_json_parse(c->now, strlen(c->now), "now", &c->doc, &c->err), RP_OK);
+    c->status = rp_baseline_open(c->path, rp_json_root(c->doc), &c->baseline, &c->err);
+    assert_int_equal(c->status, RP_OK);
+    assert_int_equal(c->baseline.n_changes, kind >= 0);
+    if (kind >= 0) {
+        assert_int_equal(c->baseline.changes[0].kind, kind);
+        assert_string_equal(c->baseline.changes[0].what, what);
+        assert_string_equal(c->baseline.changes[0].is, "");
+        assert_int_equal(rp_baseline_exit_code(&c->baseline), RP_EXIT_FAIL);
+    }
+    close_runs(c);
+}
+
+static void what_is_no_longer_there_is_worse(void **state)
+{
+    (void)state;
+    expect_gone("{\"slot\": \"h0\", \"verdict\": \"PASS\", \"required\"", "]},", RP_CHANGE_WORSE,
+                "h0");
+    expect_gone("{\"slot\": \"h0\", \"verdict\": \"PASS\", \"message\"", NULL, RP_CHANGE_WORSE,
+                "replay/h0");
+    expect_gone("\"known\": [", "\"engine_test\"", -1, "");
+}
+
+static void an_operation_that_is_no_longer_dumped_is_worse(void **state)
+{
+    (void)state;
+    char before[4096], *end;
+    struct compared *c = malloc(sizeof *c);
+    assert_non_null(c);
+    write_run(&(struct run){0}, before, sizeof before);
+    end = strrchr(before, ']'); /* of pairs */
+    assert_non_null(end);
+    while (strncmp(end, "}]}", 3) != 0)
+        end--;
+    end--; /* behind the operation h0_attn */
+    while (strncmp(end, "}]", 2) != 0)
+        end--;
+    char rest[64];
+    snprintf(rest, sizeof rest, "%s", end + 1);
+    snprintf(
+        end + 1, sizeof before - (size_t)(end + 1 - before),
+        ", {\"slot\": \"h0_mix\", \"verdict\": \"FAIL\", \"introduced\": 1, \"limit\": 1e-6}%s",
+        rest);
+    open_text(c, before, &(struct run){0});
+    assert_string_equal(c->err.message, "");
+    assert_int_equal(c->baseline.n_changes, 1);
+    assert_int_equal(c->baseline.changes[0].kind, RP_CHANGE_WORSE);
+    assert_string_equal(c->baseline.changes[0].what, "replay/h0_mix");
+    close_runs(c);
+}
+
+static void runs_without_replay_are_compared(void **state)
+{
+    (void)state;
+    static const char before[] =
+        "{\"format\": \"refparity-results\", \"version\": 1, \"pairs\": [{\"pair\": \"e/p0\", "
+        "\"verdict\": \"PASS\", \"comparison\": {\"slots\": [{\"slot\": \"h0\", \"verdict\": "
+        "\"PASS\", "
+        "\"required\": true}]}}]}";
+    struct compared *c = malloc(sizeof *c);
+    assert_non_null(c);
+    open_text(c, before, &(struct run){0});
+    assert_string_equal(c->err.message, "");
+    assert_int_equal(c->baseline.n_pairs, 1);
+    close_runs(c);
+}
+
 static void a_failure_that_is_declared_is_now_known(void **state)
 {
     (void)state;
@@ -367,6 +449,9 @@ int main(void)
         cmocka_unit_test(a_new_error_is_exit_code_2),
         cmocka_unit_test(what_passes_again_is_mended),
         cmocka_unit_test(what_is_no_longer_compared_is_worse),
+        cmocka_unit_test(what_is_no_longer_there_is_worse),
+        cmocka_unit_test(an_operation_that_is_no_longer_dumped_is_worse),
+        cmocka_unit_test(runs_without_replay_are_compared),
         cmocka_unit_test(a_failure_that_is_declared_is_now_known),
         cmocka_unit_test(an_operation_is_worse_beyond_the_bounds_of_both_runs),
         cmocka_unit_test(a_slot_is_worse_beyond_what_other_rounding_makes_of_its_norm),

@@ -290,6 +290,58 @@ static void what_is_no_result_is_an_error_with_its_place(void **state)
     }
 }
 
+/* A verdict that was changed by hand, or is what a damaged file has left. */
+static void a_pass_whose_parts_fail_is_an_error_with_its_place(void **state)
+{
+    (void)state;
+#define PARTS(verdict, parts) \
+    "{\"pair\": \"a/p0\", \"verdict\": \"" verdict "\", \"entry\": \"a\"" parts "}"
+#define SLOT(required, verdict)                                                           \
+    ", \"comparison\": {\"n_required_compared\": 1, \"slots\": [{\"required\": " required \
+    ", \"verdict\": \"" verdict "\"}]}"
+#define REPLAY(verdict) ", " COMPARED ", \"replay\": [{\"verdict\": \"" verdict "\"}]"
+    static const struct {
+        const char *pair;
+        bool is_right;
+    } cases[] = {
+        {PARTS("PASS", SLOT("true", "FAIL")), false},
+        {PARTS("FAIL", SLOT("true", "FAIL")), true},
+        {PARTS("PASS", SLOT("false", "FAIL")), true}, /* evidence */
+        {PARTS("PASS", SLOT("true", "SKIP")), true},
+        {PARTS("PASS", SLOT("true", "XFAIL")), false},
+        {PARTS("XFAIL", SLOT("true", "XFAIL") ", \"known\": [{\"n_met\": 1}]"), true},
+        {PARTS("XFAIL", SLOT("true", "XFAIL") ", \"known\": [{\"n_met\": 0}]"), false},
+        {PARTS("XFAIL", SLOT("true", "XFAIL")), false}, /* nothing is known */
+        {PARTS("XFAIL", SLOT("true", "FAIL")), false},
+        {PARTS("SKIP", SLOT("true", "FAIL")), false},
+        {PARTS("SKIP", SLOT("true", "XFAIL")), true},
+        {PARTS("FAIL", SLOT("true", "ERROR")), false},
+        {PARTS("MARGINAL", REPLAY("FAIL")), false},
+        {PARTS("MARGINAL", REPLAY("SKIP")), true},
+        {PARTS("PASS", ", " COMPARED ", \"engine_test\": {\"verdict\": \"ERROR\"}"), false},
+        {PARTS("PASS", ", \"comparison\": {\"n_required_compared\": 1, \"tokens\": "
+                       "{\"verdict\": \"FAIL\"}}"),
+         false},
+        {PARTS("XFAIL", ", " COMPARED ", \"known\": [{\"message\": \"mended\"}]"), false},
+        {PARTS("PASS", ""), false}, /* nothing is compared */
+        {PARTS("XFAIL", ""), false},
+        {PARTS("PASS", ", \"replay\": [{\"verdict\": \"PASS\"}]"), true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct scratch scratch;
+        char text[2048];
+        begin(&scratch);
+        snprintf(text, sizeof text, "%s\"pairs\": [%s], %s", SHARD("1/1"), cases[i].pair,
+                 NO_ENTRIES);
+        put(&scratch, "1", text);
+        if (cases[i].is_right)
+            merge_well(&scratch, NULL);
+        else
+            expect_error(&scratch, RP_ERR_FORMAT, "shard.json:1:", "Run that shard again");
+        end(&scratch);
+    }
+}
+
 static void a_folder_without_results_is_an_error(void **state)
 {
     (void)state;
@@ -430,6 +482,7 @@ int main(void)
         cmocka_unit_test(a_shard_that_has_not_ended_is_no_pass),
         cmocka_unit_test(shards_of_different_matrices_versions_or_runs_are_an_error),
         cmocka_unit_test(what_is_no_result_is_an_error_with_its_place),
+        cmocka_unit_test(a_pass_whose_parts_fail_is_an_error_with_its_place),
         cmocka_unit_test(a_folder_without_results_is_an_error),
         cmocka_unit_test(a_shard_file_is_taken_before_results),
         cmocka_unit_test(a_diff_is_copied_beside_the_reports_and_no_other_file),

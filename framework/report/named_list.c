@@ -63,7 +63,7 @@ enum rp_status rp_named_list_add(struct rp_named_list *list, const struct rp_jso
 enum rp_status rp_named_list_sort(struct rp_named_list *list, const struct rp_json *doc,
                                   struct rp_error *err)
 {
-    if (list->n > 0)
+    if (list->n > 1) /* an empty list has no items, which qsort does not take */
         qsort(list->items, list->n, sizeof *list->items, by_name);
     for (size_t i = 1; doc && i < list->n; i++)
         if (strcmp(list->items[i - 1].name, list->items[i].name) == 0)

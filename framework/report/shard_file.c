@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "refparity/compare.h"
+#include "report/results.h"
 
 enum { MAX_DEPTH = 8, MAX_FILES = RP_MAX_SHARDS };
 
@@ -195,6 +196,78 @@ static bool is_verdict(const cJSON *value)
     return false;
 }
 
+/* ERROR over FAIL over SKIP over XFAIL over what passes. */
+static int rank_of(const char *verdict)
+{
+    static const char *const by_rank[] = {"ERROR", "FAIL", "SKIP", "XFAIL"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(verdict, by_rank[i]) == 0)
+            return 4 - i;
+    return 0;
+}
+
+/* The first object of list whose verdict is worse than the pair's; NULL: none is. needs_key: only where that
+ * member of it is true. A part that is SKIP says nothing of the pair. */
+static const cJSON *find_worse(const cJSON *pair, const cJSON *list, const char *needs_key)
+{
+    const int rank = rank_of(rp_json_text(pair, "verdict"));
+    const cJSON *item;
+    cJSON_ArrayForEach(item, list)
+    {
+        const char *verdict = rp_json_text(item, "verdict");
+        if (strcmp(verdict, "SKIP") != 0 && rank_of(verdict) > rank &&
+            (!needs_key || cJSON_IsTrue(item_of(item, needs_key))))
+            return item;
+    }
+    return NULL;
+}
+
+/* Is the pair's verdict at least as bad as its parts'? It is not where it was edited. */
+static enum rp_status check_verdict(const struct rp_json *doc, const cJSON *pair,
+                                    struct rp_error *err)
+{
+    const cJSON *comparison = item_of(pair, "comparison"), *known;
+    const char *verdict = rp_json_text(pair, "verdict"), *found = "FAIL";
+    const cJSON *worse = find_worse(pair, item_of(comparison, "slots"), "required");
+    if (!worse)
+        worse = find_worse(pair, item_of(pair, "replay"), NULL);
+    if (!worse)
+        worse = find_worse(pair, comparison, NULL); /* its tokens */
+    if (!worse)
+        worse = find_worse(pair, pair, NULL); /* the test engine, the comparison */
+    if (worse)
+        found = rp_json_text(worse, "verdict");
+    cJSON_ArrayForEach(known, item_of(pair, "known"))
+    {
+        if (!worse && rank_of(verdict) < rank_of("FAIL") && rp_json_text(known, "message")[0])
+            worse = known; /* it is mended, which is a failure */
+    }
+    return worse ? rp_json_fail(doc, worse, err, RP_ERR_FORMAT,
+                                "%.120s is %s, and this part of it is %s: the file was changed "
+                                "after its run. Run that shard again",
+                                rp_json_text(pair, "pair"), verdict, found)
+                 : RP_OK;
+}
+
+/* What a verdict that passes needs, and the pair has not; NULL: nothing is wanting. */
+static const char *find_want(const cJSON *pair)
+{
+    struct rp_results counted = {.n_pairs = 0};
+    const cJSON *known;
+    rp_results_count_pair(&counted, pair);
+    if (counted.n_compared == 0 && counted.n_passed + counted.n_known > 0)
+        return "nothing of it is compared";
+    if (counted.n_known == 0)
+        return NULL;
+    cJSON_ArrayForEach(known, item_of(pair, "known"))
+    {
+        const cJSON *n_met = item_of(known, "n_met");
+        if (cJSON_IsNumber(n_met) && n_met->valuedouble > 0)
+            return NULL;
+    }
+    return "nothing that is known is in it";
+}
+
 static enum rp_status check_pairs(const struct rp_json *doc, struct rp_error *err)
 {
     const cJSON *root = rp_json_root(doc), *pairs = item_of(root, "pairs"), *pair;
@@ -207,6 +280,15 @@ static enum rp_status check_pairs(const struct rp_json *doc, struct rp_error *er
             return rp_json_fail(doc, pair, err, RP_ERR_FORMAT, "expected a pair with its name");
         if (!is_verdict(item_of(pair, "verdict")))
             return rp_json_fail(doc, pair, err, RP_ERR_FORMAT, "expected a pair with a verdict");
+        const char *want = find_want(pair);
+        if (want)
+            return rp_json_fail(doc, pair, err, RP_ERR_FORMAT,
+                                "%.120s is %s, and %s: the file was changed after its run. Run "
+                                "that shard again",
+                                rp_json_text(pair, "pair"), rp_json_text(pair, "verdict"), want);
+        const enum rp_status status = check_verdict(doc, pair, err);
+        if (status)
+            return status;
     }
     return RP_OK;
 }

@@ -46,11 +46,20 @@ static bool fits_slot(const struct rp_known *known, const struct rp_pair *pair, 
     return rp_known_is_of(known, pair) && fnmatch(known->slot, slot, 0) == 0;
 }
 
+/* NaN and infinity are never known: a rule says that values are off, not that there are none. */
+static const char not_finite[] = "; NaN and infinity fail, whatever is known";
+
+static bool is_finite_operation(const struct rp_replay_slot *slot)
+{
+    return slot->n_positions == 0 || !isnan(slot->introduced[slot->worst]);
+}
+
 /* Where two explanations fit as well as each other, either may be the known one. */
 static bool fits_operation(const struct rp_known *known, const struct rp_pair *pair,
-                           const char *slot, const struct rp_explanation *explanation)
+                           const struct rp_replay_slot *slot,
+                           const struct rp_explanation *explanation)
 {
-    return fits_slot(known, pair, slot) &&
+    return fits_slot(known, pair, slot->slot) && is_finite_operation(slot) &&
            (!known->name || strcmp(known->name, explanation->name) == 0 ||
             strcmp(known->name, explanation->or_else) == 0);
 }
@@ -68,7 +77,7 @@ static const struct rp_known *known_operation(const struct rp_pair *pair,
                                               const struct rp_replay_result *result, size_t index)
 {
     for (size_t i = 0; i < pair->entry->n_known; i++)
-        if (fits_operation(&pair->entry->known[i], pair, result->layer.slots[index].slot,
+        if (fits_operation(&pair->entry->known[i], pair, &result->layer.slots[index],
                            &result->explanations[index]))
             return &pair->entry->known[i];
     return NULL;
@@ -92,16 +101,21 @@ static void add_text(char *message, size_t size, const char *text)
 
 /* ---- replay ---- */
 
-/* What the known divergences of the slot are called, where this one has another name; "": none fits it. */
-static void say_other_name(const struct rp_pair *pair, const struct rp_replay_result *result,
-                           size_t index, char *text, size_t size)
+/* Why the known divergences of the slot are not this one; "": there are none. */
+static void say_why_unknown(const struct rp_pair *pair, const struct rp_replay_result *result,
+                            size_t index, char *text, size_t size)
 {
     const char *slot = result->layer.slots[index].slot, *name = result->explanations[index].name;
+    const struct rp_known *known = NULL;
     text[0] = '\0';
-    for (size_t i = 0; i < pair->entry->n_known && !text[0]; i++)
+    for (size_t i = 0; i < pair->entry->n_known && !known; i++)
         if (fits_slot(&pair->entry->known[i], pair, slot))
-            snprintf(text, size, "; what is known of %s is %.64s, this is %s", slot,
-                     pair->entry->known[i].name, name[0] ? name : "unexplained");
+            known = &pair->entry->known[i];
+    if (known && !is_finite_operation(&result->layer.slots[index]))
+        snprintf(text, size, "%s", not_finite);
+    else if (known)
+        snprintf(text, size, "; what is known of %s is %.64s, this is %s", slot, known->name,
+                 name[0] ? name : "unexplained");
 }
 
 /* The first that is not known is what the layer's message is about. */
@@ -116,7 +130,7 @@ static void say_unknown(const struct rp_pair *pair, struct rp_replay_result *res
         snprintf(result->judgement.message, sizeof result->judgement.message, "%s, %s: %s",
                  slot->slot, slot->operation, slot->message);
     }
-    say_other_name(pair, result, index, text, sizeof text);
+    say_why_unknown(pair, result, index, text, sizeof text);
     add_text(result->judgement.message, sizeof result->judgement.message, text);
 }
 
@@ -197,8 +211,9 @@ static void judge_slot(const struct rp_judge *judge, const struct rp_replay_resu
     char text[128];
     if (result->verdict != RP_FAIL || !result->required)
         return;
+    const bool is_finite = result->worst.metrics.engine_finite;
     const struct rp_known *direct = known_slot(pair, result->slot);
-    if (direct) {
+    if (direct && is_finite) {
         accept(result, direct, NULL);
         return;
     }
@@ -218,8 +233,10 @@ static void judge_slot(const struct rp_judge *judge, const struct rp_replay_resu
     }
     /* A number that is none is not carried: it begins somewhere. */
     const struct rp_known *before = known_slot(pair, result->downstream_of);
-    if (result->downstream_of[0] && before && result->worst.metrics.engine_finite)
+    if (result->downstream_of[0] && before && is_finite)
         accept(result, before, result->downstream_of);
+    else if (direct)
+        add_text(result->message, sizeof result->message, not_finite);
 }
 
 enum rp_status rp_known_slot(const struct rp_judge *judge, struct rp_slot_result *result,
@@ -307,7 +324,7 @@ static bool has_verdict(enum rp_verdict verdict)
            verdict == RP_FAIL;
 }
 
-/* is_there: the pair has a slot that it fits; is_other: one fails by another name. */
+/* is_there: the pair has a slot that it fits; is_other: one fails by another name, or is not finite. */
 static void look_at_replay(const struct rp_pair *pair, const struct rp_replay_result *replayed,
                            struct rp_known_result *result, bool *is_there, bool *is_other)
 {
@@ -320,7 +337,7 @@ static void look_at_replay(const struct rp_pair *pair, const struct rp_replay_re
             continue;
         note(result, slot->slot,
              slot->verdict == RP_XFAIL &&
-                 fits_operation(result->known, pair, slot->slot, &replayed->explanations[i]));
+                 fits_operation(result->known, pair, slot, &replayed->explanations[i]));
         *is_other |= slot->verdict == RP_FAIL;
     }
 }
@@ -342,8 +359,10 @@ static void judge_known(const struct rp_judge *judge, const struct rp_verdicts *
         const struct rp_slot_result *slot = &verdicts->pair.slots[i];
         const bool fits = fits_slot(known, pair, slot->slot);
         is_there |= fits;
-        if (fits && slot->required && !known->name && has_verdict(slot->verdict))
-            note(result, slot->slot, slot->verdict == RP_XFAIL);
+        if (!fits || !slot->required || known->name || !has_verdict(slot->verdict))
+            continue;
+        note(result, slot->slot, slot->verdict == RP_XFAIL);
+        is_other |= slot->verdict == RP_FAIL;
     }
     if (result->n_met > 0)
         result->state = RP_KNOWN_MET;

@@ -14,13 +14,13 @@
 bool rp_known_is_of(const struct rp_known *known, const struct rp_pair *pair);
 
 /* Operations that fail and fit are XFAIL, by their explanation where one has a name; the layer is where none
- * is left that fails. */
+ * is left that fails. One whose values are not finite never fits. */
 void rp_known_replay(const struct rp_pair *pair, struct rp_replay_result *result);
 
-/* A required slot over its limit, as its test has found it, rp_diagnose_slot included: XFAIL where a known
- * divergence without a name fits it; where replay finds a known one at or before it, and none that is not
- * known; or where it is downstream of a slot that fits. Operations that no test has replayed are. RP_ERR_MEMORY,
- * RP_ERR_FORMAT as rp_judge_pair. */
+/* A required slot over its limit, as its test has found it, rp_diagnose_slot included: XFAIL where its
+ * values are finite and a known divergence without a name fits it; where replay finds a known one at or before it,
+ * and none that is not known; or where it is downstream of a slot that fits. Operations that no test has replayed
+ * are. RP_ERR_MEMORY, RP_ERR_FORMAT as rp_judge_pair. */
 enum rp_status rp_known_slot(const struct rp_judge *judge, struct rp_slot_result *result,
                              struct rp_error *err);
 
@@ -35,7 +35,7 @@ enum rp_status rp_known_judge(const struct rp_judge *judge, struct rp_verdicts *
 enum rp_known_state {
     RP_KNOWN_NOT_JUDGED, /* of other prompts or modes, or nothing that it fits was judged */
     RP_KNOWN_MET,
-    RP_KNOWN_OTHER,  /* what it fits diverges by another name, and fails */
+    RP_KNOWN_OTHER,  /* what it fits diverges by another name, or is not finite, and fails */
     RP_KNOWN_MENDED, /* what it fits was judged, and does not diverge: a failure */
     RP_KNOWN_ABSENT  /* it fits no slot that the pair has: a failure */
 };

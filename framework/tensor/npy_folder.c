@@ -37,7 +37,8 @@ static enum rp_status list_slots(struct rp_tensor_set *set, struct rp_error *err
             code = rp_fail(err, RP_ERR_UNSUPPORTED, set->path, -1, "expected at most %d files",
                            RP_SET_MAX_FILES);
         if (code || n < 5 || strcmp(name + n - 4, ".npy") != 0 ||
-            rp_set_array_kind(set, name, n - 4) == RP_SET_TOKENS)
+            rp_set_array_kind(set, name, n - 4) == RP_SET_TOKENS ||
+            rp_set_array_kind(set, name, n - 4) == RP_SET_POSITIONS)
             continue;
         code = rp_set_add_slot(set, name, n - 4, &slot, err);
         if (!code)
@@ -164,6 +165,59 @@ done:
     return code;
 }
 
+/* The name of the file that holds tokens or positions: found[RP_FILE_NAME_SIZE], "" where there is none. */
+static enum rp_status find_array(const struct rp_tensor_set *set, enum rp_set_array kind,
+                                 char *found, struct rp_error *err)
+{
+    const struct dirent *entry;
+    DIR *folder = opendir(set->path);
+    found[0] = '\0';
+    if (!folder)
+        return rp_fail(err, RP_ERR_IO, set->path, -1, "cannot list: %s", strerror(errno));
+    while ((entry = readdir(folder)) != NULL) {
+        const size_t n = strlen(entry->d_name);
+        if (n > 4 && n < RP_FILE_NAME_SIZE && strcmp(entry->d_name + n - 4, ".npy") == 0 &&
+            rp_set_array_kind(set, entry->d_name, n - 4) == kind &&
+            rp_set_array_is_better(entry->d_name, found[0] ? found : NULL))
+            memcpy(found, entry->d_name, n + 1);
+    }
+    closedir(folder);
+    return RP_OK;
+}
+
+/* *values [*n] stays as it is where there is no such file. */
+static enum rp_status load_int64(const struct rp_tensor_set *set, enum rp_set_array kind,
+                                 size_t max_n, int64_t **values, size_t *n, struct rp_error *err)
+{
+    char path[PATH_SIZE], name[RP_FILE_NAME_SIZE];
+    const void *map;
+    size_t size;
+    enum rp_status code = find_array(set, kind, name, err);
+    if (code || !name[0])
+        return code;
+    code = rp_path_join(path, sizeof path, set->path, name, err);
+    if (!code)
+        code = rp_file_map_no_link(path, &map, &size, err);
+    if (code)
+        return code == RP_ERR_MISSING ? RP_OK : code;
+    code = rp_set_read_int64(map, size, path, max_n, values, n, err);
+    rp_file_unmap(map, size);
+    return code;
+}
+
+enum rp_status rp_npy_folder_tokens(struct rp_tensor_set *set, struct rp_error *err)
+{
+    return load_int64(set, RP_SET_TOKENS, RP_SET_MAX_TOKENS, &set->tokens, &set->n_tokens, err);
+}
+
+/* Where dump.json says the positions, no array does. */
+static enum rp_status load_positions(struct rp_tensor_set *set, struct rp_error *err)
+{
+    const enum rp_status code = load_int64(set, RP_SET_POSITIONS, RP_SET_MAX_POSITIONS,
+                                           &set->positions, &set->n_positions, err);
+    return code ? code : rp_set_check_positions(set, err);
+}
+
 enum rp_status rp_npy_folder_open(struct rp_tensor_set *set, struct rp_error *err)
 {
     char path[PATH_SIZE];
@@ -174,44 +228,9 @@ enum rp_status rp_npy_folder_open(struct rp_tensor_set *set, struct rp_error *er
         return code;
     rp_set_sort(set);
     code = read_dump_json(set, path, err);
-    set->is_foreign = code == RP_ERR_MISSING;
-    return set->is_foreign ? RP_OK : code;
-}
-
-/* The name of the file that holds the tokens: found[RP_FILE_NAME_SIZE], "" where there is none. */
-static enum rp_status find_tokens(const struct rp_tensor_set *set, char *found,
-                                  struct rp_error *err)
-{
-    const struct dirent *entry;
-    DIR *folder = opendir(set->path);
-    found[0] = '\0';
-    if (!folder)
-        return rp_fail(err, RP_ERR_IO, set->path, -1, "cannot list: %s", strerror(errno));
-    while ((entry = readdir(folder)) != NULL) {
-        const size_t n = strlen(entry->d_name);
-        if (n > 4 && n < RP_FILE_NAME_SIZE && strcmp(entry->d_name + n - 4, ".npy") == 0 &&
-            rp_set_array_kind(set, entry->d_name, n - 4) == RP_SET_TOKENS &&
-            rp_set_array_is_better(entry->d_name, found[0] ? found : NULL))
-            memcpy(found, entry->d_name, n + 1);
-    }
-    closedir(folder);
-    return RP_OK;
-}
-
-enum rp_status rp_npy_folder_tokens(struct rp_tensor_set *set, struct rp_error *err)
-{
-    char path[PATH_SIZE], name[RP_FILE_NAME_SIZE];
-    const void *map;
-    size_t size;
-    enum rp_status code = find_tokens(set, name, err);
-    if (code || !name[0])
+    if (code != RP_ERR_MISSING)
         return code;
-    code = rp_path_join(path, sizeof path, set->path, name, err);
-    if (!code)
-        code = rp_file_map_no_link(path, &map, &size, err);
-    if (code)
-        return code == RP_ERR_MISSING ? RP_OK : code;
-    code = rp_set_read_int64(map, size, path, RP_SET_MAX_TOKENS, &set->tokens, &set->n_tokens, err);
-    rp_file_unmap(map, size);
+    code = load_positions(set, err);
+    set->is_foreign = !set->has_positions;
     return code;
 }

@@ -249,6 +249,38 @@ static void a_folder_without_dump_json_is_another_recorders(void **state)
     rp_tensor_set_close(set);
 }
 
+static void write_two(const char *name, int64_t first, int64_t second)
+{
+    const int64_t numbers[] = {first, second};
+    struct rp_test_bytes npy = {NULL, 0, 0};
+    rp_test_npy(&npy, "<i8", "(2,)", numbers, sizeof numbers);
+    rp_test_write_file(folder, name, npy.data, npy.n);
+    rp_test_free(&npy);
+}
+
+static void positions_of_another_recorder_place_the_rows(void **state)
+{
+    (void)state;
+    write_rows("emb.npy", 2, 4, 1);
+    write_rows("h0.npy", 3, 4, 1);
+    write_rows("logits.npy", 1, 4, 1);
+    write_two("positions.npy", 3, 7);
+    struct rp_tensor_set *set = open_set();
+    assert_int_equal(rp_tensor_set_n_slots(set), 3);
+    assert_positions(set, "emb", (const int64_t[]){3, 7}, 2);
+    assert_positions(set, "logits", (const int64_t[]){7}, 1);
+    assert_slot_refused(set, "h0", RP_ERR_MISMATCH, "",
+                        "h0: expected a row for each of the 2 positions, found 3");
+    rp_tensor_set_close(set);
+    write_two("positions.npy", 7, 3);
+    assert_refused(RP_ERR_FORMAT, "",
+                   "positions: expected them to ascend from 0 or more, found 3 after 7 at index 1");
+    write_positions("true", "{\"emb\": [[0, 5]]}"); /* then dump.json says it */
+    set = open_set();
+    assert_positions(set, "emb", (const int64_t[]){5, 6}, 2);
+    rp_tensor_set_close(set);
+}
+
 static void a_half_written_npy_is_an_error_of_its_slot(void **state)
 {
     struct rp_test_bytes npy = {NULL, 0, 0};
@@ -381,6 +413,7 @@ int main(void)
         IN_FOLDER(a_dump_json_cut_anywhere_is_an_error),
         IN_FOLDER(unknown_keys_are_ignored),
         IN_FOLDER(a_folder_without_dump_json_is_another_recorders),
+        IN_FOLDER(positions_of_another_recorder_place_the_rows),
         IN_FOLDER(a_half_written_npy_is_an_error_of_its_slot),
         IN_FOLDER(links_in_a_dump_are_refused),
         IN_FOLDER(a_fifo_among_the_slots_is_refused_without_waiting),

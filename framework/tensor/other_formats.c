@@ -60,9 +60,16 @@ static bool is_old_torch(const uint8_t *bytes, size_t size)
     return size >= sizeof magic && memcmp(bytes, magic, sizeof magic) == 0;
 }
 
+bool rp_is_safetensors(const uint8_t *bytes, size_t size)
+{
+    return size > 8 && bytes[8] == '{' && rp_load_u64(bytes) <= size - 8;
+}
+
+/* A safetensors file may begin and end so, too. */
 static bool is_pickle(const uint8_t *bytes, size_t size)
 {
-    return size > 2 && bytes[0] == 0x80 && bytes[1] >= 2 && bytes[1] <= 5 && bytes[size - 1] == '.';
+    return size > 2 && bytes[0] == 0x80 && bytes[1] >= 2 && bytes[1] <= 5 &&
+           bytes[size - 1] == '.' && !rp_is_safetensors(bytes, size);
 }
 
 static bool is_eval_callback_log(const uint8_t *bytes, size_t size)
@@ -112,11 +119,6 @@ const char *rp_other_format(const uint8_t *bytes, size_t size, const char *path,
     }
     *lines = NULL;
     return NULL;
-}
-
-bool rp_is_safetensors(const uint8_t *bytes, size_t size)
-{
-    return size > 8 && bytes[8] == '{' && rp_load_u64(bytes) <= size - 8;
 }
 
 static bool ends_with(const char *path, const char *end)

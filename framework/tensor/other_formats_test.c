@@ -39,6 +39,20 @@ static const struct {
     {"", 0, "a", NULL},
 };
 
+/* Of 0x0280 bytes of header, whose last value's highest byte is 0x2e, '.'. */
+static void a_safetensors_file_that_begins_and_ends_as_a_pickle_is_none(void **state)
+{
+    (void)state;
+    uint8_t bytes[8 + 0x280 + 2] = {0x80, 2};
+    const char *lines;
+    memset(bytes + 8, ' ', sizeof bytes - 8);
+    bytes[8] = '{';
+    bytes[sizeof bytes - 1] = '.';
+    assert_null(rp_other_format(bytes, sizeof bytes, "a.safetensors", &lines));
+    bytes[8] = '}';
+    assert_string_equal(rp_other_format(bytes, sizeof bytes, "a", &lines), "a Python pickle");
+}
+
 static void other_tools_files_are_named(void **state)
 {
     (void)state;
@@ -84,6 +98,7 @@ static void a_safetensors_header_has_to_fit_into_its_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_safetensors_file_that_begins_and_ends_as_a_pickle_is_none),
         cmocka_unit_test(other_tools_files_are_named),
         cmocka_unit_test(nothing_is_read_past_a_file_cut_anywhere),
         cmocka_unit_test(a_safetensors_header_has_to_fit_into_its_file),

@@ -19,11 +19,12 @@
 #define RP_FILE_NAME_SIZE 256 /* of what a file calls a slot, its NUL included */
 
 struct rp_slot {
-    struct rp_slot_info info;           /* its name is "" where file_name can be no slot's */
-    char file_name[RP_FILE_NAME_SIZE];  /* what the file calls it, cut to fit */
-    int64_t *own_positions;             /* [info.n_positions]; NULL while they are the set's */
-    struct rp_rows rows;                /* of all but bin */
-    size_t data_offset;                 /* npz: in the member; npy: in the file */
+    struct rp_slot_info info;          /* its name is "" where file_name can be no slot's */
+    char file_name[RP_FILE_NAME_SIZE]; /* what the file calls it, cut to fit */
+    int64_t *own_positions;            /* [info.n_positions]; NULL while they are the set's */
+    struct rp_rows rows;               /* of all but bin */
+    struct rp_rows stack; /* the same as a stack of slots; n_stacked below 2: it is none */
+    size_t data_offset;   /* npz: in the member; npy: in the file */
     const struct rp_zip_member *member; /* npz */
     const struct rp_safetensor *tensor; /* safetensors */
     const void *map;                    /* [map_size]: npy: the whole file */

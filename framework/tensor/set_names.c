@@ -55,11 +55,13 @@ static enum rp_status find_claims(struct naming *naming, struct rp_names *names)
 {
     struct rp_tensor_set *set = naming->set;
     for (size_t i = 0; i < set->n_slots; i++) {
-        const struct rp_slot *slot = &set->slots[i];
+        struct rp_slot *slot = &set->slots[i];
         struct claim *claim = &naming->claims[i];
         if (!naming->is_users && is_known(slot->info.name))
             continue;
         claim->rule = rp_names_find(names, slot->file_name, &claim->l);
+        if (is_stack(claim) && naming->is_users && slot->stack.n_stacked >= 2)
+            slot->rows = slot->stack; /* [entries][1][dim] may be rows, too */
         if (is_stack(claim) && slot->rows.n_stacked < 2 && naming->is_users)
             return rp_fail(naming->err, RP_ERR_MISMATCH, set->path, -1,
                            "%s is to be read as %s: expected shape (entries, positions, dim)",

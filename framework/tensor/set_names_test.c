@@ -189,6 +189,34 @@ static void a_stack_of_hidden_states_is_the_same(void **state)
     rp_tensor_set_close(set);
 }
 
+/* [3][1][4] is three rows, too: the rule says what it is. */
+static void a_stack_of_one_position_is_read_where_a_rule_names_it(void **state)
+{
+    struct rp_test_bytes npy = {NULL, 0, 0};
+    struct rp_tensor tensor;
+    float values[3 * DIM];
+    (void)state;
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        values[i] = (float)i;
+    rp_test_npy(&npy, "<f4", "(3, 1, 4)", values, sizeof values);
+    rp_test_write_file(folder, "states.npy", npy.data, npy.n);
+    rp_test_free(&npy);
+    use_names("states hidden_states");
+    struct rp_tensor_set *set = open_set();
+    assert_int_equal(rp_tensor_set_n_slots(set), 3);
+    assert_int_equal(rp_tensor_load(set, "post_norm", &tensor, NULL), RP_OK);
+    assert_int_equal(tensor.n_positions, 1);
+    assert_int_equal(tensor.positions[0], 0);
+    assert_int_equal(tensor.dim, DIM);
+    assert_memory_equal(tensor.data, values + (size_t)2 * DIM, DIM * sizeof *values);
+    rp_tensor_release(&tensor);
+    rp_tensor_set_close(set);
+    use_names("states h{l}");
+    set = open_set();
+    assert_non_null(rp_tensor_set_find(set, "h2"));
+    rp_tensor_set_close(set);
+}
+
 static void hidden_states_with_a_gap_are_ambiguous(void **state)
 {
     (void)state;
@@ -319,6 +347,7 @@ int main(void)
         IN_FOLDER(nothing_is_renamed_unless_it_is_asked_for),
         IN_FOLDER(transformers_last_hidden_state_is_post_norm),
         IN_FOLDER(a_stack_of_hidden_states_is_the_same),
+        IN_FOLDER(a_stack_of_one_position_is_read_where_a_rule_names_it),
         IN_FOLDER(hidden_states_with_a_gap_are_ambiguous),
         IN_FOLDER(layers_without_layer_0_are_ambiguous),
         IN_FOLDER(two_names_of_one_slot_are_ambiguous_unless_they_are_equal),

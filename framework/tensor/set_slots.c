@@ -111,9 +111,10 @@ enum rp_status rp_set_slot_rows(struct rp_slot *slot, const struct rp_array *arr
                                 const char *where, struct rp_error *err)
 {
     enum rp_status code = rp_array_rows(array, false, where, &slot->rows, err);
-    struct rp_rows stack;
-    if (code == RP_ERR_UNSUPPORTED && rp_array_rows(array, true, where, &stack, NULL) == RP_OK)
-        slot->rows = stack; /* an error still, unless its name is a stack's */
+    if (rp_array_rows(array, true, where, &slot->stack, NULL) != RP_OK)
+        slot->stack = (struct rp_rows){.n_stacked = 0};
+    else if (code == RP_ERR_UNSUPPORTED)
+        slot->rows = slot->stack; /* an error still, unless its name is a stack's */
     if (!code && slot->rows.n > RP_SET_MAX_POSITIONS)
         code =
             rp_fail(err, RP_ERR_UNSUPPORTED, where, 0, "expected at most %zu positions, found %zu",
