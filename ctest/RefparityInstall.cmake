@@ -16,7 +16,7 @@ if(SKBUILD) # scikit-build-core, see pyproject.toml: relative paths are below si
   set(_python .)
   install(FILES ci/package/wheel/__init__.py DESTINATION "${_recorder}" COMPONENT python)
 endif()
-set(REFPARITY_RECORDER "python3 ${PROJECT_SOURCE_DIR}/fixtures/hf_reference.py"
+set(REFPARITY_RECORDER "${PROJECT_SOURCE_DIR}/ci/record.sh"
   CACHE INTERNAL "what records a fixture")
 
 # ---- tool ----
