@@ -40,7 +40,7 @@ steps=(
     "ctest-scheme:what ctest users do: filters, reruns, skips, stop on failure"
     "html:the HTML report, in headless Chromium at two widths"
     "consumer:refparity inside another project: installed, fetched, by pkg-config"
-    "packages:one version; pages of man and completion of every option; a wheel, installed, run, removed"
+    "packages:one version; man pages and completion of every option; a wheel, installed, run, removed"
     "fuzz:$fuzz_seconds s for each parser"
     "python:the recorder's unit tests"
     "record:the committed fixtures, recorded again"
