@@ -53,6 +53,11 @@ try_consumer() { # NAME CMAKE-ARGUMENT...
 expect 0 cmake --install "$built" --prefix "$work/install"
 try_consumer installed -DCMAKE_PREFIX_PATH="$work/install"
 try_consumer fetched -DREFPARITY_SOURCE="$root"
+# a fixture that nobody recorded: the command that does, for this very matrix
+expect 0 cmake -DSTORE="$work/none" "$work/fetched"
+expect 0 ctest --test-dir "$work/fetched" -R '^parity/good/p1/emb$'
+expect 2 "$work/fetched/_deps/refparity-build/bin/refparity" report "$work/fetched"
+says "good/p1: no fixture .*record it with \`$root/ci/record.sh --matrix $root/cases/consumer/matrix.json --filter good\`"
 
 # the header alone, in the languages that it promises
 for language in "cc -std=c99 -x c" "c++ -std=c++11 -x c++"; do
@@ -75,6 +80,6 @@ END
     expect 0 "$work/use"
     says '^PASS$'
 fi
-# the recorder is there and says what it does
+# the recorder is there
 expect 0 test -f "$work/install/share/refparity/recorder/hf_reference.py"
 echo "$n_checks checks passed"

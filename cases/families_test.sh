@@ -81,6 +81,12 @@ END
     [ "$status" = $(($# > 0)) ] || fail "replay of $gguf, $mode: exit code $status"
     n_replayed=$((n_replayed + 1))
 }
+differs() { # WHAT SLOT=NAME...: says what llama.cpp does otherwise than HF, and where replay has found it
+    local what=$1 slots
+    shift
+    slots=$(printf '%s, ' "${@%%=*}")
+    echo "$family, $mode: llama.cpp $what: ${slots%, } fail, ${1#*=}"
+}
 mutated() { # GGUF CHANGE SLOT=NAME: a file in which a tensor is wrong, which the engine reads
     local gguf=$1 change=$2
     shift 2
@@ -254,6 +260,7 @@ END
     logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$1" "$work/mutated.gguf" --set "$count" --set "$used"
     llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
     replays "$work/mutated.gguf" h1_experts=router-groups h2_experts=router-groups
+    differs "chooses groups of experts by their two best scores" h1_experts=router-groups h2_experts=router-groups
 }
 
 # The C model computes the same in both modes.
@@ -282,7 +289,7 @@ bugs_of_deepseek3() { # GGUF
     for layer in 0 1 2; do
         expected+=("h${layer}_qanorm=norm-eps" "h${layer}_kvanorm=norm-eps")
     done
-    ignored "$1" "$eps" "${expected[@]}"
+    otherwise "takes the eps of the latents' norms from the file" "$1" "$eps" "${expected[@]}"
     changed "$1" deepseek2.expert_group_count=1 h1_experts=router-groups h2_experts=router-groups
     mutated "$1" blk.1.exp_probs_b.bias=scale:0 h1_experts=router-correction
     [ "$mode" = batched ] || return 0
@@ -322,11 +329,15 @@ every_layer() { # NAME: of Q and of K; sets $each
     done
 }
 ignored() { # GGUF KEY=VALUE SLOT=NAME...: a key that the engine does not read
-    local gguf=$1 change=$2
-    shift 2
+    otherwise "does not read $2" "$@"
+}
+otherwise() { # WHAT GGUF KEY=VALUE SLOT=NAME...: a key of the file by which the engine and HF differ
+    local what=$1 gguf=$2 change=$3
+    shift 3
     logged "$python" "$root/cases/llamacpp_bugs/mutate_gguf.py" "$gguf" "$work/mutated.gguf" --set "$change"
     llamacpp refparity-llamacpp "$work/mutated.gguf" "$mode"
     replays "$work/mutated.gguf" "$@"
+    differs "$what" "$@"
 }
 
 # Scaling that is not there, another factor.

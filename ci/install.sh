@@ -71,7 +71,7 @@ look() {
         need "has g++" g++ "a C++ compiler"
         need "has pkg-config" pkg-config "pkg-config"
         need "has shellcheck" shellcheck "shellcheck"
-        need "has help2man" help2man "help2man, for pages of man"
+        need "has help2man" help2man "help2man, for man pages"
         need "has mandoc" mandoc "mandoc, which checks them"
         need "has zsh" zsh "zsh, for its completion"
         need "has fish" fish "fish, for its completion"

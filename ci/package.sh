@@ -11,7 +11,7 @@ usage: ci/package.sh wheel|deb|conan
   wheel    a Python wheel, with the libraries that it needs, and its source package, in build/package/wheel
   deb      a Debian source package of what git has at HEAD, in build/package/deb
   conan    the Conan 2 package, in the local cache; REFPARITY_CONAN names the program conan
-  --test   sample: versions, pages of man, completion, and a wheel without optimization, installed,
+  --test   sample: versions, man pages, completion, and a wheel without optimization, installed,
            run and removed; wheel: as it is published, of its source package; deb: built, checked by
            lintian, installed, run and purged in a Debian with nothing else in it (root, mmdebstrap);
            conan: created with this system's libraries, and used  [sample]
@@ -239,7 +239,7 @@ try_wheel() { # WHEEL
     "$venv/bin/refparity-record-hf" --help >"$work/log" 2>&1 && fail "the recorder runs without torch"
     grep -q "pip install 'refparity\[record\]'" "$work/log" ||
         fail "the recorder without torch does not say what to install"
-    [ ! -e "$work/pages" ] || [ -s "$venv/share/man/man1/refparity-diff.1" ] || fail "the wheel has no pages of man"
+    [ ! -e "$work/pages" ] || [ -s "$venv/share/man/man1/refparity-diff.1" ] || fail "the wheel has no man pages"
     "$venv/bin/python" -m pip uninstall -q -y refparity
     find "$venv" -name __pycache__ -prune -o ! -type d -print | sort | diff "$work/before" - || fail "pip uninstall leaves these"
 }
@@ -265,7 +265,7 @@ test_pages() { # PROGRAM
     ci/package/man.sh "$1" "$work/pages"
     for command in $("$1" --help | sed -n 's/^  \([a-z][a-z-]*\)  .*/\1/p'); do
         page=$work/pages/refparity-$command.1
-        [ -s "$page" ] || fail "refparity $command has no page of man"
+        [ -s "$page" ] || fail "refparity $command has no man page"
         mandoc -T lint -W warning "$page" || fail "mandoc warns of $page"
         "$1" "$command" --help | sed -n 's/^  \(--[a-z0-9-]*\).*/\1/p' | while read -r option; do
             mandoc -T utf8 -O width=1000 "$page" | sed 's/.\x08//g' | grep -F -- "$option" >/dev/null || fail "$page lacks $option"

@@ -5,7 +5,7 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-usage: ci/record.sh [FILTER] [--check] [OPTION...]
+usage: ci/record.sh [FILTER] [--matrix FILE] [--check] [OPTION...]
        ci/record.sh --model NAME --prompt TEXT [--slots operations] [--dtype TYPE] [--out FILE.npz] [OPTION...]
        ci/record.sh [FILTER] --build DIR [--force]
        ci/record.sh --replay DUMP --model NAME [--gguf FILE] [--activations by_weight] [OPTION...]
@@ -15,6 +15,7 @@ Records the fixture of every pair of matrix/matrix.json whose <entry>/<prompt> c
 Hugging Face hub; those that cannot be had are reported as skipped. Beside their fixtures goes a sketch
 of the checkpoint, by which <entry>/weights is tested where the checkpoint is not at hand.
 
+  --matrix FILE   the pairs of this matrix, your engine's, in the place of matrix/matrix.json
   --check         write nothing: record the stored fixtures again in memory, and exit 1 where a slot
                   differs by more than 1e-5 relative at any position
   --force         record again what is valid
@@ -57,7 +58,12 @@ torch=$root/fixtures/requirements-torch.txt
 filter=
 mode=record
 build=
+matrix=
 options=()
+take_filter() {
+    [ -z "$filter" ] || fail "one filter at most, got '$filter' and '$1': see ci/record.sh --help"
+    filter=$1
+}
 case " $* " in *" --replay "* | *" --replay="*)
     mode=replay
     options=("$@")
@@ -78,6 +84,11 @@ while [ $# -gt 0 ]; do
         build=$2
         shift
         ;;
+    --matrix | --filter)
+        [ $# -ge 2 ] || fail "$1 needs a value: see ci/record.sh --help"
+        if [ "$1" = --filter ]; then take_filter "$2"; else matrix=$2; fi
+        shift
+        ;;
     --store | --checkpoints | --model | --prompt | --prompt-file | --slots | --dtype | --out | --revision | --gguf)
         [ $# -ge 2 ] || fail "$1 needs a value: see ci/record.sh --help"
         [ "$1" != --model ] || mode=one
@@ -85,10 +96,7 @@ while [ $# -gt 0 ]; do
         shift
         ;;
     -*) options+=("$1") ;;
-    *)
-        [ -z "$filter" ] || fail "one filter at most, got '$filter' and '$1': see ci/record.sh --help"
-        filter=$1
-        ;;
+    *) take_filter "$1" ;;
     esac
     shift
 done
@@ -146,7 +154,7 @@ environment_python() {
 }
 
 if [ -n "$build" ]; then
-    [ "$mode" = record ] || fail "--build goes with the matrix alone: see ci/record.sh --help"
+    [ "$mode$matrix" = record ] || fail "--build goes with the tree's own matrix alone: see ci/record.sh --help"
     # a tree has one of these files, or both: sed's complaint of the other is no error
     tool=$(sed -n 's/^  "tool": "\(.*\)",$/\1/p' "$build"/refparity/config.json "$build"/refparity/*/config.json 2>/dev/null | head -n 1) || true
     [ -x "$tool" ] || fail "$build is no build tree with refparity in it: configure and build it first"
@@ -165,11 +173,11 @@ unit-tests)
     done
     ;;
 one)
-    [ -z "$filter" ] || fail "'$filter' is a filter of the matrix, and --model takes one model alone: give one of them"
+    [ -z "$filter$matrix" ] || fail "'$filter$matrix' is of a matrix, and --model takes one model alone: give one of them"
     exec "$python" "$root/fixtures/hf_reference.py" "${options[@]}"
     ;;
 record)
-    matrix=$root/matrix/matrix.json
+    matrix=${matrix:-$root/matrix/matrix.json}
     [ -f "$matrix" ] || fail "$matrix is missing"
     exec "$python" "$root/fixtures/hf_reference.py" --matrix "$matrix" --filter "$filter" ${options[@]+"${options[@]}"}
     ;;

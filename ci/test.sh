@@ -40,7 +40,7 @@ steps=(
     "ctest-scheme:what ctest users do: filters, reruns, skips, stop on failure"
     "html:the HTML report, in headless Chromium at two widths"
     "consumer:refparity inside another project: installed, fetched, by pkg-config"
-    "packages:one version; pages of man and completion of every option; a wheel, installed, run, removed"
+    "packages:one version; man pages and completion of every option; a wheel, installed, run, removed"
     "fuzz:$fuzz_seconds s for each parser"
     "python:the recorder's unit tests"
     "record:the committed fixtures, recorded again"
@@ -112,13 +112,13 @@ step_links() { # of a page with a dead link, a dead heading and a dead path each
 step_shell() { git ls-files '*.sh' .ci/run | xargs shellcheck; }
 step_sanitize() { build_and_test sanitize; }
 
-# Without the tests that compute for minutes there, and the one whose exit codes valgrind changes: the
+# Without the tests that compute for minutes there, and those whose exit codes valgrind changes: the
 # sanitizers' step has them.
 step_valgrind() {
     cmake --preset parity && cmake --build --preset parity || return 1
     local check=(valgrind --quiet --suppressions=ci/valgrind.supp --num-callers=40 --error-exitcode=9 --leak-check=full)
     find build/parity/framework -maxdepth 1 -name '*_test' -type f -perm -u+x |
-        grep -vE '/(explain|replay|diagnose)_|_(hypotheses|trials|hf_parity|attention_bound|cache_tips|dump_damage|kl|mapped_fault)_test$' | sort |
+        grep -vE '/(explain|replay|diagnose)_|_(hypotheses|trials|hf_parity|attention_bound|cache_tips|dump_damage|kl|mapped_fault|seal)_test$' | sort |
         xargs -t -P "$n_jobs" -n 1 "${check[@]}" --errors-for-leak-kinds=all || return 1
     echo "== the tool, on one entry"
     ctest --preset parity --no-label-summary -R '^tiny-qwen3-bf16/' && "${check[@]}" build/parity/bin/refparity report build/parity
@@ -139,7 +139,9 @@ step_fuzz() {
 }
 
 step_python() { ci/record.sh --test; }
-step_record() { ci/record.sh --check tiny; }
+step_record() {
+    ci/record.sh --check tiny && ci/record.sh good --check --matrix cases/consumer/matrix.json
+}
 
 step_state() { cases/state_test.sh build/parity; }
 step_dequantized() { cases/dequantized_test.sh build/parity; }

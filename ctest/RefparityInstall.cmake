@@ -1,4 +1,4 @@
-# cmake --install: the library, dump.h and the other public headers, the tool with its pages of man and
+# cmake --install: the library, dump.h and the other public headers, the tool with its man pages and
 # completions, what refparity_add_matrix() needs, the recorder, refparity_dump.py, a CMake package and
 # a pkg-config file. Components: tool, python, dev; a Python wheel has the first two, in its own places.
 include(GNUInstallDirs)
@@ -16,7 +16,7 @@ if(SKBUILD) # scikit-build-core, see pyproject.toml: relative paths are below si
   set(_python .)
   install(FILES ci/package/wheel/__init__.py DESTINATION "${_recorder}" COMPONENT python)
 endif()
-set(REFPARITY_RECORDER "python3 ${PROJECT_SOURCE_DIR}/fixtures/hf_reference.py"
+set(REFPARITY_RECORDER "${PROJECT_SOURCE_DIR}/ci/record.sh"
   CACHE INTERNAL "what records a fixture")
 
 # ---- tool ----
@@ -33,7 +33,7 @@ if(NOT SKBUILD) # a wheel has it among its metadata
   install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}" COMPONENT tool)
 endif()
 
-# Pages of man are what the tool says with --help; without help2man there are none.
+# Man pages are what the tool says with --help; without help2man there are none.
 find_program(REFPARITY_HELP2MAN help2man)
 mark_as_advanced(REFPARITY_HELP2MAN)
 if(REFPARITY_HELP2MAN AND NOT CMAKE_CROSSCOMPILING AND PROJECT_IS_TOP_LEVEL)
@@ -43,12 +43,12 @@ if(REFPARITY_HELP2MAN AND NOT CMAKE_CROSSCOMPILING AND PROJECT_IS_TOP_LEVEL)
     COMMAND "${PROJECT_SOURCE_DIR}/ci/package/man.sh" $<TARGET_FILE:refparity-tool> "${_man}"
     COMMAND "${CMAKE_COMMAND}" -E touch "${_man}/made"
     DEPENDS refparity-tool "${PROJECT_SOURCE_DIR}/ci/package/man.sh"
-    COMMENT "Writing pages of man" VERBATIM)
+    COMMENT "Writing man pages" VERBATIM)
   add_custom_target(refparity-man ALL DEPENDS "${_man}/made")
   install(DIRECTORY "${_man}/" DESTINATION "${_data}/man/man1" COMPONENT tool
     FILES_MATCHING PATTERN "*.1")
 elseif(PROJECT_IS_TOP_LEVEL)
-  message(STATUS "No pages of man: help2man (Debian: help2man) makes them")
+  message(STATUS "No man pages: help2man (Debian: help2man) makes them")
 endif()
 
 # ---- python ----

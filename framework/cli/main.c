@@ -23,7 +23,7 @@ static const struct {
     {"diff", "compare a fixture with an engine's dump, slot by slot", rp_cli_diff},
     {"replay", "find the layers of a dump that introduce an error of their own", rp_cli_replay},
     {"weights", "compare a GGUF with the checkpoint that it was converted from", rp_cli_weights},
-    {"show", "list what is in an npz, npy, dump folder or GGUF", rp_cli_show},
+    {"show", "list what is in an npz, safetensors, npy, dump folder or GGUF", rp_cli_show},
     {"check-matrix", "check a matrix.json", rp_cli_check_matrix},
     {"record", "record the references that engines make", rp_cli_record},
     {"report", "summarize the last ctest run and write its reports", rp_cli_report},

@@ -29,6 +29,7 @@ static const char help[] =
     "\n"
     "  --names FILE   which names are which slots (docs/file-formats.md)  [common names are read]\n"
     "  --rows N       a plain NAME.bin holds N positions  [1]\n"
+    "  --help\n"
     "\n"
     "exit codes: 0 all of it could be read, 2 not\n";
 

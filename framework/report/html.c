@@ -77,6 +77,13 @@ static void write_row(FILE *out, const cJSON *pair)
         fputs("<br>", out);
     }
     rp_html_text(out, rp_results_reason(pair));
+    const cJSON *explained = rp_results_explained_slot(pair);
+    if (explained) {
+        fputs("<br>replay of <strong>", out);
+        rp_html_text(out, rp_json_text(explained, "slot"));
+        fputs("</strong>: ", out);
+        rp_html_text(out, rp_results_explanation(explained));
+    }
     fputc('\n', out);
 }
 

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
+#include "base/scratch_test_util.h"
 #include "report/chart.h"
 #include "report/html.h"
 #include "report/html_pair.h"
@@ -163,6 +165,26 @@ static void a_pair_of_forty_layers_fits_one_mebibyte(void **state)
     cJSON_Delete(pair);
 }
 
+static void the_index_has_the_explanation_of_a_pair_that_fails(void **state)
+{
+    (void)state;
+    char folder[256], path[RP_PATH_SIZE], *text = NULL;
+    size_t length;
+    rp_test_make_folder(folder);
+    cJSON *results = cJSON_Parse(
+        "{\"pairs\": [{\"pair\": \"e/p0\", \"verdict\": \"FAIL\", \"replay\": [{\"slots\": "
+        "[{\"slot\": "
+        "\"h0_q\"}, {\"slot\": \"h0_qrope\", \"explanation\": {\"text\": \"RoPE <2>\"}}]}]}]}");
+    assert_non_null(results);
+    assert_int_equal(rp_report_html(folder, results, NULL), RP_OK);
+    assert_int_equal(rp_path_join(path, sizeof path, folder, "index.html", NULL), RP_OK);
+    assert_int_equal(rp_file_read(path, 1 << 20, &text, &length, NULL), RP_OK);
+    assert_has(text, "<br>replay of <strong>h0_qrope</strong>: RoPE &#60;2&#62;\n");
+    free(text);
+    cJSON_Delete(results);
+    assert_int_equal(rp_remove_tree(folder, NULL), RP_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -170,6 +192,7 @@ int main(void)
         cmocka_unit_test(a_pair_of_which_nothing_is_known_has_a_page),
         cmocka_unit_test(what_is_not_finite_is_drawn_and_said),
         cmocka_unit_test(a_pair_of_forty_layers_fits_one_mebibyte),
+        cmocka_unit_test(the_index_has_the_explanation_of_a_pair_that_fails),
     };
     return cmocka_run_group_tests_name("report/html", tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
 #include "report/markdown.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/json.h"
@@ -142,7 +143,18 @@ static void write_known(FILE *out, const cJSON *pairs)
     (void)rp_report_known(pairs, write_known_group, out);
 }
 
-static void write_problems(FILE *out, const cJSON *pairs, int *n)
+/* In a cell, behind what it stands beside. */
+static void write_explanation(FILE *out, const cJSON *pair)
+{
+    const cJSON *slot = rp_results_explained_slot(pair);
+    if (!slot)
+        return;
+    fprintf(out, "; replay of `%s`: ", rp_json_text(slot, "slot"));
+    rp_markdown_cell(out, rp_results_explanation(slot));
+}
+
+/* What fails, or what is skipped. */
+static void write_problems(FILE *out, const cJSON *pairs, bool skipped, int *n)
 {
     const cJSON *pair;
     cJSON_ArrayForEach(pair, pairs)
@@ -150,10 +162,12 @@ static void write_problems(FILE *out, const cJSON *pairs, int *n)
         const cJSON *divergence =
             cJSON_GetObjectItemCaseSensitive(comparison_of(pair), "divergence");
         const cJSON *departure = cJSON_GetObjectItemCaseSensitive(comparison_of(pair), "departure");
-        if (has_passed(pair) || strcmp(rp_json_text(pair, "verdict"), "XFAIL") == 0)
+        const char *verdict = rp_json_text(pair, "verdict");
+        if (has_passed(pair) || strcmp(verdict, "XFAIL") == 0 ||
+            (strcmp(verdict, "SKIP") == 0) != skipped)
             continue;
         begin_problems(out, n);
-        fprintf(out, "| %s | ", rp_json_text(pair, "verdict"));
+        fprintf(out, "| %s | ", verdict);
         rp_markdown_cell(out, rp_json_text(pair, "pair"));
         fputs(" | ", out);
         if (cJSON_IsObject(divergence))
@@ -162,6 +176,7 @@ static void write_problems(FILE *out, const cJSON *pairs, int *n)
             rp_markdown_cell(out, rp_results_reason(pair));
         if (cJSON_IsObject(departure))
             write_departure(out, departure);
+        write_explanation(out, pair);
         write_mended(out, pair);
         fputs(" |\n", out);
     }
@@ -231,8 +246,9 @@ void rp_report_markdown(FILE *out, const struct rp_results *results)
     if (rp_report_weights_line(&results->weights, weights, sizeof weights)[0])
         fprintf(out, "\n%s\n", weights);
     write_references(out, pairs);
-    write_problems(out, pairs, &n_problems);
+    write_problems(out, pairs, false, &n_problems);
     write_weights(out, cJSON_GetObjectItemCaseSensitive(results->root, "entries"), &n_problems);
+    write_problems(out, pairs, true, &n_problems);
     write_known(out, pairs);
     write_warnings(out, results);
     write_passed(out, pairs, results->n_passed);

@@ -143,6 +143,31 @@ static void markdown_keeps_its_table_whatever_the_texts_hold(void **state)
     rp_json_free(doc);
 }
 
+static void markdown_has_what_fails_first_with_its_explanation(void **state)
+{
+    (void)state;
+    static const char both[] =
+        "{\"pairs\": [{\"pair\": \"e/p0\", \"verdict\": \"SKIP\"}, {\"pair\": \"e/p1\", "
+        "\"verdict\": "
+        "\"FAIL\", \"comparison\": {\"divergence\": {\"slot\": \"h0\", \"position\": 3}}, "
+        "\"replay\": "
+        "[{\"slots\": [{\"slot\": \"h0_q\"}, {\"slot\": \"h0_qrope\", \"explanation\": {\"text\": "
+        "\"RoPE|2\"}}]}]}]}";
+    char *text = NULL;
+    size_t length;
+    struct rp_json *doc = parse(both);
+    struct rp_results results = {.root = cJSON_Duplicate(rp_json_root(doc), 1), .n_pairs = 2};
+    FILE *out = open_memstream(&text, &length);
+    assert_non_null(out);
+    rp_report_markdown(out, &results);
+    assert_int_equal(fclose(out), 0);
+    assert_has(text, "| FAIL | e/p1 | first divergence `h0` at position 3; replay of `h0_qrope`: "
+                     "RoPE&#124;2 |\n| SKIP | e/p0 | ");
+    free(text);
+    rp_results_free(&results);
+    rp_json_free(doc);
+}
+
 /* A pair that quantization explains, with a replay that fails all the same. */
 static const char explained[] =
     "{\"pairs\": [{\"pair\": \"e/p0\", \"entry\": \"e\", \"verdict\": \"MARGINAL\", \"n_layers\": "
@@ -273,6 +298,7 @@ int main(void)
         cmocka_unit_test(junit_has_metrics_of_required_slots_alone),
         cmocka_unit_test(junit_holds_no_byte_that_XML_cannot),
         cmocka_unit_test(markdown_keeps_its_table_whatever_the_texts_hold),
+        cmocka_unit_test(markdown_has_what_fails_first_with_its_explanation),
         cmocka_unit_test(what_is_explained_passes_in_junit_and_is_shown),
         cmocka_unit_test(explained_pairs_are_counted_among_those_that_passed),
         cmocka_unit_test(a_failing_pair_comes_first_with_what_explains_it),

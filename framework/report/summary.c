@@ -48,22 +48,31 @@ static const char *mark_of(const char *verdict, char *out, size_t size)
     return out;
 }
 
-/* Of the first operation that replay explains; nothing where it explains none. */
-static void write_explanation(const struct rp_terminal *out, const cJSON *pair)
+const cJSON *rp_results_explained_slot(const cJSON *pair)
 {
     const cJSON *result, *slot;
     cJSON_ArrayForEach(result, cJSON_GetObjectItemCaseSensitive(pair, "replay"))
     {
         cJSON_ArrayForEach(slot, cJSON_GetObjectItemCaseSensitive(result, "slots"))
         {
-            const cJSON *explanation = cJSON_GetObjectItemCaseSensitive(slot, "explanation");
-            if (!rp_json_text(explanation, "text")[0])
-                continue;
-            rp_print_line(out, "           replay of %s: %s", rp_json_text(slot, "slot"),
-                          rp_json_text(explanation, "text"));
-            return;
+            if (rp_results_explanation(slot)[0])
+                return slot;
         }
     }
+    return NULL;
+}
+
+const char *rp_results_explanation(const cJSON *slot)
+{
+    return rp_json_text(cJSON_GetObjectItemCaseSensitive(slot, "explanation"), "text");
+}
+
+static void write_explanation(const struct rp_terminal *out, const cJSON *pair)
+{
+    const cJSON *slot = rp_results_explained_slot(pair);
+    if (slot)
+        rp_print_line(out, "           replay of %s: %s", rp_json_text(slot, "slot"),
+                      rp_results_explanation(slot));
 }
 
 static void write_problem(const struct rp_terminal *out, const cJSON *pair)

@@ -15,6 +15,11 @@ void rp_results_summary(const struct rp_terminal *out, const struct rp_context *
 /* Of one of results.json's pairs: the message of the first test that has the pair's own verdict. */
 const char *rp_results_reason(const cJSON *pair);
 
+/* Of one of results.json's pairs: the first slot that replay explains, NULL where it explains none; and what explains
+ * it, "" where nothing does. */
+const cJSON *rp_results_explained_slot(const cJSON *pair);
+const char *rp_results_explanation(const cJSON *slot);
+
 /* The next pair, from pair on, whose reference an engine made, for which no pair of its entry before it has said
  * so; NULL where there is none. "reference" of it says which engine. */
 const cJSON *rp_results_next_reference(const cJSON *pair);
