@@ -65,7 +65,7 @@ static struct rp_test_report replay(void)
 static void poison(const char *stack, size_t expert)
 {
     enum { SIZE = RP_TEST_EXPERT_SIZE * RP_TEST_EXPERTS_HIDDEN };
-    char name[64], *bytes;
+    char name[64], *bytes, encoded[SIZE * sizeof(float)];
     float matrix[SIZE];
     size_t length, at = 0;
     struct rp_gguf *gguf;
@@ -75,11 +75,12 @@ static void poison(const char *stack, size_t expert)
     const size_t n_rows = SIZE / (size_t)tensor->dims[0];
     assert_int_equal(rp_gguf_rows(gguf, tensor, expert * n_rows, n_rows, matrix, NULL), RP_OK);
     rp_gguf_close(gguf);
+    memcpy(encoded, matrix, sizeof encoded);
     assert_int_equal(rp_file_read(path, 1 << 24, &bytes, &length, NULL), RP_OK);
-    while (at + sizeof matrix <= length && memcmp(bytes + at, matrix, sizeof matrix) != 0)
+    while (at + sizeof encoded <= length && memcmp(bytes + at, encoded, sizeof encoded) != 0)
         at++;
-    assert_true(at + sizeof matrix <= length);
-    memset(bytes + at, 0xff, sizeof matrix);
+    assert_true(at + sizeof encoded <= length);
+    memset(bytes + at, 0xff, sizeof encoded);
     assert_int_equal(rp_file_write_atomic(path, bytes, length, NULL), RP_OK);
     free(bytes);
 }
