@@ -379,7 +379,8 @@ static void the_decay_reads_the_state_and_the_rule_reads_the_decay_as_it_is(void
 
 /* expert NULL: a product as any other. */
 static void product(struct rp_emulation *emulation, const struct rp_expert_rows *expert,
-                    const float *weight, const float *bias, const float *x, float *y)
+                    const float *weight, const float *bias, const float *x,
+                    float *y) /* NOLINT(readability-non-const-parameter) */
 {
     const struct rp_site site = site_of(&config);
     const struct rp_linear args = {.which = RP_EXPERTS_UP,
