@@ -221,8 +221,8 @@ rp_collect_fn rp_collect_residual_add, rp_collect_rope, rp_collect_rope_on_nope,
     rp_collect_delta_net, rp_collect_latents, rp_collect_experts, rp_collect_linear,
     rp_collect_embed;
 
-/* Of rp_collect_experts, the first. */
-rp_collect_fn rp_collect_expert_numbers;
+/* Of rp_collect_experts, the first two. */
+rp_collect_fn rp_collect_expert_numbers, rp_collect_router;
 
 /* Of all operations, in the order in which their candidates are tried. */
 extern rp_collect_fn *const rp_families[];
