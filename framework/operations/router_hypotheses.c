@@ -1,5 +1,4 @@
 /* Hypotheses about a mixture of experts' router: the choice of experts, and what their outputs are multiplied by. */
-#include <string.h>
 
 #include "operations/hypotheses.h"
 #include "operations/router.h"
