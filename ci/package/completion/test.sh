@@ -44,7 +44,9 @@ if command -v fish >/dev/null; then
     has fish "refparity show refp" "$(in_fish "refparity show refp")" refparity.bash refparity.fish
 fi
 
-if command -v zsh >/dev/null; then
+if ! script -qec true /dev/null </dev/null >/dev/null 2>&1; then
+    echo "skipped: zsh's completion: this machine has no pseudo terminals, or no script(1)"
+elif command -v zsh >/dev/null; then
     # a terminal of zsh's own, since completion works in interactive shells alone
     # shellcheck disable=SC2016 # for the shell inside
     zsh_says=$(timeout 30 zsh -f -c '
