@@ -64,24 +64,16 @@ static enum rp_status run_row(const struct rp_change *change, const struct rp_si
                               const struct rp_linear *args, size_t i, size_t expert, float *matrix)
 {
     const struct rp_weight *stack = &change->weights->weights[args->which];
-    struct rp_site one = *site;
-    struct rp_linear row = *args;
-    struct rp_expert_rows rows = *args->expert;
-    one.n_positions = 1;
-    one.positions += i;
-    rows.at += i;
-    rows.is_first = rows.is_first && i == 0;
-    row.expert = &rows;
-    row.x += i * args->n_in;
-    row.y += i * args->y_stride;
+    struct rp_expert_row row;
+    rp_expert_row_take(&row, site, args, i);
     if (expert == args->expert->expert)
-        return RP_RUN_BELOW(change, linear, &one, &row);
+        return RP_RUN_BELOW(change, linear, &row.site, &row.linear);
     const enum rp_status status = rp_gguf_rows(stack->gguf, stack->stack, expert * args->n_out,
                                                args->n_out, matrix, site->err);
     if (args->bias) /* of all experts, one behind the other */
-        row.bias = args->bias - args->expert->expert * args->n_out + expert * args->n_out;
-    row.weight = matrix;
-    return status == RP_OK ? RP_RUN_BELOW(change, linear, &one, &row) : status;
+        row.linear.bias = args->bias - args->expert->expert * args->n_out + expert * args->n_out;
+    row.linear.weight = matrix;
+    return status == RP_OK ? RP_RUN_BELOW(change, linear, &row.site, &row.linear) : status;
 }
 
 static enum rp_status linear(void *context, const struct rp_site *site,

@@ -72,23 +72,29 @@ static enum rp_status run_other(const struct rp_change *change, const struct rp_
     return status;
 }
 
+void rp_expert_row_take(struct rp_expert_row *row, const struct rp_site *site,
+                        const struct rp_linear *args, size_t i)
+{
+    *row = (struct rp_expert_row){.site = *site, .linear = *args, .rows = *args->expert};
+    row->site.n_positions = 1;
+    row->site.positions += i;
+    row->rows.at += i;
+    row->rows.is_first = row->rows.is_first && i == 0;
+    row->linear.expert = &row->rows;
+    row->linear.x += i * args->n_in;
+    row->linear.y += i * args->y_stride;
+}
+
 /* Row by row, as each may be another place of its position's choice. */
 static enum rp_status run_by_place(const struct rp_change *change, const struct rp_site *site,
                                    const struct rp_linear *args)
 {
     enum rp_status status = RP_OK;
     for (size_t i = 0; i < site->n_positions && status == RP_OK; i++) {
-        struct rp_site one = *site;
-        struct rp_linear row = *args;
-        struct rp_expert_rows rows = *args->expert;
-        one.n_positions = 1;
-        one.positions += i;
-        rows.at += i;
-        rows.is_first = rows.is_first && i == 0;
-        row.expert = &rows;
-        row.x += i * args->n_in;
-        row.y += i * args->y_stride;
-        status = run_other(change, &one, &row, args->which, *rows.at % rows.n_chosen);
+        struct rp_expert_row row;
+        rp_expert_row_take(&row, site, args, i);
+        status = run_other(change, &row.site, &row.linear, args->which,
+                           *row.rows.at % row.rows.n_chosen);
     }
     return status;
 }

@@ -221,6 +221,15 @@ rp_collect_fn rp_collect_residual_add, rp_collect_rope, rp_collect_rope_on_nope,
     rp_collect_delta_net, rp_collect_latents, rp_collect_experts, rp_collect_linear,
     rp_collect_embed;
 
+/* A product of chosen experts, narrowed to one of its rows; linear points into it. */
+struct rp_expert_row {
+    struct rp_site site;
+    struct rp_linear linear;
+    struct rp_expert_rows rows;
+};
+void rp_expert_row_take(struct rp_expert_row *row, const struct rp_site *site,
+                        const struct rp_linear *args, size_t i);
+
 /* Of rp_collect_experts, the first two. */
 rp_collect_fn rp_collect_expert_numbers, rp_collect_router;
 
